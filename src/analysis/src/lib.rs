@@ -1,0 +1,47 @@
+//! What a recording means: sites, totals, trees and reports.
+//!
+//! [`Model`] arranges the records of a recording, [`Stacks`] turns their
+//! stacks into merged frames with names, a [`Span`] picks the instants to look
+//! at, and the queries ([`Top`], [`Tree`], [`Lines`], [`Stats`], [`Summary`])
+//! answer. Each answer prints itself as text ([`report::Style`] says how wide)
+//! or as JSON.
+//!
+//! # Invariants
+//!
+//! * Pure: records in, values and text out; no clock, no terminal, no file.
+//! * No record sequence makes it panic or loop: ids out of range get
+//!   placeholder names, stacks are cut at [`stack::MAX_DEPTH`] frames, sums
+//!   saturate.
+//! * The same records give the same report, to the byte.
+
+pub mod figures;
+pub mod filter;
+pub mod frame;
+pub mod instant;
+pub mod lines;
+pub mod model;
+mod names;
+pub mod report;
+pub mod stack;
+pub mod stats;
+pub mod summary;
+pub mod top;
+pub mod tree;
+
+pub use figures::{Figures, Measure, Unit};
+pub use filter::Filter;
+pub use frame::{Frame, FrameId, FrameKind, Role};
+pub use instant::{Instant, InstantError, Span};
+pub use lines::{Lines, LinesError, LinesQuery};
+pub use model::{Model, Origin};
+pub use names::{Name, escaped};
+pub use stack::{Head, Stacks};
+pub use stats::Stats;
+pub use summary::Summary;
+pub use top::{GroupBy, Top, TopQuery};
+pub use tree::{Tree, TreeQuery};
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,610 @@
+//! The records of a recording, arranged for queries.
+//!
+//! A model borrows its records: the points of the time bins, by far the most
+//! of them, stay where they are and are summed when a query names an instant.
+//!
+//! # Invariants
+//!
+//! * A node's parent, and a pair's Python stack, have smaller ids than the
+//!   node itself (0 where a damaged file says otherwise), so every walk ends.
+//! * Counters wrap as the writer's did and are read as signed where they go up
+//!   and down, so a damaged bin gives wrong figures, never a panic.
+
+use std::collections::BTreeMap;
+
+use leakline_recording::record::{
+    Bin, Code, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Process, ProcessEnd,
+    ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
+};
+use rustc_hash::FxHashMap;
+
+use crate::figures::Figures;
+use crate::instant::{At, Span};
+use crate::names::escaped;
+
+/// What a recording's file says beside its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file as the user named it, for headings and next commands.
+    pub file: String,
+    /// The user did not name it: next commands need not either.
+    pub implied: bool,
+    /// Its size in bytes.
+    pub file_bytes: u64,
+    /// The recording ended well.
+    pub ended: bool,
+    /// What could not be read, a sentence each.
+    pub warnings: Vec<String>,
+    /// Seconds east of UTC of the clock times to show and to understand.
+    pub utc_offset_seconds: i32,
+}
+
+/// A process, with what was learned of it later.
+#[derive(Debug)]
+pub struct ProcessFacts<'a> {
+    /// As it joined.
+    pub process: &'a Process,
+    /// What became of it.
+    pub end: Option<&'a ProcessEnd>,
+    /// Its counters.
+    pub totals: ProcessTotals,
+    /// Its own high-water mark.
+    pub peak: Option<&'a Peak>,
+}
+
+/// A thread, with its counters.
+#[derive(Debug)]
+pub struct ThreadFacts<'a> {
+    /// As it was first seen.
+    pub thread: &'a Thread,
+    /// Its allocations' counters, at the end.
+    pub counters: Counters,
+}
+
+/// An ELF file, by name.
+#[derive(Debug)]
+pub(crate) struct ModuleFacts {
+    pub(crate) path: String,
+}
+
+/// Counters of the whole session, merged over its processes; inherited blocks
+/// count once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls that allocated: births and resizes in place.
+    pub allocations: u64,
+    /// Blocks freed.
+    pub frees: u64,
+    /// Bytes ever allocated.
+    pub allocated_bytes: u64,
+    /// Blocks live at the end.
+    pub live_blocks: u64,
+    /// Bytes live at the end.
+    pub live_bytes: u64,
+    /// High-water mark of live bytes.
+    pub peak_bytes: u64,
+    /// Blocks freed before their thread's next allocations.
+    pub temporary_blocks: u64,
+    /// Calls that resized a block in place.
+    pub resizes: u64,
+    /// Frees of blocks never seen born.
+    pub unknown_frees: u64,
+    /// Frees that were missed and inferred from a birth at the same address.
+    pub implied_frees: u64,
+    /// Events read.
+    pub events: u64,
+    /// Events lost.
+    pub lost_events: u64,
+    /// Bytes of the allocations among the lost.
+    pub lost_bytes: u64,
+    /// Nanoseconds that threads waited for the collector.
+    pub stalled_ns: u64,
+    /// Stacks cut at the depth limit.
+    pub truncated_stacks: u64,
+    /// Unwinds that ended early.
+    pub broken_unwinds: u64,
+    /// Words that were no event.
+    pub malformed_events: u64,
+}
+
+/// The high-water mark of the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HighWater {
+    /// Live bytes at it.
+    pub bytes: u64,
+    /// Live blocks at it.
+    pub blocks: u64,
+    /// When it was, nanoseconds since the start.
+    pub at_ns: u64,
+    /// What each site held is known for this very instant. Else it is that of
+    /// the end of a bin near it.
+    pub exact: bool,
+    source: HighWaterSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HighWaterSource {
+    Nothing,
+    Record,
+    Bin(usize),
+}
+
+/// A recording, arranged.
+#[derive(Debug)]
+pub struct Model<'a> {
+    origin: Origin,
+    session: Option<&'a Session>,
+    processes: Vec<ProcessFacts<'a>>,
+    threads: Vec<ThreadFacts<'a>>,
+    modules: Vec<ModuleFacts>,
+    codes: Vec<&'a Code>,
+    nodes: Vec<Node>,
+    sites: Vec<Site>,
+    symbols: FxHashMap<(u32, u64), &'a [SymbolFrame]>,
+    symbol_notes: Vec<&'a str>,
+    bins: Vec<&'a Bin>,
+    bin_ends: Vec<u64>,
+    peak: Option<&'a Peak>,
+    sizes: Option<&'a Sizes>,
+    losses: Vec<Loss>,
+    marks: Vec<&'a Mark>,
+    notes: Vec<&'a Note>,
+    sources: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
+    end: Option<&'a End>,
+    last_ns: u64,
+}
+
+impl<'a> Model<'a> {
+    /// Arranges `records`. Costs one pass over them; points of bins are not
+    /// looked at.
+    pub fn new(records: &'a [Record], origin: Origin) -> Self {
+        let mut model = Model {
+            origin,
+            session: None,
+            processes: Vec::new(),
+            threads: Vec::new(),
+            modules: Vec::new(),
+            codes: Vec::new(),
+            // Node 0 is the empty stack and is never written.
+            nodes: vec![Node {
+                parent: 0,
+                frame: Frame::Broken,
+            }],
+            sites: Vec::new(),
+            symbols: FxHashMap::default(),
+            symbol_notes: Vec::new(),
+            bins: Vec::new(),
+            bin_ends: Vec::new(),
+            peak: None,
+            sizes: None,
+            losses: Vec::new(),
+            marks: Vec::new(),
+            notes: Vec::new(),
+            sources: BTreeMap::new(),
+            end: None,
+            last_ns: 0,
+        };
+        for record in records {
+            model.add(record);
+        }
+        model
+    }
+
+    fn add(&mut self, record: &'a Record) {
+        match record {
+            Record::Session(session) => {
+                self.session.get_or_insert(session);
+            }
+            Record::Process(process) => {
+                self.seen(process.at_ns);
+                self.processes.push(ProcessFacts {
+                    process,
+                    end: None,
+                    totals: ProcessTotals::default(),
+                    peak: None,
+                });
+            }
+            Record::ProcessEnd(end) => {
+                self.seen(end.at_ns);
+                if let Some(facts) = self.processes.get_mut(end.process as usize) {
+                    facts.end = Some(end);
+                }
+            }
+            Record::Thread(thread) => {
+                self.seen(thread.at_ns);
+                self.threads.push(ThreadFacts {
+                    thread,
+                    counters: Counters::default(),
+                });
+            }
+            Record::Module(module) => {
+                self.modules.push(ModuleFacts {
+                    path: escaped(&module.path).into_owned(),
+                });
+            }
+            Record::Code(code) => self.codes.push(code),
+            Record::Node(node) => self.add_node(*node),
+            Record::Site(site) => self.sites.push(*site),
+            Record::Symbols(symbols) => {
+                for (address, frames) in &symbols.addresses {
+                    self.symbols.insert((symbols.module, *address), frames);
+                }
+                if let Some(note) = &symbols.note
+                    && !self.symbol_notes.contains(&note.as_str())
+                {
+                    self.symbol_notes.push(note);
+                }
+            }
+            Record::Bin(bin) => {
+                self.seen(bin.end_ns);
+                let before = self.bin_ends.last().copied().unwrap_or(0);
+                self.bin_ends.push(bin.end_ns.max(before));
+                self.bins.push(bin);
+            }
+            Record::Peak(peak) => match peak.process {
+                None => self.peak = Some(peak),
+                Some(process) => {
+                    if let Some(facts) = self.processes.get_mut(process as usize) {
+                        facts.peak = Some(peak);
+                    }
+                }
+            },
+            Record::Sizes(sizes) => self.sizes = Some(sizes),
+            Record::Totals(totals) => {
+                if let Some(facts) = self.processes.get_mut(totals.process as usize) {
+                    facts.totals = *totals;
+                }
+            }
+            Record::ThreadTotals(ThreadTotals { thread, counters }) => {
+                if let Some(facts) = self.threads.get_mut(*thread as usize) {
+                    facts.counters = *counters;
+                }
+            }
+            Record::Loss(loss) => {
+                self.seen(loss.at_ns);
+                self.losses.push(*loss);
+            }
+            Record::Mark(mark) => {
+                self.seen(mark.at_ns);
+                self.marks.push(mark);
+            }
+            Record::Source(source) => {
+                let lines = self.sources.entry(&source.file).or_default();
+                lines.extend(
+                    source
+                        .lines
+                        .iter()
+                        .map(|(line, text)| (*line, text.as_str())),
+                );
+            }
+            Record::Note(note) => self.notes.push(note),
+            Record::End(end) => {
+                self.seen(end.at_ns);
+                self.end = Some(end);
+            }
+            // Kinds of later versions say nothing to this one.
+            _ => {}
+        }
+    }
+
+    fn add_node(&mut self, mut node: Node) {
+        let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        if node.parent >= id {
+            node.parent = 0;
+        }
+        if let Frame::Pair { python } = &mut node.frame
+            && *python >= id
+        {
+            *python = 0;
+        }
+        self.nodes.push(node);
+    }
+
+    fn seen(&mut self, at_ns: u64) {
+        self.last_ns = self.last_ns.max(at_ns);
+    }
+
+    /// The file's own facts.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How the recording was made; `None` for a file without a session record.
+    pub fn session(&self) -> Option<&'a Session> {
+        self.session
+    }
+
+    /// Processes, by id.
+    pub fn processes(&self) -> &[ProcessFacts<'a>] {
+        &self.processes
+    }
+
+    /// Threads, by id.
+    pub fn threads(&self) -> &[ThreadFacts<'a>] {
+        &self.threads
+    }
+
+    /// Sites, by id.
+    pub fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    /// Time bins, in order.
+    pub fn bins(&self) -> &[&'a Bin] {
+        &self.bins
+    }
+
+    /// When each bin ended, never falling.
+    pub(crate) fn bin_ends(&self) -> &[u64] {
+        &self.bin_ends
+    }
+
+    /// Named instants, in order.
+    pub fn marks(&self) -> &[&'a Mark] {
+        &self.marks
+    }
+
+    /// What the recorder wants known, in order.
+    pub fn notes(&self) -> &[&'a Note] {
+        &self.notes
+    }
+
+    /// What the recorder says of modules without symbols.
+    pub fn symbol_notes(&self) -> &[&'a str] {
+        &self.symbol_notes
+    }
+
+    /// Losses, in order.
+    pub fn losses(&self) -> &[Loss] {
+        &self.losses
+    }
+
+    /// Allocations by size.
+    pub fn sizes(&self) -> Option<&'a Sizes> {
+        self.sizes
+    }
+
+    /// The recording's last record, when it ended well.
+    pub fn end(&self) -> Option<&'a End> {
+        self.end
+    }
+
+    /// Recorded lines of source files: path as in frames, lines by number.
+    pub fn sources(&self) -> &BTreeMap<&'a str, BTreeMap<u32, &'a str>> {
+        &self.sources
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub(crate) fn modules(&self) -> &[ModuleFacts] {
+        &self.modules
+    }
+
+    pub(crate) fn codes(&self) -> &[&'a Code] {
+        &self.codes
+    }
+
+    /// Source files that native frames name, in no order, more than once.
+    pub(crate) fn symbol_files(&self) -> impl Iterator<Item = &'a str> {
+        self.symbols
+            .values()
+            .flat_map(|frames| frames.iter().map(|frame| frame.file.as_str()))
+    }
+
+    pub(crate) fn symbols(&self, module: u32, address: u64) -> &'a [SymbolFrame] {
+        self.symbols
+            .get(&(module, address))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// The last instant that the recording tells of, nanoseconds since its
+    /// start.
+    pub fn duration_ns(&self) -> u64 {
+        self.last_ns
+    }
+
+    /// Every event up to the end is in the figures: none was lost, all of the
+    /// file could be read, and it ended well.
+    pub fn complete(&self) -> bool {
+        let totals = self.totals();
+        self.origin.ended
+            && self.origin.warnings.is_empty()
+            && totals.lost_events == 0
+            && totals.malformed_events == 0
+    }
+
+    /// Counters of the session.
+    pub fn totals(&self) -> Totals {
+        let mut merged = Totals::default();
+        let mut lost_by_marks = vec![0_u64; self.processes.len()];
+        for loss in &self.losses {
+            match lost_by_marks.get_mut(loss.process as usize) {
+                Some(lost) => *lost = lost.saturating_add(loss.events),
+                None => merged.lost_events = merged.lost_events.saturating_add(loss.events),
+            }
+        }
+        let mut inherited = (0_u64, 0_u64);
+        for (facts, lost) in self.processes.iter().zip(lost_by_marks) {
+            let one = &facts.totals;
+            for (sum, more) in [
+                (&mut merged.allocations, one.allocations),
+                (&mut merged.frees, one.frees),
+                (&mut merged.allocated_bytes, one.allocated_bytes),
+                (&mut merged.live_blocks, one.live_blocks),
+                (&mut merged.live_bytes, one.live_bytes),
+                (&mut merged.temporary_blocks, one.temporary_blocks),
+                (&mut merged.resizes, one.resizes),
+                (&mut merged.unknown_frees, one.unknown_frees),
+                (&mut merged.implied_frees, one.implied_frees),
+                (&mut merged.events, one.events),
+                // Of a process that was killed the marks may say more.
+                (&mut merged.lost_events, one.lost_events.max(lost)),
+                (&mut merged.lost_bytes, one.lost_bytes),
+                (&mut merged.stalled_ns, one.stalled_ns),
+                (&mut merged.truncated_stacks, one.truncated_stacks),
+                (&mut merged.broken_unwinds, one.broken_unwinds),
+                (&mut merged.malformed_events, one.malformed_events),
+                (&mut inherited.0, facts.process.inherited_blocks),
+                (&mut inherited.1, facts.process.inherited_bytes),
+            ] {
+                *sum = sum.saturating_add(more);
+            }
+        }
+        if let Some(bin) = self.bins.last() {
+            // The only exact count of what processes share.
+            merged.live_blocks = bin.live_blocks;
+            merged.live_bytes = bin.live_bytes;
+        } else {
+            merged.live_blocks = merged.live_blocks.saturating_sub(inherited.0);
+            merged.live_bytes = merged.live_bytes.saturating_sub(inherited.1);
+        }
+        merged.peak_bytes = self.high_water().bytes.max(merged.live_bytes);
+        merged
+    }
+
+    /// The high-water mark: from its record, or, where a killed recorder left
+    /// none or an old one, from the bins.
+    pub fn high_water(&self) -> HighWater {
+        let mut highest = 0;
+        let mut highest_at = 0;
+        let mut best: Option<(usize, &Bin)> = None;
+        for (index, bin) in self.bins.iter().enumerate() {
+            if bin.max_bytes.max(bin.live_bytes) > highest {
+                highest = bin.max_bytes.max(bin.live_bytes);
+                highest_at = self.bin_ends[index];
+            }
+            if best.is_none_or(|(_, best)| bin.live_bytes > best.live_bytes) {
+                best = Some((index, bin));
+            }
+        }
+        match (self.peak, best) {
+            (Some(peak), _) if peak.live_bytes >= highest => HighWater {
+                bytes: peak.live_bytes,
+                blocks: peak.live_blocks,
+                at_ns: peak.at_ns,
+                exact: true,
+                source: HighWaterSource::Record,
+            },
+            (Some(peak), best) if best.is_none_or(|(_, bin)| bin.live_bytes <= peak.live_bytes) => {
+                HighWater {
+                    bytes: highest,
+                    blocks: peak.live_blocks,
+                    at_ns: highest_at,
+                    exact: false,
+                    source: HighWaterSource::Record,
+                }
+            }
+            (_, Some((index, bin))) => HighWater {
+                bytes: highest,
+                blocks: bin.live_blocks,
+                at_ns: highest_at,
+                exact: false,
+                source: HighWaterSource::Bin(index),
+            },
+            (_, None) => HighWater {
+                bytes: 0,
+                blocks: 0,
+                at_ns: 0,
+                exact: true,
+                source: HighWaterSource::Nothing,
+            },
+        }
+    }
+
+    /// Counters of every site at the end of bin `bin`; all 0 before the first.
+    pub fn counters(&self, bin: Option<usize>) -> Vec<Counters> {
+        let mut counters = vec![Counters::default(); self.sites.len()];
+        let Some(last) = bin else { return counters };
+        for bin in self.bins.iter().take(last.saturating_add(1)) {
+            for point in &bin.points {
+                if let Some(site) = counters.get_mut(point.site as usize) {
+                    site.live_bytes = site.live_bytes.wrapping_add_signed(point.live_bytes);
+                    site.live_blocks = site.live_blocks.wrapping_add_signed(point.live_blocks);
+                    site.total_bytes = site.total_bytes.wrapping_add_signed(point.total_bytes);
+                    site.total_blocks = site.total_blocks.wrapping_add_signed(point.total_blocks);
+                    site.temporary_blocks = site
+                        .temporary_blocks
+                        .wrapping_add_signed(point.temporary_blocks);
+                    site.resizes = site.resizes.wrapping_add_signed(point.resizes);
+                }
+            }
+        }
+        counters
+    }
+
+    /// Counters of one site over time: a bin's index and the counters at its
+    /// end, for each bin in which the site has a point.
+    pub fn series(&self, site: u32) -> Vec<(usize, Counters)> {
+        let mut counters = Counters::default();
+        let mut series = Vec::new();
+        for (index, bin) in self.bins.iter().enumerate() {
+            let Ok(at) = bin.points.binary_search_by_key(&site, |point| point.site) else {
+                continue;
+            };
+            let point = &bin.points[at];
+            counters.live_bytes = counters.live_bytes.wrapping_add_signed(point.live_bytes);
+            counters.live_blocks = counters.live_blocks.wrapping_add_signed(point.live_blocks);
+            counters.total_bytes = counters.total_bytes.wrapping_add_signed(point.total_bytes);
+            counters.total_blocks = counters
+                .total_blocks
+                .wrapping_add_signed(point.total_blocks);
+            counters.temporary_blocks = counters
+                .temporary_blocks
+                .wrapping_add_signed(point.temporary_blocks);
+            counters.resizes = counters.resizes.wrapping_add_signed(point.resizes);
+            series.push((index, counters));
+        }
+        series
+    }
+
+    /// Bytes and blocks that each site held at the high-water mark.
+    fn peak_sites(&self) -> Vec<(u64, u64)> {
+        let mut held = vec![(0, 0); self.sites.len()];
+        match (self.high_water().source, self.peak) {
+            (HighWaterSource::Record, Some(peak)) => {
+                for (site, bytes, blocks) in &peak.sites {
+                    if let Some(held) = held.get_mut(*site as usize) {
+                        *held = (*bytes, *blocks);
+                    }
+                }
+            }
+            (HighWaterSource::Bin(bin), _) => {
+                for (held, counters) in held.iter_mut().zip(self.counters(Some(bin))) {
+                    *held = (
+                        (counters.live_bytes as i64).max(0) as u64,
+                        (counters.live_blocks as i64).max(0) as u64,
+                    );
+                }
+            }
+            _ => {}
+        }
+        held
+    }
+
+    /// Every site's figures over `span`.
+    pub fn figures(&self, span: &Span) -> Vec<Figures> {
+        let peaks = self.peak_sites();
+        let state = |at: &At| {
+            let mut counters = self.counters(at.bin());
+            if at.is_peak() {
+                for (counters, peak) in counters.iter_mut().zip(&peaks) {
+                    (counters.live_bytes, counters.live_blocks) = *peak;
+                }
+            }
+            counters
+        };
+        let to = state(span.to());
+        let from = span.from().map(state);
+        to.iter()
+            .zip(&peaks)
+            .enumerate()
+            .map(|(site, (to, (peak_bytes, peak_blocks)))| {
+                let before = from.as_ref().and_then(|from| from.get(site));
+                Figures::new(to, before, *peak_bytes, *peak_blocks)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! Answers as text for people and as JSON for programs.
+
+pub mod json;
+mod table;
+pub mod text;
+mod words;
+
+pub use table::Style;
+pub use words::{blocks, bytes, duration, signed_bytes};

@@ -1,0 +1,861 @@
+//! Answers as JSON: the keys are documented in docs/json.md, and scripts rely
+//! on them.
+//!
+//! Rows are written one at a time, so that a table of every site of a large
+//! recording needs no copy of itself.
+
+use std::io;
+
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+use leakline_recording::record::{Domain, ProcessTotals};
+
+use crate::figures::Figures;
+use crate::frame::{Frame, FrameId};
+use crate::instant::Span;
+use crate::lines::Lines;
+use crate::model::{Model, ProcessFacts, Totals};
+use crate::names::{Name, escaped};
+use crate::stack::Stacks;
+use crate::stats::Stats;
+use crate::summary::Summary;
+use crate::top::{GroupBy, Row, Top, command};
+use crate::tree::{Tree, TreeRow};
+
+/// Version of the keys: rises when one changes its meaning or goes away.
+pub const VERSION: u32 = 1;
+
+/// Writes a report's JSON and a newline.
+fn write(out: &mut dyn io::Write, report: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, report)?;
+    out.write_all(b"\n")
+}
+
+/// What every report begins with.
+#[derive(Serialize)]
+struct Header<'m> {
+    schema: &'static str,
+    version: u32,
+    file: &'m str,
+    leakline: &'m str,
+    mode: &'m str,
+    started_unix_seconds: f64,
+    duration_seconds: f64,
+    complete: bool,
+    lost_events: u64,
+    ended: bool,
+    end_reason: Option<&'m str>,
+    resolved_from: Option<f64>,
+    resolved_to: f64,
+    resolution_seconds: f64,
+    warnings: &'m [String],
+}
+
+impl<'m> Header<'m> {
+    fn new(schema: &'static str, model: &'m Model<'_>, span: &Span) -> Self {
+        let origin = model.origin();
+        let session = model.session();
+        Header {
+            schema,
+            version: VERSION,
+            file: &origin.file,
+            leakline: session.map_or("", |session| session.leakline.as_str()),
+            mode: session.map_or("", |session| session.mode.as_str()),
+            started_unix_seconds: session.map_or(0.0, |session| seconds(session.started_unix_ns)),
+            duration_seconds: seconds(model.duration_ns()),
+            complete: model.complete(),
+            lost_events: model.totals().lost_events,
+            ended: origin.ended,
+            end_reason: model.end().map(|end| end.reason.as_str()),
+            resolved_from: span.from().map(|from| seconds(from.resolved_ns())),
+            resolved_to: seconds(span.to().resolved_ns()),
+            resolution_seconds: seconds(span.resolution_ns()),
+            warnings: &origin.warnings,
+        }
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// Live figures are below 0 only where a file is damaged.
+fn positive(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+#[derive(Serialize)]
+struct FiguresJson {
+    live_bytes: u64,
+    live_blocks: u64,
+    total_bytes: u64,
+    total_blocks: u64,
+    /// `null` where it is not known, as of threads.
+    peak_bytes: Option<u64>,
+    peak_blocks: Option<u64>,
+    temporary_blocks: u64,
+    resizes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_bytes: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_blocks: Option<i64>,
+}
+
+impl FiguresJson {
+    fn new(figures: &Figures, span: &Span) -> Self {
+        let compared = span.from().is_some();
+        FiguresJson {
+            live_bytes: positive(figures.live_bytes),
+            live_blocks: positive(figures.live_blocks),
+            total_bytes: figures.total_bytes,
+            total_blocks: figures.total_blocks,
+            peak_bytes: Some(figures.peak_bytes),
+            peak_blocks: Some(figures.peak_blocks),
+            temporary_blocks: figures.temporary_blocks,
+            resizes: figures.resizes,
+            delta_bytes: compared.then_some(figures.delta_bytes),
+            delta_blocks: compared.then_some(figures.delta_blocks),
+        }
+    }
+}
+
+/// A frame, with `null` for what is not known.
+#[derive(Serialize)]
+struct FrameJson<'s> {
+    function: &'s str,
+    file: Option<&'s str>,
+    line: Option<u32>,
+    module: Option<&'s str>,
+    kind: &'static str,
+}
+
+impl<'s> FrameJson<'s> {
+    fn new(stacks: &'s Stacks<'_>, id: FrameId) -> Self {
+        let frame = stacks.frame(id);
+        FrameJson {
+            function: stacks.name(frame.function),
+            file: known(stacks, frame.file),
+            line: line(frame),
+            module: known(stacks, frame.module),
+            kind: frame.kind.name(),
+        }
+    }
+}
+
+fn known<'s>(stacks: &'s Stacks<'_>, name: Name) -> Option<&'s str> {
+    (!name.is_empty()).then(|| stacks.name(name))
+}
+
+fn line(frame: &Frame) -> Option<u32> {
+    (frame.line != 0).then_some(frame.line)
+}
+
+#[derive(Serialize)]
+struct Place<'s> {
+    function: &'s str,
+    file: Option<&'s str>,
+    line: Option<u32>,
+}
+
+impl<'s> Place<'s> {
+    fn new(stacks: &'s Stacks<'_>, id: FrameId) -> Self {
+        let FrameJson {
+            function,
+            file,
+            line,
+            ..
+        } = FrameJson::new(stacks, id);
+        Place {
+            function,
+            file,
+            line,
+        }
+    }
+}
+
+struct StackJson<'s, 'a> {
+    stacks: &'s Stacks<'a>,
+    frames: &'s [FrameId],
+}
+
+impl Serialize for StackJson<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            self.frames
+                .iter()
+                .map(|&id| FrameJson::new(self.stacks, id)),
+        )
+    }
+}
+
+/// A process: pid and start time.
+#[derive(Serialize)]
+struct ProcessJson {
+    pid: u32,
+    start_ticks: u64,
+}
+
+impl ProcessJson {
+    fn new(model: &Model<'_>, process: u32) -> Option<Self> {
+        let process = model.processes().get(process as usize)?.process;
+        Some(ProcessJson {
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct ThreadJson<'m> {
+    tid: u32,
+    name: &'m str,
+    pid: Option<u32>,
+}
+
+/// Names of a row: the keys that say what it stands for.
+#[derive(Default, Serialize)]
+struct RowNames<'s> {
+    name: Option<&'s str>,
+    function: Option<&'s str>,
+    file: Option<&'s str>,
+    line: Option<u32>,
+    module: Option<&'s str>,
+    domain: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct RowJson<'s, 'a> {
+    #[serde(flatten)]
+    names: RowNames<'s>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site_kind: Option<&'static str>,
+    #[serde(flatten)]
+    figures: FiguresJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inherited_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inherited_blocks: Option<u64>,
+    site: Option<u32>,
+    sites: usize,
+    processes: Vec<ProcessJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread: Option<ThreadJson<'s>>,
+    your_code: Option<Place<'s>>,
+    stack: StackJson<'s, 'a>,
+}
+
+/// Where a row of a group was made, as far as the group has it in common.
+fn row_names<'s>(stacks: &'s Stacks<'_>, row: &'s Row, by: GroupBy) -> RowNames<'s> {
+    let domain = row.domain.map(Domain::name);
+    let label = (!row.label.is_empty()).then_some(row.label.as_str());
+    let Some(made_in) = row.head.made_in else {
+        return RowNames {
+            name: label,
+            domain,
+            ..RowNames::default()
+        };
+    };
+    let frame = FrameJson::new(stacks, made_in);
+    let function = Some(frame.function);
+    let (file, line, module) = (frame.file, frame.line, frame.module);
+    match by {
+        GroupBy::Site | GroupBy::Line => RowNames {
+            name: None,
+            function,
+            file,
+            line,
+            module,
+            domain,
+        },
+        GroupBy::Function => RowNames {
+            name: None,
+            function,
+            file,
+            line: None,
+            module,
+            domain,
+        },
+        GroupBy::File => RowNames {
+            name: label,
+            file,
+            module,
+            domain,
+            ..RowNames::default()
+        },
+        GroupBy::Library => RowNames {
+            name: label,
+            module,
+            domain,
+            ..RowNames::default()
+        },
+        GroupBy::Process | GroupBy::Thread => RowNames {
+            name: label,
+            domain,
+            ..RowNames::default()
+        },
+    }
+}
+
+fn row_json<'s, 'a>(
+    model: &'s Model<'a>,
+    stacks: &'s Stacks<'a>,
+    top: &'s Top,
+    row: &'s Row,
+) -> RowJson<'s, 'a> {
+    let by = top.query.by;
+    let mut figures = FiguresJson::new(&row.figures, &top.query.span);
+    let thread = row
+        .thread
+        .and_then(|thread| model.threads().get(thread as usize));
+    if thread.is_some() {
+        (figures.peak_bytes, figures.peak_blocks) = (None, None);
+    }
+    let inherited = match (by, row.processes.first()) {
+        (GroupBy::Process, Some(&process)) => model.processes().get(process as usize),
+        _ => None,
+    };
+    RowJson {
+        names: row_names(stacks, row, by),
+        // Free lists hand a block on without telling its allocator: the site
+        // is that of the block's first birth.
+        site_kind: (row.domain == Some(Domain::Obj)).then_some("block"),
+        figures,
+        inherited_bytes: inherited.map(|facts| facts.process.inherited_bytes),
+        inherited_blocks: inherited.map(|facts| facts.process.inherited_blocks),
+        site: row.site,
+        sites: row.sites,
+        processes: row
+            .processes
+            .iter()
+            .filter_map(|&process| ProcessJson::new(model, process))
+            .collect(),
+        thread: thread.map(|facts| ThreadJson {
+            tid: facts.thread.tid,
+            name: &facts.thread.name,
+            pid: ProcessJson::new(model, facts.thread.process).map(|process| process.pid),
+        }),
+        your_code: row.head.your_code.map(|id| Place::new(stacks, id)),
+        stack: StackJson {
+            stacks,
+            frames: &row.stack,
+        },
+    }
+}
+
+/// A sequence that is made while it is written.
+struct Each<F>(F);
+
+impl<I, F> Serialize for Each<F>
+where
+    I: Iterator<Item: Serialize>,
+    F: Fn() -> I,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(None)?;
+        for item in (self.0)() {
+            sequence.serialize_element(&item)?;
+        }
+        sequence.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Rest {
+    rows: usize,
+    #[serde(flatten)]
+    figures: FiguresJson,
+}
+
+/// `null` where no row was left out.
+fn rest(left_out: usize, figures: &Figures, span: &Span) -> Option<Rest> {
+    (left_out > 0).then(|| Rest {
+        rows: left_out,
+        figures: FiguresJson::new(figures, span),
+    })
+}
+
+/// Writes `top --json`.
+pub fn top<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    top: &Top,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m, R> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        by: &'static str,
+        sort: &'static str,
+        peak_exact: bool,
+        total_rows: usize,
+        sum: FiguresJson,
+        rest: Option<Rest>,
+        rows: R,
+    }
+    let span = &top.query.span;
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.top", model, span),
+            by: top.query.by.name(),
+            sort: top.query.measure.name(),
+            peak_exact: model.high_water().exact,
+            total_rows: top.total_rows,
+            sum: FiguresJson::new(&top.sum, span),
+            rest: rest(top.total_rows - top.rows.len(), &top.rest, span),
+            rows: Each(|| top.rows.iter().map(|row| row_json(model, stacks, top, row))),
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct TreeRowJson<'s, 'a> {
+    id: usize,
+    parent: Option<usize>,
+    depth: usize,
+    #[serde(flatten)]
+    frame: FrameJson<'s>,
+    domain: Option<&'static str>,
+    #[serde(flatten)]
+    figures: FiguresJson,
+    /// Of the measure sorted by: what the frame allocated itself.
+    #[serde(rename = "self")]
+    own: i64,
+    share: f64,
+    stack: StackJson<'s, 'a>,
+}
+
+/// Writes `tree --json`.
+pub fn tree<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    tree: &Tree,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m, R> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        inverted: bool,
+        sort: &'static str,
+        threshold: f64,
+        peak_exact: bool,
+        total_rows: usize,
+        sum: FiguresJson,
+        rest: Option<Rest>,
+        rows: R,
+    }
+    let span = &tree.query.span;
+    let row_json = |id: usize| {
+        let row = &tree.rows[id];
+        let path = tree.path(id);
+        // A path leads away from the roots; a stack begins innermost, which
+        // in an inverted tree is the root.
+        let frames: Vec<FrameId> = if tree.query.inverted {
+            path
+        } else {
+            path.into_iter().rev().collect()
+        };
+        OwnedStackRow {
+            stacks,
+            row,
+            id,
+            share: tree.share(row),
+            span,
+            frames,
+        }
+    };
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.tree", model, span),
+            inverted: tree.query.inverted,
+            sort: tree.query.measure.name(),
+            threshold: tree.query.threshold,
+            peak_exact: model.high_water().exact,
+            total_rows: tree.total_rows,
+            sum: FiguresJson::new(&tree.sum, span),
+            rest: rest(tree.total_rows - tree.rows.len(), &tree.rest, span),
+            rows: Each(|| (0..tree.rows.len()).map(row_json)),
+        },
+    )
+}
+
+/// A row of a tree that holds the frames its JSON borrows.
+struct OwnedStackRow<'s, 'a> {
+    stacks: &'s Stacks<'a>,
+    row: &'s TreeRow,
+    id: usize,
+    share: f64,
+    span: &'s Span,
+    frames: Vec<FrameId>,
+}
+
+impl Serialize for OwnedStackRow<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        TreeRowJson {
+            id: self.id,
+            parent: self.row.parent,
+            depth: self.row.depth,
+            frame: FrameJson::new(self.stacks, self.row.frame),
+            domain: self.row.domain.map(Domain::name),
+            figures: FiguresJson::new(&self.row.figures, self.span),
+            own: self.row.own,
+            share: self.share,
+            stack: StackJson {
+                stacks: self.stacks,
+                frames: &self.frames,
+            },
+        }
+        .serialize(serializer)
+    }
+}
+
+/// Writes `lines --json`.
+pub fn lines(model: &Model<'_>, lines: &Lines, out: &mut dyn io::Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct LineJson<'l> {
+        line: u32,
+        text: Option<&'l str>,
+        #[serde(flatten)]
+        figures: FiguresJson,
+    }
+    #[derive(Serialize)]
+    struct Report<'m, R> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        source_file: &'m str,
+        source_from: &'static str,
+        inclusive: bool,
+        peak_exact: bool,
+        total_rows: usize,
+        sum: FiguresJson,
+        rest: Option<Rest>,
+        rows: R,
+    }
+    let span = &lines.query.span;
+    let rows = || {
+        lines.rows.iter().map(|row| LineJson {
+            line: row.line,
+            text: row.text.as_deref(),
+            figures: FiguresJson::new(&row.figures, span),
+        })
+    };
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.lines", model, span),
+            source_file: &lines.file,
+            source_from: lines.source.name(),
+            inclusive: lines.query.inclusive,
+            peak_exact: model.high_water().exact,
+            total_rows: lines.total_rows,
+            sum: FiguresJson::new(&lines.sum, span),
+            rest: rest(lines.total_rows - lines.rows.len(), &lines.rest, span),
+            rows: Each(rows),
+        },
+    )
+}
+
+/// Counters, of the session or of a process.
+#[derive(Serialize)]
+struct TotalsJson {
+    allocations: u64,
+    frees: u64,
+    allocated_bytes: u64,
+    live_blocks: u64,
+    live_bytes: u64,
+    peak_bytes: u64,
+    temporary_blocks: u64,
+    resizes: u64,
+    unknown_frees: u64,
+    implied_frees: u64,
+    events: u64,
+    lost_events: u64,
+    lost_bytes: u64,
+    malformed_events: u64,
+    truncated_stacks: u64,
+    broken_unwinds: u64,
+    stalled_seconds: f64,
+    complete: bool,
+}
+
+impl TotalsJson {
+    fn of_session(totals: &Totals, complete: bool) -> Self {
+        TotalsJson {
+            allocations: totals.allocations,
+            frees: totals.frees,
+            allocated_bytes: totals.allocated_bytes,
+            live_blocks: totals.live_blocks,
+            live_bytes: totals.live_bytes,
+            peak_bytes: totals.peak_bytes,
+            temporary_blocks: totals.temporary_blocks,
+            resizes: totals.resizes,
+            unknown_frees: totals.unknown_frees,
+            implied_frees: totals.implied_frees,
+            events: totals.events,
+            lost_events: totals.lost_events,
+            lost_bytes: totals.lost_bytes,
+            malformed_events: totals.malformed_events,
+            truncated_stacks: totals.truncated_stacks,
+            broken_unwinds: totals.broken_unwinds,
+            stalled_seconds: seconds(totals.stalled_ns),
+            complete,
+        }
+    }
+
+    fn of_process(totals: &ProcessTotals, complete: bool) -> Self {
+        TotalsJson {
+            allocations: totals.allocations,
+            frees: totals.frees,
+            allocated_bytes: totals.allocated_bytes,
+            live_blocks: totals.live_blocks,
+            live_bytes: totals.live_bytes,
+            peak_bytes: totals.peak_bytes,
+            temporary_blocks: totals.temporary_blocks,
+            resizes: totals.resizes,
+            unknown_frees: totals.unknown_frees,
+            implied_frees: totals.implied_frees,
+            events: totals.events,
+            lost_events: totals.lost_events,
+            lost_bytes: totals.lost_bytes,
+            malformed_events: totals.malformed_events,
+            truncated_stacks: totals.truncated_stacks,
+            broken_unwinds: totals.broken_unwinds,
+            stalled_seconds: seconds(totals.stalled_ns),
+            complete,
+        }
+    }
+}
+
+/// What became of a process, and its counters.
+struct ProcessReport<'m, 'a> {
+    facts: &'m ProcessFacts<'a>,
+    totals: TotalsJson,
+    model: &'m Model<'a>,
+}
+
+impl Serialize for ProcessReport<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let process = self.facts.process;
+        let end = self.facts.end;
+        let arguments: Vec<_> = process.command.iter().map(|text| escaped(text)).collect();
+        let parent = process
+            .parent
+            .and_then(|parent| ProcessJson::new(self.model, parent));
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("pid", &process.pid)?;
+        map.serialize_entry("start_ticks", &process.start_ticks)?;
+        map.serialize_entry("parent", &parent)?;
+        map.serialize_entry("parent_pid", &process.parent_pid)?;
+        map.serialize_entry("command", &command(process))?;
+        map.serialize_entry("arguments", &arguments)?;
+        map.serialize_entry("executable", &escaped(&process.executable))?;
+        map.serialize_entry("python", &python_version(process.python_version))?;
+        map.serialize_entry("by_exec", &process.exec)?;
+        map.serialize_entry("started_seconds", &seconds(process.at_ns))?;
+        map.serialize_entry("ended_seconds", &end.map(|end| seconds(end.at_ns)))?;
+        map.serialize_entry("exit_status", &end.and_then(|end| end.exit_status))?;
+        map.serialize_entry("signal", &end.and_then(|end| end.signal))?;
+        map.serialize_entry("ended_by_exec", &end.is_some_and(|end| end.exec))?;
+        map.serialize_entry("inherited_bytes", &process.inherited_bytes)?;
+        map.serialize_entry("inherited_blocks", &process.inherited_blocks)?;
+        map.serialize_entry("totals", &self.totals)?;
+        map.end()
+    }
+}
+
+/// `3.13.1` of a `PY_VERSION_HEX`; `None` of 0.
+pub(crate) fn python_version(hex: u32) -> Option<String> {
+    let [major, minor, micro, _] = hex.to_be_bytes();
+    (hex != 0).then(|| format!("{major}.{minor}.{micro}"))
+}
+
+fn processes<'m, 'a>(
+    model: &'m Model<'a>,
+    stats: &'m Stats,
+) -> impl Iterator<Item = ProcessReport<'m, 'a>> {
+    stats
+        .processes
+        .iter()
+        .zip(model.processes())
+        .map(|(stats, facts)| ProcessReport {
+            facts,
+            totals: TotalsJson::of_process(&stats.totals, stats.complete),
+            model,
+        })
+}
+
+#[derive(Serialize)]
+struct At<'m> {
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+impl At<'_> {
+    fn new(ns: u64) -> Self {
+        At {
+            seconds: seconds(ns),
+            name: None,
+            text: None,
+            events: None,
+            pid: None,
+        }
+    }
+}
+
+fn pid(model: &Model<'_>, process: u32) -> Option<u32> {
+    model
+        .processes()
+        .get(process as usize)
+        .map(|facts| facts.process.pid)
+}
+
+/// Writes `stats --json`.
+pub fn stats(model: &Model<'_>, stats: &Stats, out: &mut dyn io::Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Class {
+        min_bytes: u64,
+        max_bytes: u64,
+        allocations: u64,
+        bytes: u64,
+    }
+    #[derive(Serialize)]
+    struct Rates {
+        allocations_per_second: f64,
+        allocated_bytes_per_second: f64,
+        events_per_second: f64,
+    }
+    #[derive(Serialize)]
+    struct Report<'m, P, S, L, M, N> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        totals: TotalsJson,
+        rates: Rates,
+        peak: PeakJson,
+        sites: usize,
+        threads: usize,
+        file_bytes: u64,
+        sizes: S,
+        losses: L,
+        marks: M,
+        notes: N,
+        processes: P,
+    }
+    let totals = &stats.totals;
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.stats", model, &Span::whole(model)),
+            totals: TotalsJson::of_session(totals, stats.complete),
+            rates: Rates {
+                allocations_per_second: stats.per_second(totals.allocations),
+                allocated_bytes_per_second: stats.per_second(totals.allocated_bytes),
+                events_per_second: stats.per_second(totals.events),
+            },
+            peak: PeakJson::new(model),
+            sites: model.sites().len(),
+            threads: model.threads().len(),
+            file_bytes: model.origin().file_bytes,
+            sizes: Each(|| {
+                stats.sizes.iter().map(|class| Class {
+                    min_bytes: class.min_bytes,
+                    max_bytes: class.max_bytes,
+                    allocations: class.allocations,
+                    bytes: class.bytes,
+                })
+            }),
+            losses: Each(|| {
+                model.losses().iter().map(|loss| At {
+                    events: Some(loss.events),
+                    pid: pid(model, loss.process),
+                    ..At::new(loss.at_ns)
+                })
+            }),
+            marks: Each(|| {
+                model.marks().iter().map(|mark| At {
+                    name: Some(&mark.name),
+                    pid: mark.process.and_then(|process| pid(model, process)),
+                    ..At::new(mark.at_ns)
+                })
+            }),
+            notes: Each(|| {
+                model.notes().iter().map(|note| At {
+                    text: Some(&note.text),
+                    ..At::new(note.at_ns)
+                })
+            }),
+            processes: Each(|| processes(model, stats)),
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct PeakJson {
+    bytes: u64,
+    blocks: u64,
+    seconds: f64,
+    exact: bool,
+}
+
+impl PeakJson {
+    fn new(model: &Model<'_>) -> Self {
+        let peak = model.high_water();
+        PeakJson {
+            bytes: peak.bytes,
+            blocks: peak.blocks,
+            seconds: seconds(peak.at_ns),
+            exact: peak.exact,
+        }
+    }
+}
+
+/// Writes `summary --json`.
+pub fn summary<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    summary: &Summary,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m, R, P> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        totals: TotalsJson,
+        peak: PeakJson,
+        file_bytes: u64,
+        total_rows: usize,
+        rest: Option<Rest>,
+        rows: R,
+        processes: P,
+        notes: Vec<&'m str>,
+    }
+    let top = &summary.top;
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.summary", model, &top.query.span),
+            totals: TotalsJson::of_session(&summary.stats.totals, summary.stats.complete),
+            peak: PeakJson::new(model),
+            file_bytes: model.origin().file_bytes,
+            total_rows: top.total_rows,
+            rest: rest(top.total_rows - top.rows.len(), &top.rest, &top.query.span),
+            rows: Each(|| top.rows.iter().map(|row| row_json(model, stacks, top, row))),
+            processes: Each(|| processes(model, &summary.stats)),
+            notes: model
+                .notes()
+                .iter()
+                .map(|note| note.text.as_str())
+                .collect(),
+        },
+    )
+}

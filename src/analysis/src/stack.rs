@@ -1,0 +1,456 @@
+//! Native and Python stacks, merged into one, with names.
+//!
+//! A native frame that evaluates bytecode stands for a run of Python frames:
+//! merging walks both stacks from the innermost frame and puts each run where
+//! its evaluator is. Python frames without an evaluator (the native unwind
+//! broke off) follow at the end; an evaluator without Python frames vanishes.
+//!
+//! Nothing is done for a node before somebody asks, and then once.
+
+use indexmap::IndexSet;
+use leakline_recording::record::Frame as Recorded;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::frame::{
+    Frame, FrameId, FrameKind, Role, role_of_function, role_of_module, role_of_python,
+};
+use crate::model::Model;
+use crate::names::{Name, Names, base_name};
+
+/// Most frames of a native, and of a Python stack. Recorders stop earlier;
+/// this bounds what a damaged file can make us do.
+pub const MAX_DEPTH: usize = 4096;
+
+/// The frames that a row is named after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Where it was made: the innermost Python frame where the interpreter
+    /// itself allocated, else the innermost native frame outside allocators.
+    pub made_in: Option<FrameId>,
+    /// The innermost frame of the user's own code.
+    pub your_code: Option<FrameId>,
+    /// The innermost Python frame.
+    pub python: Option<FrameId>,
+}
+
+/// What a node turned into: a piece of `Stacks::pool`.
+#[derive(Clone, Copy, Debug)]
+struct Expanded {
+    start: u32,
+    len: u16,
+    /// It evaluates Python bytecode.
+    evaluator: bool,
+}
+
+/// A module's names.
+#[derive(Clone, Copy, Debug)]
+struct ModuleNames {
+    path: Name,
+    role: Role,
+    /// Evaluator frames lie in it though it is not named as an interpreter: a
+    /// program that embeds one.
+    embeds: bool,
+}
+
+/// Frames and names of one model.
+#[derive(Debug)]
+pub struct Stacks<'a> {
+    names: Names<'a>,
+    frames: IndexSet<Frame, FxBuildHasher>,
+    modules: Vec<ModuleNames>,
+    python_roles: FxHashMap<Name, Role>,
+    expanded: Vec<Option<Expanded>>,
+    pool: Vec<FrameId>,
+    heads: FxHashMap<u32, Head>,
+    native: Vec<Expanded>,
+    python: Vec<u32>,
+}
+
+impl<'a> Stacks<'a> {
+    /// For the stacks of `model`; every call must be with the same model.
+    pub fn new(model: &Model<'a>) -> Self {
+        let mut names = Names::new();
+        let mut modules: Vec<ModuleNames> = model
+            .modules()
+            .iter()
+            .map(|module| ModuleNames {
+                path: names.intern(module.path.clone()),
+                role: role_of_module(&module.path),
+                embeds: false,
+            })
+            .collect();
+        for node in model.nodes() {
+            if let Recorded::Native {
+                module: Some(module),
+                evaluator: true,
+                ..
+            } = node.frame
+                && let Some(names) = modules.get_mut(module as usize)
+            {
+                names.embeds = names.role != Role::Interpreter;
+            }
+        }
+        Stacks {
+            names,
+            frames: IndexSet::default(),
+            modules,
+            python_roles: FxHashMap::default(),
+            expanded: vec![None; model.nodes().len()],
+            pool: Vec::new(),
+            heads: FxHashMap::default(),
+            native: Vec::new(),
+            python: Vec::new(),
+        }
+    }
+
+    /// A frame by its id.
+    ///
+    /// # Panics
+    ///
+    /// If `id` comes from another `Stacks`.
+    pub fn frame(&self, id: FrameId) -> &Frame {
+        &self.frames[id.0 as usize]
+    }
+
+    /// The text of a name.
+    pub fn name(&self, name: Name) -> &str {
+        self.names.get(name)
+    }
+
+    /// The merged stack of a site's node, innermost frame first.
+    pub fn stack(&mut self, model: &Model<'a>, node: u32) -> Vec<FrameId> {
+        let mut stack = Vec::new();
+        self.stack_into(model, node, &mut stack);
+        stack
+    }
+
+    /// As [`stack`](Self::stack), into a vector that is emptied first.
+    pub fn stack_into(&mut self, model: &Model<'a>, node: u32, stack: &mut Vec<FrameId>) {
+        stack.clear();
+        let nodes = model.nodes();
+        let frame = nodes
+            .get(node as usize)
+            .map(|node| (node.parent, node.frame));
+        let (native_node, python_node) = match frame {
+            Some((parent, Recorded::Pair { python })) => (parent, python),
+            _ => (node, 0),
+        };
+
+        let mut python = std::mem::take(&mut self.python);
+        walk(model, python_node, &mut python);
+        let mut native = std::mem::take(&mut self.native);
+        native.clear();
+        let mut native_nodes = Vec::new();
+        walk(model, native_node, &mut native_nodes);
+        native.extend(native_nodes.iter().map(|&node| self.expand(model, node)));
+
+        let mut rest = python.as_slice();
+        for &piece in &native {
+            // A native stack alone (`--no-python`) keeps its evaluators.
+            if piece.evaluator && python_node != 0 {
+                let run = rest
+                    .iter()
+                    .position(|&node| is_entry(model, node))
+                    .map_or(rest.len(), |entry| entry + 1);
+                let (run, left) = rest.split_at(run);
+                self.push_nodes(model, run, stack);
+                rest = left;
+            } else {
+                self.push_piece(piece, stack);
+            }
+        }
+        self.push_nodes(model, rest, stack);
+        self.python = python;
+        self.native = native;
+    }
+
+    fn push_nodes(&mut self, model: &Model<'a>, nodes: &[u32], stack: &mut Vec<FrameId>) {
+        for &node in nodes {
+            let piece = self.expand(model, node);
+            self.push_piece(piece, stack);
+        }
+    }
+
+    fn push_piece(&self, piece: Expanded, stack: &mut Vec<FrameId>) {
+        let start = piece.start as usize;
+        stack.extend_from_slice(&self.pool[start..start + usize::from(piece.len)]);
+    }
+
+    /// The frames that rows of a site are named after.
+    pub fn head(&mut self, model: &Model<'a>, node: u32) -> Head {
+        if let Some(head) = self.heads.get(&node) {
+            return *head;
+        }
+        let stack = self.stack(model, node);
+        let head = self.head_of(&stack);
+        self.heads.insert(node, head);
+        head
+    }
+
+    /// The frames that a stack is named after.
+    pub fn head_of(&self, stack: &[FrameId]) -> Head {
+        let find = |wanted: &dyn Fn(&Frame) -> bool| {
+            stack.iter().copied().find(|&id| wanted(self.frame(id)))
+        };
+        let python = find(&|frame| frame.kind == FrameKind::Python);
+        let made_in = find(&|frame| match frame.role {
+            Role::Own | Role::Library => true,
+            // What Python's own modules and the C library allocate for a
+            // Python line belongs to the line.
+            Role::Standard | Role::System => frame.kind == FrameKind::Python || python.is_none(),
+            Role::Template | Role::Interpreter | Role::Allocator | Role::Start | Role::Marker => {
+                false
+            }
+        });
+        Head {
+            made_in: made_in
+                .or_else(|| find(&|frame| matches!(frame.role, Role::Template | Role::Interpreter)))
+                .or_else(|| find(&|frame| frame.role != Role::Marker))
+                .or_else(|| stack.first().copied()),
+            your_code: find(&|frame| frame.role == Role::Own),
+            python,
+        }
+    }
+
+    /// Whether a text report shows the frame unless asked for all.
+    pub fn is_shown(&self, id: FrameId) -> bool {
+        self.frame(id).role.is_shown()
+    }
+
+    /// The library that a frame belongs to: its ELF file, or the Python
+    /// package its file is in.
+    pub fn library(&mut self, id: FrameId) -> Name {
+        let frame = *self.frame(id);
+        if !frame.module.is_empty() {
+            return frame.module;
+        }
+        let file = self.names.get(frame.file);
+        let library = match frame.role {
+            Role::Standard => "Python standard library".to_owned(),
+            Role::Library => {
+                let package = file.rsplit_once("-packages/").map_or(file, |(_, inside)| {
+                    inside.split('/').next().unwrap_or(inside)
+                });
+                package.strip_suffix(".py").unwrap_or(package).to_owned()
+            }
+            _ => match file.rsplit_once('/') {
+                Some((directory, _)) if !directory.is_empty() => directory.to_owned(),
+                _ => file.to_owned(),
+            },
+        };
+        self.names.intern(library)
+    }
+
+    fn expand(&mut self, model: &Model<'a>, node: u32) -> Expanded {
+        if let Some(Some(known)) = self.expanded.get(node as usize) {
+            return *known;
+        }
+        let start = self.pool.len();
+        let evaluator = self.expand_anew(model, node);
+        let expanded = Expanded {
+            start: u32::try_from(start).unwrap_or(u32::MAX),
+            len: u16::try_from(self.pool.len() - start).unwrap_or(u16::MAX),
+            evaluator,
+        };
+        if let Some(slot) = self.expanded.get_mut(node as usize) {
+            *slot = Some(expanded);
+        }
+        expanded
+    }
+
+    /// Pushes the frames of a node; says whether it evaluates bytecode.
+    fn expand_anew(&mut self, model: &Model<'a>, node: u32) -> bool {
+        let Some(node) = model.nodes().get(node as usize) else {
+            self.push_marker("[unknown]");
+            return false;
+        };
+        match node.frame {
+            Recorded::Native {
+                module,
+                offset,
+                exact,
+                evaluator,
+            } => {
+                let address = if exact {
+                    offset
+                } else {
+                    offset.saturating_sub(1)
+                };
+                return self.expand_native(model, module, address, evaluator);
+            }
+            Recorded::Python { code, offset, .. } => self.expand_python(model, code, offset),
+            Recorded::Truncated => self.push_marker("[truncated]"),
+            Recorded::Broken => self.push_marker("[unwinding ended here]"),
+            Recorded::Switched => self.push_marker("[continues on another stack]"),
+            // Only where a damaged file has a pair inside a stack.
+            Recorded::Pair { .. } => {}
+        }
+        false
+    }
+
+    fn expand_python(&mut self, model: &Model<'a>, code: u32, offset: u32) {
+        let Some(code) = model.codes().get(code as usize) else {
+            self.push_marker("[unknown]");
+            return;
+        };
+        let after = code.lines.partition_point(|&(begins, _)| begins <= offset);
+        let line = after
+            .checked_sub(1)
+            .map(|at| code.lines[at].1)
+            .filter(|&line| line != 0)
+            .unwrap_or(code.first_line);
+        let file = self.names.intern(code.file.as_str());
+        let role = *self
+            .python_roles
+            .entry(file)
+            .or_insert_with(|| role_of_python(&code.file));
+        let function = if code.name.is_empty() {
+            "[unknown]"
+        } else {
+            code.name.as_str()
+        };
+        let function = self.names.intern(function);
+        self.push(Frame {
+            function,
+            file,
+            line,
+            module: Name::EMPTY,
+            kind: FrameKind::Python,
+            role,
+        });
+    }
+
+    fn expand_native(
+        &mut self,
+        model: &Model<'a>,
+        module: Option<u32>,
+        address: u64,
+        evaluator: bool,
+    ) -> bool {
+        let known = module.and_then(|module| self.modules.get(module as usize).copied());
+        let names = known.unwrap_or(ModuleNames {
+            path: Name::EMPTY,
+            role: Role::Own,
+            embeds: false,
+        });
+        let symbols = module.map_or(&[][..], |module| model.symbols(module, address));
+        let mut evaluates = evaluator;
+        let mut pushed = false;
+        // More frames at one address than this are a damaged file's.
+        for symbol in symbols.iter().take(1000) {
+            if symbol.function.is_empty() {
+                continue;
+            }
+            let role = self.native_role(&symbol.function, &symbol.file, names, evaluator);
+            let function = if symbol.beyond == 0 {
+                evaluates |= is_evaluator(&symbol.function);
+                self.names.intern(symbol.function.as_str())
+            } else {
+                self.names
+                    .intern(format!("{}+{:#x}", symbol.function, symbol.beyond))
+            };
+            let file = self.names.intern(symbol.file.as_str());
+            self.push(Frame {
+                function,
+                file,
+                line: symbol.line,
+                module: names.path,
+                kind: if symbol.inlined {
+                    FrameKind::Inlined
+                } else {
+                    FrameKind::Native
+                },
+                role,
+            });
+            pushed = true;
+        }
+        if !pushed {
+            let function = if known.is_some() {
+                format!("{}+{address:#x}", base_name(self.names.get(names.path)))
+            } else {
+                format!("{address:#x}")
+            };
+            let role = if evaluator {
+                Role::Interpreter
+            } else {
+                names.role
+            };
+            let function = self.names.intern(function);
+            self.push(Frame {
+                function,
+                file: Name::EMPTY,
+                line: 0,
+                module: names.path,
+                kind: FrameKind::Native,
+                role: if known.is_some() { role } else { Role::System },
+            });
+        }
+        evaluates
+    }
+
+    fn native_role(
+        &self,
+        function: &str,
+        file: &str,
+        module: ModuleNames,
+        evaluator: bool,
+    ) -> Role {
+        let embedded = module.embeds && (function.starts_with("Py") || function.starts_with("_Py"));
+        if evaluator || embedded {
+            role_of_function(function, file, Role::Interpreter)
+        } else {
+            role_of_function(function, file, module.role)
+        }
+    }
+
+    /// The frame that stands for a stack without any.
+    pub(crate) fn not_known(&mut self) -> FrameId {
+        let before = self.pool.len();
+        self.push_marker("[not known]");
+        let id = self.pool[before];
+        self.pool.truncate(before);
+        id
+    }
+
+    fn push_marker(&mut self, text: &'static str) {
+        let function = self.names.intern(text);
+        self.push(Frame {
+            function,
+            file: Name::EMPTY,
+            line: 0,
+            module: Name::EMPTY,
+            kind: FrameKind::Native,
+            role: Role::Marker,
+        });
+    }
+
+    fn push(&mut self, frame: Frame) {
+        let (index, _) = self.frames.insert_full(frame);
+        self.pool
+            .push(FrameId(u32::try_from(index).unwrap_or(u32::MAX)));
+    }
+}
+
+/// The node ids of a stack, innermost first.
+fn walk(model: &Model<'_>, innermost: u32, ids: &mut Vec<u32>) {
+    ids.clear();
+    let mut id = innermost;
+    // Parents have smaller ids: this ends, and sooner at the limit.
+    while id != 0 && ids.len() < MAX_DEPTH {
+        ids.push(id);
+        id = model.nodes().get(id as usize).map_or(0, |node| node.parent);
+    }
+}
+
+fn is_entry(model: &Model<'_>, node: u32) -> bool {
+    matches!(
+        model.nodes().get(node as usize).map(|node| node.frame),
+        Some(Recorded::Python { entry: true, .. })
+    )
+}
+
+/// By name, for parts of the evaluator that the recorder did not mark, such as
+/// `_PyEval_EvalFrameDefault.cold`.
+fn is_evaluator(function: &str) -> bool {
+    function.starts_with("_PyEval_EvalFrameDefault") || function.starts_with("_TAIL_CALL_")
+}

@@ -1,0 +1,397 @@
+//! `top`: rows by site, line, function, file, library, process or thread.
+
+use leakline_recording::record::Domain;
+use rustc_hash::FxHashMap;
+
+use crate::figures::{Figures, Measure, Unit};
+use crate::filter::Filter;
+use crate::frame::FrameId;
+use crate::instant::Span;
+use crate::model::Model;
+use crate::names::{Name, escaped};
+use crate::stack::{Head, Stacks};
+
+/// What a row stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupBy {
+    /// A stack that allocated, in a domain; merged over processes.
+    #[default]
+    Site,
+    /// A source line.
+    Line,
+    /// A function.
+    Function,
+    /// A source file.
+    File,
+    /// An ELF file or a Python package.
+    Library,
+    /// A process.
+    Process,
+    /// A thread.
+    Thread,
+}
+
+impl GroupBy {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GroupBy::Site => "site",
+            GroupBy::Line => "line",
+            GroupBy::Function => "function",
+            GroupBy::File => "file",
+            GroupBy::Library => "library",
+            GroupBy::Process => "process",
+            GroupBy::Thread => "thread",
+        }
+    }
+}
+
+/// A question to `top`.
+#[derive(Clone, Debug)]
+pub struct TopQuery {
+    /// When.
+    pub span: Span,
+    /// What a row stands for.
+    pub by: GroupBy,
+    /// What rows are sorted by, largest first.
+    pub measure: Measure,
+    /// In bytes or blocks.
+    pub unit: Unit,
+    /// Most rows; `None` = all.
+    pub limit: Option<usize>,
+    /// Rows to keep.
+    pub filter: Option<Filter>,
+}
+
+/// A row of `top`.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its figures.
+    pub figures: Figures,
+    /// Frames it is named after: those of its largest site. Empty for a
+    /// process or thread.
+    pub head: Head,
+    /// What it stands for where that is no frame: a library, a process, a
+    /// thread. Empty otherwise.
+    pub label: String,
+    /// Its domain, where all its sites agree.
+    pub domain: Option<Domain>,
+    /// Ids of its processes, rising.
+    pub processes: Vec<u32>,
+    /// Its thread (id), in a table of threads.
+    pub thread: Option<u32>,
+    /// Id of its largest site, if it has one.
+    pub site: Option<u32>,
+    /// How many sites (stack, domain and process) it sums up.
+    pub sites: usize,
+    /// Merged stack of its largest site, innermost first.
+    pub stack: Vec<FrameId>,
+}
+
+/// An answer of `top`.
+#[derive(Clone, Debug)]
+pub struct Top {
+    /// The question.
+    pub query: TopQuery,
+    /// Its rows, sorted.
+    pub rows: Vec<Row>,
+    /// How many rows there are without the limit.
+    pub total_rows: usize,
+    /// What the rows beyond the limit add up to.
+    pub rest: Figures,
+    /// What all rows, shown or not, add up to.
+    pub sum: Figures,
+}
+
+/// What sites of one group have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Site(u32, Domain),
+    Line(Name, u32),
+    Function(Name, Name, Name),
+    Name(Name),
+    Process(u32),
+}
+
+struct Group {
+    key: Key,
+    figures: Figures,
+    best: i64,
+    site: u32,
+    sites: usize,
+    domain: Option<Domain>,
+    process: u32,
+    more_processes: Vec<u32>,
+}
+
+impl Top {
+    /// Answers `query`.
+    pub fn new<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, query: TopQuery) -> Self {
+        if query.by == GroupBy::Thread {
+            return Self::of_threads(model, query);
+        }
+        let figures = model.figures(&query.span);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut index: FxHashMap<Key, usize> = FxHashMap::default();
+        let mut matching = Matching::new(query.filter.as_ref());
+        for (id, (site, figures)) in model.sites().iter().zip(&figures).enumerate() {
+            let id = u32::try_from(id).unwrap_or(u32::MAX);
+            if figures.is_zero() || !matching.site(model, stacks, site.node, site.process) {
+                continue;
+            }
+            let key = key(model, stacks, query.by, id);
+            let at = *index.entry(key).or_insert_with(|| {
+                groups.push(Group {
+                    key,
+                    figures: Figures::default(),
+                    best: i64::MIN,
+                    site: id,
+                    sites: 0,
+                    domain: Some(site.domain),
+                    process: site.process,
+                    more_processes: Vec::new(),
+                });
+                groups.len() - 1
+            });
+            groups[at].add(id, site.process, site.domain, figures, &query);
+        }
+
+        let measure = |group: &Group| group.figures.measure(query.measure, query.unit);
+        let mut sum = Figures::default();
+        for group in &groups {
+            sum.add(&group.figures);
+        }
+        groups.sort_by(|one, other| {
+            measure(other)
+                .cmp(&measure(one))
+                .then(other.figures.total_bytes.cmp(&one.figures.total_bytes))
+                .then(one.site.cmp(&other.site))
+        });
+        let total_rows = groups.len();
+        let shown = query.limit.unwrap_or(total_rows).min(total_rows);
+        let mut rest = Figures::default();
+        for group in &groups[shown..] {
+            rest.add(&group.figures);
+        }
+        groups.truncate(shown);
+        let rows = groups
+            .into_iter()
+            .map(|group| group.into_row(model, stacks))
+            .collect();
+        Top {
+            query,
+            rows,
+            total_rows,
+            rest,
+            sum,
+        }
+    }
+
+    fn of_threads(model: &Model<'_>, query: TopQuery) -> Self {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut sum = Figures::default();
+        for (id, facts) in model.threads().iter().enumerate() {
+            let thread = facts.thread;
+            let name = if thread.name.is_empty() {
+                "thread"
+            } else {
+                thread.name.as_str()
+            };
+            let process = model.processes().get(thread.process as usize);
+            let pid = process.map_or(0, |process| process.process.pid);
+            let label = format!("{name} (tid {} of {pid})", thread.tid);
+            let figures = Figures::new(&facts.counters, None, 0, 0);
+            let wanted = query
+                .filter
+                .as_ref()
+                .is_none_or(|filter| filter.matches(&label));
+            if figures.is_zero() || !wanted {
+                continue;
+            }
+            sum.add(&figures);
+            rows.push(Row {
+                figures,
+                head: Head::default(),
+                label,
+                domain: None,
+                processes: vec![thread.process],
+                thread: u32::try_from(id).ok(),
+                site: None,
+                sites: 0,
+                stack: Vec::new(),
+            });
+        }
+        let measure = |row: &Row| row.figures.measure(query.measure, query.unit);
+        rows.sort_by(|one, other| {
+            measure(other)
+                .cmp(&measure(one))
+                .then(other.figures.total_bytes.cmp(&one.figures.total_bytes))
+                .then(one.thread.cmp(&other.thread))
+        });
+        let total_rows = rows.len();
+        let shown = query.limit.unwrap_or(total_rows).min(total_rows);
+        let mut rest = Figures::default();
+        for row in &rows[shown..] {
+            rest.add(&row.figures);
+        }
+        rows.truncate(shown);
+        Top {
+            query,
+            rows,
+            total_rows,
+            rest,
+            sum,
+        }
+    }
+}
+
+impl Group {
+    fn add(&mut self, id: u32, process: u32, domain: Domain, figures: &Figures, query: &TopQuery) {
+        self.figures.add(figures);
+        self.sites += 1;
+        let size = figures.measure(query.measure, query.unit);
+        if size > self.best {
+            self.best = size;
+            self.site = id;
+        }
+        if self.domain != Some(domain) {
+            self.domain = None;
+        }
+        if process != self.process && !self.more_processes.contains(&process) {
+            self.more_processes.push(process);
+        }
+    }
+
+    fn into_row<'a>(self, model: &Model<'a>, stacks: &mut Stacks<'a>) -> Row {
+        let mut processes = self.more_processes;
+        processes.push(self.process);
+        processes.sort_unstable();
+        let node = model
+            .sites()
+            .get(self.site as usize)
+            .map_or(0, |site| site.node);
+        let (head, stack) = match self.key {
+            Key::Process(_) => (Head::default(), Vec::new()),
+            _ => (stacks.head(model, node), stacks.stack(model, node)),
+        };
+        let label = match self.key {
+            Key::Name(name) => stacks.name(name).to_owned(),
+            Key::Process(process) => process_label(model, process),
+            Key::Site(..) | Key::Line(..) | Key::Function(..) => String::new(),
+        };
+        Row {
+            figures: self.figures,
+            head,
+            label,
+            domain: self.domain,
+            processes,
+            thread: None,
+            site: Some(self.site),
+            sites: self.sites,
+            stack,
+        }
+    }
+}
+
+fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -> Key {
+    let site = model.sites()[site as usize];
+    if by == GroupBy::Process {
+        return Key::Process(site.process);
+    }
+    let by_site = Key::Site(site.node, site.domain);
+    if by == GroupBy::Site {
+        return by_site;
+    }
+    let Some(id) = stacks.head(model, site.node).made_in else {
+        return Key::Name(Name::EMPTY);
+    };
+    let frame = *stacks.frame(id);
+    match by {
+        GroupBy::Line if frame.file.is_empty() => {
+            Key::Function(frame.function, frame.file, frame.module)
+        }
+        GroupBy::Line => Key::Line(frame.file, frame.line),
+        GroupBy::Function => Key::Function(frame.function, frame.file, frame.module),
+        GroupBy::File if !frame.file.is_empty() => Key::Name(frame.file),
+        GroupBy::File => Key::Name(frame.module),
+        _ => Key::Name(stacks.library(id)),
+    }
+}
+
+/// `python train.py (pid 4121)`.
+pub(crate) fn process_label(model: &Model<'_>, process: u32) -> String {
+    match model.processes().get(process as usize) {
+        Some(facts) => format!("{} (pid {})", command(facts.process), facts.process.pid),
+        None => "process not known".into(),
+    }
+}
+
+/// A process's program and arguments, as far as recorded: the program by its
+/// last part.
+pub(crate) fn command(process: &leakline_recording::record::Process) -> String {
+    words(&process.command, &process.executable)
+}
+
+pub(crate) fn words(command: &[Vec<u8>], executable: &[u8]) -> String {
+    let program = command.first().map_or(executable, Vec::as_slice);
+    let program = escaped(program);
+    let mut text = crate::names::base_name(&program).to_owned();
+    for argument in command.iter().skip(1) {
+        text.push(' ');
+        text.push_str(&escaped(argument));
+    }
+    text
+}
+
+/// Remembers which heads and processes match a filter.
+pub(crate) struct Matching<'f> {
+    filter: Option<&'f Filter>,
+    frames: FxHashMap<FrameId, bool>,
+    processes: FxHashMap<u32, bool>,
+}
+
+impl<'f> Matching<'f> {
+    pub(crate) fn new(filter: Option<&'f Filter>) -> Self {
+        Matching {
+            filter,
+            frames: FxHashMap::default(),
+            processes: FxHashMap::default(),
+        }
+    }
+
+    /// Whether a site's row would show a matching name: where it was made,
+    /// your code, or its process.
+    pub(crate) fn site<'a>(
+        &mut self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        node: u32,
+        process: u32,
+    ) -> bool {
+        let Some(filter) = self.filter else {
+            return true;
+        };
+        let of_process = *self
+            .processes
+            .entry(process)
+            .or_insert_with(|| filter.matches(&process_label(model, process)));
+        let head = stacks.head(model, node);
+        of_process
+            || [head.made_in, head.your_code]
+                .into_iter()
+                .flatten()
+                .any(|id| {
+                    *self.frames.entry(id).or_insert_with(|| {
+                        let frame = stacks.frame(id);
+                        [frame.function, frame.file, frame.module]
+                            .iter()
+                            .any(|&name| filter.matches(stacks.name(name)))
+                            || filter.matches(&format!(
+                                "{}:{}",
+                                stacks.name(frame.file),
+                                frame.line
+                            ))
+                    })
+                })
+    }
+}

@@ -1,0 +1,330 @@
+//! What the reports have in common: which recording, which instants, and
+//! where the answer goes.
+
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use leakline_analysis::report::Style;
+use leakline_analysis::{
+    Filter, Instant, InstantError, Measure, Model, Origin, Span, Stacks, Unit, escaped,
+};
+use leakline_recording::Recording;
+use leakline_recording::record::Record;
+use serde_json::json;
+
+use crate::CliError;
+
+/// The recording to report on, and the form of the report.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Input {
+    /// The recording, or the pid it is named after [default: the newest
+    /// *.leakline here]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The instants to report on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct When {
+    /// The state at an instant: start, end, peak, a mark's name, +90s, 14:05
+    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse, conflicts_with_all = ["from", "to"])]
+    at: Option<Instant>,
+    /// Only what happened after an instant, and the growth since
+    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
+    from: Option<Instant>,
+    /// Only what happened before an instant [default with --from: end]
+    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
+    to: Option<Instant>,
+}
+
+impl When {
+    /// Two instants are compared.
+    pub(crate) fn compares(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Not the whole recording.
+    pub(crate) fn is_given(&self) -> bool {
+        self.at.is_some() || self.compares()
+    }
+
+    /// The recorded instants nearest to those asked for.
+    pub(crate) fn span(&self, model: &Model<'_>) -> Result<Span, CliError> {
+        let span = match (&self.at, &self.from, &self.to) {
+            (Some(at), _, _) => Span::at(model, at),
+            (None, None, None) => Ok(Span::whole(model)),
+            (None, from, to) => Span::between(
+                model,
+                from.as_ref().unwrap_or(&Instant::Start),
+                to.as_ref().unwrap_or(&Instant::End),
+            ),
+        };
+        span.map_err(|error: InstantError| CliError::Report {
+            hint: Some(error.hint()),
+            message: error.to_string(),
+            source: None,
+        })
+    }
+}
+
+/// Which rows, in which order.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rows {
+    /// Largest first by this [default: live, with --from growth]
+    #[arg(long, value_name = "FIGURE")]
+    sort: Option<Sort>,
+    /// Judge by blocks, not bytes
+    #[arg(long)]
+    blocks: bool,
+    /// Most rows; 0 = all [default: what fits a screen; all with --json]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Only rows whose function, file, module or process matches: a text to
+    /// find, or a pattern with * and ?
+    #[arg(long, value_name = "TEXT", value_parser = |text: &str| Ok::<_, String>(Filter::new(text)))]
+    filter: Option<Filter>,
+}
+
+/// Figures to sort by.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Sort {
+    /// What is live
+    Live,
+    /// What was allocated
+    Total,
+    /// What was live at the high-water mark
+    Peak,
+    /// Blocks freed before their thread's next allocations
+    Temporary,
+    /// How much more is live than at --from
+    Growth,
+}
+
+impl Rows {
+    /// The figure that rows are judged by.
+    pub(crate) fn measure(&self, when: &When) -> Measure {
+        match self.sort {
+            None if when.compares() => Measure::Growth,
+            None => Measure::Live,
+            Some(sort) => sort.measure(),
+        }
+    }
+
+    /// The figure that was asked for, if any was.
+    pub(crate) fn asked(&self) -> Option<(Measure, Unit)> {
+        self.sort.map(|sort| (sort.measure(), self.unit()))
+    }
+
+    /// Bytes or blocks.
+    pub(crate) fn unit(&self) -> Unit {
+        if self.blocks {
+            Unit::Blocks
+        } else {
+            Unit::Bytes
+        }
+    }
+
+    /// Most rows to show, `screenful` where text was asked for and no limit
+    /// was.
+    pub(crate) fn limit(&self, input: &Input, screenful: usize) -> Option<usize> {
+        match self.limit {
+            Some(0) => None,
+            Some(limit) => Some(limit),
+            None if input.json => None,
+            None => Some(screenful),
+        }
+    }
+
+    /// Rows to keep.
+    pub(crate) fn filter(&self) -> Option<Filter> {
+        self.filter.clone()
+    }
+}
+
+impl Sort {
+    fn measure(self) -> Measure {
+        match self {
+            Sort::Live => Measure::Live,
+            Sort::Total => Measure::Total,
+            Sort::Peak => Measure::Peak,
+            Sort::Temporary => Measure::Temporary,
+            Sort::Growth => Measure::Growth,
+        }
+    }
+}
+
+/// Where a report goes.
+pub(crate) enum Output<'o> {
+    /// To a program.
+    Json(&'o mut dyn Write),
+    /// To a reader.
+    Text(&'o mut dyn Write, Style),
+}
+
+/// Opens the recording, lets `answer` write to stdout, and tells a program of
+/// failures in JSON.
+pub(crate) fn report(
+    input: &Input,
+    answer: impl for<'a> FnOnce(&Model<'a>, &mut Stacks<'a>, Output<'_>) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let result = open(input).and_then(|opened| {
+        let model = opened.model();
+        let mut stacks = Stacks::new(&model);
+        let output = if input.json {
+            Output::Json(&mut out)
+        } else {
+            Output::Text(&mut out, style())
+        };
+        answer(&model, &mut stacks, output)
+    });
+    match result {
+        Err(error) if input.json && error.status() != 0 => {
+            // What stands there already is no JSON by itself: leave it to fail.
+            let failure = json!({ "error": error.to_string(), "hint": error.hint() });
+            writeln!(out, "{failure}")
+                .and_then(|()| out.flush())
+                .map_err(CliError::Output)?;
+            error.print();
+            Ok(ExitCode::from(error.status()))
+        }
+        Err(error) => Err(error),
+        Ok(()) => out
+            .flush()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CliError::Output),
+    }
+}
+
+/// Width and colour of stdout.
+fn style() -> Style {
+    const DESIGN_WIDTH: usize = 80;
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let measured = || {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
+    };
+    Style {
+        width: measured().or_else(columns).unwrap_or(DESIGN_WIDTH),
+        colour: anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
+        boxes: io::stdout().is_terminal(),
+    }
+}
+
+/// A recording in memory.
+struct Opened {
+    recording: Recording,
+    file: String,
+    implied: bool,
+}
+
+impl Opened {
+    fn model(&self) -> Model<'_> {
+        let records = self.recording.records();
+        let started = records.iter().find_map(|record| match record {
+            Record::Session(session) => Some(session.started_unix_ns),
+            _ => None,
+        });
+        Model::new(
+            records,
+            Origin {
+                file: self.file.clone(),
+                implied: self.implied,
+                file_bytes: self.recording.file_bytes(),
+                ended: self.recording.ended(),
+                warnings: self.recording.warnings().to_vec(),
+                utc_offset_seconds: utc_offset_seconds(started.unwrap_or(0)),
+            },
+        )
+    }
+}
+
+/// Seconds east of UTC here, when the recording began.
+fn utc_offset_seconds(unix_ns: u64) -> i32 {
+    let started = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
+    TimeZone::system().to_offset(started).seconds()
+}
+
+fn open(input: &Input) -> Result<Opened, CliError> {
+    let (path, implied) = match &input.file {
+        Some(given) => (by_pid(given).unwrap_or_else(|| given.clone()), false),
+        None => (newest()?, true),
+    };
+    if input.file.as_ref() != Some(&path) {
+        note(&format!("reading {}", path.display()));
+    }
+    let recording = Recording::open(&path).map_err(|error| CliError::Report {
+        message: error.to_string(),
+        hint: error.hint().map(Into::into),
+        source: None,
+    })?;
+    for warning in recording.warnings() {
+        note(&format!("warning: {warning}"));
+    }
+    let file = escaped(path.as_os_str().as_encoded_bytes()).into_owned();
+    Ok(Opened {
+        recording,
+        file,
+        implied,
+    })
+}
+
+/// A line on stderr, beside the report.
+fn note(text: &str) {
+    // Where stderr cannot be written to, nobody reads notes.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// `4121` means the recording here that is named `PROGRAM.4121.leakline`.
+fn by_pid(given: &Path) -> Option<PathBuf> {
+    let pid: u32 = given.to_str()?.parse().ok()?;
+    if given.exists() {
+        return None;
+    }
+    let ending = format!(".{pid}.leakline");
+    recordings()
+        .filter(|(path, _)| path.to_string_lossy().ends_with(&ending))
+        .max_by_key(age)
+        .map(path)
+}
+
+fn newest() -> Result<PathBuf, CliError> {
+    recordings()
+        .max_by_key(age)
+        .map(path)
+        .ok_or_else(|| CliError::Report {
+            message: "there is no recording (*.leakline) here".into(),
+            hint: Some("name one, or make one with `leakline run -- PROGRAM`".into()),
+            source: None,
+        })
+}
+
+fn age((path, modified): &(PathBuf, SystemTime)) -> (SystemTime, PathBuf) {
+    (*modified, path.clone())
+}
+
+fn path((path, _): (PathBuf, SystemTime)) -> PathBuf {
+    path
+}
+
+/// Recordings in the current directory.
+fn recordings() -> impl Iterator<Item = (PathBuf, SystemTime)> {
+    fs::read_dir(".")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let path = PathBuf::from(entry.file_name());
+            let data = entry.metadata().ok()?;
+            let is_recording = data.is_file() && path.extension()? == "leakline";
+            is_recording.then_some((path, data.modified().ok()?))
+        })
+}

@@ -1,0 +1,299 @@
+//! `leakline run`: starts a program with the interposer loaded and a collector
+//! beside it, and stands in for it until it ends.
+//!
+//! The steps, so that nothing of the program has run when one fails:
+//!
+//! 1. find the program and check that it can be recorded ([`program`]);
+//! 2. unpack the interposer ([`crate::preload`]);
+//! 3. fork the child that waits at a gate ([`target`]): its pid is known;
+//! 4. make the recording's file ([`output`]);
+//! 5. start the collector and wait until it is ready ([`session`]);
+//! 6. open the gate; pass on signals, stops and the end ([`supervise`]);
+//! 7. wait until the recording is whole; say what it holds ([`end`]).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use leakline_collector::protocol::{Options, ToCollector};
+use leakline_recording::record;
+use leakline_wire::env;
+use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
+
+use crate::{CliError, preload};
+use output::Output;
+use program::Lookup;
+use session::{Collector, Invitation};
+use signals::Signals;
+use supervise::Supervisor;
+use target::Launch;
+
+mod end;
+mod output;
+pub(crate) mod program;
+mod session;
+mod signals;
+mod supervise;
+mod target;
+
+/// Runs a program and records its allocations.
+///
+/// The program has the same input, output, signals, terminal and exit status
+/// as without leakline. Its child processes are recorded too.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  leakline run -- python train.py
+  leakline run -o serve.leakline -- python -m http.server
+  leakline run --no-python -- ./server --port 8080
+
+Exit status: the program's own (a death by signal is passed on); 125 if leakline
+failed, 126 if the program cannot be executed, 127 if it was not found.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+pub(crate) struct Args {
+    /// Record to FILE [default: PROGRAM.PID.leakline]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    force: bool,
+
+    /// Record malloc and mmap only, with native stacks only
+    #[arg(long, conflicts_with = "no_native")]
+    no_python: bool,
+
+    /// Record Python's allocators only, with Python stacks only
+    #[arg(long)]
+    no_native: bool,
+
+    /// Record this process only, not its children
+    #[arg(long)]
+    no_follow: bool,
+
+    /// Print the summary at the end even where stderr is no terminal
+    #[arg(long, conflicts_with = "quiet")]
+    summary: bool,
+
+    /// Print no summary at the end
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Leave source lines out of the recording
+    #[arg(long)]
+    no_source: bool,
+
+    /// How long the program waits for a collector that makes no progress,
+    /// before events are dropped and counted
+    #[arg(long, value_name = "SECONDS|forever", default_value = "1", value_parser = parse_wait)]
+    wait: WaitStrikes,
+
+    /// Most memory for events that the collector has not read yet
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_ring_size)]
+    ring_size: u64,
+
+    /// A block is temporary when freed before its thread's next N allocations
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    temporary_window: u32,
+
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+/// Expired waits of 5 ms without progress until events are dropped;
+/// [`u32::MAX`] = never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WaitStrikes(u32);
+
+fn parse_wait(text: &str) -> Result<WaitStrikes, String> {
+    const A_SECOND: f64 = 200.0;
+    /// A day: beyond, `forever` is meant.
+    const MOST_SECONDS: f64 = 86_400.0;
+    if text == "forever" {
+        return Ok(WaitStrikes(u32::MAX));
+    }
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=MOST_SECONDS).contains(&seconds) => {
+            Ok(WaitStrikes((seconds * A_SECOND).ceil() as u32))
+        }
+        _ => Err("neither a number of seconds (0 to 86400) nor `forever`".into()),
+    }
+}
+
+fn parse_ring_size(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 20;
+    const MOST: u64 = (CHUNK_COUNT * CHUNK_BYTES) as u64;
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => Some(1),
+        "K" | "KiB" => Some(1 << 10),
+        "M" | "MiB" => Some(1 << 20),
+        "G" | "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+    match bytes {
+        None => Err("not a size such as `64MiB`".into()),
+        Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("must be between 1MiB and {}MiB", MOST >> 20)),
+    }
+}
+
+/// Runs and records the program. Returns only where the program did not end
+/// by a signal and was not replaced by an outer session's.
+pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
+    let path_list = std::env::var_os("PATH");
+    let path = program::find(&args.command[0], path_list.as_deref())?;
+    let outer = std::env::var_os(env::SESSION);
+    if outer.is_some_and(|value| session::is_open(value.as_bytes())) {
+        return Err(join_outer_session(path, args));
+    }
+    program::check(&path, path_list.as_deref())?;
+    let interposer = preload::unpack()?;
+
+    let random = |source: rustix::io::Errno| CliError::System {
+        action: "get random bytes",
+        source: source.into(),
+    };
+    let invitation = Invitation::new().map_err(random)?;
+    let options = args.collector_options(&invitation);
+    let command = shown_command(&options.session.command);
+    let launch = Launch {
+        path: path.clone(),
+        environment: environment(&interposer, &invitation),
+        arguments: args.command,
+        only_this_process: args.no_follow,
+    };
+
+    let signals = Signals::take();
+    let waiting = launch.fork(&signals)?;
+    let pid = waiting.pid();
+    let output = args.output.unwrap_or_else(|| output::default_path(&path, pid.as_raw_pid()));
+    let output = Output::create(output, args.force)?;
+    let collector = Collector::start(output.file(), &invitation, options)?;
+    collector.send(&ToCollector::Spawned { pid: pid.as_raw_pid().unsigned_abs() });
+    let started = Instant::now();
+    waiting.go().inspect_err(|_| collector.kill())?;
+
+    let recording = output.keep();
+    let on_terminal = std::io::stderr().is_terminal();
+    let speaks = !args.quiet && (args.summary || on_terminal);
+    release_standard_streams(speaks);
+    collector.close_inherited();
+    let mut supervisor = Supervisor::new(signals, pid, collector);
+    let ended = supervisor.until_target_ends();
+    let outcome = end::finish(&mut supervisor, ended, pid, on_terminal && speaks);
+    if speaks {
+        let report = end::Report {
+            command: &command,
+            ended,
+            lasted: started.elapsed(),
+            recording: &recording,
+            outcome: &outcome,
+        };
+        // A terminal that went away is nobody to tell.
+        let _ = report.write(&mut anstream::stderr().lock());
+    }
+    Ok(supervisor.end_as(ended))
+}
+
+impl Args {
+    /// What the collector is to do.
+    fn collector_options(&self, invitation: &Invitation) -> Options {
+        let kernel = rustix::system::uname();
+        let host = [kernel.nodename(), kernel.sysname(), kernel.release(), kernel.machine()]
+            .map(|part| part.to_string_lossy());
+        let arguments: Vec<Vec<u8>> =
+            self.command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+        let mut bits = mode::ON;
+        if !self.no_native {
+            bits |= mode::NATIVE | mode::NATIVE_STACKS;
+        }
+        if !self.no_python {
+            bits |= mode::PYTHON;
+        }
+        if !self.no_follow {
+            bits |= mode::FOLLOW;
+        }
+        Options {
+            session: record::Session {
+                // The collector knows better when it starts.
+                started_unix_ns: 0,
+                leakline: env!("CARGO_PKG_VERSION").into(),
+                command: leakline_collector::public_command(&arguments),
+                mode: "exact".into(),
+                sample_bytes: 0,
+                python: !self.no_python,
+                native: !self.no_native,
+                host: host.join(" "),
+                temporary_window: self.temporary_window,
+            },
+            token: invitation.token(),
+            mode: bits,
+            wait_strikes: self.wait.0,
+            ring_bytes: self.ring_size,
+            sources: !self.no_source,
+            symbols: true,
+        }
+    }
+}
+
+/// Becomes the program in this process, which an outer session follows
+/// already. Returns only what went wrong.
+fn join_outer_session(path: PathBuf, args: Args) -> CliError {
+    let mut stderr = anstream::stderr().lock();
+    if std::io::stderr().is_terminal() && !args.quiet {
+        // A terminal that went away is nobody to tell.
+        let _ = writeln!(
+            stderr,
+            "leakline: already being recorded by an outer `leakline run`, which goes on"
+        );
+    }
+    drop(stderr);
+    let launch = Launch {
+        path: path.clone(),
+        arguments: args.command,
+        environment: std::env::vars_os().collect(),
+        only_this_process: false,
+    };
+    Lookup::from_exec(&path, launch.execute(signals::restore_inherited)).into()
+}
+
+/// The target's environment: this one, with the way into the session.
+fn environment(interposer: &Path, invitation: &Invitation) -> Vec<(OsString, OsString)> {
+    let existing = std::env::var_os(env::PRELOAD);
+    let own = [env::PRELOAD, env::SESSION, env::ONLY_PID];
+    std::env::vars_os()
+        .filter(|(name, _)| !own.iter().any(|own| name == own))
+        .chain([
+            (env::PRELOAD.into(), preload::preload_list(interposer, existing.as_deref())),
+            (env::SESSION.into(), invitation.to_env().into()),
+        ])
+        .collect()
+}
+
+/// Gives up the standard streams that the target has now: whoever reads the
+/// other end of a pipe shall see its end when the target closes it. Stderr is
+/// kept where something will be said.
+fn release_standard_streams(keep_stderr: bool) {
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    // What cannot be released stays open; nothing else depends on it.
+    let _ = rustix::stdio::dup2_stdin(&null);
+    let _ = rustix::stdio::dup2_stdout(&null);
+    if !keep_stderr {
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+/// The program as people call it: its file's name, and the script or module.
+fn shown_command(command: &[Vec<u8>]) -> String {
+    let mut words = command.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+    let program = words.next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default().to_owned();
+    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
+}

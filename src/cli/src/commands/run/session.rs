@@ -1,0 +1,254 @@
+//! A session as its supervisor sees it: a name, a secret, and the collector's
+//! process at the other end of a socket.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use leakline_collector::protocol::{
+    CONTROL_FD, FromCollector, LISTENER_FD, OUTPUT_FD, Options, ToCollector,
+};
+use leakline_wire::env;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, recv, send, socket_with, socketpair,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::CliError;
+
+/// Longest a collector may take until it answers that targets may come.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How processes find a session, and that they may join: the value of
+/// [`leakline_wire::env::SESSION`].
+pub(super) struct Invitation {
+    name: String,
+    token: [u8; 16],
+}
+
+impl Invitation {
+    /// A new one, not to be guessed.
+    pub(super) fn new() -> Result<Invitation, rustix::io::Errno> {
+        let unique = u64::from_ne_bytes(crate::random()?);
+        let name = format!("leakline-{}-{unique:016x}", std::process::id());
+        Ok(Invitation { name, token: crate::random()? })
+    }
+
+    /// The session's secret.
+    pub(super) fn token(&self) -> [u8; 16] {
+        self.token
+    }
+
+    /// As the environment has it.
+    pub(super) fn to_env(&self) -> String {
+        format!("{}:{:032x}", self.name, u128::from_be_bytes(self.token))
+    }
+}
+
+/// Whether somebody listens for the session that `value` (of
+/// [`leakline_wire::env::SESSION`]) names: not, when the variable was handed
+/// on beyond the session's end.
+pub(super) fn is_open(value: &[u8]) -> bool {
+    let name = value.iter().rposition(|byte| *byte == b':').map_or(value, |colon| &value[..colon]);
+    let attempt = || {
+        let address = SocketAddrUnix::new_abstract_name(name)?;
+        connect(stream_socket()?, &address)
+    };
+    attempt().is_ok()
+}
+
+fn stream_socket() -> rustix::io::Result<OwnedFd> {
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+/// The collector's process.
+pub(super) struct Collector {
+    pid: Pid,
+    control: OwnedFd,
+}
+
+/// What came from the collector.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// This.
+    Message(FromCollector),
+    /// Nothing, in the time given.
+    Nothing,
+    /// It hung up: its process is gone.
+    Gone,
+}
+
+impl Collector {
+    /// Starts the collector of a session that writes to `output`, and waits
+    /// until targets may come.
+    pub(super) fn start(
+        output: &File,
+        invitation: &Invitation,
+        options: Options,
+    ) -> Result<Collector, CliError> {
+        let collector = spawn(output, invitation)
+            .map_err(|source| CliError::System { action: "start the collector", source })?;
+        let silent = |what: &str| CliError::Collector { why: what.into() };
+        if !collector.send(&ToCollector::Start(options)) {
+            return Err(silent("it ended at once"));
+        }
+        let result = match collector.receive(READY_WITHIN) {
+            Answer::Message(FromCollector::Ready) => Ok(()),
+            Answer::Message(FromCollector::Failed { error }) => {
+                Err(CliError::Collector { why: error })
+            }
+            Answer::Message(FromCollector::Finished(_)) => Err(silent("it finished at once")),
+            Answer::Nothing => Err(silent("it did not answer")),
+            Answer::Gone => Err(silent("it ended at once")),
+        };
+        match result {
+            Ok(()) => Ok(collector),
+            Err(error) => {
+                collector.kill();
+                Err(error)
+            }
+        }
+    }
+
+    /// Its pid.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Closes every descriptor that this process inherited beyond the standard
+    /// ones, and keeps the collector's socket: the target has its own copies,
+    /// and whoever reads the other end of a pipe shall see its end when the
+    /// target closes it.
+    pub(super) fn close_inherited(&self) {
+        let own = self.control.as_raw_fd().unsigned_abs();
+        // SAFETY: the socket is the only descriptor that anything of this
+        // process still owns: what led to the target's begin (the file, the
+        // pipes) was closed with it, and one thread runs.
+        unsafe {
+            close_range(3, own - 1, 0);
+            close_range(own + 1, libc::c_uint::MAX, 0);
+        }
+    }
+
+    /// Tells it something; `false` when it is gone.
+    pub(super) fn send(&self, message: &ToCollector) -> bool {
+        postcard::to_stdvec(message)
+            .is_ok_and(|bytes| send(&self.control, &bytes, SendFlags::NOSIGNAL).is_ok())
+    }
+
+    /// Waits for its next message.
+    pub(super) fn receive(&self, at_most: Duration) -> Answer {
+        let deadline = Instant::now() + at_most;
+        let mut packet = vec![0; 64 * 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut ready = [PollFd::new(&self.control, PollFlags::IN)];
+            match poll(&mut ready, Timespec::try_from(left).ok().as_ref()) {
+                Ok(0) => return Answer::Nothing,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return Answer::Gone,
+            }
+            return match recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()) {
+                Ok((length, _)) if length > 0 => postcard::from_bytes(&packet[..length])
+                    .map_or(Answer::Gone, Answer::Message),
+                _ => Answer::Gone,
+            };
+        }
+    }
+
+    /// Ends it, where nothing was recorded yet.
+    pub(super) fn kill(&self) {
+        // Fails only when it has ended by itself.
+        let _ = kill_process(self.pid, Signal::KILL);
+    }
+}
+
+fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
+    let listener = stream_socket()?;
+    bind(&listener, &SocketAddrUnix::new_abstract_name(invitation.name.as_bytes())?)?;
+    // The kernel takes its own limit where that is lower.
+    listen(&listener, 4096)?;
+    let (control, control_of_collector) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+
+    // Out of the way of the numbers that they will get.
+    let inherited = [
+        (fcntl_dupfd_cloexec(output.as_fd(), HIGH)?, OUTPUT_FD),
+        (fcntl_dupfd_cloexec(listener.as_fd(), HIGH)?, LISTENER_FD),
+        (fcntl_dupfd_cloexec(control_of_collector.as_fd(), HIGH)?, CONTROL_FD),
+    ];
+    let numbers = [0, 1, 2].map(|n: usize| (inherited[n].0.as_raw_fd(), inherited[n].1));
+
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("leakline")
+        .arg("__collector")
+        .current_dir("/")
+        // The collector is nobody's target.
+        .env_remove(env::PRELOAD)
+        .env_remove(env::SESSION)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec only system calls are made; the numbers
+    // were copied, and the descriptors they stand for live until after spawn.
+    unsafe { command.pre_exec(move || become_collector(numbers)) };
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Collector { pid, control })
+}
+
+/// Above every number of the protocol.
+const HIGH: RawFd = 10;
+
+/// In the child, before it becomes the collector: leaves the terminal, puts
+/// the descriptors where the protocol says, and keeps none that this process
+/// happened to inherit (the end of somebody's pipe would stay open as long as
+/// the collector lives).
+fn become_collector(numbers: [(RawFd, RawFd); 3]) -> io::Result<()> {
+    rustix::process::setsid()?;
+    for (from, to) in numbers {
+        // SAFETY: takes numbers. Nothing of the process that runs here needs
+        // what is at `to`: the supervisor has more than three descriptors
+        // open, so those that `Command` made since have higher numbers.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    close_others_on_exec();
+    Ok(())
+}
+
+/// Marks everything above the protocol's numbers to be closed by the exec.
+fn close_others_on_exec() {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    const FIRST: RawFd = CONTROL_FD + 1;
+    // SAFETY: marks, closes nothing.
+    if unsafe { close_range(FIRST.unsigned_abs(), libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) } {
+        return;
+    }
+    // Before Linux 5.11: what programs usually have.
+    for number in FIRST..1024 {
+        // SAFETY: takes a number, and fails for one that is not open.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// `close_range(2)`; `false` where the kernel does not have it, or not the
+/// flag.
+///
+/// # Safety
+///
+/// Without flags, nothing may own a descriptor in the range.
+unsafe fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint) -> bool {
+    // SAFETY: takes numbers; what they stand for is the caller's to answer.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) == 0 }
+}

@@ -1,0 +1,72 @@
+//! The `leakline` command.
+//!
+//! [`run`] is the whole command as a function: arguments in, exit status out.
+//! Each subcommand is a module of [`commands`]; what goes wrong is a
+//! [`CliError`], which knows its exit status and its hint.
+#![expect(
+    unsafe_code,
+    reason = "starting the target and the collector takes fork, signals and inherited descriptors"
+)]
+
+mod commands;
+mod error;
+mod preload;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+pub use commands::run::program::{Lookup, Unrecordable};
+pub use error::CliError;
+
+/// Finds where memory grows, why it stays, and whether it is a leak.
+#[derive(Debug, Parser)]
+#[command(name = "leakline", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<commands::Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  leakline run -- python train.py      record every allocation of a program
+  leakline summary                     what the newest recording here says
+  leakline top --sort peak             sites by what they held at the peak
+
+`leakline COMMAND --help` has examples for each command.";
+
+/// Runs the command line `arguments` (the first is the command's own name)
+/// and returns the status to exit with.
+///
+/// May not return: `run` ends as its target did, by a signal if need be, and
+/// becomes the target itself when a session is already recording.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Also `--help` and `--version`, which go to stdout with status 0.
+        Err(message) => {
+            let status = message.exit_code();
+            // A reader that went away is nobody to complain to.
+            let _ = message.print();
+            return ExitCode::from(u8::try_from(status).unwrap_or(2));
+        }
+    };
+    let result = match cli.command {
+        Some(command) => command.run(),
+        None => Cli::command().print_help().map(|()| ExitCode::SUCCESS).map_err(CliError::Output),
+    };
+    result.unwrap_or_else(|error| {
+        error.print();
+        ExitCode::from(error.status())
+    })
+}
+
+/// Random bytes from the kernel.
+fn random<const N: usize>() -> Result<[u8; N], rustix::io::Errno> {
+    let mut bytes = [0; N];
+    // Up to 256 bytes come whole.
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(bytes)
+}

@@ -1,0 +1,187 @@
+//! The interposer, carried inside this executable and unpacked for the
+//! dynamic loader of each target.
+//!
+//! # Invariants
+//!
+//! * A file is used only when it is this build's, byte for byte, and nobody
+//!   but the user (or root) could have written it or can exchange it: targets
+//!   run its code.
+//! * The path has no space and no colon: `ld.so` splits `LD_PRELOAD` there and
+//!   goes on without us.
+//! * Everybody may read file and directory, for children that change their
+//!   user.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use leakline_wire::env;
+use rustix::fs::StatVfsMountFlags;
+use rustix::process::geteuid;
+
+use crate::CliError;
+
+/// The interposer as build.rs made it.
+static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libleakline_preload.so"));
+
+/// How the name of every unpacked interposer begins.
+const NAME_PREFIX: &str = "libleakline_preload-";
+
+/// Why a place does not serve; a phrase that follows the place.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("the path has a space or a colon, where `ld.so` would split it")]
+    Separator,
+    #[error("is not absolute")]
+    Relative,
+    #[error("is mounted `noexec`")]
+    NoExec,
+    #[error("is not a directory")]
+    NotADirectory,
+    #[error("belongs to user {0}")]
+    Foreign(u32),
+    #[error("others may write to it")]
+    Writable,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    System(#[from] rustix::io::Errno),
+}
+
+/// Unpacks the interposer, unless that was done before, and returns the path
+/// for `LD_PRELOAD`.
+///
+/// `$LEAKLINE_PRELOAD_DIR` is the only place tried when it is set; else the
+/// user's runtime directory and the usual directories for temporary files are,
+/// in this order.
+pub(crate) fn unpack() -> Result<PathBuf, CliError> {
+    let mut tried = Vec::new();
+    for place in places() {
+        match unpack_to(&place) {
+            Ok(path) => return Ok(path),
+            Err(unfit) => tried.push(format!("`{}`: {unfit}", place.display())),
+        }
+    }
+    Err(CliError::NoPlaceForPreload { tried })
+}
+
+/// The value of `LD_PRELOAD` that loads `interposer` before what `existing`
+/// loads. Interposers of sessions that are over are left out.
+pub(crate) fn preload_list(interposer: &Path, existing: Option<&OsStr>) -> OsString {
+    let mut list = interposer.as_os_str().to_owned();
+    let existing = existing.map_or(&[][..], OsStr::as_bytes);
+    for entry in existing.split(|byte| matches!(byte, b':' | b' ')) {
+        let name = entry.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if !entry.is_empty() && !name.starts_with(NAME_PREFIX.as_bytes()) {
+            list.push(":");
+            list.push(OsStr::from_bytes(entry));
+        }
+    }
+    list
+}
+
+fn places() -> Vec<PathBuf> {
+    if let Some(place) = std::env::var_os(env::PRELOAD_DIR) {
+        return vec![place.into()];
+    }
+    let uid = geteuid().as_raw();
+    let mut places = Vec::new();
+    // Closed to other users, so not for root, whose programs may become them.
+    if uid != 0
+        && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR")
+    {
+        places.push(Path::new(&runtime).join("leakline"));
+    }
+    places.extend(
+        ["/tmp", "/var/tmp", "/dev/shm"].map(|base| PathBuf::from(format!("{base}/leakline-{uid}"))),
+    );
+    places
+}
+
+fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
+    if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) {
+        return Err(Unfit::Separator);
+    }
+    if !place.is_absolute() {
+        return Err(Unfit::Relative);
+    }
+    // Leaves a directory alone that exists; `check_owner` looks at it.
+    match DirBuilder::new().mode(0o755).create(place) {
+        // A strict umask would keep out children that change their user.
+        Ok(()) => fs::set_permissions(place, fs::Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
+    }
+    let directory = fs::symlink_metadata(place)?;
+    if !directory.is_dir() {
+        return Err(Unfit::NotADirectory);
+    }
+    check_owner(&directory)?;
+    if rustix::fs::statvfs(place)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(Unfit::NoExec);
+    }
+
+    let path = place.join(format!(
+        "{NAME_PREFIX}{}-{}.so",
+        env!("CARGO_PKG_VERSION"),
+        env!("LEAKLINE_PRELOAD_HASH")
+    ));
+    if !is_ours(&path) {
+        write(place, &path)?;
+    }
+    Ok(path)
+}
+
+/// Nobody but root and this user can have put something here.
+fn check_owner(metadata: &fs::Metadata) -> Result<(), Unfit> {
+    let owner = metadata.uid();
+    if owner != geteuid().as_raw() && owner != 0 {
+        return Err(Unfit::Foreign(owner));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(Unfit::Writable);
+    }
+    Ok(())
+}
+
+/// Whether the file is there, whole and untouched. Compares the contents: the
+/// hash in the name only keeps builds apart, and a full disk or a crash may
+/// have cut the file.
+fn is_ours(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) else {
+        return false;
+    };
+    let Ok(metadata) = file.metadata() else { return false };
+    if !metadata.is_file()
+        || metadata.len() != LIBRARY.len() as u64
+        || metadata.mode() & 0o444 != 0o444
+        || check_owner(&metadata).is_err()
+    {
+        return false;
+    }
+    let mut contents = Vec::with_capacity(LIBRARY.len());
+    let mut limited: io::Take<File> = file.take(LIBRARY.len() as u64 + 1);
+    limited.read_to_end(&mut contents).is_ok() && contents == LIBRARY
+}
+
+/// Writes the file under another name and renames it, so that a target that
+/// starts meanwhile finds it whole or not at all.
+fn write(place: &Path, path: &Path) -> Result<(), Unfit> {
+    // Not the pid: containers with pids of their own may share the directory.
+    let temporary = place.join(format!(".unpacking-{:016x}", u64::from_ne_bytes(crate::random()?)));
+    let result = (|| {
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+        file.write_all(LIBRARY)?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        fs::rename(&temporary, path)
+    })();
+    if result.is_err() {
+        // What cannot be removed was not made, or is out of our hands.
+        let _ = fs::remove_file(&temporary);
+    }
+    Ok(result?)
+}

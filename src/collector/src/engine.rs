@@ -1,0 +1,831 @@
+//! The session as the collector sees it: its processes, rounds of draining,
+//! time bins, and what goes into the recording when.
+//!
+//! # Processes
+//!
+//! A process joins by shaking hands (start, exec) or, forked, by claiming a
+//! slot. A forked one is a *newborn* until its parent's stream has passed the
+//! instant of the fork: only then is known what it inherited, and only then
+//! are its events read. A process that ended keeps its slot while a child of
+//! it may still turn up.
+//!
+//! # Merged figures
+//!
+//! The session's live bytes are those of blocks whose bearer lives and still
+//! has them. When a process ends while others live, what it held leaves the
+//! merged figures at that instant; its sites' own counters stay as of its end,
+//! so that "live at exit" can be told of each. What the last processes held
+//! when they ended stays in the merged figures.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use leakline_recording::record::{
+    Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record,
+};
+use leakline_wire::layout::{SLOT_COUNT, Slot, TRIE_BLOCKS, mode, slot_state};
+use leakline_wire::sync::Ordering;
+use leakline_wire::trie::NODES_PER_BLOCK;
+
+use crate::bins::Bins;
+use crate::image::{ForkPoint, Image, Shared};
+use crate::names::LocalNames;
+use crate::order::{Found, Rings};
+use crate::output::Output;
+use crate::process::{self, Identity};
+use crate::protocol::Summary;
+use crate::session;
+
+/// How often what is not urgent is looked after.
+const CHORES_EVERY_NS: u64 = 100_000_000;
+/// How often peaks are written.
+const PEAKS_EVERY_NS: u64 = 10_000_000_000;
+/// How long a fork waits for its child to turn up, and an ended process keeps
+/// its slot for one.
+const FORK_PATIENCE_NS: u64 = 10_000_000_000;
+/// Slots whose pages exist from the start.
+const FIRST_SLOTS: u32 = 16;
+
+/// A process that shook hands: its slot is claimed.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// Its slot.
+    pub(crate) slot: u32,
+    /// Who it is.
+    pub(crate) identity: Identity,
+    /// Tells of its end.
+    pub(crate) pidfd: Option<OwnedFd>,
+    /// When it said hello.
+    pub(crate) stamp: u64,
+}
+
+/// How a process ended, where known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ending {
+    pub(crate) status: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) exec: bool,
+}
+
+/// A process that lives, or whose slot does.
+#[derive(Debug)]
+struct Process {
+    image: Image,
+    rings: Rings,
+    slot: u32,
+    identity: Identity,
+    pidfd: Option<OwnedFd>,
+    /// It was seen to be dead; the next round takes the rest of its events.
+    ending: Option<Ending>,
+    /// Its end was recorded; only its slot lives on, since this stamp.
+    ended: Option<u64>,
+    python_version: u32,
+    reported: ProcessTotals,
+    reported_peak: u64,
+}
+
+/// A forked process whose parent's stream has not passed the fork.
+#[derive(Debug)]
+struct Newborn {
+    slot: u32,
+    parent_slot: u32,
+    fork: u32,
+    identity: Identity,
+    pidfd: Option<OwnedFd>,
+    is_dead: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) shared: Shared,
+    pub(crate) output: Output,
+    /// By id, which is also the order in which they are drained: parents
+    /// before their children.
+    processes: BTreeMap<u32, Process>,
+    /// Ids of living processes by slot.
+    by_slot: Vec<Option<u32>>,
+    newborns: Vec<Newborn>,
+    next_process: u32,
+    /// Totals of processes that are gone.
+    past: Summary,
+    claims_seen: u32,
+    slots_reserved: u32,
+    bins: Bins,
+    last_bin: (u64, u64),
+    chores_ns: u64,
+    peaks_ns: u64,
+    session_peak_reported: u64,
+    /// Most bytes the live tables may take.
+    memory_limit: u64,
+    is_full: bool,
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// Chunks' worth of activity: events were handled.
+    pub(crate) busy: bool,
+    /// The recording was flushed.
+    pub(crate) flushed: bool,
+}
+
+impl Engine {
+    /// Begins the recording.
+    pub(crate) fn new(shared: Shared, output: Output, memory_limit: u64) -> Self {
+        let mut engine = Engine {
+            shared,
+            output,
+            processes: BTreeMap::new(),
+            by_slot: vec![None; SLOT_COUNT],
+            newborns: Vec::new(),
+            next_process: 0,
+            past: Summary::default(),
+            claims_seen: 0,
+            slots_reserved: 0,
+            bins: Bins::default(),
+            last_bin: (0, 0),
+            chores_ns: 0,
+            peaks_ns: PEAKS_EVERY_NS,
+            session_peak_reported: 0,
+            memory_limit,
+            is_full: false,
+        };
+        engine.reserve_slots();
+        engine
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.shared.clock.ns(self.shared.clock.now())
+    }
+
+    /// Puts a sentence for the user into the recording.
+    pub(crate) fn note(&mut self, text: String) {
+        let at_ns = self.now_ns();
+        self.output.push(Record::Note(Note { at_ns, text }));
+    }
+
+    /// Takes in a process that shook hands.
+    pub(crate) fn join(&mut self, joined: Joined) {
+        let same = self
+            .processes
+            .iter()
+            .find(|(_, process)| {
+                process.ended.is_none() && process.identity.pid == joined.identity.pid
+            })
+            .map(|(id, _)| *id);
+        if let Some(old) = same {
+            // One pid, one process: it went on as another program, or it
+            // ended and its pid came round.
+            let now = self.shared.clock.now();
+            self.drain(now, true);
+            let exec = self.processes.get(&old).is_some_and(|process| {
+                process.identity.start_ticks == joined.identity.start_ticks
+            });
+            self.end(old, Ending { exec, ..Ending::default() }, true);
+            self.add(joined.slot, joined.identity, joined.pidfd, joined.stamp, None, exec, None);
+            return;
+        }
+        let parent = self
+            .processes
+            .iter()
+            .rev()
+            .find(|(_, process)| process.identity.pid == joined.identity.parent_pid)
+            .map(|(id, _)| *id);
+        self.add(joined.slot, joined.identity, joined.pidfd, joined.stamp, parent, false, None);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a process's facts, from two callers")]
+    fn add(
+        &mut self,
+        slot_index: u32,
+        identity: Identity,
+        pidfd: Option<OwnedFd>,
+        stamp: u64,
+        parent: Option<u32>,
+        exec: bool,
+        fork: Option<(ForkPoint, LocalNames)>,
+    ) {
+        let session = self.shared.session.clone();
+        let python_version =
+            session.slot(slot_index).map_or(0, |slot| slot.python_version.load(Ordering::Relaxed));
+        let id = self.next_process;
+        self.next_process += 1;
+        let (inherited_blocks, inherited_bytes) =
+            fork.as_ref().map_or((0, 0), |(point, _)| point.live());
+        self.output.append(&mut self.shared.records);
+        self.output.push(Record::Process(ProcessRecord {
+            pid: identity.pid,
+            start_ticks: identity.start_ticks,
+            parent,
+            parent_pid: identity.parent_pid,
+            at_ns: self.shared.clock.ns(stamp),
+            executable: identity.executable.clone(),
+            command: identity.command.clone(),
+            exec,
+            python_version,
+            inherited_blocks,
+            inherited_bytes,
+        }));
+        let names = LocalNames::new(identity.pid, identity.executable.clone());
+        let mut image = Image::new(id, slot_index, names);
+        if let Some((point, names)) = fork {
+            image.inherit(&point, names);
+        }
+        self.processes.insert(
+            id,
+            Process {
+                image,
+                rings: Rings::default(),
+                slot: slot_index,
+                identity,
+                pidfd,
+                ending: None,
+                ended: None,
+                python_version,
+                reported: ProcessTotals::default(),
+                reported_peak: 0,
+            },
+        );
+        self.by_slot[slot_index as usize] = Some(id);
+        self.past.processes += 1;
+        self.reserve_slots();
+    }
+
+    /// Finds the slots that forked children have claimed.
+    fn look_for_newborns(&mut self) {
+        let session = self.shared.session.clone();
+        // Acquire pairs with the children's Release.
+        let claims = session.header().claims.load(Ordering::Acquire);
+        if claims == self.claims_seen {
+            return;
+        }
+        self.claims_seen = claims;
+        for index in 0..SLOT_COUNT as u32 {
+            let is_known = self.by_slot[index as usize].is_some()
+                || self.newborns.iter().any(|newborn| newborn.slot == index);
+            let Some(slot) = session.slot(index).filter(|_| !is_known) else {
+                continue;
+            };
+            // Acquire pairs with the child's Release: its words are there.
+            if slot.state.load(Ordering::Acquire) != slot_state::LIVE {
+                continue;
+            }
+            let parent_slot = slot.parent_slot.load(Ordering::Relaxed);
+            if parent_slot as usize >= SLOT_COUNT {
+                // One that shook hands; its message is under way.
+                continue;
+            }
+            let pid = slot.pid.load(Ordering::Relaxed);
+            let (pidfd, is_dead) = match process::watch(pid) {
+                Ok(pidfd) => (Some(pidfd), false),
+                Err(is_dead) => (None, is_dead),
+            };
+            self.newborns.push(Newborn {
+                slot: index,
+                parent_slot,
+                fork: slot.fork_seq.load(Ordering::Relaxed),
+                identity: Identity::read(pid),
+                pidfd,
+                is_dead,
+            });
+        }
+    }
+
+    /// Starts those newborns whose parents' streams have passed the forks.
+    /// True when one was started.
+    fn start_newborns(&mut self) -> bool {
+        let session = self.shared.session.clone();
+        let waiting = std::mem::take(&mut self.newborns);
+        let before = waiting.len();
+        for newborn in waiting {
+            // A parent that is itself a newborn comes first.
+            let parent_slot = newborn.parent_slot;
+            let parent = self.by_slot.get(parent_slot as usize).copied().flatten();
+            if parent.is_none() && session.slot(parent_slot).is_some_and(is_live) {
+                self.newborns.push(newborn);
+                continue;
+            }
+            let Some(slot) = session.slot(newborn.slot) else {
+                continue;
+            };
+            let stamp = slot.start_stamp.load(Ordering::Relaxed);
+            let pid = newborn.identity.pid;
+            let fork = parent.and_then(|id| {
+                let parent = &mut self.processes.get_mut(&id)?.image;
+                let point = parent.take_fork(&self.shared, newborn.fork, stamp)?;
+                let names = parent.names.forked(
+                    pid,
+                    slot.inherited_modules.load(Ordering::Relaxed),
+                    slot.inherited_codes.load(Ordering::Relaxed),
+                );
+                Some((point, names))
+            });
+            if fork.is_none() {
+                self.note(format!(
+                    "process {pid} was forked at an instant that was lost: \
+                     what it inherited is not known"
+                ));
+            }
+            self.add(newborn.slot, newborn.identity, newborn.pidfd, stamp, parent, false, fork);
+            if newborn.is_dead
+                && let Some(id) = self.by_slot[newborn.slot as usize]
+                && let Some(process) = self.processes.get_mut(&id)
+            {
+                process.ending = Some(Ending::default());
+            }
+        }
+        self.newborns.len() < before
+    }
+
+    /// Handles everything that was published until now, bin by bin.
+    pub(crate) fn round(&mut self) -> Round {
+        let mut round = Round::default();
+        self.look_for_newborns();
+        let now = self.shared.clock.now();
+        loop {
+            let end = self.shared.clock.stamp(self.bins.end_ns());
+            if end >= now {
+                break;
+            }
+            let found = self.drain(end, false);
+            round.busy |= found.any;
+            let now_ns = self.shared.clock.ns(now);
+            let end_ns = self.bins.end_ns();
+            // With nothing left to come, the time until now is empty.
+            let until = if found.more { end_ns } else { now_ns };
+            let complete = self.bins.is_complete_due(until);
+            self.close_bin(end_ns, complete);
+            if complete {
+                self.bins.completed(end_ns);
+                self.report_totals();
+                self.flush();
+                round.flushed = true;
+            }
+            self.bins.go_on(until);
+        }
+        round.busy |= self.drain(now, true).any;
+        self.bury();
+        if self.now_ns() >= self.chores_ns {
+            self.chores();
+        }
+        self.output.append(&mut self.shared.records);
+        round
+    }
+
+    /// Handles the events stamped before `limit`. `is_all`: there is nothing
+    /// published before this call that is not.
+    fn drain(&mut self, limit: u64, is_all: bool) -> Found {
+        let session = self.shared.session.clone();
+        self.shared.birth_ms = (self.shared.clock.ns(limit) / 1_000_000) as u32;
+        let mut found = Found::default();
+        let mut from = 0;
+        loop {
+            for (_, process) in self.processes.range_mut(from..) {
+                if process.ended.is_some() {
+                    continue;
+                }
+                let Some(slot) = session.slot(process.slot) else {
+                    continue;
+                };
+                let now = process.rings.drain(
+                    &mut self.shared,
+                    &mut process.image,
+                    slot,
+                    process.slot,
+                    limit,
+                );
+                found.any |= now.any;
+                found.more |= now.more;
+            }
+            from = self.next_process;
+            // Children's events come after the forks that are now passed.
+            if self.newborns.is_empty() {
+                break;
+            }
+            if !is_all {
+                found.more = true;
+                break;
+            }
+            if !self.start_newborns() {
+                break;
+            }
+        }
+        session::show_progress(&session);
+        self.feed_pool();
+        found
+    }
+
+    fn feed_pool(&mut self) {
+        let (session, processes) = (&self.shared.session, &self.processes);
+        let complaint = self.shared.pool.keep_fed(session, || {
+            processes
+                .values()
+                .filter_map(|process| session.slot(process.slot))
+                .map(|slot| slot.trie_nodes.load(Ordering::Relaxed).div_ceil(NODES_PER_BLOCK as u32))
+                .fold(0, u32::saturating_add)
+        });
+        if let Some(text) = complaint {
+            self.note(text);
+        }
+    }
+
+    /// Ends the bin now being filled, if there is anything to tell.
+    fn close_bin(&mut self, end_ns: u64, complete: bool) {
+        let points = self.shared.tally.points(complete);
+        let live = (self.shared.tally.session.live_bytes, self.shared.tally.session.live_blocks);
+        let max_bytes = std::mem::replace(&mut self.shared.tally.bin_max, live.0);
+        if points.is_empty() && live == self.last_bin && max_bytes <= live.0 {
+            return;
+        }
+        self.last_bin = live;
+        let rss = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none())
+            .filter_map(|(id, process)| Some((*id, process::rss_bytes(process.identity.pid)?)));
+        // Reading it takes some microseconds a process.
+        let rss = if complete || end_ns >= self.chores_ns { rss.collect() } else { Vec::new() };
+        self.output.append(&mut self.shared.records);
+        self.output.push(Record::Bin(Bin {
+            end_ns,
+            live_bytes: live.0,
+            live_blocks: live.1,
+            max_bytes: max_bytes.max(live.0),
+            rss,
+            points,
+            complete,
+        }));
+        self.bins.written();
+    }
+
+    fn report_totals(&mut self) {
+        let session = self.shared.session.clone();
+        self.output.append(&mut self.shared.records);
+        for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
+            let totals = process.image.current_totals(session.slot(process.slot));
+            if totals != process.reported {
+                process.reported = totals;
+                self.output.push(Record::Totals(totals));
+            }
+        }
+        let mut records = self.shared.tally.changed_totals();
+        self.output.append(&mut records);
+    }
+
+    fn report_peaks(&mut self) {
+        let clock = &self.shared.clock;
+        let several = self.next_process > 1;
+        for (id, process) in &mut self.processes {
+            let scope = &process.image.scope;
+            // Of a session's only process: the session's peak is its.
+            if !several || process.ended.is_some() || scope.peak_bytes == process.reported_peak {
+                continue;
+            }
+            process.reported_peak = scope.peak_bytes;
+            self.output.push(Record::Peak(Peak {
+                process: Some(*id),
+                at_ns: clock.ns(scope.peak_stamp),
+                live_bytes: scope.peak_bytes,
+                live_blocks: scope.peak_blocks,
+                sites: process.image.peak_sites(&self.shared.tally),
+            }));
+            if let Some(record) = process.image.changed_inherited() {
+                self.output.push(record);
+            }
+        }
+        let scope = &self.shared.tally.session;
+        if scope.peak_bytes != self.session_peak_reported {
+            self.session_peak_reported = scope.peak_bytes;
+            self.output.push(Record::Peak(Peak {
+                process: None,
+                at_ns: clock.ns(scope.peak_stamp),
+                live_bytes: scope.peak_bytes,
+                live_blocks: scope.peak_blocks,
+                sites: self.shared.tally.session_peak(),
+            }));
+        }
+    }
+
+    /// Has everything so far in the file.
+    pub(crate) fn flush(&mut self) {
+        self.output.append(&mut self.shared.records);
+        if self.output.flush() {
+            let reason = self.output.error().unwrap_or_default().to_owned();
+            self.note(format!("the recording could not be written for some time: {reason}"));
+        }
+    }
+
+    /// What is not urgent.
+    fn chores(&mut self) {
+        let now_ns = self.now_ns();
+        self.chores_ns = now_ns + CHORES_EVERY_NS;
+        self.shared.clock.calibrate();
+        let session = self.shared.session.clone();
+        for (id, process) in &mut self.processes {
+            let Some(slot) = session.slot(process.slot) else {
+                continue;
+            };
+            let version = slot.python_version.load(Ordering::Relaxed);
+            if version != process.python_version && process.ended.is_none() {
+                process.python_version = version;
+                self.output.set_python_version(*id, version);
+            }
+            let patience = self.shared.clock.stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
+            process.image.expire_forks(patience);
+        }
+        self.release_slots();
+        if now_ns >= self.peaks_ns {
+            self.peaks_ns = now_ns + PEAKS_EVERY_NS;
+            self.report_peaks();
+        }
+        self.check_memory();
+    }
+
+    fn check_memory(&mut self) {
+        let bytes: usize =
+            self.processes.values().map(|process| process.image.table_bytes()).sum();
+        if bytes as u64 > self.memory_limit && !self.is_full {
+            self.is_full = true;
+            // From here on the hooks pass through; what was published is
+            // still drained.
+            self.switch_off();
+            self.note(format!(
+                "recording stopped here: the table of live blocks takes {} MiB, \
+                 and memory is nearly used up",
+                bytes >> 20
+            ));
+        }
+    }
+
+    /// Tells all hooks to pass through from now on.
+    pub(crate) fn switch_off(&self) {
+        self.shared.session.header().mode.fetch_and(!mode::ON, Ordering::Relaxed);
+    }
+
+    fn reserve_slots(&mut self) {
+        let used = self.by_slot.iter().rposition(Option::is_some).map_or(0, |at| at as u32 + 1);
+        let wanted = (used * 2).max(FIRST_SLOTS).min(SLOT_COUNT as u32);
+        while self.slots_reserved < wanted {
+            if let Err(error) = self.shared.session.reserve_slot(self.slots_reserved) {
+                self.slots_reserved = SLOT_COUNT as u32;
+                self.note(format!("{error}; more processes may not fit"));
+                return;
+            }
+            self.slots_reserved += 1;
+        }
+    }
+
+    /// What tells of processes' ends, to wait on; but for those with pid
+    /// `but`.
+    pub(crate) fn pidfds(&self, but: u32) -> Vec<(u32, BorrowedFd<'_>)> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none() && process.ending.is_none())
+            .filter(|(_, process)| process.identity.pid != but)
+            .filter_map(|(id, process)| Some((*id, process.pidfd.as_ref()?.as_fd())))
+            .collect()
+    }
+
+    /// A process is dead: the next round takes the rest of its events.
+    pub(crate) fn died(&mut self, process: u32, ending: Ending) {
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.ending.get_or_insert(ending);
+        }
+    }
+
+    /// All processes with this pid are dead.
+    pub(crate) fn pid_died(&mut self, pid: u32, ending: Ending) {
+        for process in self.processes.values_mut() {
+            if process.identity.pid == pid && process.ended.is_none() {
+                // How it ended is known better here than from its pidfd.
+                process.ending = Some(ending);
+            }
+        }
+        for newborn in &mut self.newborns {
+            newborn.is_dead |= newborn.identity.pid == pid;
+        }
+    }
+
+    /// Whether a fork was seen, within the last tenth of a second, whose
+    /// child has not turned up yet.
+    pub(crate) fn expects_newborns(&self) -> bool {
+        let since_ns = self.now_ns().saturating_sub(100_000_000);
+        let since = self.shared.clock.stamp(since_ns);
+        let forks = self.processes.values().flat_map(|process| &process.image.forks);
+        forks.into_iter().any(|fork| fork.stamp >= since)
+    }
+
+    /// Whether any process ever joined.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.past.processes > 0
+    }
+
+    /// Processes that live, newborns too.
+    pub(crate) fn living(&self) -> u32 {
+        let processes =
+            self.processes.values().filter(|p| p.ended.is_none() && p.ending.is_none()).count();
+        let newborns = self.newborns.iter().filter(|newborn| !newborn.is_dead).count();
+        (processes + newborns) as u32
+    }
+
+    /// Ends the processes that were dead before the last full drain.
+    fn bury(&mut self) {
+        let dead: Vec<(u32, Ending)> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none())
+            .filter_map(|(id, process)| Some((*id, process.ending?)))
+            .collect();
+        if dead.is_empty() {
+            return;
+        }
+        // They may have written after this round's clock reading.
+        let now = self.shared.clock.now();
+        self.drain(now, true);
+        let last = dead.len() as u32 == self.unended() && self.newborns.is_empty();
+        for (id, ending) in dead {
+            self.end(id, ending, !last);
+        }
+    }
+
+    /// Ends the account of all processes, dead or not: the session is over.
+    pub(crate) fn end_all(&mut self) {
+        let now = self.shared.clock.now();
+        self.drain(now, true);
+        let all: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in all {
+            self.end(id, Ending::default(), false);
+        }
+    }
+
+    fn unended(&self) -> u32 {
+        self.processes.values().filter(|process| process.ended.is_none()).count() as u32
+    }
+
+    /// Records the end of a process, whose events were all handled.
+    fn end(&mut self, id: u32, ending: Ending, others_live: bool) {
+        let session = self.shared.session.clone();
+        let now = self.shared.clock.now();
+        let at_ns = self.shared.clock.ns(now);
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        process.ended = Some(now);
+        process.pidfd = None;
+        let slot = session.slot(process.slot);
+        process.image.settle(&mut self.shared, u64::MAX);
+        process.rings.close(&mut self.shared);
+        self.output.append(&mut self.shared.records);
+        let unverified = process.image.unverified_blocks();
+        if unverified > 0 {
+            self.output.push(Record::Note(Note {
+                at_ns,
+                text: format!(
+                    "{unverified} blocks of process {} were born before events were lost \
+                     and may have been freed since",
+                    process.identity.pid
+                ),
+            }));
+        }
+        let totals = process.image.current_totals(slot);
+        self.output.push(Record::Totals(totals));
+        if let Some(record) = process.image.changed_inherited() {
+            self.output.push(record);
+        }
+        let scope = process.image.scope.clone();
+        self.output.push(Record::Peak(Peak {
+            process: Some(id),
+            at_ns: self.shared.clock.ns(scope.peak_stamp),
+            live_bytes: scope.peak_bytes,
+            live_blocks: scope.peak_blocks,
+            sites: process.image.peak_sites(&self.shared.tally),
+        }));
+        self.output.push(Record::ProcessEnd(ProcessEnd {
+            process: id,
+            at_ns,
+            exit_status: ending.status,
+            signal: ending.signal,
+            exec: ending.exec,
+        }));
+        if others_live {
+            let own = std::mem::take(&mut process.image.own_sites);
+            self.shared.tally.retire(&own, now);
+            process.image.own_sites = own;
+        }
+        process.image.forget_blocks();
+        self.past.allocations += totals.allocations;
+        self.past.lost_events += totals.lost_events;
+        self.release_slots();
+    }
+
+    /// Frees the slots of ended processes of whom no child can turn up any
+    /// more, with the trie blocks that no other process reads.
+    fn release_slots(&mut self) {
+        let session = self.shared.session.clone();
+        // A child that is setting itself up: its directory is not whole.
+        let is_any_unknown = (0..SLOT_COUNT as u32).any(|index| {
+            self.by_slot[index as usize].is_none()
+                && session
+                    .slot(index)
+                    .is_some_and(|slot| slot.state.load(Ordering::Relaxed) != slot_state::FREE)
+        });
+        let now_ns = self.now_ns();
+        let patience = self.shared.clock.stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
+        let free: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| {
+                process.ended.is_some_and(|ended| {
+                    ended < patience || process.image.forks.is_empty() && !is_any_unknown
+                })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in free {
+            if let Some(process) = self.processes.remove(&id) {
+                self.by_slot[process.slot as usize] = None;
+                self.release_slot(process.slot);
+            }
+        }
+    }
+
+    fn release_slot(&mut self, index: u32) {
+        let session = self.shared.session.clone();
+        let Some(slot) = session.slot(index) else {
+            return;
+        };
+        let others: Vec<&Slot> = (0..SLOT_COUNT as u32)
+            .filter(|other| *other != index)
+            .filter_map(|other| session.slot(other))
+            .filter(|other| other.state.load(Ordering::Acquire) != slot_state::FREE)
+            .collect();
+        // An inherited block stands at the same place in every directory.
+        for at in 0..TRIE_BLOCKS {
+            let block = slot.trie[at].swap(0, Ordering::Relaxed);
+            if let Some(chunk) = block.checked_sub(1)
+                && !others.iter().any(|other| other.trie[at].load(Ordering::Relaxed) == block)
+            {
+                self.shared.pool.give_back_block(&session, chunk);
+            }
+        }
+        // Release pairs with the claimer's Acquire: the directory is empty.
+        slot.state.store(slot_state::FREE, Ordering::Release);
+    }
+
+    /// Writes everything that is known now.
+    pub(crate) fn settle(&mut self) {
+        let end_ns = self.now_ns();
+        self.close_bin(end_ns, true);
+        self.bins.completed(end_ns);
+        self.bins.go_on(end_ns);
+        self.report_totals();
+        self.report_peaks();
+        self.flush();
+    }
+
+    /// Ends the recording.
+    pub(crate) fn finish(&mut self, reason: &str) {
+        let at_ns = self.now_ns();
+        self.output.append(&mut self.shared.records);
+        let dropped = self.output.dropped();
+        if dropped > 0 {
+            self.note(format!("{dropped} records were dropped: the file could not be written"));
+        }
+        self.output.push(Record::End(End { at_ns, reason: reason.to_owned() }));
+        self.flush();
+    }
+
+    /// What was recorded so far.
+    pub(crate) fn summary(&self) -> Summary {
+        let scope = &self.shared.tally.session;
+        let mut summary = Summary {
+            still_running: self.living(),
+            peak_bytes: scope.peak_bytes,
+            peak_at_ns: self.shared.clock.ns(scope.peak_stamp),
+            live_bytes: scope.live_bytes,
+            live_blocks: scope.live_blocks,
+            file_bytes: self.output.bytes(),
+            write_error: self.output.error().map(str::to_owned),
+            ..self.past.clone()
+        };
+        for process in self.processes.values().filter(|process| process.ended.is_none()) {
+            let totals = process.image.current_totals(self.shared.session.slot(process.slot));
+            summary.allocations += totals.allocations;
+            summary.lost_events += totals.lost_events;
+        }
+        summary
+    }
+}
+
+fn is_live(slot: &Slot) -> bool {
+    slot.state.load(Ordering::Acquire) == slot_state::LIVE
+}
+
+#[cfg(test)]
+mod tests;

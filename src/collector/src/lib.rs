@@ -1,0 +1,47 @@
+//! Drains rings into a live table, time bins and a recording.
+//!
+//! The collector is a process of its own, one a session (`serve`). Its thread
+//! of rounds reads what targets publish in shared memory and owns all state; a
+//! second one answers targets that join; a third resolves symbols. Nothing a
+//! target wrote is believed: it is copied, checked, then used.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `serve` | the process: signals, control socket, waiting, the end |
+//! | `handshake` | lets targets join |
+//! | `session` | the shared map, the pool of chunks |
+//! | `engine` | processes, rounds, bins, what is written when |
+//! | `order`, `ring` | rings merged by stamp |
+//! | `image` | what events mean to one process |
+//! | `live`, `maps` | its live blocks and mappings |
+//! | `tally` | counters by site, thread and session; the state at the peak |
+//! | `names`, `lines` | stacks, modules, code objects |
+//! | `resolve` | symbols and source lines |
+#![expect(
+    unsafe_code,
+    reason = "references into shared memory, prefetch, the time-stamp counter, signal masks"
+)]
+
+mod bins;
+mod clock;
+mod engine;
+mod handshake;
+mod image;
+mod lines;
+mod live;
+mod maps;
+mod names;
+mod order;
+mod output;
+mod process;
+pub mod protocol;
+mod resolve;
+mod ring;
+mod serve;
+mod session;
+mod tally;
+#[cfg(test)]
+mod testing;
+
+pub use process::public_command;
+pub use serve::serve;

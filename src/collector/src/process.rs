@@ -1,0 +1,181 @@
+//! What the system says about a process.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// Most bytes read of a process's command line.
+const MAX_COMMAND_BYTES: usize = 64 * 1024;
+
+/// Who a process is, read from `/proc` when it joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// In our pid namespace.
+    pub(crate) pid: u32,
+    /// Clock ticks since boot; 0 when it was gone already.
+    pub(crate) start_ticks: u64,
+    /// Its parent's pid.
+    pub(crate) parent_pid: u32,
+    /// Path of its executable.
+    pub(crate) executable: Vec<u8>,
+    /// Its command, as [`public_command`] leaves it.
+    pub(crate) command: Vec<Vec<u8>>,
+}
+
+impl Identity {
+    /// Reads what there is to read.
+    pub(crate) fn read(pid: u32) -> Self {
+        let (start_ticks, parent_pid) = stat(pid).unwrap_or_default();
+        let executable = fs::read_link(format!("/proc/{pid}/exe"))
+            .map(|path| path.into_os_string().into_vec())
+            .unwrap_or_default();
+        let mut line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.truncate(MAX_COMMAND_BYTES);
+        let arguments: Vec<Vec<u8>> = line
+            .strip_suffix(b"\0")
+            .unwrap_or(&line)
+            .split(|byte| *byte == 0)
+            .map(<[u8]>::to_vec)
+            .collect();
+        Identity { pid, start_ticks, parent_pid, executable, command: public_command(&arguments) }
+    }
+}
+
+/// Start time and parent of a process.
+fn stat(pid: u32) -> Option<(u64, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let start = fields.nth(17)?.parse().ok()?;
+    Some((start, parent))
+}
+
+/// Resident bytes of a process.
+pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// A descriptor that tells of the process's end; `Err(true)`: it ended
+/// already, `Err(false)`: there is none to be had.
+pub(crate) fn watch(pid: u32) -> Result<OwnedFd, bool> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(false)?;
+    pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error == Errno::SRCH)
+}
+
+/// Options of interpreters that take the next argument as their value.
+const WITH_VALUE: [&[u8]; 4] = [b"-W", b"-X", b"-Q", b"--check-hash-based-pycs"];
+
+/// Cuts a command line after the program, script or module: what follows may
+/// be anything, passwords included. Code given with `-c` or `-e` goes too.
+///
+/// ```
+/// # use leakline_collector::public_command;
+/// let given = ["python3", "-X", "dev", "-m", "http.server", "8000"];
+/// let shown = public_command(&given.map(|word| word.as_bytes().to_vec()));
+/// assert_eq!(shown, ["python3", "-m", "http.server"].map(|word| word.as_bytes().to_vec()));
+/// ```
+pub fn public_command(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let Some(program) = arguments.first() else {
+        return Vec::new();
+    };
+    let mut shown = vec![program.clone()];
+    let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or(program);
+    let interpreters: [&[u8]; 10] = [
+        b"python", b"pypy", b"sh", b"bash", b"dash", b"zsh", b"perl", b"ruby", b"node", b"env",
+    ];
+    let plain = name.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b'.');
+    let plain = &name[..plain.map_or(0, |at| at + 1)];
+    if !interpreters.contains(&plain) {
+        return shown;
+    }
+    let mut rest = arguments[1..].iter();
+    while let Some(argument) = rest.next() {
+        let flags = match argument.as_slice() {
+            option if WITH_VALUE.contains(&option) => {
+                rest.next();
+                continue;
+            }
+            b"--" => continue,
+            // `--eval CODE` and the like; others go on with `=`.
+            [b'-', b'-', option @ ..] => {
+                if [&b"eval"[..], b"print", b"command"].iter().any(|word| option.starts_with(word))
+                {
+                    break;
+                }
+                continue;
+            }
+            [b'-', flags @ ..] if !flags.is_empty() => flags,
+            // `env NAME=VALUE` and the like are values.
+            assignment if plain == b"env" && assignment.contains(&b'=') => continue,
+            script => {
+                shown.push(script.to_vec());
+                break;
+            }
+        };
+        // Flags may stand together (`-Im MODULE`, `-lc CODE`), and what they
+        // take may stand right behind them.
+        let Some(at) = flags.iter().position(|flag| b"cemp".contains(flag)) else {
+            continue;
+        };
+        if plain.starts_with(b"py") && flags[at] == b'm' {
+            shown.push(b"-m".to_vec());
+            let attached = &flags[at + 1..];
+            if attached.is_empty() {
+                shown.extend(rest.next().cloned());
+            } else {
+                shown.push(attached.to_vec());
+            }
+        } else {
+            shown.push(vec![b'-', flags[at]]);
+        }
+        break;
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        let words: Vec<Vec<u8>> =
+            line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let cut = public_command(&words).join(&b' ');
+        String::from_utf8(cut).unwrap()
+    }
+
+    #[test]
+    fn commands_keep_the_program_and_lose_the_values() {
+        assert_eq!(shown("/usr/bin/curl -u me:secret https://x"), "/usr/bin/curl");
+        assert_eq!(shown("python3.12 -W error app.py --password hunter2"), "python3.12 app.py");
+        assert_eq!(shown("/opt/bin/python -Im pytest tests -k secret"), "/opt/bin/python -m pytest");
+        assert_eq!(shown("python -mhttp.server secret"), "python -m http.server");
+        assert_eq!(shown("python -c print('secret')"), "python -c");
+        assert_eq!(shown("perl -ne'secret'"), "perl -e");
+        assert_eq!(shown("bash -lc secret"), "bash -c");
+        assert_eq!(shown("node --eval secret"), "node");
+        assert_eq!(shown("/bin/sh ./run.sh secret"), "/bin/sh ./run.sh");
+        assert_eq!(shown("bash -c mysql -psecret"), "bash -c");
+        assert_eq!(shown("env TOKEN=secret server"), "env server");
+    }
+
+    #[test]
+    fn this_process_is_known() {
+        let own = Identity::read(std::process::id());
+        assert!(own.start_ticks > 0);
+        assert_eq!(own.parent_pid, std::os::unix::process::parent_id());
+        assert_eq!(
+            std::path::PathBuf::from(std::ffi::OsString::from_vec(own.executable)),
+            std::env::current_exe().unwrap()
+        );
+        assert!(rss_bytes(own.pid).unwrap() > 100_000);
+        assert!(watch(own.pid).is_ok());
+    }
+}

@@ -1,0 +1,583 @@
+//! The collector process: signals, the control socket, waiting, the end.
+
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use leakline_recording::Writer;
+use leakline_recording::record::Record;
+use leakline_wire::sync::Ordering;
+use rustc_hash::FxHashMap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::clock::Clock;
+use crate::engine::{Ending, Engine, Joined};
+use crate::handshake::Handshake;
+use crate::image::Shared;
+use crate::names::Lookup;
+use crate::output::Output;
+use crate::protocol::{FromCollector, Options, Summary, ToCollector};
+use crate::resolve::{Question, Resolver};
+use crate::session::{Pool, SessionMap};
+
+/// Largest control message.
+const MAX_MESSAGE: usize = 64 * 1024;
+/// How long the supervisor may take for its first message.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end may wait for symbols before the supervisor is answered.
+const SYMBOL_PATIENCE: Duration = Duration::from_secs(5);
+/// ... and after that, before the recording ends without them.
+const LAST_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the collector stays without any process once nobody is there to
+/// tell it of one.
+const LONELY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs the collector until its session is over.
+///
+/// `output` is the recording (empty, readable and writable), `listener` the
+/// bound and listening socket that targets say hello to, `control` the
+/// collector's end of the control socket pair (see [`crate::protocol`]).
+///
+/// What goes wrong is told to the supervisor in a
+/// [`FromCollector::Failed`]; the exit code then is that of failure. Changes
+/// the process's signal mask and dispositions: it is for a process of its own.
+pub fn serve(output: File, listener: OwnedFd, control: OwnedFd) -> ExitCode {
+    let control = Control { socket: control, is_open: true };
+    match start(output, listener, control) {
+        Ok(mut collector) => {
+            collector.run();
+            ExitCode::SUCCESS
+        }
+        Err((error, mut control)) => {
+            control.send(&FromCollector::Failed { error });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The supervisor's socket.
+#[derive(Debug)]
+struct Control {
+    socket: OwnedFd,
+    /// The supervisor has not hung up.
+    is_open: bool,
+}
+
+impl Control {
+    fn send(&mut self, message: &FromCollector) {
+        let Ok(bytes) = postcard::to_stdvec(message) else {
+            return;
+        };
+        // A supervisor that is gone needs no answer.
+        if send(&self.socket, &bytes, SendFlags::NOSIGNAL).is_err() {
+            self.is_open = false;
+        }
+    }
+
+    /// The next message, if there is one. A message that makes no sense is
+    /// skipped.
+    fn receive(&mut self) -> Option<ToCollector> {
+        let mut bytes = vec![0; MAX_MESSAGE];
+        while self.is_open {
+            match recv(&self.socket, bytes.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok((0, _)) => self.is_open = false,
+                Ok((length, _)) => {
+                    if let Ok(message) = postcard::from_bytes(&bytes[..length]) {
+                        return Some(message);
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return None,
+                Err(_) => self.is_open = false,
+            }
+        }
+        None
+    }
+
+    /// Waits for the first message.
+    fn receive_start(&mut self) -> Result<Options, String> {
+        let deadline = Instant::now() + START_PATIENCE;
+        while self.is_open && Instant::now() < deadline {
+            match self.receive() {
+                Some(ToCollector::Start(options)) => return Ok(options),
+                Some(_) => return Err("the first message was not `Start`".to_owned()),
+                None => {
+                    let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+                    let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+                }
+            }
+        }
+        Err("nothing was asked of the collector".to_owned())
+    }
+}
+
+/// Everything that runs.
+struct Collector {
+    engine: Engine,
+    control: Control,
+    signals: OwnedFd,
+    joined: Receiver<Joined>,
+    target: Arc<AtomicU32>,
+    resolver: Option<Resolver>,
+    /// Addresses not asked for yet, by module.
+    lookups: FxHashMap<u32, Vec<u64>>,
+    sources: bool,
+    /// Since when nobody was there, of a session without supervisor.
+    lonely_since: Option<Instant>,
+    /// The target's end was answered.
+    is_answered: bool,
+    pace: Pace,
+    /// Ends the handshake thread when dropped.
+    _stop_handshake: OwnedFd,
+}
+
+fn start(
+    output: File,
+    listener: OwnedFd,
+    mut control: Control,
+) -> Result<Collector, (String, Control)> {
+    let signals = match take_signals() {
+        Ok(signals) => signals,
+        Err(error) => return Err((format!("cannot set signals up: {error}"), control)),
+    };
+    // On success or failure: a terminal's Ctrl-C is for the target.
+    let _ = rustix::process::setsid();
+    match control.receive_start().and_then(|options| prepare(output, listener, &options)) {
+        Ok(parts) => {
+            control.send(&FromCollector::Ready);
+            Ok(Collector {
+                engine: parts.engine,
+                control,
+                signals,
+                joined: parts.joined,
+                target: parts.target,
+                resolver: parts.resolver,
+                lookups: FxHashMap::default(),
+                sources: parts.sources,
+                lonely_since: None,
+                is_answered: false,
+                pace: Pace::default(),
+                _stop_handshake: parts.stop_handshake,
+            })
+        }
+        Err(error) => Err((error, control)),
+    }
+}
+
+struct Parts {
+    engine: Engine,
+    joined: Receiver<Joined>,
+    target: Arc<AtomicU32>,
+    resolver: Option<Resolver>,
+    sources: bool,
+    stop_handshake: OwnedFd,
+}
+
+fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, String> {
+    let mut clock = Clock::start();
+    let session = Arc::new(SessionMap::create().map_err(|error| error.to_string())?);
+    let pool = Pool::new(&session, options.ring_bytes).map_err(|error| error.to_string())?;
+    clock.calibrate();
+    let header = session.header();
+    header.clock.store(clock.kind(), Ordering::Relaxed);
+    header.mode.store(options.mode, Ordering::Relaxed);
+    header.wait_strikes.store(options.wait_strikes, Ordering::Relaxed);
+    header.collector_pid.store(std::process::id(), Ordering::Relaxed);
+    let mut recorded = options.session.clone();
+    recorded.started_unix_ns = clock.started_unix_ns();
+    let writer = Writer::new(output).map_err(|error| format!("cannot write: {error}"))?;
+    let mut output = Output::new(Box::new(writer));
+    output.push(Record::Session(recorded));
+    let window = options.session.temporary_window;
+    let shared = Shared::new(session.clone(), pool, clock, window);
+    let mut engine = Engine::new(shared, output, memory_limit());
+    // The header of an empty recording: it opens from now on, and a disk
+    // without room shows before the target is touched.
+    engine.flush();
+    if let Some(error) = engine.output.error() {
+        return Err(format!("cannot write: {error}"));
+    }
+    let (sender, joined) = channel();
+    let target = Arc::new(AtomicU32::new(0));
+    let failed = |what: &str, error: std::io::Error| format!("cannot {what}: {error}");
+    let (stop, stop_handshake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| failed("make a pipe", error.into()))?;
+    let flags = rustix::fs::fcntl_getfl(&listener)
+        .and_then(|flags| {
+            rustix::fs::fcntl_setfl(&listener, flags | rustix::fs::OFlags::NONBLOCK)
+        });
+    flags.map_err(|error| failed("use the session's socket", error.into()))?;
+    let handshake = Handshake {
+        listener,
+        session,
+        token: options.token,
+        joined: sender,
+        target: target.clone(),
+        stop,
+    };
+    std::thread::Builder::new()
+        .name("handshake".to_owned())
+        .spawn(|| handshake.run())
+        .map_err(|error| failed("start a thread", error))?;
+    let resolver = if options.symbols || options.sources {
+        let resolver =
+            Resolver::start(options.sources).map_err(|error| failed("start a thread", error))?;
+        Some(resolver)
+    } else {
+        None
+    };
+    Ok(Parts {
+        engine,
+        joined,
+        target,
+        resolver: resolver.filter(|_| options.symbols || options.sources),
+        sources: options.sources,
+        stop_handshake,
+    })
+}
+
+/// What the loop is to do next.
+enum Next {
+    GoOn,
+    /// The session is over, for this reason.
+    End(&'static str),
+}
+
+impl Collector {
+    fn run(&mut self) {
+        let reason = loop {
+            self.take_joined();
+            let round = self.engine.round();
+            if round.flushed {
+                self.ask();
+                self.take_answers();
+            }
+            let pause = self.pace.after(round.busy, &self.engine);
+            match self.wait(pause) {
+                Next::GoOn => {}
+                Next::End(reason) => break reason,
+            }
+        };
+        self.end(reason);
+    }
+
+    fn take_joined(&mut self) {
+        while let Ok(joined) = self.joined.try_recv() {
+            self.engine.join(joined);
+        }
+    }
+
+    /// Waits until there may be something to do, and takes note of what the
+    /// supervisor, the kernel and signals say.
+    fn wait(&mut self, pause: Duration) -> Next {
+        // Of the target's end the supervisor tells, and more than a pidfd does.
+        let target = self.target.load(Ordering::Relaxed);
+        let told_by_supervisor = if self.control.is_open { target } else { 0 };
+        let pidfds = self.engine.pidfds(told_by_supervisor);
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(pidfds.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
+        let control = fds.len();
+        if self.control.is_open {
+            fds.push(PollFd::new(&self.control.socket, PollFlags::IN));
+        }
+        let timeout = Timespec {
+            tv_sec: pause.as_secs().cast_signed(),
+            tv_nsec: i64::from(pause.subsec_nanos()),
+        };
+        if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
+            return self.check_lonely();
+        }
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let is_told = is_ready(control);
+        let is_signalled = is_ready(0);
+        let dead: Vec<u32> = pidfds
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| is_ready(at + 1))
+            .map(|(_, (process, _))| *process)
+            .collect();
+        drop(fds);
+        drop(pidfds);
+        for process in dead {
+            self.engine.died(process, Ending::default());
+        }
+        if is_signalled {
+            self.engine.switch_off();
+            return Next::End("stopped");
+        }
+        while is_told && let Some(message) = self.control.receive() {
+            match message {
+                ToCollector::Start(_) => {}
+                ToCollector::Spawned { pid } => self.target.store(pid, Ordering::Relaxed),
+                ToCollector::Exited { pid, status, signal } => {
+                    if let Next::End(reason) = self.target_ended(pid, status, signal) {
+                        return Next::End(reason);
+                    }
+                }
+                ToCollector::Stop => {
+                    self.engine.switch_off();
+                    return Next::End("stopped");
+                }
+            }
+        }
+        self.check_lonely()
+    }
+
+    /// The target is gone: everything of it is drained, and the supervisor is
+    /// answered. The session ends with it unless others live on.
+    fn target_ended(&mut self, pid: u32, status: Option<i32>, signal: Option<i32>) -> Next {
+        self.take_joined();
+        self.engine.pid_died(pid, Ending { status, signal, exec: false });
+        self.engine.round();
+        // A child that was forked a moment ago may not have shown up yet.
+        let deadline = Instant::now() + Duration::from_millis(100);
+        while self.engine.living() == 0
+            && self.engine.expects_newborns()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(1));
+            self.take_joined();
+            self.engine.round();
+        }
+        self.note_deaths();
+        self.engine.round();
+        if self.engine.living() == 0 {
+            return Next::End("exited");
+        }
+        self.engine.settle();
+        self.ask();
+        if let Some(resolver) = &mut self.resolver {
+            let (records, _) = resolver.wait(SYMBOL_PATIENCE);
+            records.into_iter().for_each(|record| self.engine.output.push(record));
+        }
+        self.engine.flush();
+        self.answer();
+        Next::GoOn
+    }
+
+    /// Looks, without waiting, which processes have died.
+    fn note_deaths(&mut self) {
+        let pidfds = self.engine.pidfds(0);
+        let mut fds: Vec<PollFd<'_>> =
+            pidfds.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();
+        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let dead: Vec<u32> = pidfds
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|((process, _), _)| *process)
+            .collect();
+        drop(fds);
+        drop(pidfds);
+        for process in dead {
+            self.engine.died(process, Ending::default());
+        }
+    }
+
+    /// Ends the session when nobody is left to record and nobody to tell us
+    /// of anyone.
+    fn check_lonely(&mut self) -> Next {
+        let may_come = self.control.is_open && !self.is_answered;
+        if may_come || self.engine.living() > 0 || self.engine.expects_newborns() {
+            self.lonely_since = None;
+            return Next::GoOn;
+        }
+        let since = *self.lonely_since.get_or_insert_with(Instant::now);
+        let patience = if self.is_answered { Duration::ZERO } else { LONELY_PATIENCE };
+        if since.elapsed() >= patience { Next::End("exited") } else { Next::GoOn }
+    }
+
+    /// Hands new addresses and lines to the resolver.
+    fn ask(&mut self) {
+        let Some(resolver) = &mut self.resolver else {
+            return;
+        };
+        let names = &mut self.engine.shared.names;
+        for Lookup { module, address } in names.take_lookups() {
+            self.lookups.entry(module).or_default().push(address);
+        }
+        let mut questions: Vec<Question> = Vec::new();
+        for (module, mut addresses) in std::mem::take(&mut self.lookups) {
+            let Some((known, pid)) = names.module(module) else {
+                continue;
+            };
+            addresses.sort_unstable();
+            addresses.dedup();
+            questions.push(Question::Addresses {
+                module,
+                path: known.path.clone(),
+                build_id: known.build_id.clone(),
+                pid,
+                addresses,
+            });
+        }
+        questions.sort_by_key(|question| match question {
+            Question::Addresses { module, .. } => *module,
+            Question::Lines { .. } => u32::MAX,
+        });
+        let lines = names.take_python_lines();
+        if self.sources && !lines.is_empty() {
+            let pid = self.target.load(Ordering::Relaxed);
+            questions.push(Question::Lines { lines, pid });
+        }
+        questions.into_iter().for_each(|question| resolver.ask(question));
+    }
+
+    fn take_answers(&mut self) {
+        if let Some(resolver) = &mut self.resolver {
+            for record in resolver.answers() {
+                self.engine.output.push(record);
+            }
+        }
+    }
+
+    /// Ends the recording and answers the supervisor.
+    fn end(&mut self, reason: &str) {
+        self.take_joined();
+        self.engine.round();
+        self.engine.switch_off();
+        self.engine.end_all();
+        self.engine.settle();
+        self.ask();
+        let mut has_all = true;
+        if let Some(resolver) = &mut self.resolver {
+            let (records, all) = resolver.wait(SYMBOL_PATIENCE);
+            records.into_iter().for_each(|record| self.engine.output.push(record));
+            has_all = all;
+        }
+        if !has_all {
+            // The file is whole but for names, which come as they are found.
+            self.engine.flush();
+            self.answer();
+            if let Some(resolver) = &mut self.resolver {
+                let (records, _) = resolver.wait(LAST_PATIENCE);
+                records.into_iter().for_each(|record| self.engine.output.push(record));
+            }
+        }
+        self.engine.finish(reason);
+        self.answer();
+    }
+
+    fn answer(&mut self) {
+        if std::mem::replace(&mut self.is_answered, true) {
+            return;
+        }
+        let summary = Summary {
+            never_joined: !self.engine.has_joined(),
+            ..self.engine.summary()
+        };
+        self.control.send(&FromCollector::Finished(summary));
+    }
+}
+
+/// How long to sleep between rounds.
+///
+/// While there is much to do, short pauses keep what is in flight in the
+/// caches; with little, each wake-up costs more than it brings. Never spins:
+/// the target may need this very CPU.
+#[derive(Debug)]
+struct Pace {
+    pause: Duration,
+    progress: u64,
+    several_cpus: bool,
+    idle_since: Option<Instant>,
+}
+
+const SHORTEST: Duration = Duration::from_micros(200);
+const BUSY: Duration = Duration::from_millis(1);
+const RESTING: Duration = Duration::from_millis(5);
+const IDLE: Duration = Duration::from_millis(20);
+
+impl Default for Pace {
+    fn default() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Pace { pause: BUSY, progress: 0, several_cpus: cpus > 1, idle_since: None }
+    }
+}
+
+impl Pace {
+    fn after(&mut self, busy: bool, engine: &Engine) -> Duration {
+        let header = engine.shared.session.header();
+        let progress = header.progress.load(Ordering::Relaxed);
+        // One a round, the rest are chunks that went round.
+        let chunks = progress.wrapping_sub(self.progress).saturating_sub(1);
+        self.progress = progress;
+        if header.waiters.load(Ordering::Relaxed) > 0 {
+            self.idle_since = None;
+            self.pause = SHORTEST;
+            return if self.several_cpus { Duration::from_micros(50) } else { SHORTEST };
+        }
+        if !busy {
+            let since = *self.idle_since.get_or_insert_with(Instant::now);
+            self.pause = match since.elapsed() {
+                short if short < Duration::from_millis(20) => BUSY,
+                short if short < Duration::from_secs(1) => RESTING,
+                _ => IDLE,
+            };
+            return self.pause;
+        }
+        self.idle_since = None;
+        let shortest = if self.several_cpus { SHORTEST } else { BUSY };
+        self.pause = match chunks {
+            0 | 1 => (self.pause * 2).min(BUSY),
+            2..=6 => self.pause.min(BUSY),
+            _ => self.pause / 2,
+        }
+        .max(shortest);
+        self.pause
+    }
+}
+
+/// Most bytes that the live tables may take: 80 % of what memory is free now.
+fn memory_limit() -> u64 {
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    });
+    let free = free.unwrap_or(u64::MAX).min(cgroup_headroom().unwrap_or(u64::MAX));
+    free / 5 * 4
+}
+
+/// What our cgroup (version 2) still allows.
+fn cgroup_headroom() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let read = |name: &str| -> Option<u64> {
+        let file = format!("/sys/fs/cgroup{path}/{name}");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    };
+    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
+}
+
+/// Has SIGTERM and SIGINT arrive through a descriptor, and ignores what would
+/// end us for others' reasons.
+fn take_signals() -> std::io::Result<OwnedFd> {
+    // SAFETY: `signal` with SIG_IGN installs no handler; the set is
+    // initialised by `sigemptyset` before it is read; `signalfd` returns a
+    // descriptor that nobody else owns, or -1, which is checked.
+    unsafe {
+        for signal in [libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE, libc::SIGXFSZ] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+        let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        if error != 0 {
+            return Err(std::io::Error::from_raw_os_error(error));
+        }
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

@@ -1,0 +1,379 @@
+//! The session's shared map and its pool of chunks.
+//!
+//! # Invariants
+//!
+//! * The map is as long as the memfd, which is sealed: no access below
+//!   [`SessionMap::chunks`] chunks can be a SIGBUS.
+//! * Every reference handed out covers words that are all atomic (padding is
+//!   never touched), so that a target may write to them at any time.
+//! * A chunk goes to the free list only when [`Pool`] has it down as taken by
+//!   a ring: a target that names a chunk twice cannot have it handed out
+//!   twice.
+
+use std::fs::File;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use leakline_wire::layout::{
+    self, CHUNK_BYTES, CHUNK_COUNT, CHUNK_HEADER_BYTES, CHUNK_WORDS, CHUNKS_OFFSET, ChunkHeader,
+    Header, MAP_BYTES, NEXT_TABLE_OFFSET, SLOT_BYTES, SLOT_COUNT, SLOTS_OFFSET, Slot,
+};
+use leakline_wire::pool::FreeList;
+use leakline_wire::sync::{AtomicU32, AtomicU64, Ordering};
+use leakline_wire::trie::{NODES_PER_BLOCK, Node};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::process::{Resource, Rlimit};
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SessionError {
+    /// No memfd.
+    #[error("cannot create shared memory: {0}")]
+    Create(#[source] io::Error),
+    /// The file size limit covers memfds too.
+    #[error(
+        "the file size limit (`ulimit -f`) allows {allowed} KiB, \
+         and shared memory needs {needed} KiB"
+    )]
+    FileSizeLimit {
+        /// Under the limit.
+        allowed: u64,
+        /// At least.
+        needed: u64,
+    },
+    /// No pages for what must be there from the start.
+    #[error("cannot reserve {bytes} bytes of shared memory: {source}")]
+    Reserve {
+        /// How many.
+        bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No address space.
+    #[error("cannot map {mib} MiB of shared memory (see `ulimit -v`): {source}")]
+    Map {
+        /// How much.
+        mib: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The map of a session.
+#[derive(Debug)]
+pub(crate) struct SessionMap {
+    map: MmapRaw,
+    memfd: File,
+    /// Chunks that fit under the file size limit.
+    chunks: u32,
+}
+
+/// Chunks that a session has at least, or is refused.
+const LEAST_CHUNKS: u32 = 32;
+
+impl SessionMap {
+    /// Creates the shared memory, empty but for the header's first words.
+    pub(crate) fn create() -> Result<Self, SessionError> {
+        let length = length_allowed()?;
+        let memfd = rustix::fs::memfd_create(
+            "leakline-session",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )
+        .map_err(|error| SessionError::Create(error.into()))?;
+        rustix::fs::ftruncate(&memfd, length)
+            .map_err(|error| SessionError::Create(error.into()))?;
+        rustix::fs::fcntl_add_seals(
+            &memfd,
+            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+        )
+        .map_err(|error| SessionError::Create(error.into()))?;
+        let memfd = File::from(memfd);
+        let map = MmapOptions::new()
+            .len(length as usize)
+            .map_raw(&memfd)
+            .map_err(|source| SessionError::Map { mib: length >> 20, source })?;
+        let chunks = ((length as usize - CHUNKS_OFFSET) / CHUNK_BYTES) as u32;
+        let session = SessionMap { map, memfd, chunks };
+        // Whatever producers touch exists beforehand: a page that cannot be
+        // had would be a SIGBUS in them.
+        session.reserve(0, NEXT_TABLE_OFFSET + CHUNK_COUNT * size_of::<u32>())?;
+        let header = session.header();
+        header.magic.store(layout::MAGIC, Ordering::Relaxed);
+        header.version.store(layout::VERSION, Ordering::Relaxed);
+        Ok(session)
+    }
+
+    /// Has the kernel set pages aside, charged to us.
+    fn reserve(&self, offset: usize, length: usize) -> Result<(), SessionError> {
+        rustix::fs::fallocate(
+            &self.memfd,
+            FallocateFlags::empty(),
+            offset as u64,
+            length as u64,
+        )
+        .map_err(|source| SessionError::Reserve { bytes: length as u64, source: source.into() })
+    }
+
+    /// Has pages set aside for a slot.
+    pub(crate) fn reserve_slot(&self, index: u32) -> Result<(), SessionError> {
+        self.reserve(layout::slot_offset(index), SLOT_BYTES)
+    }
+
+    /// The descriptor that targets get.
+    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    /// Chunks that the map has room for.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// The control words.
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the map begins with a header's bytes, page-aligned, and
+        // lives as long as `self`; its words are atomic.
+        unsafe { &*self.map.as_ptr().cast() }
+    }
+
+    /// A process's words.
+    pub(crate) fn slot(&self, index: u32) -> Option<&Slot> {
+        if index as usize >= SLOT_COUNT {
+            return None;
+        }
+        // SAFETY: all slots lie below the chunks, which the map covers
+        // (`length_allowed`), at multiples of their 64 KiB; words are atomic.
+        Some(unsafe { &*self.map.as_ptr().add(layout::slot_offset(index)).cast() })
+    }
+
+    /// What a ring chunk begins with.
+    pub(crate) fn chunk_header(&self, index: u32) -> Option<&ChunkHeader> {
+        if index >= self.chunks {
+            return None;
+        }
+        // SAFETY: chunk `index` lies in the map, aligned to its 16 KiB; words
+        // are atomic.
+        Some(unsafe { &*self.map.as_ptr().add(layout::chunk_offset(index)).cast() })
+    }
+
+    /// The event words of a ring chunk.
+    pub(crate) fn words(&self, index: u32) -> Option<&[AtomicU64; CHUNK_WORDS]> {
+        if index >= self.chunks {
+            return None;
+        }
+        let offset = layout::chunk_offset(index) + CHUNK_HEADER_BYTES;
+        // SAFETY: these are the bytes of chunk `index` behind its header, up
+        // to its end, in the map and aligned to eight.
+        Some(unsafe { &*self.map.as_ptr().add(offset).cast() })
+    }
+
+    /// Copies the words `from..to` of a ring chunk behind those of `out`. The
+    /// caller has seen them published (Acquire).
+    pub(crate) fn copy_words(&self, index: u32, from: u32, to: u32, out: &mut Vec<u64>) {
+        if let Some(words) = self.words(index)
+            && let Some(published) = words.get(from as usize..to as usize)
+        {
+            out.extend(published.iter().map(|word| word.load(Ordering::Relaxed)));
+        }
+    }
+
+    /// A trie node of the process in `slot`.
+    pub(crate) fn node(&self, slot: &Slot, id: u32) -> Option<&Node> {
+        let block = slot.trie.get(id as usize / NODES_PER_BLOCK)?;
+        // Acquire pairs with the producer's Release: a block is in the
+        // directory before a node of it is named.
+        let chunk = block.load(Ordering::Acquire).checked_sub(1)?;
+        if chunk >= self.chunks {
+            return None;
+        }
+        let offset =
+            layout::chunk_offset(chunk) + id as usize % NODES_PER_BLOCK * size_of::<Node>();
+        // SAFETY: a node's bytes within chunk `chunk` of the map, aligned to
+        // their size of 32; words are atomic.
+        Some(unsafe { &*self.map.as_ptr().add(offset).cast() })
+    }
+
+    /// The free list of chunks.
+    pub(crate) fn free_list(&self) -> FreeList<'_> {
+        let header = self.header();
+        // SAFETY: the table of links lies between the header and the slots,
+        // aligned; its words are atomic.
+        let next = unsafe {
+            std::slice::from_raw_parts(
+                self.map.as_ptr().add(NEXT_TABLE_OFFSET).cast::<AtomicU32>(),
+                CHUNK_COUNT,
+            )
+        };
+        FreeList { head: &header.free_head, next, count: &header.free_count }
+    }
+}
+
+/// How long the memfd may be, by RLIMIT_FSIZE: that limit covers memfds.
+fn length_allowed() -> Result<u64, SessionError> {
+    let limit = rustix::process::getrlimit(Resource::Fsize);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let allowed = if limit.current == limit.maximum {
+        limit.current
+    } else if rustix::process::setrlimit(Resource::Fsize, raised).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
+    let least = (CHUNKS_OFFSET + LEAST_CHUNKS as usize * CHUNK_BYTES) as u64;
+    match allowed {
+        Some(allowed) if allowed < least => Err(SessionError::FileSizeLimit {
+            allowed: allowed / 1024,
+            needed: least / 1024,
+        }),
+        Some(allowed) if allowed < MAP_BYTES as u64 => {
+            Ok(allowed - (allowed - CHUNKS_OFFSET as u64) % CHUNK_BYTES as u64)
+        }
+        _ => Ok(MAP_BYTES as u64),
+    }
+}
+
+const _: () = assert!(SLOTS_OFFSET + SLOT_COUNT * SLOT_BYTES <= CHUNKS_OFFSET);
+
+/// Chunks reserved and handed over at a time.
+const STEP: u32 = 64;
+/// Chunks that a session begins with: what a busy thread fills in the few
+/// milliseconds that an idle collector may sleep.
+const FIRST: u32 = 256;
+/// Below this many free chunks the pool grows, if it may.
+const LOW: u32 = 96;
+
+/// The collector's view of who has which chunk.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// Chunks below this were handed over.
+    given: u32,
+    /// Most ring chunks at once.
+    ring_limit: u32,
+    /// Chunks that known rings hold, by index.
+    taken: Vec<bool>,
+    /// No more could be reserved: why.
+    exhausted: Option<String>,
+}
+
+impl Pool {
+    /// Hands the first chunks over.
+    ///
+    /// # Errors
+    ///
+    /// Not even those could be reserved.
+    pub(crate) fn new(session: &SessionMap, ring_bytes: u64) -> Result<Self, SessionError> {
+        let ring_limit = u32::try_from(ring_bytes / CHUNK_BYTES as u64).unwrap_or(u32::MAX);
+        let mut pool = Pool {
+            given: 0,
+            ring_limit: ring_limit.max(LEAST_CHUNKS),
+            taken: vec![false; session.chunks() as usize],
+            exhausted: None,
+        };
+        let first = FIRST.min(pool.ring_limit).min(session.chunks());
+        pool.feed(session, first)?;
+        Ok(pool)
+    }
+
+    fn feed(&mut self, session: &SessionMap, count: u32) -> Result<(), SessionError> {
+        let count = count.min(session.chunks() - self.given);
+        if count == 0 {
+            return Ok(());
+        }
+        session.reserve(layout::chunk_offset(self.given), count as usize * CHUNK_BYTES)?;
+        let list = session.free_list();
+        // From the top, so that the lowest is handed out first.
+        for index in (self.given..self.given + count).rev() {
+            list.push(index);
+        }
+        self.given += count;
+        wake_waiters(session);
+        Ok(())
+    }
+
+    /// Free chunks, as far as the shared count can be believed.
+    fn free(&self, session: &SessionMap) -> u32 {
+        let free = session.header().free_count.load(Ordering::Relaxed);
+        // Producers count down after they took: it may be below zero for an
+        // instant.
+        if free > self.given { 0 } else { free }
+    }
+
+    /// Hands more chunks over when few are left. `trie_chunks` do not count as
+    /// rings. Returns why none could be had, once.
+    pub(crate) fn keep_fed(
+        &mut self,
+        session: &SessionMap,
+        trie_chunks: impl FnOnce() -> u32,
+    ) -> Option<String> {
+        let free = self.free(session);
+        if free >= LOW || self.given == session.chunks() || self.exhausted.is_some() {
+            return None;
+        }
+        let limit = self.ring_limit.saturating_add(trie_chunks());
+        if self.given >= limit {
+            return None;
+        }
+        let error = self.feed(session, STEP.min(limit - self.given)).err()?;
+        let text = format!("{error}; going on with {} KiB of rings", self.given * 16);
+        self.exhausted = Some(text.clone());
+        Some(text)
+    }
+
+    /// Notes that a ring holds `index`. False when that cannot be: it is out
+    /// of range or another ring's.
+    #[must_use]
+    pub(crate) fn take(&mut self, index: u32) -> bool {
+        index < self.given
+            && self
+                .taken
+                .get_mut(index as usize)
+                .is_some_and(|taken| !std::mem::replace(taken, true))
+    }
+
+    /// Puts a ring's chunk back into the free list.
+    pub(crate) fn give_back(&mut self, session: &SessionMap, index: u32) {
+        if let Some(taken) = self.taken.get_mut(index as usize)
+            && std::mem::replace(taken, false)
+        {
+            session.free_list().push(index);
+            session.header().progress.fetch_add(1, Ordering::Relaxed);
+            wake_waiters(session);
+        }
+    }
+
+    /// Puts a dead process's trie block back.
+    pub(crate) fn give_back_block(&mut self, session: &SessionMap, index: u32) {
+        // One that a ring holds as well was named by nonsense.
+        if index < self.given && self.taken.get(index as usize) == Some(&false) {
+            session.free_list().push(index);
+        }
+    }
+}
+
+/// Wakes threads that wait for a chunk.
+fn wake_waiters(session: &SessionMap) {
+    let header = session.header();
+    // SeqCst on both sides (a waiter counts itself, reads `wake`, then looks
+    // at the list; we push, then read `waiters`): either it sees the chunk or
+    // we see the waiter. The list's exchange is a full barrier on x86-64; the
+    // fence makes it one everywhere.
+    std::sync::atomic::fence(Ordering::SeqCst);
+    if header.waiters.load(Ordering::SeqCst) != 0 {
+        header.wake.fetch_add(1, Ordering::SeqCst);
+        // A futex wake on a mapped word cannot fail in a way that matters: a
+        // waiter looks again every 5 ms by itself.
+        let _ = rustix::thread::futex::wake(
+            &header.wake,
+            rustix::thread::futex::Flags::empty(),
+            i32::MAX.cast_unsigned(),
+        );
+    }
+}
+
+/// Tells waiting producers that the collector is alive and at work.
+pub(crate) fn show_progress(session: &SessionMap) {
+    session.header().progress.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,496 @@
+//! Counters by site, by thread, of processes and of the session, and the
+//! exact state at the high-water mark.
+//!
+//! # The state at the peak, at O(1) an event
+//!
+//! A [`Scope`] (a process, or the session) knows its live bytes and the most
+//! there ever were. While it stands at its peak, what the sites hold *is* the
+//! state at the peak. The first change that leaves the peak starts a new
+//! *epoch*; from then on, a site that changes first saves what it holds,
+//! under that epoch, unless it has. So the state at the peak is, for each
+//! site, what it saved under the scope's epoch, or else what it holds now.
+//! A new peak makes all that was saved void at once.
+//!
+//! All sums wrap: a hostile target's nonsense sizes must not stop us.
+
+use leakline_recording::record::{Counters, Point, Record, Sizes, Thread, ThreadTotals};
+use rustc_hash::FxHashMap;
+
+use crate::live::Block;
+
+/// A site's move is worth a point from this many bytes on, or from 1 % of
+/// what it holds.
+const MOVED_BYTES: u64 = 64 * 1024;
+
+/// Live bytes and blocks, and the most bytes there were.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scope {
+    /// Bytes now live.
+    pub(crate) live_bytes: u64,
+    /// Blocks now live.
+    pub(crate) live_blocks: u64,
+    /// Most bytes ever live.
+    pub(crate) peak_bytes: u64,
+    /// Blocks live at that instant.
+    pub(crate) peak_blocks: u64,
+    /// Stamp of that instant.
+    pub(crate) peak_stamp: u64,
+    /// Numbers the times that the peak was left; sites that never saved
+    /// anything have 0.
+    pub(crate) epoch: u32,
+    /// The peak lies in the past.
+    pub(crate) below: bool,
+}
+
+impl Scope {
+    /// Adds to what is live (wrapping: a negative number takes away). True
+    /// when the scope is below its peak afterwards, so that what changed must
+    /// have been saved before.
+    #[inline]
+    pub(crate) fn shift(&mut self, bytes: u64, blocks: u64, stamp: u64) -> bool {
+        self.live_bytes = self.live_bytes.wrapping_add(bytes);
+        self.live_blocks = self.live_blocks.wrapping_add(blocks);
+        if self.live_bytes > self.peak_bytes {
+            self.peak_bytes = self.live_bytes;
+            self.peak_blocks = self.live_blocks;
+            self.peak_stamp = stamp;
+            self.below = false;
+        } else if !self.below {
+            self.below = true;
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        self.below
+    }
+}
+
+/// What a site held when a scope was last at its peak, if it changed since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Saved {
+    bytes: u64,
+    blocks: u64,
+}
+
+/// A site's counters. The first cache line is what every event touches.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Site {
+    live_bytes: u64,
+    live_blocks: u64,
+    total_bytes: u64,
+    total_blocks: u64,
+    temporary_blocks: u64,
+    resizes: u64,
+    /// Its process.
+    pub(crate) process: u32,
+    process_epoch: u32,
+    session_epoch: u32,
+    /// It is in [`Tally::moved`].
+    is_listed: bool,
+    /// Its process has ended, with this site's blocks.
+    is_over: bool,
+    process_saved: Saved,
+    session_saved: Saved,
+}
+
+impl Site {
+    fn counters(&self) -> Counters {
+        Counters {
+            live_bytes: self.live_bytes,
+            live_blocks: self.live_blocks,
+            total_bytes: self.total_bytes,
+            total_blocks: self.total_blocks,
+            temporary_blocks: self.temporary_blocks,
+            resizes: self.resizes,
+        }
+    }
+}
+
+/// A thread's counters.
+#[derive(Clone, Copy, Debug, Default)]
+struct ThreadState {
+    counters: Counters,
+    /// It changed since it was last reported.
+    is_changed: bool,
+}
+
+/// Births and their bytes by the size's significant bits.
+#[derive(Debug)]
+struct Classes([(u64, u64); 48]);
+
+impl Default for Classes {
+    fn default() -> Self {
+        Classes([(0, 0); 48])
+    }
+}
+
+/// The session's counters.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    sites: Vec<Site>,
+    /// Counters in each site's last point.
+    pointed: Vec<Counters>,
+    /// Sites that changed since their last point.
+    moved: Vec<u32>,
+    threads: Vec<ThreadState>,
+    /// The session, merged: blocks count for the process that bore them, as
+    /// long as it lives and has them.
+    pub(crate) session: Scope,
+    /// Most live bytes since the last bin began.
+    pub(crate) bin_max: u64,
+    sizes: Classes,
+    sizes_changed: bool,
+    by_key: FxHashMap<(u32, u32, u8), u32>,
+}
+
+impl Tally {
+    /// The site of a stack in a process and domain; `Err`: it is new and has
+    /// this id, the caller tells the recording.
+    pub(crate) fn site(&mut self, process: u32, node: u32, domain: u8) -> Result<u32, u32> {
+        let next = self.sites.len() as u32;
+        match self.by_key.entry((process, node, domain)) {
+            std::collections::hash_map::Entry::Occupied(entry) => Ok(*entry.get()),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(next);
+                self.sites.push(Site { process, ..Site::default() });
+                self.pointed.push(Counters::default());
+                Err(next)
+            }
+        }
+    }
+
+    /// Adds a thread: its id.
+    pub(crate) fn add_thread(&mut self) -> u32 {
+        self.threads.push(ThreadState::default());
+        self.threads.len() as u32 - 1
+    }
+
+    /// The process that a site belongs to.
+    #[inline]
+    pub(crate) fn process_of(&self, site: u32) -> u32 {
+        self.sites.get(site as usize).map_or(u32::MAX, |site| site.process)
+    }
+
+    /// Moves a site and the scopes around it by so many live bytes and blocks
+    /// (wrapping).
+    #[inline]
+    fn shift(
+        &mut self,
+        process: &mut Scope,
+        site: u32,
+        bytes: u64,
+        blocks: u64,
+        stamp: u64,
+    ) -> Option<&mut Site> {
+        let save_process = process.shift(bytes, blocks, stamp);
+        let save_session = self.session.shift(bytes, blocks, stamp);
+        self.bin_max = self.bin_max.max(self.session.live_bytes);
+        let state = self.sites.get_mut(site as usize)?;
+        let held = Saved { bytes: state.live_bytes, blocks: state.live_blocks };
+        if save_process && state.process_epoch != process.epoch {
+            state.process_epoch = process.epoch;
+            state.process_saved = held;
+        }
+        if save_session && state.session_epoch != self.session.epoch {
+            state.session_epoch = self.session.epoch;
+            state.session_saved = held;
+        }
+        state.live_bytes = state.live_bytes.wrapping_add(bytes);
+        state.live_blocks = state.live_blocks.wrapping_add(blocks);
+        if !state.is_listed {
+            state.is_listed = true;
+            self.moved.push(site);
+        }
+        Some(state)
+    }
+
+    /// Counts a birth.
+    #[inline]
+    pub(crate) fn born(&mut self, process: &mut Scope, block: &Block, stamp: u64) {
+        let class = (u64::BITS - block.size.leading_zeros()) as usize;
+        // Sizes are capped: the class exists.
+        if let Some(class) = self.sizes.0.get_mut(class) {
+            class.0 += 1;
+            class.1 = class.1.wrapping_add(block.size);
+        }
+        self.sizes_changed = true;
+        if let Some(thread) = self.threads.get_mut(block.thread as usize) {
+            let counters = &mut thread.counters;
+            counters.live_bytes = counters.live_bytes.wrapping_add(block.size);
+            counters.live_blocks = counters.live_blocks.wrapping_add(1);
+            counters.total_bytes = counters.total_bytes.wrapping_add(block.size);
+            counters.total_blocks += 1;
+            thread.is_changed = true;
+        }
+        if let Some(site) = self.shift(process, block.site, block.size, 1, stamp) {
+            site.total_bytes = site.total_bytes.wrapping_add(block.size);
+            site.total_blocks += 1;
+        }
+    }
+
+    /// Counts a death.
+    #[inline]
+    pub(crate) fn died(
+        &mut self,
+        process: &mut Scope,
+        block: &Block,
+        is_temporary: bool,
+        stamp: u64,
+    ) {
+        let bytes = block.size.wrapping_neg();
+        let temporary = u64::from(is_temporary);
+        if let Some(thread) = self.threads.get_mut(block.thread as usize) {
+            let counters = &mut thread.counters;
+            counters.live_bytes = counters.live_bytes.wrapping_add(bytes);
+            counters.live_blocks = counters.live_blocks.wrapping_sub(1);
+            counters.temporary_blocks += temporary;
+            thread.is_changed = true;
+        }
+        if let Some(site) = self.shift(process, block.site, bytes, 1u64.wrapping_neg(), stamp) {
+            site.temporary_blocks += temporary;
+        }
+    }
+
+    /// Counts a resize in place.
+    pub(crate) fn resized(&mut self, process: &mut Scope, block: &Block, size: u64, stamp: u64) {
+        let change = size.wrapping_sub(block.size);
+        let growth = size.saturating_sub(block.size);
+        if let Some(thread) = self.threads.get_mut(block.thread as usize) {
+            let counters = &mut thread.counters;
+            counters.live_bytes = counters.live_bytes.wrapping_add(change);
+            counters.total_bytes = counters.total_bytes.wrapping_add(growth);
+            counters.resizes += 1;
+            thread.is_changed = true;
+        }
+        if let Some(site) = self.shift(process, block.site, change, 0, stamp) {
+            site.total_bytes = site.total_bytes.wrapping_add(growth);
+            site.resizes += 1;
+        }
+    }
+
+    /// Counts blocks and bytes that come or go without a birth or death of
+    /// their own: a mapping that was split, or lost a part.
+    pub(crate) fn reshaped(
+        &mut self,
+        process: &mut Scope,
+        block: &Block,
+        bytes: u64,
+        blocks: u64,
+        stamp: u64,
+    ) {
+        if let Some(thread) = self.threads.get_mut(block.thread as usize) {
+            let counters = &mut thread.counters;
+            counters.live_bytes = counters.live_bytes.wrapping_add(bytes);
+            counters.live_blocks = counters.live_blocks.wrapping_add(blocks);
+            thread.is_changed = true;
+        }
+        self.shift(process, block.site, bytes, blocks, stamp);
+    }
+
+    /// A process ended while others live on: what its sites hold is gone from
+    /// the session. They keep their counters as of its end.
+    pub(crate) fn retire(&mut self, sites: &[u32], stamp: u64) {
+        let (bytes, blocks) = sites.iter().filter_map(|id| self.sites.get(*id as usize)).fold(
+            (0u64, 0u64),
+            |(bytes, blocks), site| {
+                (bytes.wrapping_add(site.live_bytes), blocks.wrapping_add(site.live_blocks))
+            },
+        );
+        let below = self.session.shift(bytes.wrapping_neg(), blocks.wrapping_neg(), stamp);
+        for &id in sites {
+            if let Some(site) = self.sites.get_mut(id as usize) {
+                if below && site.session_epoch != self.session.epoch {
+                    site.session_epoch = self.session.epoch;
+                    site.session_saved =
+                        Saved { bytes: site.live_bytes, blocks: site.live_blocks };
+                }
+                site.is_over = true;
+            }
+        }
+    }
+
+    /// What each of some sites holds now: id, bytes, blocks. Sites without
+    /// live blocks are left out.
+    pub(crate) fn live_by_site(&self, sites: &[u32]) -> Vec<(u32, u64, u64)> {
+        sites
+            .iter()
+            .filter_map(|id| {
+                let site = self.sites.get(*id as usize)?;
+                (site.live_blocks != 0).then_some((*id, site.live_bytes, site.live_blocks))
+            })
+            .collect()
+    }
+
+    /// What each of a process's own sites held at that process's peak.
+    pub(crate) fn process_peak(&self, sites: &[u32], scope: &Scope) -> Vec<(u32, u64, u64)> {
+        let held = |id: &u32| {
+            let site = self.sites.get(*id as usize)?;
+            let held = if scope.below && site.process_epoch == scope.epoch {
+                site.process_saved
+            } else {
+                Saved { bytes: site.live_bytes, blocks: site.live_blocks }
+            };
+            (held.blocks != 0).then_some((*id, held.bytes, held.blocks))
+        };
+        sites.iter().filter_map(held).collect()
+    }
+
+    /// What each site held at the session's peak.
+    pub(crate) fn session_peak(&self) -> Vec<(u32, u64, u64)> {
+        let scope = &self.session;
+        let held = |(id, site): (u32, &Site)| {
+            let held = if scope.below && site.session_epoch == scope.epoch {
+                site.session_saved
+            } else if site.is_over {
+                Saved::default()
+            } else {
+                Saved { bytes: site.live_bytes, blocks: site.live_blocks }
+            };
+            (held.blocks != 0).then_some((id, held.bytes, held.blocks))
+        };
+        (0..).zip(&self.sites).filter_map(held).collect()
+    }
+
+    /// Points for a bin: of all sites that changed, or of those that moved
+    /// enough. Rising by site.
+    pub(crate) fn points(&mut self, all: bool) -> Vec<Point> {
+        let mut points = Vec::new();
+        let mut later = Vec::new();
+        let mut moved = std::mem::take(&mut self.moved);
+        moved.sort_unstable();
+        for id in moved.drain(..) {
+            let (Some(site), Some(last)) =
+                (self.sites.get_mut(id as usize), self.pointed.get_mut(id as usize))
+            else {
+                continue;
+            };
+            let moved_bytes = site.live_bytes.abs_diff(last.live_bytes);
+            if !all && moved_bytes <= MOVED_BYTES.max(last.live_bytes / 100) {
+                later.push(id);
+                continue;
+            }
+            site.is_listed = false;
+            let now = site.counters();
+            if now == *last {
+                continue;
+            }
+            let change = |now: u64, last: u64| now.wrapping_sub(last).cast_signed();
+            points.push(Point {
+                site: id,
+                live_bytes: change(now.live_bytes, last.live_bytes),
+                live_blocks: change(now.live_blocks, last.live_blocks),
+                total_bytes: change(now.total_bytes, last.total_bytes),
+                total_blocks: change(now.total_blocks, last.total_blocks),
+                temporary_blocks: change(now.temporary_blocks, last.temporary_blocks),
+                resizes: change(now.resizes, last.resizes),
+            });
+            *last = now;
+        }
+        self.moved = later;
+        points
+    }
+
+    /// Whether any site changed since its last point.
+    pub(crate) fn has_moved(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    /// Records of the threads that changed since they were last asked for,
+    /// and of the sizes likewise.
+    pub(crate) fn changed_totals(&mut self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (thread, state) in (0..).zip(&mut self.threads) {
+            if std::mem::take(&mut state.is_changed) {
+                records.push(Record::ThreadTotals(ThreadTotals {
+                    thread,
+                    counters: state.counters,
+                }));
+            }
+        }
+        if std::mem::take(&mut self.sizes_changed) {
+            let sizes = &self.sizes.0;
+            let used = sizes.iter().rposition(|class| class.0 > 0).map_or(0, |at| at + 1);
+            records.push(Record::Sizes(Sizes { classes: sizes[..used].to_vec() }));
+        }
+        records
+    }
+}
+
+/// The record of a thread's first event.
+pub(crate) fn thread_record(process: u32, tid: u32, name: &[u8; 16], at_ns: u64) -> Record {
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Record::Thread(Thread {
+        process,
+        tid,
+        name: crate::names::plain_text(&name[..end]),
+        at_ns,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn small_moves_wait_and_add_up() {
+        let mut tally = Tally::default();
+        let mut process = Scope::default();
+        let site = tally.site(0, 1, 0).unwrap_err();
+        let block = |size| Block { size, site, thread: 0, birth_ms: 0 };
+        tally.born(&mut process, &block(40_000), 1);
+        assert!(tally.points(false).is_empty());
+        tally.born(&mut process, &block(40_000), 2);
+        let points = tally.points(false);
+        assert_eq!((points[0].live_bytes, points[0].live_blocks), (80_000, 2));
+        tally.died(&mut process, &block(40_000), false, 3);
+        assert!(tally.points(false).is_empty(), "half of it is no point yet");
+        assert_eq!(tally.points(true)[0].live_bytes, -40_000, "unless all are asked for");
+        assert!(!tally.has_moved());
+    }
+
+    proptest! {
+        /// The saved state equals a copy of everything taken at each new peak.
+        #[test]
+        fn the_peak_by_site_is_exact(steps in prop::collection::vec((0..5u32, 0..100u64, any::<bool>()), 1..300)) {
+            let mut tally = Tally::default();
+            let mut process = Scope::default();
+            for node in 0..5 {
+                tally.site(0, node, 0).unwrap_err();
+            }
+            let mut live: Vec<Block> = Vec::new();
+            let mut now: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+            let (mut peak, mut at_peak) = (0, BTreeMap::new());
+            for (stamp, (site, size, birth)) in (0..).zip(steps) {
+                if birth || live.is_empty() {
+                    let block = Block { size, site, thread: 0, birth_ms: 0 };
+                    live.push(block);
+                    tally.born(&mut process, &block, stamp);
+                    let held = now.entry(site).or_default();
+                    *held = (held.0 + size, held.1 + 1);
+                } else {
+                    let block = live.swap_remove(size as usize % live.len());
+                    tally.died(&mut process, &block, false, stamp);
+                    let held = now.entry(block.site).or_default();
+                    *held = (held.0 - block.size, held.1 - 1);
+                }
+                let bytes: u64 = now.values().map(|held| held.0).sum();
+                if bytes > peak {
+                    peak = bytes;
+                    at_peak.clone_from(&now);
+                }
+            }
+            let expected: Vec<(u32, u64, u64)> = at_peak
+                .into_iter()
+                .filter(|(_, held)| held.1 != 0)
+                .map(|(site, held)| (site, held.0, held.1))
+                .collect();
+            prop_assert_eq!(process.peak_bytes, peak);
+            // A scope that never rose above 0 has no peak to ask for.
+            if peak > 0 {
+                prop_assert_eq!(&tally.session_peak(), &expected);
+                prop_assert_eq!(&tally.process_peak(&[0, 1, 2, 3, 4], &process), &expected);
+            }
+        }
+    }
+}

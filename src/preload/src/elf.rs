@@ -1,0 +1,266 @@
+//! Looks at the ELF objects that the loader has mapped: finds symbols without
+//! `dlsym` (which locks, allocates on failure, and would tie the interposer to
+//! the newest glibc's symbol versions), and unwind tables.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+use crate::sys;
+
+/// `struct dl_phdr_info`.
+#[repr(C)]
+pub struct PhdrInfo {
+    pub bias: u64,
+    pub name: *const c_char,
+    pub headers: *const Phdr,
+    pub header_count: u16,
+    pub adds: u64,
+    pub subs: u64,
+}
+
+/// `Elf64_Phdr`.
+#[repr(C)]
+pub struct Phdr {
+    pub kind: u32,
+    pub flags: u32,
+    pub offset: u64,
+    pub address: u64,
+    pub physical: u64,
+    pub file_bytes: u64,
+    pub memory_bytes: u64,
+    pub align: u64,
+}
+
+pub const PT_LOAD: u32 = 1;
+pub const PT_DYNAMIC: u32 = 2;
+pub const PT_NOTE: u32 = 4;
+pub const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+
+type Callback = unsafe extern "C" fn(*const PhdrInfo, usize, *mut c_void) -> c_int;
+
+#[link(name = "c")]
+unsafe extern "C" {
+    fn dl_iterate_phdr(callback: Callback, data: *mut c_void) -> c_int;
+}
+
+/// Calls `visit` for every loaded object, in the loader's search order, until
+/// it returns true.
+///
+/// Takes the loader's list lock, which is recursive and never held while code
+/// outside the loader runs, except in callbacks like this.
+pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) {
+    unsafe extern "C" fn call<F: FnMut(&PhdrInfo) -> bool>(
+        info: *const PhdrInfo,
+        _size: usize,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the loader passes a valid info, and `data` is the closure
+        // below, which outlives the iteration.
+        unsafe { c_int::from((*data.cast::<F>())(&*info)) }
+    }
+    // SAFETY: `call::<F>` matches `visit`'s type.
+    unsafe {
+        dl_iterate_phdr(call::<F>, (&raw mut visit).cast());
+    }
+}
+
+impl PhdrInfo {
+    /// The program headers.
+    pub fn headers(&self) -> &[Phdr] {
+        if self.headers.is_null() {
+            return &[];
+        }
+        // SAFETY: the loader keeps the headers of a listed object mapped while
+        // its callback runs, which is as long as `self` lives.
+        unsafe { core::slice::from_raw_parts(self.headers, self.header_count.into()) }
+    }
+
+    /// First and past-the-last address of the loaded segments.
+    pub fn span(&self) -> (u64, u64) {
+        let mut start = u64::MAX;
+        let mut end = 0;
+        for header in self.headers() {
+            if header.kind == PT_LOAD {
+                start = start.min(self.bias.wrapping_add(header.address));
+                end = end.max(
+                    self.bias
+                        .wrapping_add(header.address)
+                        .wrapping_add(header.memory_bytes),
+                );
+            }
+        }
+        if start < end {
+            (start & !0xfff, (end + 0xfff) & !0xfff)
+        } else {
+            (0, 0)
+        }
+    }
+
+    /// Whether `address` lies in a loaded segment.
+    pub fn contains(&self, address: u64) -> bool {
+        self.headers().iter().any(|header| {
+            header.kind == PT_LOAD
+                && address.wrapping_sub(self.bias.wrapping_add(header.address))
+                    < header.memory_bytes
+        })
+    }
+
+    /// The GNU build-id in memory, or empty.
+    pub fn build_id(&self) -> &[u8] {
+        for header in self
+            .headers()
+            .iter()
+            .filter(|header| header.kind == PT_NOTE)
+        {
+            let mut at = self.bias.wrapping_add(header.address);
+            let end = at + header.memory_bytes;
+            while at + 12 <= end {
+                // SAFETY: within a PT_NOTE segment of a loaded object, which
+                // lies in a PT_LOAD one and is mapped while we look.
+                let (name_bytes, data_bytes, kind) = unsafe {
+                    let words = at as *const u32;
+                    (words.read(), words.add(1).read(), words.add(2).read())
+                };
+                let name = at + 12;
+                let data = name + ((u64::from(name_bytes) + 3) & !3);
+                if data + u64::from(data_bytes) > end {
+                    break;
+                }
+                // SAFETY: inside the note, as just checked.
+                let is_gnu = name_bytes == 4
+                    && unsafe { (name as *const u32).read_unaligned() }
+                        == u32::from_le_bytes(*b"GNU\0");
+                if kind == 3 && is_gnu {
+                    // SAFETY: inside the note; the object stays mapped as long
+                    // as `self`.
+                    return unsafe {
+                        core::slice::from_raw_parts(data as *const u8, data_bytes as usize)
+                    };
+                }
+                at = data + ((u64::from(data_bytes) + 3) & !3);
+            }
+        }
+        &[]
+    }
+
+    /// The object's name as the loader has it, empty for the executable.
+    pub fn name(&self) -> &CStr {
+        if self.name.is_null() {
+            return c"";
+        }
+        // SAFETY: the loader's own string, valid while its callback runs.
+        unsafe { CStr::from_ptr(self.name) }
+    }
+
+    /// Address of a symbol that the object defines and exports, in its default
+    /// version. 0 when it does not.
+    pub fn symbol(&self, name: &CStr) -> u64 {
+        let Some(dynamic) = self
+            .headers()
+            .iter()
+            .find(|header| header.kind == PT_DYNAMIC)
+        else {
+            return 0;
+        };
+        let (mut symbols, mut strings, mut gnu_hash, mut versions) = (0, 0, 0, 0);
+        let mut at = self.bias.wrapping_add(dynamic.address);
+        loop {
+            // SAFETY: the dynamic section of a loaded object is mapped and
+            // ends with a null tag.
+            let (tag, value) = unsafe { (sys::word(at), sys::word(at + 8)) };
+            // The loader adds the bias in place, except in read-only objects
+            // like the vDSO.
+            let address = if value < self.bias {
+                value.wrapping_add(self.bias)
+            } else {
+                value
+            };
+            match tag {
+                0 => break,
+                5 => strings = address,
+                6 => symbols = address,
+                0x6fff_fef5 => gnu_hash = address,
+                0x6fff_fff0 => versions = address,
+                _ => {}
+            }
+            at += 16;
+        }
+        if symbols == 0 || strings == 0 || gnu_hash == 0 {
+            return 0;
+        }
+        // SAFETY: the tables that the dynamic section names are mapped, and
+        // are walked as the hash table's own layout bounds it.
+        unsafe { lookup(self.bias, name, symbols, strings, gnu_hash, versions) }
+    }
+}
+
+/// # Safety
+///
+/// The tables must be those of a loaded object.
+unsafe fn lookup(
+    bias: u64,
+    name: &CStr,
+    symbols: u64,
+    strings: u64,
+    gnu_hash: u64,
+    versions: u64,
+) -> u64 {
+    let hash = name.to_bytes().iter().fold(5381u32, |hash, byte| {
+        hash.wrapping_mul(33).wrapping_add(u32::from(*byte))
+    });
+    // SAFETY: `Elf64` GNU hash: nbuckets, symoffset, bloom words, shift, the
+    // bloom filter, buckets, chains; a chain ends at an odd hash.
+    unsafe {
+        let table = gnu_hash as *const u32;
+        let buckets = table.read();
+        let first = table.add(1).read();
+        let bloom_words = table.add(2).read();
+        if buckets == 0 {
+            return 0;
+        }
+        let bucket = table.add(4 + 2 * bloom_words as usize);
+        let chain = bucket.add(buckets as usize);
+        let mut index = bucket.add((hash % buckets) as usize).read();
+        if index < first {
+            return 0;
+        }
+        loop {
+            let here = chain.add((index - first) as usize).read();
+            if here | 1 == hash | 1 {
+                // Elf64_Sym: name u32, info u8, other u8, section u16, value, size.
+                let symbol = (symbols + u64::from(index) * 24) as *const u32;
+                let text = (strings + u64::from(symbol.read())) as *const c_char;
+                let info = symbol.cast::<u8>().add(4).read();
+                let section = symbol.cast::<u16>().add(3).read();
+                let hidden = versions != 0
+                    && ((versions + u64::from(index) * 2) as *const u16).read() & 0x8000 != 0;
+                let is_ifunc = info & 15 == 10;
+                if section != 0 && !hidden && !is_ifunc && CStr::from_ptr(text) == name {
+                    return bias.wrapping_add(sys::word(symbol as u64 + 8));
+                }
+            }
+            if here & 1 != 0 {
+                return 0;
+            }
+            index += 1;
+        }
+    }
+}
+
+/// Address of the first definition of `name` in search order; with `next`,
+/// only in objects after the interposer.
+pub fn find(name: &CStr, next: bool) -> u64 {
+    let own = find as fn(&CStr, bool) -> u64 as usize as u64;
+    let mut passed = !next;
+    let mut found = 0;
+    each_object(|object| {
+        if object.contains(own) {
+            passed = true;
+            return false;
+        }
+        if passed {
+            found = object.symbol(name);
+        }
+        found != 0
+    });
+    found
+}

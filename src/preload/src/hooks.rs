@@ -1,0 +1,863 @@
+//! Every function that the interposer exports, in one list, and what happens
+//! in them.
+//!
+//! An exported function is three instructions: it hands its stack pointer (the
+//! slot of its return address) and the caller's rbp to the hook behind it as
+//! further arguments, so that no frame of ours is ever unwound. The compiler
+//! never sees a function called `malloc`, about which it has ideas of its own.
+//!
+//! # Rules
+//!
+//! * Nothing is allocated, no lock is taken, `errno` is left alone.
+//! * A death is recorded *before* the real call: once the block is back,
+//!   another thread may be handed its address and record the birth first. A
+//!   birth is recorded *after* the real call.
+//! * A hook entered while a hook of its thread is at work: below Python's own
+//!   allocator it passes through (the block above is the one that counts);
+//!   otherwise it is a signal handler's, and goes to the side ring.
+
+use core::arch::naked_asm;
+
+use leakline_wire::layout::mode;
+use leakline_wire::trie::{NO_STACK, kind};
+use leakline_wire::{Domain, Kind, event};
+
+use crate::python::{self, Allocator};
+use crate::real::{self, Real};
+use crate::session::{self, Session};
+use crate::thread::{self, Thread, depth};
+use crate::{early, modules, sys, trie, unwind};
+
+type Block = *mut u8;
+
+// ---------------------------------------------------------------- exports
+
+macro_rules! export {
+    ($($(#[$doc:meta])* $name:ident($stack:literal, $frame:literal) => $hook:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// As for the function of that name.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            naked_asm!(
+                ".cfi_startproc",
+                concat!("mov ", $stack, ", rsp"),
+                concat!("mov ", $frame, ", rbp"),
+                "jmp {hook}",
+                ".cfi_endproc",
+                hook = sym $hook,
+            )
+        }
+    )*};
+}
+
+export! {
+    /// `malloc(3)`, observed.
+    malloc("rsi", "rdx") => on_malloc;
+    /// `calloc(3)`, observed.
+    calloc("rdx", "rcx") => on_calloc;
+    /// `realloc(3)`, observed.
+    realloc("rdx", "rcx") => on_realloc;
+    /// `reallocarray(3)`, observed.
+    reallocarray("rcx", "r8") => on_reallocarray;
+    /// `free(3)`, observed.
+    free("rsi", "rdx") => on_free;
+    /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
+    cfree("rsi", "rdx") => on_free;
+    /// `free_sized` (C23), observed.
+    free_sized("rdx", "rcx") => on_free;
+    /// `free_aligned_sized` (C23), observed.
+    free_aligned_sized("rcx", "r8") => on_free;
+    /// `posix_memalign(3)`, observed.
+    posix_memalign("rcx", "r8") => on_posix_memalign;
+    /// `aligned_alloc(3)`, observed.
+    aligned_alloc("rdx", "rcx") => on_aligned_alloc;
+    /// `memalign(3)`, observed.
+    memalign("rdx", "rcx") => on_memalign;
+    /// `valloc(3)`, observed.
+    valloc("rsi", "rdx") => on_valloc;
+    /// `pvalloc(3)`, observed.
+    pvalloc("rsi", "rdx") => on_pvalloc;
+    /// `munmap(2)`, observed.
+    munmap("rdx", "rcx") => on_munmap;
+    /// `dlclose(3)`, observed: unloaded code's addresses may be used again.
+    dlclose("rsi", "rdx") => on_dlclose;
+}
+
+macro_rules! export_mmap {
+    ($($name:ident => $hook:ident;)*) => {$(
+        /// `mmap(2)`, observed. All six argument registers are taken: ours go
+        /// on the stack.
+        ///
+        /// # Safety
+        ///
+        /// As for the function of that name.
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            naked_asm!(
+                ".cfi_startproc",
+                "mov rax, rsp",
+                "sub rsp, 8",
+                ".cfi_adjust_cfa_offset 8",
+                "push rbp",
+                ".cfi_adjust_cfa_offset 8",
+                "push rax",
+                ".cfi_adjust_cfa_offset 8",
+                "call {hook}",
+                "add rsp, 24",
+                ".cfi_adjust_cfa_offset -24",
+                "ret",
+                ".cfi_endproc",
+                hook = sym $hook,
+            )
+        }
+    )*};
+}
+
+export_mmap! {
+    mmap => on_mmap;
+    mmap64 => on_mmap;
+}
+
+/// `mremap(2)`, observed. Its fifth argument is optional: handed on as it
+/// came.
+///
+/// # Safety
+///
+/// As for the function of that name.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn mremap() {
+    naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "lea r9, [rsp + 8]",
+        "push rbp",
+        ".cfi_adjust_cfa_offset 8",
+        "push rbp",
+        ".cfi_adjust_cfa_offset 8",
+        "call {hook}",
+        "add rsp, 24",
+        ".cfi_adjust_cfa_offset -24",
+        "ret",
+        ".cfi_endproc",
+        hook = sym on_mremap,
+    )
+}
+
+// ---------------------------------------------------------------- entering
+
+/// Where a hook finds itself.
+enum Entry {
+    /// Record.
+    Record(*mut Thread, &'static Session),
+    /// In a signal handler that interrupted a hook of this thread: record
+    /// aside.
+    Nested(*mut Thread, &'static Session),
+    /// Pass through.
+    Pass,
+}
+
+/// The fast path: started, alive, adopted, idle, switched on.
+#[inline(always)]
+fn enter(needed: u32) -> Entry {
+    if let Some(session) = session::get()
+        && session.is_alive()
+        && session.mode() & needed == needed
+    {
+        let t = thread::current();
+        // SAFETY: a non-null word is this thread's state.
+        if !t.is_null() && unsafe { thread::get_depth(t) } == depth::IDLE {
+            return Entry::Record(t, session);
+        }
+    }
+    enter_slowly(needed)
+}
+
+#[cold]
+#[inline(never)]
+fn enter_slowly(needed: u32) -> Entry {
+    let Some(session) = session::get() else {
+        return Entry::Pass;
+    };
+    if !session.is_alive() && !session.child() {
+        return Entry::Pass;
+    }
+    if session.mode() & needed != needed {
+        return Entry::Pass;
+    }
+    let mut t = thread::current();
+    if t.is_null() {
+        t = thread::adopt(session);
+        if t.is_null() {
+            session.count_loss();
+            return Entry::Pass;
+        }
+    }
+    // SAFETY: this thread's state.
+    match unsafe { thread::get_depth(t) } {
+        depth::IDLE => Entry::Record(t, session),
+        depth::PYTHON | depth::QUIET => Entry::Pass,
+        _ => Entry::Nested(t, session),
+    }
+}
+
+const NATIVE: u32 = mode::ON | mode::NATIVE;
+const PYTHON: u32 = mode::ON | mode::PYTHON;
+
+// ---------------------------------------------------------------- recording
+
+/// Where an observed function was called from.
+#[derive(Clone, Copy)]
+struct Caller {
+    /// The slot of the return address.
+    sp: u64,
+    /// The caller's rbp.
+    bp: u64,
+}
+
+/// The node of this instant's stacks.
+///
+/// # Safety
+///
+/// `t` must be this thread's state with `depth` `HOOK`; `caller` that of a
+/// hook that has not returned.
+#[inline(always)]
+unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: bool) -> u32 {
+    // SAFETY: the caller's.
+    unsafe {
+        unwind::check_flush(t);
+        let mode = session.mode();
+        let native = if mode & mode::NATIVE_STACKS != 0 {
+            unwind::stack(t, session, caller.sp, caller.bp)
+        } else {
+            NO_STACK
+        };
+        let python = if mode & mode::PYTHON != 0 {
+            python::stack(t, session, holds_gil)
+        } else {
+            NO_STACK
+        };
+        if python == NO_STACK {
+            return native;
+        }
+        if (*t).last_pair != 0 && (*t).last_native == native && (*t).last_python == python {
+            return (*t).last_pair;
+        }
+        let key = 1 << 62 | u64::from(python);
+        let pair = if let Some(node) = unwind::cached(t, native, key) {
+            node
+        } else {
+            let node = trie::intern(session, native, kind::PAIR, python.into());
+            unwind::remember(t, native, key, node);
+            node
+        };
+        (*t).last_native = native;
+        (*t).last_python = python;
+        (*t).last_pair = pair;
+        pair
+    }
+}
+
+/// Records a birth.
+///
+/// # Safety
+///
+/// As for [`capture`].
+#[inline(always)]
+unsafe fn born(
+    t: *mut Thread,
+    session: &Session,
+    kinds: (Kind, Kind),
+    domain: Domain,
+    block: Block,
+    size: usize,
+    caller: Caller,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
+        let stack = u64::from(capture(t, session, caller, holds_gil));
+        let stamp = thread::stamp(t, session);
+        let address = block as u64;
+        if u32::try_from(size).is_ok() {
+            let word = event::head(kinds.0, domain as u8, address);
+            thread::emit(t, session, [word, stamp, (size as u64) << 32 | stack]);
+        } else {
+            let word = event::head(kinds.1, domain as u8, address);
+            thread::emit(t, session, [word, stamp, stack, size as u64]);
+        }
+    }
+}
+
+const BIRTH: (Kind, Kind) = (Kind::Alloc, Kind::AllocLarge);
+const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
+
+/// Runs a real function that gives a block, and records the birth.
+#[inline(always)]
+fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
+    match enter(NATIVE) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the exported
+            // function's.
+            unsafe {
+                thread::set_depth(t, depth::NATIVE);
+                let block = call();
+                if !block.is_null() {
+                    thread::set_depth(t, depth::HOOK);
+                    born(t, session, BIRTH, Domain::Native, block, size, caller);
+                }
+                python::watch_start();
+                thread::set_depth(t, depth::IDLE);
+                block
+            }
+        }
+        Entry::Nested(t, session) => {
+            let block = call();
+            if !block.is_null() {
+                // SAFETY: this thread's state, in a handler.
+                unsafe { born_nested(t, session, block, size) };
+            }
+            block
+        }
+        Entry::Pass => call(),
+    }
+}
+
+unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
+    let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
+    // SAFETY: the caller's.
+    unsafe { thread::emit_nested(t, session, [word, session.now(), 0, size as u64]) };
+}
+
+/// Records a death, then runs the real function.
+#[inline(always)]
+fn observe_death(block: Block, call: impl FnOnce()) {
+    match enter(NATIVE) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state.
+            unsafe {
+                thread::set_depth(t, depth::HOOK);
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
+                thread::emit(t, session, [word, stamp]);
+                thread::set_depth(t, depth::NATIVE);
+                call();
+                thread::set_depth(t, depth::IDLE);
+            }
+        }
+        Entry::Nested(t, session) => {
+            let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
+            // SAFETY: this thread's state, in a handler.
+            unsafe { thread::emit_nested(t, session, [word, session.now()]) };
+            call();
+        }
+        Entry::Pass => call(),
+    }
+}
+
+macro_rules! real {
+    ($which:ident($($argument:expr),*) as fn($($type:ty),*) -> $result:ty) => {{
+        let address = real::address(Real::$which);
+        // SAFETY: the next definition of the function, of the type that the
+        // standard or the manual gives it; the arguments are the caller's.
+        unsafe {
+            let function: extern "C" fn($($type),*) -> $result = core::mem::transmute(address);
+            function($($argument),*)
+        }
+    }};
+}
+
+// ---------------------------------------------------------------- malloc family
+
+extern "C" fn on_malloc(size: usize, sp: u64, bp: u64) -> Block {
+    observe(size, Caller { sp, bp }, || {
+        if real::address(Real::malloc) == 0 {
+            return early::allocate(size, 16);
+        }
+        real!(malloc(size) as fn(usize) -> Block)
+    })
+}
+
+extern "C" fn on_calloc(count: usize, size: usize, sp: u64, bp: u64) -> Block {
+    // The real one checks the product; ours is used only if it gave a block.
+    observe(count.wrapping_mul(size), Caller { sp, bp }, || {
+        if real::address(Real::calloc) == 0 {
+            return early::allocate(count.wrapping_mul(size), 16);
+        }
+        real!(calloc(count, size) as fn(usize, usize) -> Block)
+    })
+}
+
+extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
+    reallocate(old, size, Caller { sp, bp }, || {
+        real!(realloc(old, size) as fn(Block, usize) -> Block)
+    })
+}
+
+extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp: u64) -> Block {
+    // glibc's own would call our realloc from within.
+    reallocate(old, count.wrapping_mul(size), Caller { sp, bp }, || {
+        // An overflow asks for what no allocator has: it fails as it should,
+        // and sets errno.
+        let bytes = count.saturating_mul(size);
+        real!(realloc(old, bytes) as fn(Block, usize) -> Block)
+    })
+}
+
+#[inline(always)]
+fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
+    if early::owns(old) {
+        return early::leave(old, size, |size| real!(malloc(size) as fn(usize) -> Block));
+    }
+    if old.is_null() {
+        return observe(size, caller, call);
+    }
+    match enter(NATIVE) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the exported
+            // function's.
+            unsafe {
+                thread::set_depth(t, depth::HOOK);
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::ReallocStart, 0, old as u64);
+                thread::emit(t, session, [word, stamp]);
+                thread::set_depth(t, depth::NATIVE);
+                let new = call();
+                thread::set_depth(t, depth::HOOK);
+                if new.is_null() {
+                    // realloc(p, 0) frees in glibc; otherwise it failed, and
+                    // the old block lives.
+                    let end = if size == 0 {
+                        Kind::Free
+                    } else {
+                        Kind::ReallocFail
+                    };
+                    let stamp = thread::stamp(t, session);
+                    let word = event::head(end, Domain::Native as u8, old as u64);
+                    thread::emit(t, session, [word, stamp]);
+                } else {
+                    born(t, session, REBIRTH, Domain::Native, new, size, caller);
+                }
+                thread::set_depth(t, depth::IDLE);
+                new
+            }
+        }
+        Entry::Nested(t, session) => {
+            let word = event::head(Kind::Free, Domain::Native as u8, old as u64);
+            // SAFETY: this thread's state, in a handler.
+            unsafe {
+                thread::emit_nested(t, session, [word, session.now()]);
+                let new = call();
+                if !new.is_null() {
+                    born_nested(t, session, new, size);
+                }
+                new
+            }
+        }
+        Entry::Pass => call(),
+    }
+}
+
+extern "C" fn on_free(block: Block) {
+    if block.is_null() || early::owns(block) {
+        return;
+    }
+    // The sized forms promise a size that nothing here needs.
+    observe_death(block, || real!(free(block) as fn(Block) -> ()));
+}
+
+extern "C" fn on_posix_memalign(
+    out: *mut Block,
+    alignment: usize,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> i32 {
+    let mut status = 0;
+    observe(size, Caller { sp, bp }, || {
+        status = real!(posix_memalign(out, alignment, size) as fn(*mut Block, usize, usize) -> i32);
+        if status != 0 {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: on success the real function has written there.
+        unsafe { *out }
+    });
+    status
+}
+
+extern "C" fn on_aligned_alloc(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
+    observe(size, Caller { sp, bp }, || {
+        real!(aligned_alloc(alignment, size) as fn(usize, usize) -> Block)
+    })
+}
+
+extern "C" fn on_memalign(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
+    observe(size, Caller { sp, bp }, || {
+        if real::address(Real::memalign) == 0 {
+            return early::allocate(size, alignment);
+        }
+        real!(memalign(alignment, size) as fn(usize, usize) -> Block)
+    })
+}
+
+extern "C" fn on_valloc(size: usize, sp: u64, bp: u64) -> Block {
+    observe(size, Caller { sp, bp }, || {
+        real!(valloc(size) as fn(usize) -> Block)
+    })
+}
+
+extern "C" fn on_pvalloc(size: usize, sp: u64, bp: u64) -> Block {
+    observe(size, Caller { sp, bp }, || {
+        real!(pvalloc(size) as fn(usize) -> Block)
+    })
+}
+
+// ---------------------------------------------------------------- mappings
+
+const MAP_FAILED: u64 = u64::MAX;
+
+/// Anonymous memory that can be touched: what counts as the program's own.
+fn is_memory(protection: i32, flags: i32) -> bool {
+    const MAP_ANONYMOUS: i32 = 0x20;
+    protection != 0 && flags & MAP_ANONYMOUS != 0
+}
+
+extern "C" fn on_mmap(
+    address: u64,
+    length: usize,
+    protection: i32,
+    flags: i32,
+    fd: i32,
+    offset: i64,
+    sp: u64,
+    bp: u64,
+) -> u64 {
+    let caller = Caller { sp, bp };
+    let call = || {
+        real!(mmap(address, length, protection, flags, fd, offset)
+            as fn(u64, usize, i32, i32, i32, i64) -> u64)
+    };
+    if real::address(Real::mmap) == 0 {
+        return MAP_FAILED;
+    }
+    match enter(NATIVE) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the exported
+            // function's.
+            unsafe {
+                thread::set_depth(t, depth::NATIVE);
+                let at = call();
+                if at != MAP_FAILED {
+                    thread::set_depth(t, depth::HOOK);
+                    if is_memory(protection, flags) {
+                        let stack = capture(t, session, caller, false);
+                        let stamp = thread::stamp(t, session);
+                        let word = event::head(Kind::Map, Domain::Map as u8, at);
+                        thread::emit(t, session, [word, stamp, stack.into(), length as u64]);
+                    } else {
+                        // It may have replaced memory that counted.
+                        unmapped(t, session, at, length);
+                    }
+                }
+                thread::set_depth(t, depth::IDLE);
+                at
+            }
+        }
+        Entry::Nested(t, session) => {
+            let at = call();
+            if at != MAP_FAILED && is_memory(protection, flags) {
+                let word = event::head(Kind::Map, Domain::Map as u8, at);
+                // SAFETY: this thread's state, in a handler.
+                unsafe {
+                    thread::emit_nested(t, session, [word, session.now(), 0, length as u64]);
+                }
+            }
+            at
+        }
+        Entry::Pass => call(),
+    }
+}
+
+unsafe fn unmapped(t: *mut Thread, session: &Session, address: u64, length: usize) {
+    let word = event::head(Kind::Unmap, Domain::Map as u8, address);
+    // SAFETY: the caller's.
+    unsafe {
+        let stamp = thread::stamp(t, session);
+        thread::emit(t, session, [word, stamp, length as u64]);
+    }
+}
+
+extern "C" fn on_munmap(address: u64, length: usize) -> i32 {
+    let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
+    // What the kernel refuses unmaps nothing.
+    let valid = address.is_multiple_of(4096) && length != 0;
+    match enter(NATIVE) {
+        Entry::Record(t, session) if valid => {
+            // SAFETY: this thread's idle state.
+            unsafe {
+                thread::set_depth(t, depth::HOOK);
+                unmapped(t, session, address, length);
+                // A coroutine's stack may be gone with it.
+                (*t).foreign_high = 0;
+                thread::set_depth(t, depth::NATIVE);
+                let result = call();
+                thread::set_depth(t, depth::IDLE);
+                result
+            }
+        }
+        _ => call(),
+    }
+}
+
+extern "C" fn on_mremap(
+    old: u64,
+    old_length: usize,
+    length: usize,
+    flags: i32,
+    target: u64,
+    sp: u64,
+    bp: u64,
+) -> u64 {
+    let caller = Caller { sp, bp };
+    let call = || {
+        real!(mremap(old, old_length, length, flags, target)
+            as fn(u64, usize, usize, i32, u64) -> u64)
+    };
+    match enter(NATIVE) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the exported
+            // function's.
+            unsafe {
+                thread::set_depth(t, depth::NATIVE);
+                let at = call();
+                if at != MAP_FAILED {
+                    thread::set_depth(t, depth::HOOK);
+                    let stack = capture(t, session, caller, false);
+                    let stamp = thread::stamp(t, session);
+                    let word = event::head(Kind::Remap, Domain::Map as u8, at);
+                    thread::emit(
+                        t,
+                        session,
+                        [
+                            word,
+                            stamp,
+                            stack.into(),
+                            length as u64,
+                            old,
+                            old_length as u64,
+                        ],
+                    );
+                }
+                thread::set_depth(t, depth::IDLE);
+                at
+            }
+        }
+        _ => call(),
+    }
+}
+
+extern "C" fn on_dlclose(handle: sys::Pointer) -> i32 {
+    let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
+    if let Entry::Record(t, session) = enter(mode::ON) {
+        // SAFETY: this thread's idle state.
+        unsafe {
+            thread::set_depth(t, depth::QUIET);
+            modules::refresh(t, session);
+            thread::set_depth(t, depth::IDLE);
+        }
+    }
+    result
+}
+
+// ---------------------------------------------------------------- Python
+
+/// The hooks numbered `hooks` (see [`python::original`]); `context` is the
+/// caller's to fill in.
+pub fn python_hooks(hooks: usize) -> Allocator {
+    type Four = [unsafe extern "C" fn(); 4];
+    const HOOKS: [Four; 2 * python::DOMAINS] = [
+        [raw_malloc, raw_calloc, raw_realloc, raw_free],
+        [mem_malloc, mem_calloc, mem_realloc, mem_free],
+        [obj_malloc, obj_calloc, obj_realloc, obj_free],
+        [raw_malloc_2, raw_calloc_2, raw_realloc_2, raw_free_2],
+        [mem_malloc_2, mem_calloc_2, mem_realloc_2, mem_free_2],
+        [obj_malloc_2, obj_calloc_2, obj_realloc_2, obj_free_2],
+    ];
+    let [malloc, calloc, realloc, free] = HOOKS[hooks].map(|hook| hook as *const () as u64);
+    Allocator {
+        context: core::ptr::null_mut(),
+        malloc,
+        calloc,
+        realloc,
+        free,
+    }
+}
+
+macro_rules! python_domain {
+    ($hooks:literal: $malloc:ident $calloc:ident $realloc:ident $free:ident) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $malloc() {
+            naked_asm!(".cfi_startproc", "mov rdx, rsp", "mov rcx, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_malloc::<$hooks>)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn $calloc() {
+            naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_calloc::<$hooks>)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn $realloc() {
+            naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_realloc::<$hooks>)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn $free() {
+            naked_asm!(".cfi_startproc", "jmp {hook}", ".cfi_endproc", hook = sym py_free::<$hooks>)
+        }
+    };
+}
+
+python_domain!(0: raw_malloc raw_calloc raw_realloc raw_free);
+python_domain!(1: mem_malloc mem_calloc mem_realloc mem_free);
+python_domain!(2: obj_malloc obj_calloc obj_realloc obj_free);
+python_domain!(3: raw_malloc_2 raw_calloc_2 raw_realloc_2 raw_free_2);
+python_domain!(4: mem_malloc_2 mem_calloc_2 mem_realloc_2 mem_free_2);
+python_domain!(5: obj_malloc_2 obj_calloc_2 obj_realloc_2 obj_free_2);
+
+const fn domain_of(hooks: usize) -> Domain {
+    match hooks % python::DOMAINS {
+        0 => Domain::Raw,
+        1 => Domain::Mem,
+        _ => Domain::Obj,
+    }
+}
+
+macro_rules! original {
+    ($hooks:expr, $which:ident($($argument:expr),*) as fn($($type:ty),*) -> $result:ty) => {{
+        let original = python::original($hooks);
+        // SAFETY: the allocator that was there before, of CPython's type for
+        // it, with its own context.
+        unsafe {
+            let function: extern "C" fn(sys::Pointer, $($type),*) -> $result =
+                core::mem::transmute(original.$which);
+            function(original.context, $($argument),*)
+        }
+    }};
+}
+
+#[inline(always)]
+fn observe_python(
+    domain: Domain,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    match enter(PYTHON) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the hook's own slot.
+            unsafe {
+                thread::set_depth(t, depth::PYTHON);
+                let block = call();
+                if !block.is_null() {
+                    thread::set_depth(t, depth::HOOK);
+                    born(t, session, BIRTH, domain, block, size, caller);
+                }
+                thread::set_depth(t, depth::IDLE);
+                block
+            }
+        }
+        Entry::Nested(..) | Entry::Pass => call(),
+    }
+}
+
+extern "C" fn py_malloc<const HOOKS: usize>(
+    _: sys::Pointer,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> Block {
+    observe_python(domain_of(HOOKS), size, Caller { sp, bp }, || {
+        original!(HOOKS, malloc(size) as fn(usize) -> Block)
+    })
+}
+
+extern "C" fn py_calloc<const HOOKS: usize>(
+    _: sys::Pointer,
+    count: usize,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> Block {
+    observe_python(
+        domain_of(HOOKS),
+        count.wrapping_mul(size),
+        Caller { sp, bp },
+        || original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block),
+    )
+}
+
+extern "C" fn py_realloc<const HOOKS: usize>(
+    _: sys::Pointer,
+    old: Block,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> Block {
+    let caller = Caller { sp, bp };
+    let call = || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    if old.is_null() {
+        return observe_python(domain_of(HOOKS), size, caller, call);
+    }
+    match enter(PYTHON) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state; `sp` is the hook's own slot.
+            unsafe {
+                thread::set_depth(t, depth::HOOK);
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::ReallocStart, 0, old as u64);
+                thread::emit(t, session, [word, stamp]);
+                thread::set_depth(t, depth::PYTHON);
+                let new = call();
+                thread::set_depth(t, depth::HOOK);
+                if new.is_null() {
+                    let stamp = thread::stamp(t, session);
+                    let word = event::head(Kind::ReallocFail, 0, old as u64);
+                    thread::emit(t, session, [word, stamp]);
+                } else {
+                    born(t, session, REBIRTH, domain_of(HOOKS), new, size, caller);
+                }
+                thread::set_depth(t, depth::IDLE);
+                new
+            }
+        }
+        Entry::Nested(..) | Entry::Pass => call(),
+    }
+}
+
+extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block) {
+    let call = || original!(HOOKS, free(block) as fn(Block) -> ());
+    if block.is_null() {
+        return call();
+    }
+    if matches!(domain_of(HOOKS), Domain::Obj) {
+        python::died(block as u64);
+    }
+    match enter(PYTHON) {
+        Entry::Record(t, session) => {
+            // SAFETY: this thread's idle state.
+            unsafe {
+                thread::set_depth(t, depth::HOOK);
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::Free, domain_of(HOOKS) as u8, block as u64);
+                thread::emit(t, session, [word, stamp]);
+                thread::set_depth(t, depth::PYTHON);
+                call();
+                thread::set_depth(t, depth::IDLE);
+            }
+        }
+        Entry::Nested(..) | Entry::Pass => call(),
+    }
+}

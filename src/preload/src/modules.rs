@@ -1,0 +1,255 @@
+//! Which ELF object an address lies in, and its unwind table.
+//!
+//! # Invariants
+//!
+//! * An entry, once its `end` is not 0, does not change but to die (`end` = 0)
+//!   and to be born again for the *same* object at the same place: so a frame
+//!   (module id, offset) never changes its meaning, and a library that is
+//!   loaded and unloaded a hundred thousand times takes one entry.
+//! * One thread updates at a time; who finds another at it goes on with what
+//!   is there.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use leakline_wire::blob::{Encoder, ModuleDef};
+use leakline_wire::event::BlobKind;
+use leakline_wire::layout::mode;
+
+use crate::session::{FLUSH, Session};
+use crate::thread::{self, Thread};
+use crate::{elf, sys};
+
+/// Module ids are below this (and above 0).
+const MAX_MODULES: usize = 4096;
+
+struct Module {
+    start: AtomicU64,
+    end: AtomicU64,
+    bias: AtomicU64,
+    unwind_table: AtomicU64,
+    /// Hash of path, build-id and place.
+    identity: AtomicU64,
+}
+
+static MODULES: [Module; MAX_MODULES] = [const {
+    Module {
+        start: AtomicU64::new(0),
+        end: AtomicU64::new(0),
+        bias: AtomicU64::new(0),
+        unwind_table: AtomicU64::new(0),
+        identity: AtomicU64::new(0),
+    }
+}; MAX_MODULES];
+static COUNT: AtomicU32 = AtomicU32::new(1);
+static UPDATING: AtomicU32 = AtomicU32::new(0);
+/// `adds` and `subs` of the loader at the last refresh.
+static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Where an address lies.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Module id.
+    pub id: u16,
+    /// The module's load bias.
+    pub bias: u64,
+    /// Address of its `.eh_frame_hdr`, 0 without one.
+    pub unwind_table: u64,
+}
+
+/// Ids handed out so far.
+pub fn count() -> u32 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// The module that `address` lies in, as far as known.
+pub fn at(address: u64) -> Option<Place> {
+    let count = COUNT.load(Ordering::Acquire) as usize;
+    MODULES[1..count.min(MAX_MODULES)]
+        .iter()
+        .zip(1u16..)
+        .find_map(|(module, id)| {
+            // Acquire pairs with the Release in `add`: the rest belongs to it.
+            let end = module.end.load(Ordering::Acquire);
+            (address < end && address >= module.start.load(Ordering::Relaxed)).then(|| Place {
+                id,
+                bias: module.bias.load(Ordering::Relaxed),
+                unwind_table: module.unwind_table.load(Ordering::Relaxed),
+            })
+        })
+}
+
+/// As [`at`], after asking the loader whether something was loaded since.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, `depth` not `IDLE`.
+pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Place> {
+    if let Some(place) = at(address) {
+        return Some(place);
+    }
+    let mut changes = 0;
+    elf::each_object(|object| {
+        changes = object.adds ^ object.subs << 32;
+        true
+    });
+    if changes == CHANGES.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: the caller's.
+    unsafe { refresh(t, session) };
+    at(address)
+}
+
+/// Reads the loader's list: new objects get an entry and are told to the
+/// collector, unloaded ones die.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, `depth` not `IDLE`.
+pub unsafe fn refresh(t: *mut Thread, session: &Session) {
+    if UPDATING
+        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        return;
+    }
+    let known = COUNT.load(Ordering::Relaxed);
+    let mut seen = [0u64; MAX_MODULES / 64];
+    let mut changes = 0;
+    elf::each_object(|object| {
+        changes = object.adds ^ object.subs << 32;
+        // SAFETY: the caller's.
+        if let Some(id) = unsafe { note(t, session, object) } {
+            seen[id / 64] |= 1 << (id % 64);
+        }
+        false
+    });
+    let mut died = false;
+    for id in 1..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES) {
+        let module = &MODULES[id];
+        if seen[id / 64] & 1 << (id % 64) == 0 && module.end.load(Ordering::Relaxed) != 0 {
+            module.end.store(0, Ordering::Release);
+            died = true;
+        }
+    }
+    CHANGES.store(changes, Ordering::Relaxed);
+    if died {
+        crate::unwind::forget_rules();
+        FLUSH.fetch_add(1, Ordering::Release);
+    }
+    if COUNT.load(Ordering::Relaxed) != known && session.mode() & mode::PYTHON != 0 {
+        // An interpreter may have come with it (an embedded one).
+        crate::python::install(session);
+    }
+    UPDATING.store(0, Ordering::Release);
+}
+
+/// # Safety
+///
+/// As for [`refresh`], which holds `UPDATING`.
+unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Option<usize> {
+    let (start, end) = object.span();
+    if end == 0 {
+        return None;
+    }
+    let path = object.name().to_bytes();
+    let build_id = object.build_id();
+    let mut identity = 0xcbf2_9ce4_8422_2325u64;
+    for byte in path
+        .iter()
+        .chain(build_id)
+        .chain(&object.bias.to_le_bytes())
+    {
+        identity = (identity ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    }
+    let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
+    for (id, module) in MODULES[..count].iter().enumerate().skip(1) {
+        if module.identity.load(Ordering::Relaxed) == identity {
+            module.end.store(end, Ordering::Release);
+            return Some(id);
+        }
+    }
+    let module = MODULES.get(count)?;
+    let unwind_table = object
+        .headers()
+        .iter()
+        .find(|header| header.kind == elf::PT_GNU_EH_FRAME)
+        .map_or(0, |header| object.bias.wrapping_add(header.address));
+    let mut buffer = [0u8; 1024];
+    let mut out = Encoder::new(&mut buffer);
+    ModuleDef {
+        bias: object.bias,
+        start,
+        end,
+        build_id,
+        path: &path[..path.len().min(900)],
+    }
+    .encode(&mut out);
+    let length = out.needed().min(buffer.len());
+    // SAFETY: the caller's; the definition is published before any frame of
+    // the module can be.
+    unsafe {
+        let was = thread::get_depth(t);
+        thread::set_depth(t, thread::depth::HOOK);
+        thread::emit_blob(
+            t,
+            session,
+            BlobKind::Module,
+            count as u32,
+            &buffer[..length],
+        );
+        thread::set_depth(t, was);
+    }
+    module.start.store(start, Ordering::Relaxed);
+    module.bias.store(object.bias, Ordering::Relaxed);
+    module.unwind_table.store(unwind_table, Ordering::Relaxed);
+    module.identity.store(identity, Ordering::Relaxed);
+    module.end.store(end, Ordering::Release);
+    COUNT.store(count as u32 + 1, Ordering::Release);
+    Some(count)
+}
+
+/// In a forked child: whoever was updating is not here.
+pub fn after_fork() {
+    UPDATING.store(0, Ordering::Relaxed);
+}
+
+/// Bounds of the mapping that `address` lies in, read from the kernel: for a
+/// stack that is not the thread's own.
+pub fn mapping_around(address: u64) -> Option<(u64, u64)> {
+    let fd = sys::open(c"/proc/self/maps").ok()?;
+    let mut buffer = [0u8; 1024];
+    let (mut low, mut high, mut field) = (0u64, 0u64, 0u8);
+    let mut found = None;
+    'reading: while let Ok(length) = sys::read(fd, &mut buffer) {
+        if length == 0 {
+            break;
+        }
+        for &byte in &buffer[..length] {
+            // A line is `LOW-HIGH rest`.
+            match (field, byte) {
+                (_, b'\n') => (low, high, field) = (0, 0, 0),
+                (0, b'-') => field = 1,
+                (1, b' ') => {
+                    field = 2;
+                    if (low..high).contains(&address) {
+                        found = Some((low, high));
+                        break 'reading;
+                    }
+                }
+                (0 | 1, _) => {
+                    let digit = match byte {
+                        b'0'..=b'9' => byte - b'0',
+                        b'a'..=b'f' => byte - b'a' + 10,
+                        _ => 0,
+                    };
+                    let number = if field == 0 { &mut low } else { &mut high };
+                    *number = *number << 4 | u64::from(digit);
+                }
+                _ => {}
+            }
+        }
+    }
+    sys::close(fd);
+    found
+}

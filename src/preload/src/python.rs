@@ -1,0 +1,920 @@
+//! CPython: its allocator domains, and its stacks.
+//!
+//! Everything is found by symbol at run time; structure offsets are those of
+//! the interpreter's minor version (each printed from that version's headers
+//! with `offsetof`), which CPython keeps within a minor release.
+//!
+//! # Invariants
+//!
+//! * Hooks never use their `ctx`: it is handed on as the original's, so a
+//!   table that another thread sees half-written is valid all the same. The
+//!   originals are stored before the hooks are published.
+//! * A thread's frame chain is changed by that thread only, so it may be read
+//!   in that thread's own hooks without a lock. Kept frames are read only when
+//!   the live chain led to them.
+//! * A code object's id is never used again for another. Its death is seen by
+//!   the obj domain's free hook before the memory goes back.
+
+use core::cell::UnsafeCell;
+use core::ptr::{addr_of_mut, null_mut};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use leakline_wire::blob::{CodeDef, Encoder};
+use leakline_wire::event::BlobKind;
+use leakline_wire::trie::{NO_STACK, kind, python_frame};
+
+use crate::session::{FLUSH, Session};
+use crate::thread::{self, MAX_PYTHON, Thread, depth};
+use crate::{elf, hooks, sys, trie, unwind};
+
+/// `PyMemAllocatorEx`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Allocator {
+    pub context: sys::Pointer,
+    pub malloc: u64,
+    pub calloc: u64,
+    pub realloc: u64,
+    pub free: u64,
+}
+
+/// The allocators below our hooks: raw, mem, obj, and the three again for a
+/// second layer. A tool that wrapped our hooks may be wrapped by that layer;
+/// one layer for both would call itself for ever.
+struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
+// SAFETY: an entry is written before its hooks are published, by a thread that
+// nobody races (start-up, or under the GIL).
+unsafe impl Sync for Originals {}
+
+static ORIGINALS: Originals = Originals(UnsafeCell::new(
+    [Allocator {
+        context: null_mut(),
+        malloc: 0,
+        calloc: 0,
+        realloc: 0,
+        free: 0,
+    }; 2 * DOMAINS],
+));
+
+/// Python's allocator domains.
+pub const DOMAINS: usize = 3;
+
+/// Where things lie in the interpreter's structures, in bytes.
+struct Layout {
+    /// From the thread state to the frame, or to the C frame that has it.
+    state_frame: u64,
+    /// From there to the frame, if there is a C frame between.
+    c_frame: Option<u64>,
+    frame_code: u64,
+    frame_previous: u64,
+    /// The instruction: a pointer, or (before 3.11) an index.
+    frame_instruction: u64,
+    /// One byte: who owns the frame (3.12 on); 0 = there is none.
+    frame_owner: u64,
+    /// One byte: entered by a fresh call of the evaluator (3.11); 0 = none.
+    frame_is_entry: u64,
+    code_first_line: u64,
+    code_file: u64,
+    code_name: u64,
+    code_lines: u64,
+    /// First instruction, where instructions are pointers.
+    code_instructions: u64,
+    /// Data of a compact ASCII string, and of another compact one.
+    text_ascii: u64,
+    text_other: u64,
+    /// Bytes a unit of an instruction index (before 3.11).
+    index_unit: u64,
+    line_format: u8,
+}
+
+const V39: Layout = Layout {
+    state_frame: 24,
+    c_frame: None,
+    frame_code: 32,
+    frame_previous: 24,
+    frame_instruction: 104,
+    frame_owner: 0,
+    frame_is_entry: 0,
+    code_first_line: 40,
+    code_file: 104,
+    code_name: 112,
+    code_lines: 120,
+    code_instructions: 0,
+    text_ascii: 48,
+    text_other: 72,
+    index_unit: 1,
+    line_format: 9,
+};
+const V310: Layout = Layout {
+    frame_instruction: 96,
+    index_unit: 2,
+    line_format: 10,
+    ..V39
+};
+const V311: Layout = Layout {
+    state_frame: 56,
+    c_frame: Some(8),
+    frame_code: 32,
+    frame_previous: 48,
+    frame_instruction: 56,
+    frame_owner: 0,
+    frame_is_entry: 68,
+    code_first_line: 72,
+    code_file: 112,
+    code_name: 128,
+    code_lines: 136,
+    code_instructions: 184,
+    text_ascii: 48,
+    text_other: 72,
+    index_unit: 0,
+    line_format: 11,
+};
+const V312: Layout = Layout {
+    c_frame: Some(0),
+    frame_code: 0,
+    frame_previous: 8,
+    frame_owner: 70,
+    frame_is_entry: 0,
+    code_first_line: 68,
+    code_instructions: 192,
+    text_ascii: 40,
+    text_other: 56,
+    ..V311
+};
+const V313: Layout = Layout {
+    state_frame: 72,
+    c_frame: None,
+    code_instructions: 200,
+    ..V312
+};
+
+/// Owners of a frame that is no Python frame but a boundary (3.12 on).
+const FIRST_BOUNDARY_OWNER: u8 = 3;
+
+/// What was found of the interpreter.
+struct Interpreter {
+    layout: Layout,
+    /// Bytes of the version: 3.MINOR.
+    minor: u8,
+    get_allocator: u64,
+    set_allocator: u64,
+    /// Thread state of the GIL's holder (before 3.12) or of this thread.
+    current_state: u64,
+    /// Thread state of this thread, holding the GIL or not.
+    this_thread_state: u64,
+    code_type: u64,
+    is_initialized: u64,
+}
+
+struct Global(UnsafeCell<Interpreter>);
+// SAFETY: written once, before `READY` is set.
+unsafe impl Sync for Global {}
+
+static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
+    layout: V313,
+    minor: 0,
+    get_allocator: 0,
+    set_allocator: 0,
+    current_state: 0,
+    this_thread_state: 0,
+    code_type: 0,
+    is_initialized: 0,
+}));
+static READY: AtomicU32 = AtomicU32::new(0);
+/// 1 when there is an interpreter that is not supported, and we said so.
+static REFUSED: AtomicU32 = AtomicU32::new(0);
+/// 1 from when the interpreter was found until it is up.
+static STARTING: AtomicU32 = AtomicU32::new(0);
+/// Whether frames lie where the version says.
+static FIT: AtomicU32 = AtomicU32::new(NOT_TRIED);
+const NOT_TRIED: u32 = 0;
+const FITS: u32 = 1;
+const DOES_NOT_FIT: u32 = 2;
+
+/// A frame of the last Python stack (or a boundary), `0` the outermost.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Frame {
+    at: u64,
+    /// The instruction word as it lies in the frame.
+    instruction: u64,
+    node: u32,
+    boundary: bool,
+}
+
+/// A thread's last Python stack, and room for the next.
+#[repr(C)]
+pub struct Kept {
+    frames: [Frame; MAX_PYTHON],
+    fresh: [Frame; MAX_PYTHON],
+}
+
+// ---------------------------------------------------------------- hooks
+
+fn interpreter() -> Option<&'static Interpreter> {
+    // Acquire pairs with the Release in `install`.
+    (READY.load(Ordering::Acquire) != 0).then(|| {
+        // SAFETY: whole since READY, and only read from then on.
+        unsafe { &*PYTHON.0.get() }
+    })
+}
+
+/// The allocator below the hooks numbered `hooks`: domain + layer * `DOMAINS`.
+#[inline(always)]
+pub fn original(hooks: usize) -> &'static Allocator {
+    // SAFETY: hooks run only after the entry was written.
+    unsafe { &(*ORIGINALS.0.get())[hooks] }
+}
+
+/// Finds the interpreter, if the process has one, and hooks its domains.
+pub fn install(session: &Session) {
+    if READY.load(Ordering::Relaxed) != 0 || REFUSED.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let version = elf::find(c"Py_GetVersion", false);
+    let set_allocator = elf::find(c"PyMem_SetAllocator", false);
+    let get_allocator = elf::find(c"PyMem_GetAllocator", false);
+    if version == 0 || set_allocator == 0 || get_allocator == 0 {
+        return;
+    }
+    // SAFETY: CPython's function; returns a static string "3.11.7 (...".
+    let text = unsafe {
+        let version: extern "C" fn() -> *const core::ffi::c_char = core::mem::transmute(version);
+        core::ffi::CStr::from_ptr(version()).to_bytes()
+    };
+    if text.windows(14).any(|words| words == b"free-threading") {
+        REFUSED.store(1, Ordering::Relaxed);
+        sys::complain(&[b"free-threaded Python is not supported yet: native frames only"]);
+        return;
+    }
+    let mut parts = text.split(|byte| !byte.is_ascii_digit());
+    let mut number = || {
+        parts
+            .next()
+            .unwrap_or(b"")
+            .iter()
+            .fold(0u32, |value, digit| {
+                value.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))
+            })
+    };
+    let (major, minor, micro) = (number(), number(), number());
+    let layout = match (major, minor) {
+        (3, 9) => V39,
+        (3, 10) => V310,
+        (3, 11) => V311,
+        (3, 12) => V312,
+        (3, 13) => V313,
+        _ => {
+            REFUSED.store(1, Ordering::Relaxed);
+            sys::complain(&[b"this Python's version is not supported: native frames only"]);
+            return;
+        }
+    };
+    let current_state = [
+        c"PyThreadState_GetUnchecked",
+        c"_PyThreadState_UncheckedGet",
+    ]
+    .iter()
+    .map(|name| elf::find(name, false))
+    .find(|address| *address != 0)
+    .unwrap_or(0);
+    // SAFETY: nobody reads before READY.
+    unsafe {
+        *PYTHON.0.get() = Interpreter {
+            layout,
+            minor: minor as u8,
+            get_allocator,
+            set_allocator,
+            current_state,
+            this_thread_state: elf::find(c"PyGILState_GetThisThreadState", false),
+            code_type: elf::find(c"PyCode_Type", false),
+            is_initialized: elf::find(c"Py_IsInitialized", false),
+        };
+    }
+    let hexadecimal = major << 24 | minor << 16 | micro << 8 | 0xf0;
+    session
+        .slot()
+        .python_version
+        .store(hexadecimal, Ordering::Relaxed);
+    READY.store(1, Ordering::Release);
+    STARTING.store(1, Ordering::Relaxed);
+    if let Some(python) = interpreter() {
+        python.hook_domains();
+    }
+}
+
+/// PYTHONMALLOC and `-X dev` replace all three tables while the interpreter
+/// starts: looks, until that is over, whether the hooks are still there.
+#[inline(always)]
+pub fn watch_start() {
+    if STARTING.load(Ordering::Relaxed) != 0 {
+        recheck();
+    }
+}
+
+#[cold]
+fn recheck() {
+    let Some(python) = interpreter() else { return };
+    if python.is_initialized == 0 || sys::gettid() != sys::getpid() {
+        return;
+    }
+    // SAFETY: CPython's function; it reads a flag.
+    let initialized = unsafe {
+        let initialized: extern "C" fn() -> i32 = core::mem::transmute(python.is_initialized);
+        initialized() != 0
+    };
+    if initialized {
+        STARTING.store(0, Ordering::Relaxed);
+    }
+    python.hook_domains();
+}
+
+impl Interpreter {
+    fn hook_domains(&self) {
+        // SAFETY: CPython's functions, which may be called before the
+        // interpreter is up; while it starts, there is one thread.
+        unsafe {
+            let get: extern "C" fn(u32, *mut Allocator) = core::mem::transmute(self.get_allocator);
+            let set: extern "C" fn(u32, *const Allocator) =
+                core::mem::transmute(self.set_allocator);
+            for domain in 0..DOMAINS {
+                let mut now = Allocator {
+                    context: null_mut(),
+                    malloc: 0,
+                    calloc: 0,
+                    realloc: 0,
+                    free: 0,
+                };
+                get(domain as u32, &raw mut now);
+                let layers = [domain, domain + DOMAINS];
+                let is_ours = |function: u64| {
+                    layers
+                        .iter()
+                        .any(|hooks| hooks::python_hooks(*hooks).malloc == function)
+                };
+                // What wraps us (tracemalloc, the debug hooks) keeps the
+                // allocator below it at the start of its context.
+                let wraps_us = !now.context.is_null()
+                    && (0..6).any(|i| is_ours(sys::word(now.context as u64 + 8 * i)));
+                if now.malloc == 0 || is_ours(now.malloc) || wraps_us {
+                    continue;
+                }
+                let Some(hooks) = layers
+                    .into_iter()
+                    .find(|hooks| original(*hooks).malloc == 0)
+                else {
+                    continue;
+                };
+                (*ORIGINALS.0.get())[hooks] = now;
+                let ours = Allocator {
+                    context: now.context,
+                    ..hooks::python_hooks(hooks)
+                };
+                core::sync::atomic::fence(Ordering::SeqCst);
+                set(domain as u32, &raw const ours);
+            }
+        }
+    }
+
+    /// The calling thread's state, or 0.
+    #[inline(always)]
+    fn state(&self, holds_gil: bool) -> u64 {
+        // SAFETY: CPython's functions without arguments, which allocate
+        // nothing and take no lock.
+        unsafe {
+            // Before 3.12 the first function answers for whoever holds the
+            // GIL: right only in the domains that need it.
+            if self.current_state != 0 && (self.minor >= 12 || holds_gil) {
+                let get: extern "C" fn() -> u64 = core::mem::transmute(self.current_state);
+                let state = get();
+                if state != 0 || holds_gil {
+                    return state;
+                }
+            }
+            if self.this_thread_state == 0 {
+                return 0;
+            }
+            let get: extern "C" fn() -> u64 = core::mem::transmute(self.this_thread_state);
+            get()
+        }
+    }
+}
+
+// ---------------------------------------------------------------- stacks
+
+/// The node of this thread's Python stack.
+///
+/// # Safety
+///
+/// `t` must be this thread's state with `depth` not `IDLE`; with `holds_gil`
+/// the thread must hold the GIL.
+#[inline(always)]
+pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
+    let Some(python) = interpreter() else {
+        return NO_STACK;
+    };
+    let state = python.state(holds_gil);
+    if state == 0 {
+        return NO_STACK;
+    }
+    let layout = &python.layout;
+    // SAFETY: the thread's own state and frame chain (see the invariants).
+    unsafe {
+        let mut frame = sys::word(state + layout.state_frame);
+        if let Some(offset) = layout.c_frame {
+            if frame == 0 {
+                return NO_STACK;
+            }
+            frame = sys::word(frame + offset);
+        }
+        if frame == 0 || !python.fits(frame) {
+            return NO_STACK;
+        }
+        python.walk(t, session, frame)
+    }
+}
+
+impl Interpreter {
+    /// Whether the first frame ever met is one, with a code object where the
+    /// version says. A debug or patched build has other structures: none of
+    /// its frames is read.
+    #[inline(always)]
+    fn fits(&self, frame: u64) -> bool {
+        match FIT.load(Ordering::Relaxed) {
+            FITS => true,
+            NOT_TRIED => self.try_fit(frame),
+            _ => false,
+        }
+    }
+
+    #[cold]
+    fn try_fit(&self, frame: u64) -> bool {
+        // SAFETY: the thread's innermost frame: larger than the offsets read
+        // in every build of a known version.
+        let fits = unsafe {
+            if self.is_boundary(frame) {
+                return false;
+            }
+            let code = sys::word(frame + self.layout.frame_code);
+            code > 4096 && code.is_multiple_of(8) && sys::word(code + 8) == self.code_type
+        };
+        FIT.store(if fits { FITS } else { DOES_NOT_FIT }, Ordering::Relaxed);
+        if !fits {
+            sys::complain(&[b"this build of Python is not understood: no Python frames"]);
+        }
+        fits
+    }
+
+    #[inline(always)]
+    unsafe fn instruction(&self, frame: u64) -> u64 {
+        // SAFETY: `frame` is live, as the caller vouches.
+        unsafe {
+            let word = sys::word(frame + self.layout.frame_instruction);
+            if self.layout.index_unit == 0 {
+                word
+            } else {
+                // An index names no code: join it with the code's address
+                // (aligned to 16, below 2^47).
+                let code = sys::word(frame + self.layout.frame_code);
+                (code >> 4) << 21 | u64::from(word as u32) & 0x1f_ffff
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn is_boundary(&self, frame: u64) -> bool {
+        // SAFETY: `frame` is live, as the caller vouches.
+        self.layout.frame_owner != 0
+            && unsafe { ((frame + self.layout.frame_owner) as *const u8).read() }
+                >= FIRST_BOUNDARY_OWNER
+    }
+
+    #[inline(always)]
+    unsafe fn walk(&self, t: *mut Thread, session: &Session, innermost: u64) -> u32 {
+        // SAFETY: every frame read is reached from the innermost one by
+        // `previous`, or is a kept one that the chain was just seen to lead
+        // to.
+        unsafe {
+            let kept = addr_of_mut!((*t).python);
+            let frames = addr_of_mut!((*kept).frames).cast::<Frame>();
+            let fresh = addr_of_mut!((*kept).fresh).cast::<Frame>();
+            let mut length = (*t).python_length;
+            let mut at = innermost;
+            let mut count = 0;
+            let mut root = NO_STACK;
+            loop {
+                let instruction = self.instruction(at);
+                // The kept frame that this one could be: the newest, or one
+                // of the next few if some have returned.
+                let mut candidate = length;
+                let stop = length.saturating_sub(8);
+                while candidate > stop && (*frames.add(candidate - 1)).at != at {
+                    candidate -= 1;
+                }
+                if candidate > stop {
+                    let frame = frames.add(candidate - 1);
+                    if (*frame).instruction == instruction {
+                        let good = self.verify(frames, candidate);
+                        length = candidate;
+                        if good == 0 {
+                            break;
+                        }
+                        // The chain leaves the kept one `good` frames out: up
+                        // to there everything is fresh.
+                        let bad = candidate - good;
+                        let mut i = candidate;
+                        let mut full = false;
+                        while i > bad {
+                            if count == MAX_PYTHON {
+                                full = true;
+                                break;
+                            }
+                            fresh.add(count).write(*frames.add(i - 1));
+                            count += 1;
+                            i -= 1;
+                        }
+                        let last = (*frames.add(bad)).at;
+                        length = bad;
+                        at = sys::word(last + self.layout.frame_previous);
+                        if full {
+                            root = truncated(session);
+                            length = 0;
+                            break;
+                        }
+                        if at == 0 {
+                            length = 0;
+                            break;
+                        }
+                        continue;
+                    }
+                    length = candidate - 1;
+                }
+                if count == MAX_PYTHON {
+                    root = truncated(session);
+                    length = 0;
+                    break;
+                }
+                fresh.add(count).write(Frame {
+                    at,
+                    instruction,
+                    node: 0,
+                    boundary: self.is_boundary(at),
+                });
+                count += 1;
+                at = sys::word(at + self.layout.frame_previous);
+                if at == 0 {
+                    length = 0;
+                    break;
+                }
+            }
+            self.append(t, session, length, count, root)
+        }
+    }
+
+    /// Follows the live chain from kept frame `length - 1` outwards. 0: all
+    /// kept frames are on it as they were. Else: the first `n` (innermost)
+    /// are, the one before is not.
+    #[inline(always)]
+    unsafe fn verify(&self, frames: *const Frame, length: usize) -> usize {
+        let mut i = length - 1;
+        // SAFETY: frame i is live; the next one is read only after the chain
+        // was seen to lead there.
+        unsafe {
+            loop {
+                let previous = sys::word((*frames.add(i)).at + self.layout.frame_previous);
+                if i == 0 {
+                    return if previous == 0 { 0 } else { length };
+                }
+                let older = frames.add(i - 1);
+                if previous != (*older).at || self.instruction(previous) != (*older).instruction {
+                    return length - i;
+                }
+                i -= 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn append(
+        &self,
+        t: *mut Thread,
+        session: &Session,
+        mut length: usize,
+        mut count: usize,
+        root: u32,
+    ) -> u32 {
+        // SAFETY: as in `walk`.
+        unsafe {
+            let kept = addr_of_mut!((*t).python);
+            let frames = addr_of_mut!((*kept).frames).cast::<Frame>();
+            let fresh = addr_of_mut!((*kept).fresh).cast::<Frame>();
+            let (mut node, mut behind_boundary) = if length > 0 {
+                let frame = frames.add(length - 1);
+                ((*frame).node, (*frame).boundary)
+            } else {
+                (root, true)
+            };
+            while count > 0 {
+                count -= 1;
+                let new = fresh.add(count);
+                if !(*new).boundary {
+                    node = self.node_of(t, session, node, &*new, behind_boundary);
+                }
+                behind_boundary = (*new).boundary;
+                (*new).node = node;
+                if length < MAX_PYTHON {
+                    frames.add(length).write(*new);
+                    length += 1;
+                } else {
+                    // Deeper than we keep: start anew next time.
+                    (*t).python_length = 0;
+                    length = MAX_PYTHON;
+                }
+            }
+            (*t).python_length = if length == MAX_PYTHON { 0 } else { length };
+            node
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn node_of(
+        &self,
+        t: *mut Thread,
+        session: &Session,
+        parent: u32,
+        frame: &Frame,
+        behind_boundary: bool,
+    ) -> u32 {
+        // SAFETY: the caller's: the frame is live.
+        unsafe {
+            let entry = if self.layout.frame_is_entry != 0 {
+                ((frame.at + self.layout.frame_is_entry) as *const u8).read() != 0
+            } else {
+                self.layout.frame_owner == 0 || behind_boundary
+            };
+            // Instructions are aligned to two bytes, or have the top bit set
+            // and are entries all.
+            let key = if self.layout.index_unit == 0 {
+                frame.instruction << 1 | u64::from(entry)
+            } else {
+                frame.instruction
+            };
+            let key = key | 1 << 63;
+            if let Some(node) = unwind::cached(t, parent, key) {
+                return node;
+            }
+            let node = self.intern(t, session, parent, frame, entry);
+            unwind::remember(t, parent, key, node);
+            node
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn intern(
+        &self,
+        t: *mut Thread,
+        session: &Session,
+        parent: u32,
+        frame: &Frame,
+        entry: bool,
+    ) -> u32 {
+        // SAFETY: the frame is live, so its code is.
+        unsafe {
+            let code = sys::word(frame.at + self.layout.frame_code) & !7;
+            if code == 0 || (self.code_type != 0 && sys::word(code + 8) != self.code_type) {
+                return parent;
+            }
+            let id = self.code_id(t, session, code);
+            let offset = if self.layout.index_unit == 0 {
+                frame
+                    .instruction
+                    .wrapping_sub(code + self.layout.code_instructions)
+            } else {
+                (frame.instruction & 0x1f_ffff) * self.layout.index_unit
+            };
+            // Before the first instruction the index is -1 or below.
+            let offset = if offset < 1 << 24 { offset as u32 } else { 0 };
+            let node_kind = if entry {
+                kind::PYTHON_ENTRY
+            } else {
+                kind::PYTHON
+            };
+            trie::intern(session, parent, node_kind, python_frame(id, offset))
+        }
+    }
+}
+
+#[cold]
+fn truncated(session: &Session) -> u32 {
+    session
+        .slot()
+        .truncated_stacks
+        .fetch_add(1, Ordering::Relaxed);
+    trie::root(session, kind::TRUNCATED)
+}
+
+// ---------------------------------------------------------------- codes
+
+const CODES: usize = 1 << 17;
+
+/// A code object that was seen on a stack. `address` 0 = never used, 1 = dead.
+struct Code {
+    address: AtomicU64,
+    id: AtomicU32,
+}
+
+struct Codes(UnsafeCell<*mut Code>);
+// SAFETY: written once, while the session starts; the words are atomic.
+unsafe impl Sync for Codes {}
+static CODE_TABLE: Codes = Codes(UnsafeCell::new(null_mut()));
+static NEXT_CODE: AtomicU32 = AtomicU32::new(1);
+/// A bit for each hash of a code object's address: a free that meets no bit
+/// frees no code.
+static FILTER: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+
+/// Gets memory for the table. False when there is none.
+pub fn set_up() -> bool {
+    let Some(memory) = sys::map_private(CODES * size_of::<Code>()) else {
+        return false;
+    };
+    // SAFETY: the session is being started: nobody else looks.
+    unsafe { *CODE_TABLE.0.get() = memory.cast() };
+    true
+}
+
+/// Code ids handed out so far.
+pub fn code_count() -> u32 {
+    NEXT_CODE.load(Ordering::Relaxed)
+}
+
+#[inline(always)]
+fn hash(address: u64) -> usize {
+    ((address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize
+}
+
+fn probe(address: u64, mut visit: impl FnMut(&Code) -> bool) {
+    let start = hash(address) << 1;
+    for i in 0..64 {
+        // SAFETY: set up before any hook records; the index is below CODES.
+        let code = unsafe { &*(*CODE_TABLE.0.get()).add((start + i) & (CODES - 1)) };
+        if visit(code) {
+            return;
+        }
+    }
+}
+
+/// Is told of every block that the obj domain frees.
+#[inline(always)]
+pub fn died(address: u64) {
+    let bit = hash(address);
+    if FILTER[bit >> 6].load(Ordering::Relaxed) & 1 << (bit & 63) != 0 {
+        code_died(address);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn code_died(address: u64) {
+    probe(address, |code| {
+        let here = code.address.load(Ordering::Relaxed);
+        if here == address {
+            code.address.store(1, Ordering::Release);
+            // Caches name frames by instruction: those of this code are void.
+            FLUSH.fetch_add(1, Ordering::Release);
+            return true;
+        }
+        here == 0
+    });
+}
+
+impl Interpreter {
+    /// The id of a code object; tells the collector of a new one. 0 when there
+    /// are too many.
+    unsafe fn code_id(&self, t: *mut Thread, session: &Session, address: u64) -> u32 {
+        let mut id = 0;
+        probe(address, |code| {
+            let here = code.address.load(Ordering::Acquire);
+            if here == address {
+                id = code.id.load(Ordering::Acquire);
+                return true;
+            }
+            here == 0
+        });
+        if id != 0 {
+            return id;
+        }
+        // Two threads may both get here without the GIL: then the code has two
+        // ids with the same meaning.
+        let id = NEXT_CODE.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's: the code object is live.
+        unsafe { self.define(t, session, address, id) };
+        let mut placed = false;
+        probe(address, |code| {
+            let here = code.address.load(Ordering::Relaxed);
+            if here > 1 {
+                return false;
+            }
+            // The id first: whoever sees the address (Acquire) sees the id.
+            if code
+                .address
+                .compare_exchange(here, 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
+                code.id.store(id, Ordering::Relaxed);
+                code.address.store(address, Ordering::Release);
+                placed = true;
+            }
+            placed
+        });
+        let bit = hash(address);
+        FILTER[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
+        if !placed {
+            // No room to watch for its death: nothing of it may be cached.
+            FLUSH.fetch_add(1, Ordering::Release);
+        }
+        id
+    }
+
+    unsafe fn define(&self, t: *mut Thread, session: &Session, code: u64, id: u32) {
+        let layout = &self.layout;
+        // SAFETY: the code object is live, and so are its strings and its line
+        // table (immutable bytes); the scratch room is this thread's, and
+        // nothing called from here uses it.
+        unsafe {
+            let buffer = &mut *addr_of_mut!((*t).scratch);
+            let (texts, buffer) = buffer.split_at_mut(8 * 1024);
+            let (first, second) = texts.split_at_mut(4 * 1024);
+            let file = self.text(sys::word(code + layout.code_file), first);
+            let name = self.text(sys::word(code + layout.code_name), second);
+            let lines = sys::word(code + layout.code_lines);
+            let lines = if lines == 0 {
+                &[]
+            } else {
+                let length = sys::word(lines + 16) as usize;
+                core::slice::from_raw_parts((lines + 32) as *const u8, length)
+            };
+            // A table too long for the buffer is left out: the lines of that
+            // one code object are its first line.
+            let lines = if lines.len() > 40 * 1024 {
+                &lines[..0]
+            } else {
+                lines
+            };
+            let first_line = ((code + layout.code_first_line) as *const u32).read();
+            let mut out = Encoder::new(buffer);
+            CodeDef {
+                line_format: layout.line_format,
+                first_line,
+                file,
+                name,
+                lines,
+            }
+            .encode(&mut out);
+            let length = out.needed().min(buffer.len());
+            let was = thread::get_depth(t);
+            thread::set_depth(t, depth::HOOK);
+            thread::emit_blob(t, session, BlobKind::Code, id, &buffer[..length]);
+            thread::set_depth(t, was);
+        }
+    }
+
+    /// A string object as UTF-8, cut to the buffer.
+    unsafe fn text<'a>(&self, object: u64, buffer: &'a mut [u8]) -> &'a [u8] {
+        if object == 0 {
+            return b"?";
+        }
+        // SAFETY: a live, compact string object (names and file names are).
+        unsafe {
+            let length = sys::word(object + 16) as usize;
+            let state = ((object + 32) as *const u32).read();
+            let (character_kind, compact, ascii) = (state >> 2 & 7, state >> 5 & 1, state >> 6 & 1);
+            if compact == 0 {
+                return b"?";
+            }
+            let data = object
+                + if ascii != 0 {
+                    self.layout.text_ascii
+                } else {
+                    self.layout.text_other
+                };
+            let mut end = 0;
+            for i in 0..length {
+                let character = match character_kind {
+                    1 => u32::from((data as *const u8).add(i).read()),
+                    2 => u32::from((data as *const u16).add(i).read()),
+                    _ => (data as *const u32).add(i).read(),
+                };
+                // Surrogates stand for bytes that are not UTF-8 in a path.
+                let character = char::from_u32(character).unwrap_or('\u{fffd}');
+                let bytes = character.len_utf8();
+                let Some(place) = buffer.get_mut(end..end + bytes) else {
+                    break;
+                };
+                character.encode_utf8(place);
+                end += bytes;
+            }
+            &buffer[..end]
+        }
+    }
+}

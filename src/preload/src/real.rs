@@ -1,0 +1,47 @@
+//! The real functions: the next definitions in lookup order after ours (libc's,
+//! or those of a preloaded or linked jemalloc, tcmalloc, mimalloc).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::elf;
+
+macro_rules! reals {
+    ($($index:ident = $name:literal),* $(,)?) => {
+        /// Which function.
+        #[derive(Clone, Copy)]
+        #[repr(usize)]
+        #[expect(non_camel_case_types, reason = "the functions' own names")]
+        pub enum Real { $($index),* }
+        const NAMES: &[&core::ffi::CStr] = &[$($name),*];
+        static REALS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+    };
+}
+
+reals! {
+    malloc = c"malloc",
+    calloc = c"calloc",
+    realloc = c"realloc",
+    free = c"free",
+    posix_memalign = c"posix_memalign",
+    aligned_alloc = c"aligned_alloc",
+    memalign = c"memalign",
+    valloc = c"valloc",
+    pvalloc = c"pvalloc",
+    mmap = c"mmap",
+    munmap = c"munmap",
+    mremap = c"mremap",
+    dlclose = c"dlclose",
+}
+
+/// Looks all of them up.
+pub fn resolve() {
+    for (place, name) in REALS.iter().zip(NAMES) {
+        place.store(elf::find(name, true), Ordering::Release);
+    }
+}
+
+/// Address of a real function; 0 while not resolved, or where libc has none.
+#[inline(always)]
+pub fn address(which: Real) -> u64 {
+    REALS[which as usize].load(Ordering::Relaxed)
+}

@@ -1,0 +1,673 @@
+//! This process's part in a session: joining it, the shared map, chunks,
+//! waiting, fork.
+//!
+//! # Invariants
+//!
+//! * `SESSION` is written while `STATE` says `STARTING`, by one thread;
+//!   afterwards it only is read, but for the slot's index, which is atomic.
+//! * After joining, the process holds no descriptor of ours: programs close
+//!   and reuse numbers.
+//! * The wiped page tells a forked child from its parent without a system
+//!   call, also where no fork handler ran.
+
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use leakline_wire::layout::{self, ChunkHeader, Header, Hello, Slot, Welcome, mode, slot_state};
+use leakline_wire::pool::FreeList;
+use leakline_wire::sync::AtomicU32 as SharedU32;
+use leakline_wire::{Kind, event};
+
+use crate::thread::{self, Thread, depth};
+use crate::{elf, modules, python, real, sys, trie};
+
+/// Values of `STATE`.
+pub mod state {
+    /// Nothing was done yet.
+    pub const UNBORN: u32 = 0;
+    /// One thread is starting us.
+    pub const STARTING: u32 = 1;
+    /// Recording.
+    pub const JOINED: u32 = 2;
+    /// Not of a session: every hook passes through.
+    pub const OUTSIDE: u32 = 3;
+}
+
+static STATE: AtomicU32 = AtomicU32::new(state::UNBORN);
+
+/// See the module.
+pub struct Session {
+    map: *mut u8,
+    /// A forked child goes on under another.
+    slot: AtomicU32,
+    clock_is_tsc: bool,
+    /// Holds 1; 0 in a forked child that has not noticed yet; 2 while it sets
+    /// itself up.
+    alive: *const AtomicU32,
+    main_stack_high: u64,
+    main_stack_low: u64,
+    key: Option<u32>,
+    getattr: u64,
+    getstack: u64,
+    attr_destroy: u64,
+    setspecific: u64,
+    errno: u64,
+}
+
+struct Global(UnsafeCell<Session>);
+// SAFETY: see the invariants: written by one thread while nobody reads.
+unsafe impl Sync for Global {}
+
+static SESSION: Global = Global(UnsafeCell::new(Session {
+    map: null_mut(),
+    slot: AtomicU32::new(0),
+    clock_is_tsc: true,
+    alive: null_mut(),
+    main_stack_high: 0,
+    main_stack_low: 0,
+    key: None,
+    getattr: 0,
+    getstack: 0,
+    attr_destroy: 0,
+    setspecific: 0,
+    errno: 0,
+}));
+
+/// Bumped when something that the caches of every thread rest on went away:
+/// a module was unloaded, a code object died.
+pub static FLUSH: AtomicU32 = AtomicU32::new(1);
+
+unsafe extern "C" {
+    /// The main thread's stack as the kernel laid it out: argc, argv, envp.
+    static __libc_stack_end: *const u64;
+}
+
+/// The session, if this process records. Starts us on the first call.
+#[inline(always)]
+pub fn get() -> Option<&'static Session> {
+    if STATE.load(Ordering::Acquire) == state::JOINED {
+        // SAFETY: Acquire pairs with the Release in `start`: the session is
+        // whole, and from then on only read.
+        return Some(unsafe { &*SESSION.0.get() });
+    }
+    start()
+}
+
+#[cold]
+#[inline(never)]
+fn start() -> Option<&'static Session> {
+    if STATE
+        .compare_exchange(
+            state::UNBORN,
+            state::STARTING,
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        )
+        .is_err()
+    {
+        return None;
+    }
+    real::resolve();
+    // SAFETY: STARTING is ours: nobody else looks at the session.
+    let session = unsafe { &mut *SESSION.0.get() };
+    if !session.join() {
+        STATE.store(state::OUTSIDE, Ordering::Release);
+        return None;
+    }
+    // Release pairs with the Acquire in `get`.
+    STATE.store(state::JOINED, Ordering::Release);
+    // SAFETY: from now on shared and only read.
+    let session = unsafe { &*SESSION.0.get() };
+    let t = thread::adopt(session);
+    if t.is_null() {
+        return Some(session);
+    }
+    // SAFETY: `t` is this thread's state, just adopted.
+    unsafe {
+        thread::set_depth(t, depth::QUIET);
+        modules::refresh(t, session);
+        Session::watch_forks();
+        thread::set_depth(t, depth::IDLE);
+    }
+    Some(session)
+}
+
+/// Runs before `main` in a program that never allocated until then.
+pub extern "C" fn constructor() {
+    let _ = get();
+}
+
+impl Session {
+    fn join(&mut self) -> bool {
+        // SAFETY: the loader's own word; the vectors behind it are the
+        // kernel's, and are there as long as the process.
+        let (stack, mut at) = unsafe {
+            let stack = __libc_stack_end;
+            let arguments = *stack as usize;
+            (stack as u64, stack.add(arguments + 2))
+        };
+        let mut name_and_token: &[u8] = &[];
+        let mut only_pid: &[u8] = &[];
+        loop {
+            // SAFETY: the environment vector ends with a null.
+            let text = unsafe {
+                let entry = *at;
+                if entry == 0 {
+                    break;
+                }
+                at = at.add(1);
+                CStr::from_ptr(entry as *const _).to_bytes()
+            };
+            if let Some(rest) = value_of(text, leakline_wire::env::SESSION) {
+                name_and_token = rest;
+            } else if let Some(rest) = value_of(text, leakline_wire::env::ONLY_PID) {
+                only_pid = rest;
+            }
+        }
+        let Some(colon) = name_and_token.iter().rposition(|byte| *byte == b':') else {
+            return false;
+        };
+        let pid = sys::getpid();
+        if !only_pid.is_empty() && parse(only_pid) != Some(pid) {
+            return false;
+        }
+        let mut token = [0u8; 16];
+        for (byte, digits) in token.iter_mut().zip(name_and_token[colon + 1..].chunks(2)) {
+            *byte = digits
+                .iter()
+                .fold(0, |value, digit| value << 4 | hexadecimal(*digit));
+        }
+        match self.shake_hands(&name_and_token[..colon], token, pid) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(why) => {
+                sys::complain(&[b"not recording this process: ", why]);
+                return false;
+            }
+        }
+        let Some(page) = sys::map_wiped_on_fork() else {
+            sys::complain(&[b"not recording this process: no memory for its state"]);
+            return false;
+        };
+        self.alive = page as *const AtomicU32;
+        // SAFETY: a fresh page of ours.
+        unsafe { (*self.alive).store(1, Ordering::Relaxed) };
+        if !trie::set_up() || !crate::unwind::set_up() || !python::set_up() {
+            sys::complain(&[b"not recording this process: no memory for its tables"]);
+            return false;
+        }
+        self.main_stack_high = stack;
+        // Below the limit the kernel keeps a gap of at least 128 MiB where
+        // nothing else is mapped, whatever the limit says.
+        let limit = sys::stack_limit().clamp(8 << 20, 1 << 30);
+        self.main_stack_low = stack.saturating_sub(limit.max(127 << 20));
+        self.getattr = elf::find(c"pthread_getattr_np", false);
+        self.getstack = elf::find(c"pthread_attr_getstack", false);
+        self.attr_destroy = elf::find(c"pthread_attr_destroy", false);
+        self.setspecific = elf::find(c"pthread_setspecific", false);
+        self.errno = elf::find(c"__errno_location", false);
+        self.key = make_key();
+        self.clock_is_tsc = self.header().clock.load(Ordering::Relaxed) == layout::clock::TSC;
+        let slot = self.slot();
+        slot.start_stamp.store(self.now(), Ordering::Relaxed);
+        slot.state.store(slot_state::LIVE, Ordering::Release);
+        true
+    }
+
+    /// Joins the session called `name`. `Ok(false)`: politely turned away.
+    fn shake_hands(
+        &mut self,
+        name: &[u8],
+        token: [u8; 16],
+        pid: u32,
+    ) -> Result<bool, &'static [u8]> {
+        let fd = sys::connect_abstract(name)
+            .map_err(|_| &b"its session is over or out of reach (no socket)"[..])?;
+        let hello = Hello {
+            magic: layout::MAGIC,
+            version: layout::VERSION,
+            pid,
+            token,
+        };
+        // SAFETY: plain words without padding.
+        let bytes = unsafe {
+            core::slice::from_raw_parts((&raw const hello).cast::<u8>(), size_of::<Hello>())
+        };
+        let mut answer = [0u8; size_of::<Welcome>()];
+        let got = sys::send(fd, bytes).and_then(|_| sys::receive_with_fd(fd, &mut answer));
+        sys::close(fd);
+        let (length, map_fd) = got.map_err(|_| &b"the collector did not answer"[..])?;
+        let status = u32::from_le_bytes([answer[8], answer[9], answer[10], answer[11]]);
+        let slot = u32::from_le_bytes([answer[12], answer[13], answer[14], answer[15]]);
+        let map_fd = match (length, status, map_fd) {
+            (16, Welcome::OK, Some(fd)) => fd,
+            (16, Welcome::VERSION, _) => return Err(b"the collector is of another version"),
+            (16, Welcome::FULL, _) => return Err(b"the session is full"),
+            (16, Welcome::NOT_FOLLOWED, None) => return Ok(false),
+            _ => return Err(b"the collector's answer is not understood"),
+        };
+        let map = sys::map_shared(map_fd, layout::MAP_BYTES);
+        sys::close(map_fd);
+        self.map =
+            map.map_err(|_| &b"no address space for the session (576 MiB; see `ulimit -v`)"[..])?;
+        if slot as usize >= layout::SLOT_COUNT
+            || self.header().magic.load(Ordering::Relaxed) != layout::MAGIC
+        {
+            return Err(b"the session's map is not understood");
+        }
+        self.slot.store(slot, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The session's control words.
+    #[inline(always)]
+    pub fn header(&self) -> &Header {
+        // SAFETY: the map begins with a header, and stays for good.
+        unsafe { &*self.map.cast() }
+    }
+
+    /// Bits of [`mode`].
+    #[inline(always)]
+    pub fn mode(&self) -> u32 {
+        self.header().mode.load(Ordering::Relaxed)
+    }
+
+    /// What this process tells about itself.
+    pub fn slot(&self) -> &Slot {
+        // SAFETY: the index was checked when we joined or claimed it.
+        unsafe { &*self.map.add(layout::slot_offset(self.slot_index())).cast() }
+    }
+
+    /// Its index.
+    pub fn slot_index(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// Where chunk `index` lies. Indices come from the free list, which
+    /// checks them against its table's length.
+    pub fn chunk(&self, index: u32) -> *mut u8 {
+        self.map.wrapping_add(layout::chunk_offset(index))
+    }
+
+    /// Whether this process records and is not a child that must set itself
+    /// up first.
+    #[inline(always)]
+    pub fn is_alive(&self) -> bool {
+        // SAFETY: mapped as long as we are joined.
+        unsafe { (*self.alive).load(Ordering::Relaxed) == 1 }
+    }
+
+    /// The clock that stamps events.
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        if self.clock_is_tsc {
+            sys::tsc()
+        } else {
+            sys::monotonic_ns()
+        }
+    }
+
+    fn free_list(&self) -> FreeList<'_> {
+        let header = self.header();
+        // SAFETY: the table of links lies in the map, aligned, and all its
+        // words are atomic.
+        let next = unsafe {
+            core::slice::from_raw_parts(
+                self.map.add(layout::NEXT_TABLE_OFFSET).cast::<SharedU32>(),
+                layout::CHUNK_COUNT,
+            )
+        };
+        FreeList {
+            head: &header.free_head,
+            next,
+            count: &header.free_count,
+        }
+    }
+
+    /// A chunk for a ring or the trie. Waits for the collector if it `may`,
+    /// as long as that gets on with its work.
+    pub fn take_chunk(&self, may_wait: bool) -> Option<u32> {
+        let list = self.free_list();
+        if let Some(index) = list.pop() {
+            let lossy = &self.slot().lossy;
+            if lossy.load(Ordering::Relaxed) != 0 {
+                lossy.store(0, Ordering::Relaxed);
+            }
+            return Some(index);
+        }
+        if may_wait {
+            self.wait_for_chunk(&list)
+        } else {
+            None
+        }
+    }
+
+    #[cold]
+    fn wait_for_chunk(&self, list: &FreeList<'_>) -> Option<u32> {
+        const TURN_NS: u64 = 5_000_000;
+        let (header, slot) = (self.header(), self.slot());
+        let limit = header.wait_strikes.load(Ordering::Relaxed);
+        let mut progress = header.progress.load(Ordering::Relaxed);
+        let mut strikes = 0;
+        let began = sys::monotonic_ns();
+        header.waiters.fetch_add(1, Ordering::SeqCst);
+        let index = loop {
+            // Read before the list: a chunk freed after the look changes the
+            // word, and the wait below returns at once.
+            let wake = header.wake.load(Ordering::SeqCst);
+            if let Some(index) = list.pop() {
+                break Some(index);
+            }
+            if slot.lossy.load(Ordering::Relaxed) != 0 || self.mode() & mode::ON == 0 {
+                break None;
+            }
+            let word = (&raw const header.wake).cast::<u32>();
+            if sys::futex_wait(word, wake, TURN_NS) != Err(sys::ETIMEDOUT) {
+                continue;
+            }
+            let now = header.progress.load(Ordering::Relaxed);
+            if now != progress {
+                progress = now;
+                strikes = 0;
+                continue;
+            }
+            // Our own expired waits are counted, never a difference of clocks:
+            // a frozen and thawed tree must not look like a dead collector.
+            strikes += 1;
+            if limit != u32::MAX && strikes >= limit {
+                slot.lossy.store(1, Ordering::Relaxed);
+                break None;
+            }
+        };
+        header.waiters.fetch_sub(1, Ordering::SeqCst);
+        let waited = sys::monotonic_ns().saturating_sub(began);
+        slot.stalled_ns.fetch_add(waited, Ordering::Relaxed);
+        index
+    }
+
+    /// Puts a chunk back that was not needed after all.
+    pub fn give_back(&self, index: u32) {
+        self.free_list().push(index);
+    }
+
+    /// One event could not be recorded.
+    pub fn count_loss(&self) {
+        self.slot().lost_events.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells the collector of a ring's first chunk.
+    pub fn announce_ring(&self, index: u32, header: &ChunkHeader) {
+        let list = &self.slot().new_rings;
+        let mut head = list.load(Ordering::Relaxed);
+        loop {
+            header.link.store(head, Ordering::Relaxed);
+            // Release pairs with the collector's swap: it sees the chunk's
+            // header and link.
+            match list.compare_exchange_weak(head, index + 1, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Lowest and highest address of the calling thread's stack; zeros when
+    /// not known.
+    ///
+    /// May allocate inside libc: `depth` must be `QUIET`.
+    pub fn stack_of_this_thread(&self) -> (u64, u64) {
+        if sys::gettid() == sys::getpid() {
+            return (self.main_stack_low, self.main_stack_high);
+        }
+        if self.getattr == 0 || self.getstack == 0 || self.attr_destroy == 0 {
+            return (0, 0);
+        }
+        let errno = self.save_errno();
+        let mut attributes = [0u64; 16]; // pthread_attr_t is 56 bytes
+        let mut low = 0u64;
+        let mut bytes = 0u64;
+        let mut thread_pointer: u64;
+        // SAFETY: the functions are libc's, of these types (pthread_self is
+        // the thread pointer on x86-64 glibc); `attributes` is larger than
+        // what they write.
+        unsafe {
+            core::arch::asm!("mov {}, fs:[0x10]", out(reg) thread_pointer, options(nostack, readonly));
+            let getattr: extern "C" fn(u64, *mut u64) -> c_int = core::mem::transmute(self.getattr);
+            let getstack: extern "C" fn(*const u64, *mut u64, *mut u64) -> c_int =
+                core::mem::transmute(self.getstack);
+            let destroy: extern "C" fn(*mut u64) -> c_int = core::mem::transmute(self.attr_destroy);
+            if getattr(thread_pointer, attributes.as_mut_ptr()) == 0 {
+                let _ = getstack(attributes.as_ptr(), &raw mut low, &raw mut bytes);
+                let _ = destroy(attributes.as_mut_ptr());
+            }
+        }
+        self.restore_errno(errno);
+        (low, low + bytes)
+    }
+
+    /// Has [`thread::leaving`] called when the thread ends.
+    pub fn watch_exit(&self, t: *mut Thread) {
+        let Some(key) = self.key else { return };
+        if self.setspecific == 0 {
+            return;
+        }
+        // SAFETY: libc's function of this type.
+        unsafe {
+            let setspecific: extern "C" fn(u32, *const c_void) -> c_int =
+                core::mem::transmute(self.setspecific);
+            let _ = setspecific(key, t.cast());
+        }
+    }
+
+    /// `errno`, to be put back after libc was asked something.
+    pub fn save_errno(&self) -> i32 {
+        if self.errno == 0 {
+            return 0;
+        }
+        // SAFETY: libc's function; returns this thread's own word.
+        unsafe {
+            let location: extern "C" fn() -> *mut i32 = core::mem::transmute(self.errno);
+            *location()
+        }
+    }
+
+    /// See [`Session::save_errno`].
+    pub fn restore_errno(&self, value: i32) {
+        if self.errno == 0 {
+            return;
+        }
+        // SAFETY: as above.
+        unsafe {
+            let location: extern "C" fn() -> *mut i32 = core::mem::transmute(self.errno);
+            *location() = value;
+        }
+    }
+
+    fn watch_forks() {
+        let register = elf::find(c"__register_atfork", false);
+        if register == 0 {
+            return;
+        }
+        // SAFETY: libc's function of this type; the handlers stay mapped,
+        // since nothing unloads us (the null handle is the program's own).
+        unsafe {
+            let register: extern "C" fn(
+                extern "C" fn(),
+                extern "C" fn(),
+                extern "C" fn(),
+                *const c_void,
+            ) -> c_int = core::mem::transmute(register);
+            register(
+                before_fork,
+                after_fork_in_parent,
+                after_fork_in_child,
+                null_mut(),
+            );
+        }
+    }
+
+    /// Sets up a forked child. True when it records from here on.
+    #[cold]
+    #[inline(never)]
+    pub fn child(&self) -> bool {
+        // SAFETY: our own page.
+        let alive = unsafe { &*self.alive };
+        if alive
+            .compare_exchange(0, 2, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        let t = thread::current();
+        // SAFETY: only one thread lives in a forked child, and it is here.
+        unsafe { thread::after_fork(t) };
+        modules::after_fork();
+        let parent = self.slot_index();
+        let parent_slot = self.slot();
+        // SAFETY: this thread's state, if not null.
+        let fork = unsafe { t.as_mut() }.map_or(0, |own| core::mem::take(&mut own.fork));
+        if self.mode() & mode::FOLLOW == 0 {
+            alive.store(3, Ordering::Relaxed);
+            return false;
+        }
+        let Some(index) = self.claim_slot() else {
+            sys::complain(&[b"not recording this forked process: the session is full"]);
+            alive.store(3, Ordering::Relaxed);
+            return false;
+        };
+        self.slot.store(index, Ordering::Relaxed);
+        let slot = self.slot();
+        slot.pid.store(sys::getpid(), Ordering::Relaxed);
+        slot.parent_slot.store(parent, Ordering::Relaxed);
+        slot.fork_seq.store(fork, Ordering::Relaxed);
+        slot.start_stamp.store(self.now(), Ordering::Relaxed);
+        slot.inherited_codes
+            .store(python::code_count(), Ordering::Relaxed);
+        slot.inherited_modules
+            .store(modules::count(), Ordering::Relaxed);
+        slot.forks.store(0, Ordering::Relaxed);
+        slot.lossy.store(0, Ordering::Relaxed);
+        slot.lost_events.store(0, Ordering::Relaxed);
+        slot.lost_bytes.store(0, Ordering::Relaxed);
+        slot.lost_nested.store(0, Ordering::Relaxed);
+        slot.stalled_ns.store(0, Ordering::Relaxed);
+        slot.truncated_stacks.store(0, Ordering::Relaxed);
+        slot.broken_unwinds.store(0, Ordering::Relaxed);
+        slot.new_rings.store(0, Ordering::Relaxed);
+        slot.python_version.store(
+            parent_slot.python_version.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        trie::after_fork(slot);
+        // Release pairs with the collector's Acquire: it sees the words above.
+        slot.state.store(slot_state::LIVE, Ordering::Release);
+        self.header().claims.fetch_add(1, Ordering::Release);
+        alive.store(1, Ordering::Relaxed);
+        if !t.is_null() {
+            // SAFETY: this thread's state; `depth` keeps handlers out.
+            unsafe {
+                let was = thread::get_depth(t);
+                thread::set_depth(t, depth::HOOK);
+                thread::introduce_child(t, self);
+                thread::set_depth(t, was);
+            }
+        }
+        true
+    }
+
+    fn claim_slot(&self) -> Option<u32> {
+        (0..layout::SLOT_COUNT as u32).find(|index| {
+            // SAFETY: a slot of the map.
+            let slot: &Slot = unsafe { &*self.map.add(layout::slot_offset(*index)).cast() };
+            slot.state
+                .compare_exchange(
+                    slot_state::FREE,
+                    slot_state::CLAIMED,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+        })
+    }
+}
+
+extern "C" fn before_fork() {
+    let Some(session) = get() else { return };
+    let t = thread::current();
+    if t.is_null() || !session.is_alive() || session.mode() & mode::ON == 0 {
+        return;
+    }
+    // SAFETY: this thread's state; nothing of ours is at work on it, or the
+    // fork comes from a signal handler inside a hook, and we leave it alone.
+    unsafe {
+        if thread::get_depth(t) != depth::IDLE {
+            return;
+        }
+        thread::set_depth(t, depth::HOOK);
+        let sequence = session.slot().forks.fetch_add(1, Ordering::Relaxed) + 1;
+        (*t).fork = sequence;
+        let stamp = thread::stamp(t, session);
+        thread::emit(
+            t,
+            session,
+            [event::head(Kind::Fork, 0, sequence.into()), stamp],
+        );
+        thread::set_depth(t, depth::IDLE);
+    }
+}
+
+extern "C" fn after_fork_in_parent() {
+    let t = thread::current();
+    if !t.is_null() {
+        // SAFETY: this thread's state.
+        unsafe { (*t).fork = 0 };
+    }
+}
+
+extern "C" fn after_fork_in_child() {
+    if let Some(session) = get()
+        && !session.is_alive()
+    {
+        session.child();
+    }
+}
+
+fn make_key() -> Option<u32> {
+    let create = elf::find(c"pthread_key_create", false);
+    if create == 0 {
+        return None;
+    }
+    let mut key = 0u32;
+    // SAFETY: libc's function of this type.
+    let failed = unsafe {
+        let create: extern "C" fn(*mut u32, extern "C" fn(sys::Pointer)) -> c_int =
+            core::mem::transmute(create);
+        create(&raw mut key, thread::leaving)
+    };
+    (failed == 0).then_some(key)
+}
+
+fn value_of<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    text.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+fn parse(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0u32, |value, digit| {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            None
+        } else {
+            value.checked_mul(10)?.checked_add(digit.into())
+        }
+    })
+}
+
+fn hexadecimal(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => 0,
+    }
+}

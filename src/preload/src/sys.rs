@@ -1,0 +1,390 @@
+//! System calls, made without libc: nothing here allocates, locks or touches
+//! `errno`, so all of it may run in any hook, signal handler or forked child.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+/// A failed call's error number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+pub const ESRCH: Errno = Errno(3);
+pub const ETIMEDOUT: Errno = Errno(110);
+
+mod number {
+    pub const READ: usize = 0;
+    pub const WRITE: usize = 1;
+    pub const CLOSE: usize = 3;
+    pub const MMAP: usize = 9;
+    pub const MADVISE: usize = 28;
+    pub const GETPID: usize = 39;
+    pub const SOCKET: usize = 41;
+    pub const CONNECT: usize = 42;
+    pub const SENDTO: usize = 44;
+    pub const RECVMSG: usize = 47;
+    pub const GETRLIMIT: usize = 97;
+    pub const PRCTL: usize = 157;
+    pub const GETTID: usize = 186;
+    pub const FUTEX: usize = 202;
+    pub const CLOCK_GETTIME: usize = 228;
+    pub const TGKILL: usize = 234;
+    pub const OPENAT: usize = 257;
+}
+
+/// Makes a system call.
+///
+/// # Safety
+///
+/// The arguments must be what call `n` asks for; pointers among them must be
+/// valid for what the kernel does with them.
+unsafe fn syscall(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
+    let result: isize;
+    // SAFETY: the kernel's x86-64 convention: number in rax, arguments in rdi,
+    // rsi, rdx, r10, r8, r9; it changes rax, rcx, r11 and what the arguments
+    // point to, for which the caller vouches.
+    unsafe {
+        asm!("syscall",
+            inlateout("rax") n as isize => result,
+            in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
+            in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack));
+    }
+    if (-4095..0).contains(&result) {
+        Err(Errno(-result as i32))
+    } else {
+        Ok(result as usize)
+    }
+}
+
+/// Private anonymous memory, zeroed, kept out of core dumps and huge pages.
+pub fn map_private(bytes: usize) -> Option<*mut u8> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
+    const MADV_NOHUGEPAGE: usize = 15;
+    const PR_SET_VMA: usize = 0x5356_4d41;
+    // SAFETY: a new mapping at an address of the kernel's choosing touches no
+    // memory that exists; the two calls after it only advise on it.
+    unsafe {
+        let at = syscall(
+            number::MMAP,
+            [
+                0,
+                bytes,
+                READ_WRITE,
+                PRIVATE_ANONYMOUS_NORESERVE,
+                usize::MAX,
+                0,
+            ],
+        )
+        .ok()?;
+        let _ = syscall(number::MADVISE, [at, bytes, MADV_NOHUGEPAGE, 0, 0, 0]);
+        let name = c"leakline";
+        let _ = syscall(
+            number::PRCTL,
+            [PR_SET_VMA, 0, at, bytes, name.as_ptr() as usize, 0],
+        );
+        Some(at as *mut u8)
+    }
+}
+
+/// Memory that a forked child finds zeroed.
+pub fn map_wiped_on_fork() -> Option<*mut u8> {
+    const MADV_WIPEONFORK: usize = 18;
+    let page = map_private(4096)?;
+    // SAFETY: advice on the page just mapped.
+    unsafe {
+        syscall(
+            number::MADVISE,
+            [page as usize, 4096, MADV_WIPEONFORK, 0, 0, 0],
+        )
+        .ok()?
+    };
+    Some(page)
+}
+
+/// Maps a shared file of `bytes`, kept out of core dumps.
+pub fn map_shared(fd: i32, bytes: usize) -> Result<*mut u8, Errno> {
+    const READ_WRITE: usize = 3;
+    const SHARED_NORESERVE: usize = 0x1 | 0x4000;
+    const MADV_DONTDUMP: usize = 16;
+    // SAFETY: as in `map_private`.
+    unsafe {
+        let at = syscall(
+            number::MMAP,
+            [0, bytes, READ_WRITE, SHARED_NORESERVE, fd as usize, 0],
+        )?;
+        let _ = syscall(number::MADVISE, [at, bytes, MADV_DONTDUMP, 0, 0, 0]);
+        Ok(at as *mut u8)
+    }
+}
+
+/// Writes to a descriptor; errors are nothing to a hook.
+pub fn write(fd: i32, bytes: &[u8]) {
+    // SAFETY: the kernel reads `bytes`, which are valid.
+    let _ = unsafe {
+        syscall(
+            number::WRITE,
+            [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0],
+        )
+    };
+}
+
+/// Reads from a descriptor.
+pub fn read(fd: i32, bytes: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes within `bytes`, which are ours alone.
+    unsafe {
+        syscall(
+            number::READ,
+            [
+                fd as usize,
+                bytes.as_mut_ptr() as usize,
+                bytes.len(),
+                0,
+                0,
+                0,
+            ],
+        )
+    }
+}
+
+/// Opens a file for reading.
+pub fn open(path: &core::ffi::CStr) -> Result<i32, Errno> {
+    const AT_FDCWD: usize = -100_isize as usize;
+    const CLOEXEC: usize = 0o2_000_000;
+    // SAFETY: `path` is a valid C string.
+    unsafe {
+        syscall(
+            number::OPENAT,
+            [AT_FDCWD, path.as_ptr() as usize, CLOEXEC, 0, 0, 0],
+        )
+        .map(|fd| fd as i32)
+    }
+}
+
+/// Closes a descriptor of ours.
+pub fn close(fd: i32) {
+    // SAFETY: callers close only what they opened themselves.
+    let _ = unsafe { syscall(number::CLOSE, [fd as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// This process's pid.
+pub fn getpid() -> u32 {
+    // SAFETY: takes nothing.
+    unsafe { syscall(number::GETPID, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// This thread's tid.
+pub fn gettid() -> u32 {
+    // SAFETY: takes nothing.
+    unsafe { syscall(number::GETTID, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// Whether thread `tid` of process `pid` is gone.
+pub fn thread_is_gone(pid: u32, tid: u32) -> bool {
+    // SAFETY: signal 0 sends nothing.
+    unsafe { syscall(number::TGKILL, [pid as usize, tid as usize, 0, 0, 0, 0]) == Err(ESRCH) }
+}
+
+/// This thread's name, NUL-padded.
+pub fn thread_name() -> [u8; 16] {
+    const PR_GET_NAME: usize = 16;
+    let mut name = [0; 16];
+    // SAFETY: the kernel writes 16 bytes.
+    let _ = unsafe {
+        syscall(
+            number::PRCTL,
+            [PR_GET_NAME, name.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    };
+    name
+}
+
+/// The soft limit of the main thread's stack in bytes.
+pub fn stack_limit() -> u64 {
+    const RLIMIT_STACK: usize = 3;
+    let mut limit = [0u64; 2];
+    // SAFETY: the kernel writes two words.
+    let result = unsafe {
+        syscall(
+            number::GETRLIMIT,
+            [RLIMIT_STACK, limit.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    };
+    if result.is_ok() { limit[0] } else { 0 }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let mut time = [0u64; 2];
+    // SAFETY: the kernel writes two words.
+    let _ = unsafe {
+        syscall(
+            number::CLOCK_GETTIME,
+            [1, time.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    };
+    time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])
+}
+
+/// Sleeps until `word` is no longer `expected`, somebody wakes us, or `ns`
+/// have passed.
+pub fn futex_wait(word: *const u32, expected: u32, ns: u64) -> Result<(), Errno> {
+    const WAIT: usize = 0; // not private: the waker is another process
+    let timeout = [0u64, ns];
+    // SAFETY: the kernel reads `word`, which lies in the session map, and the
+    // timeout.
+    unsafe {
+        syscall(
+            number::FUTEX,
+            [
+                word as usize,
+                WAIT,
+                expected as usize,
+                timeout.as_ptr() as usize,
+                0,
+                0,
+            ],
+        )
+        .map(|_| ())
+    }
+}
+
+/// A stream connected to abstract socket `name` (without its leading NUL).
+pub fn connect_abstract(name: &[u8]) -> Result<i32, Errno> {
+    const UNIX: usize = 1;
+    const STREAM_CLOEXEC: usize = 1 | 0o2_000_000;
+    let mut address = [0u8; 110];
+    address[0] = UNIX as u8;
+    let length = name.len().min(107);
+    for (to, from) in address[3..].iter_mut().zip(&name[..length]) {
+        *to = *from;
+    }
+    // SAFETY: takes numbers; then the kernel reads the address.
+    unsafe {
+        let fd = syscall(number::SOCKET, [UNIX, STREAM_CLOEXEC, 0, 0, 0, 0])? as i32;
+        match syscall(
+            number::CONNECT,
+            [fd as usize, address.as_ptr() as usize, 3 + length, 0, 0, 0],
+        ) {
+            Ok(_) => Ok(fd),
+            Err(error) => {
+                close(fd);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Sends bytes over a socket, never raising SIGPIPE.
+pub fn send(fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
+    const NOSIGNAL: usize = 0x4000;
+    // SAFETY: the kernel reads `bytes`.
+    unsafe {
+        syscall(
+            number::SENDTO,
+            [
+                fd as usize,
+                bytes.as_ptr() as usize,
+                bytes.len(),
+                NOSIGNAL,
+                0,
+                0,
+            ],
+        )
+    }
+}
+
+/// Receives up to `bytes.len()` bytes and perhaps one descriptor.
+pub fn receive_with_fd(fd: i32, bytes: &mut [u8]) -> Result<(usize, Option<i32>), Errno> {
+    const CMSG_CLOEXEC: usize = 0x4000_0000;
+    const RIGHTS: u64 = 1 << 32 | 1; // SOL_SOCKET, SCM_RIGHTS
+    let mut control = [0u64; 4];
+    let mut vector = [bytes.as_mut_ptr() as u64, bytes.len() as u64];
+    let mut message = [
+        0u64,                         // name
+        0,                            // its length
+        vector.as_mut_ptr() as u64,   // iov
+        1,                            // how many
+        control.as_mut_ptr() as u64,  // control
+        size_of_val(&control) as u64, // its length
+        0,                            // flags
+    ];
+    // SAFETY: a msghdr as the kernel lays it out, over buffers that live here;
+    // it writes within the lengths given.
+    let got = unsafe {
+        syscall(
+            number::RECVMSG,
+            [
+                fd as usize,
+                message.as_mut_ptr() as usize,
+                CMSG_CLOEXEC,
+                0,
+                0,
+                0,
+            ],
+        )?
+    };
+    // A cmsghdr: length (8), level (4), type (4), then the descriptor.
+    let has_fd = message[5] >= 20 && control[0] >= 20 && control[1] == RIGHTS;
+    Ok((got, has_fd.then_some(control[2] as u32 as i32)))
+}
+
+/// Prints one line for the user: `leakline[PID]: TEXT`, by write(2).
+pub fn complain(parts: &[&[u8]]) {
+    let mut line = [0u8; 256];
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        for byte in bytes {
+            if at < line.len() - 1 {
+                line[at] = *byte;
+                at += 1;
+            }
+        }
+    };
+    let mut digits = [0u8; 10];
+    put(b"leakline[");
+    put(decimal(getpid(), &mut digits));
+    put(b"]: ");
+    for part in parts {
+        put(part);
+    }
+    line[at] = b'\n';
+    write(2, &line[..=at]);
+}
+
+/// `value` in decimal digits.
+pub fn decimal(value: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut rest = value;
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// A word at an address.
+///
+/// # Safety
+///
+/// `address` must be mapped and readable; it need not be aligned.
+#[inline(always)]
+pub unsafe fn word(address: u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { (address as *const u64).read_unaligned() }
+}
+
+/// The time-stamp counter.
+#[inline(always)]
+pub fn tsc() -> u64 {
+    // SAFETY: every x86-64 has it; a program that forbids it (PR_SET_TSC)
+    // makes the collector choose another clock.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// An untyped pointer, for tables of functions.
+pub type Pointer = *mut c_void;

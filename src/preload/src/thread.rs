@@ -1,0 +1,548 @@
+//! A thread's state, and its ring.
+//!
+//! # Invariants
+//!
+//! * A `Thread` is used by one thread at a time: the one whose thread-local
+//!   word points to it. Nobody else reads it, but for `status` and `tid`.
+//! * `depth` is not 0 while a hook of this thread is at work. A signal handler
+//!   that allocates then finds it so and leaves everything but `side` alone.
+//! * States are never unmapped: a thread that is about to die goes on using
+//!   its state in whatever runs after our key's destructor, and the state is
+//!   given to another thread only once the kernel says that it is gone.
+
+use core::arch::{asm, global_asm};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+
+use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
+use leakline_wire::{Kind, event};
+
+use crate::session::Session;
+use crate::{python, sys, unwind};
+
+/// Most native frames of a stack.
+pub const MAX_NATIVE: usize = 4096;
+/// Most Python frames of a stack.
+pub const MAX_PYTHON: usize = 2048;
+/// Entries of the cache (caller's node, frame) -> node.
+pub const NODE_CACHE: usize = 1024;
+
+/// Values of [`Thread::depth`].
+pub mod depth {
+    /// No hook is at work.
+    pub const IDLE: u32 = 0;
+    /// A hook records: whatever comes now comes from a signal handler.
+    pub const HOOK: u32 = 1;
+    /// Python's own allocator is at work below one of its hooks: what it asks
+    /// of malloc and mmap is part of the block already recorded.
+    pub const PYTHON: u32 = 2;
+    /// The real malloc is at work.
+    pub const NATIVE: u32 = 3;
+    /// libc or the loader is asked something; their own blocks are not the
+    /// program's.
+    pub const QUIET: u32 = 4;
+}
+
+/// Values of [`Thread::status`].
+mod status {
+    pub const FREE: u32 = 0;
+    pub const USED: u32 = 1;
+    pub const DYING: u32 = 2;
+}
+
+/// The writing end of a ring: a chain of chunks.
+#[repr(C)]
+pub struct Ring {
+    /// The chunk's first event word; null before the first.
+    data: *mut u64,
+    header: *mut ChunkHeader,
+    /// Words written to the chunk.
+    position: usize,
+    /// Events lost since the last mark of it.
+    pending_loss: u64,
+    number: u32,
+    sequence: u32,
+}
+
+/// An entry of the node cache; `key` 0 = empty.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Cached {
+    pub key: u64,
+    pub parent: u32,
+    pub node: u32,
+}
+
+/// See the module.
+#[repr(C, align(64))]
+pub struct Thread {
+    /// One of [`depth`].
+    pub depth: u32,
+    /// The session's flush generation that the caches below belong to.
+    pub flush: u32,
+    last_stamp: u64,
+    pub ring: Ring,
+    /// Native frames kept of the last stack.
+    pub native_length: usize,
+    /// Python frames kept of the last stack.
+    pub python_length: usize,
+    /// The last pair of stacks, and its node.
+    pub last_native: u32,
+    pub last_python: u32,
+    pub last_pair: u32,
+    /// Number of the fork that this thread is making, 0 for none.
+    pub fork: u32,
+    /// Where this thread's own stack lies.
+    pub stack_low: u64,
+    pub stack_high: u64,
+    /// Where another stack lies on which it was seen (coroutine, signal).
+    pub foreign_low: u64,
+    pub foreign_high: u64,
+    /// Where a signal handler's events go that interrupt a hook.
+    side: Ring,
+    status: AtomicU32,
+    tid: AtomicU32,
+    pub cache: [Cached; NODE_CACHE],
+    /// Room to encode a code object's definition.
+    pub scratch: [u8; 64 * 1024],
+    pub native: unwind::Kept,
+    pub python: python::Kept,
+}
+
+global_asm!(
+    // One word of initial-exec thread-local storage: `thread_local!` would go
+    // through `__tls_get_addr`, whose first call in a thread may allocate.
+    ".section .tbss,\"awT\",@nobits",
+    ".globl leakline_thread",
+    ".hidden leakline_thread",
+    ".type leakline_thread,@object",
+    ".size leakline_thread,8",
+    ".p2align 3",
+    "leakline_thread:",
+    ".zero 8",
+    ".text",
+);
+
+/// This thread's state, or null.
+#[inline(always)]
+pub fn current() -> *mut Thread {
+    let thread;
+    // SAFETY: reads the word above at its fixed offset from the thread
+    // pointer, which exists in every thread from its start.
+    unsafe {
+        asm!(
+            "mov {t}, qword ptr [rip + leakline_thread@GOTTPOFF]",
+            "mov {t}, qword ptr fs:[{t}]",
+            t = out(reg) thread,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    thread
+}
+
+fn set_current(thread: *mut Thread) {
+    // SAFETY: as above; only this thread reads the word.
+    unsafe {
+        asm!(
+            "mov {t}, qword ptr [rip + leakline_thread@GOTTPOFF]",
+            "mov qword ptr fs:[{t}], {v}",
+            t = out(reg) _,
+            v = in(reg) thread,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+const MAX_THREADS: usize = 64 * 1024;
+static THREADS: [AtomicPtr<Thread>; MAX_THREADS] =
+    [const { AtomicPtr::new(null_mut()) }; MAX_THREADS];
+static THREAD_COUNT: AtomicU32 = AtomicU32::new(0);
+static DYING: AtomicU32 = AtomicU32::new(0);
+static CURSOR: AtomicU32 = AtomicU32::new(0);
+static RING_NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Sets `depth` so that a signal handler on this thread sees it in order.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+#[inline(always)]
+pub unsafe fn set_depth(t: *mut Thread, value: u32) {
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: `t` is valid and this thread's.
+    unsafe { addr_of_mut!((*t).depth).write_volatile(value) };
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// `depth`, which a signal handler may have to see.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+#[inline(always)]
+pub unsafe fn get_depth(t: *mut Thread) -> u32 {
+    // SAFETY: `t` is valid and this thread's.
+    unsafe { addr_of!((*t).depth).read_volatile() }
+}
+
+/// Gives this thread a state: one that a dead thread left, or a new one.
+/// Null when there is no memory.
+#[cold]
+pub fn adopt(session: &Session) -> *mut Thread {
+    let t = take_dead().unwrap_or_else(new_state);
+    if t.is_null() {
+        return t;
+    }
+    let tid = sys::gettid();
+    // SAFETY: `t` is ours since `take_dead` or `new_state`: nobody else has
+    // it. Its ring, if it has one, goes on under the new thread's name.
+    unsafe {
+        (*t).tid.store(tid, Ordering::Relaxed);
+        (*t).native_length = 0;
+        (*t).python_length = 0;
+        (*t).stack_low = 0;
+        (*t).stack_high = 0;
+        (*t).foreign_high = 0;
+        set_depth(t, depth::QUIET);
+        set_current(t);
+        let (low, high) = session.stack_of_this_thread();
+        (*t).stack_low = low;
+        (*t).stack_high = high;
+        session.watch_exit(t);
+        set_depth(t, depth::HOOK);
+        announce(t, session, tid);
+        set_depth(t, depth::IDLE);
+    }
+    t
+}
+
+/// Writes who the ring's events are from now on.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
+    let name = sys::thread_name();
+    let half = |at: usize| {
+        let mut bytes = [0; 8];
+        for (to, from) in bytes.iter_mut().zip(&name[at..at + 8]) {
+            *to = *from;
+        }
+        u64::from_le_bytes(bytes)
+    };
+    // SAFETY: the caller's.
+    unsafe {
+        let stamp = stamp(t, session);
+        emit(
+            t,
+            session,
+            [
+                event::head(Kind::Thread, 0, tid.into()),
+                stamp,
+                half(0),
+                half(8),
+            ],
+        );
+    }
+}
+
+fn take_dead() -> Option<*mut Thread> {
+    if DYING.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let pid = sys::getpid();
+    let count = THREAD_COUNT.load(Ordering::Acquire).min(MAX_THREADS as u32);
+    for _ in 0..count.min(64) {
+        let at = CURSOR.fetch_add(1, Ordering::Relaxed) % count;
+        let t = THREADS[at as usize].load(Ordering::Acquire);
+        if t.is_null() {
+            continue;
+        }
+        // SAFETY: states are never unmapped; these two fields are atomic.
+        let (state, tid) = unsafe { (&(*t).status, &(*t).tid) };
+        let was = state.load(Ordering::Acquire);
+        let gone = was == status::FREE
+            || (was == status::DYING && sys::thread_is_gone(pid, tid.load(Ordering::Relaxed)));
+        // The exchange makes one taker win. Acquire pairs with the Release of
+        // the dying thread's destructor; what it did after that is over, since
+        // the kernel has seen it end.
+        if gone
+            && state
+                .compare_exchange(was, status::USED, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        {
+            DYING.fetch_sub(1, Ordering::Relaxed);
+            return Some(t);
+        }
+    }
+    None
+}
+
+fn new_state() -> *mut Thread {
+    let at = THREAD_COUNT.load(Ordering::Relaxed);
+    if at as usize >= MAX_THREADS {
+        return null_mut();
+    }
+    let Some(memory) = sys::map_private(size_of::<Thread>()) else {
+        return null_mut();
+    };
+    let t = memory.cast::<Thread>();
+    // SAFETY: zeroed memory of the right size and alignment (a page), for
+    // which all-zero is a valid state: empty caches, no chunk.
+    unsafe {
+        (*t).ring.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
+        (*t).side.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
+        (*t).status.store(status::USED, Ordering::Relaxed);
+    }
+    let at = THREAD_COUNT.fetch_add(1, Ordering::AcqRel) as usize;
+    if let Some(place) = THREADS.get(at) {
+        place.store(t, Ordering::Release);
+    }
+    t
+}
+
+/// Our key's destructor: this thread is about to end, but other destructors
+/// and libc's own may still allocate and free.
+pub extern "C" fn leaving(t: sys::Pointer) {
+    let t = t.cast::<Thread>();
+    if !t.is_null() {
+        DYING.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the key's value is this thread's state.
+        unsafe { (*t).status.store(status::DYING, Ordering::Release) };
+    }
+}
+
+/// In a forked child: only this thread lives, and no chunk is ours.
+///
+/// # Safety
+///
+/// Only the one thread of a forked child may call it.
+pub unsafe fn after_fork(own: *mut Thread) {
+    let count = THREAD_COUNT.load(Ordering::Relaxed).min(MAX_THREADS as u32);
+    let mut free = 0;
+    for place in &THREADS[..count as usize] {
+        let t = place.load(Ordering::Relaxed);
+        if t.is_null() {
+            continue;
+        }
+        // SAFETY: the child's private copies; no other thread exists.
+        unsafe {
+            (*t).ring.forget();
+            (*t).side.forget();
+            if t != own {
+                (*t).status.store(status::FREE, Ordering::Relaxed);
+                (*t).depth = depth::IDLE;
+                free += 1;
+            }
+        }
+    }
+    DYING.store(free, Ordering::Relaxed);
+    if !own.is_null() {
+        // SAFETY: this thread's state.
+        unsafe { (*own).tid.store(sys::gettid(), Ordering::Relaxed) };
+    }
+}
+
+/// Names this thread to the new process's collector side.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+pub unsafe fn introduce_child(t: *mut Thread, session: &Session) {
+    // SAFETY: the caller's.
+    unsafe { announce(t, session, (*t).tid.load(Ordering::Relaxed)) };
+}
+
+impl Ring {
+    fn forget(&mut self) {
+        self.data = null_mut();
+        self.header = null_mut();
+        self.position = 0;
+        self.sequence = 0;
+        self.pending_loss = 0;
+    }
+}
+
+/// A stamp, never before the thread's last.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+#[inline(always)]
+pub unsafe fn stamp(t: *mut Thread, session: &Session) -> u64 {
+    let now = session.now();
+    // SAFETY: the caller's.
+    unsafe {
+        // A thread that moved to another CPU may find its counter some ticks
+        // behind.
+        let stamp = now.max((*t).last_stamp);
+        (*t).last_stamp = stamp;
+        stamp
+    }
+}
+
+/// Appends one event and publishes it. Waits for room in exact mode; counts a
+/// loss when there is none.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and `depth` be `HOOK`.
+#[inline(always)]
+pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
+    // SAFETY: the caller's; the ring is only this thread's.
+    unsafe {
+        let ring = addr_of_mut!((*t).ring);
+        if ((*ring).data.is_null() || (*ring).position + N > CHUNK_WORDS)
+            && !next_chunk(ring, session, true)
+        {
+            return;
+        }
+        put(ring, words);
+    }
+}
+
+/// As [`emit`] for a signal handler that interrupted a hook of its thread:
+/// writes to the side ring and never waits.
+///
+/// # Safety
+///
+/// `t` must be this thread's state. A handler that interrupts another one here
+/// is not expected (its event may be torn, and is then dropped whole).
+pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
+    // SAFETY: as above; only handlers that interrupted a hook use `side`.
+    unsafe {
+        let ring = addr_of_mut!((*t).side);
+        let first = (*ring).data.is_null();
+        if (first || (*ring).position + N + 4 > CHUNK_WORDS) && !next_chunk(ring, session, false) {
+            session.slot().lost_nested.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if first {
+            let tid = (*t).tid.load(Ordering::Relaxed);
+            put(
+                ring,
+                [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],
+            );
+        }
+        put(ring, words);
+    }
+}
+
+#[inline(always)]
+unsafe fn put<const N: usize>(ring: *mut Ring, words: [u64; N]) {
+    // SAFETY: the caller made room for N words in the chunk, and the words
+    // from `position` on are unpublished: nobody reads them.
+    unsafe {
+        let at = (*ring).data.add((*ring).position);
+        let mut i = 0;
+        while i < N {
+            at.add(i).write_volatile(words[i]);
+            i += 1;
+        }
+        let end = (*ring).position + N;
+        (*ring).position = end;
+        // Release pairs with the collector's Acquire load of `committed`: it
+        // sees the words, and any trie node they name.
+        (*(*ring).header)
+            .committed
+            .store(end as u32, Ordering::Release);
+    }
+}
+
+/// Appends a definition in as many pieces as it takes.
+///
+/// # Safety
+///
+/// As for [`emit`].
+pub unsafe fn emit_blob(
+    t: *mut Thread,
+    session: &Session,
+    kind: event::BlobKind,
+    id: u32,
+    bytes: &[u8],
+) {
+    // SAFETY: as for `emit`.
+    unsafe {
+        let ring = addr_of_mut!((*t).ring);
+        let mut offset = 0;
+        loop {
+            let mut room = CHUNK_WORDS.saturating_sub((*ring).position);
+            if (*ring).data.is_null() || room < 5 {
+                if !next_chunk(ring, session, true) {
+                    return;
+                }
+                room = CHUNK_WORDS - (*ring).position;
+            }
+            let piece = (bytes.len() - offset).min((room - 4) * 8);
+            let data = (*ring).data.add((*ring).position);
+            data.write_volatile(event::head(Kind::Blob, kind as u8, id.into()));
+            data.add(1).write_volatile(stamp(t, session));
+            data.add(2)
+                .write_volatile((bytes.len() as u64) << 32 | offset as u64);
+            data.add(3).write_volatile(piece as u64);
+            for (i, chunk) in bytes[offset..offset + piece].chunks(8).enumerate() {
+                let mut word = [0; 8];
+                for (to, from) in word.iter_mut().zip(chunk) {
+                    *to = *from;
+                }
+                data.add(4 + i).write_volatile(u64::from_le_bytes(word));
+            }
+            (*ring).position += 4 + piece.div_ceil(8);
+            (*(*ring).header)
+                .committed
+                .store((*ring).position as u32, Ordering::Release);
+            offset += piece;
+            if offset >= bytes.len() {
+                return;
+            }
+        }
+    }
+}
+
+/// Goes on in a new chunk. False when there is none: the event is lost and
+/// counted.
+#[cold]
+#[inline(never)]
+unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool {
+    let Some(index) = session.take_chunk(may_wait) else {
+        session.count_loss();
+        // SAFETY: this thread's ring.
+        unsafe { (*ring).pending_loss += 1 };
+        return false;
+    };
+    let chunk = session.chunk(index);
+    // SAFETY: the chunk is ours alone since it left the free list; the old
+    // one is ours until `next` is stored below.
+    unsafe {
+        let header = chunk.cast::<ChunkHeader>();
+        (*header).committed.store(0, Ordering::Relaxed);
+        (*header).next.store(0, Ordering::Relaxed);
+        (*header)
+            .slot
+            .store(session.slot_index(), Ordering::Relaxed);
+        (*header).ring.store((*ring).number, Ordering::Relaxed);
+        (*header)
+            .sequence
+            .store((*ring).sequence, Ordering::Relaxed);
+        let old = (*ring).header;
+        (*ring).data = chunk.add(CHUNK_HEADER_BYTES).cast();
+        (*ring).header = header;
+        (*ring).position = 0;
+        (*ring).sequence = (*ring).sequence.wrapping_add(1);
+        if (*ring).pending_loss != 0 {
+            let lost = (*ring).pending_loss;
+            (*ring).pending_loss = 0;
+            put(ring, [event::head(Kind::Loss, 0, lost), session.now()]);
+        }
+        if old.is_null() {
+            session.announce_ring(index, &*header);
+        } else {
+            // Release pairs with the collector's Acquire: it sees the header
+            // written above.
+            (*old).next.store(index + 1, Ordering::Release);
+        }
+    }
+    true
+}
+
+const _: () = assert!(layout::CHUNK_BYTES.is_multiple_of(64));

@@ -1,0 +1,191 @@
+//! Implicit ids: how many records of each numbered kind there were so far.
+
+use crate::record::{
+    Bin, Code, Domain, Frame, Module, Node, Peak, Process, Record, Session, Site, Thread,
+};
+
+/// A record's kind: its variant's index in [`Record`], the first byte of its
+/// encoding.
+pub(crate) mod kind {
+    pub(crate) const SESSION: u8 = 0;
+    pub(crate) const PROCESS: u8 = 1;
+    pub(crate) const PROCESS_END: u8 = 2;
+    pub(crate) const THREAD: u8 = 3;
+    pub(crate) const MODULE: u8 = 4;
+    pub(crate) const CODE: u8 = 5;
+    pub(crate) const NODE: u8 = 6;
+    pub(crate) const SITE: u8 = 7;
+    pub(crate) const SYMBOLS: u8 = 8;
+    pub(crate) const BIN: u8 = 9;
+    pub(crate) const END: u8 = 18;
+    /// The newest one.
+    pub(crate) const LAST: u8 = 19;
+}
+
+/// Counts of the numbered kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) processes: u32,
+    pub(crate) threads: u32,
+    pub(crate) modules: u32,
+    pub(crate) codes: u32,
+    /// Written ones: the newest has this id, as the empty stack is node 0.
+    pub(crate) nodes: u32,
+    pub(crate) sites: u32,
+}
+
+impl Ids {
+    /// Counts a record of a kind.
+    pub(crate) fn count(&mut self, of: u8) {
+        let counter = match of {
+            kind::PROCESS => &mut self.processes,
+            kind::THREAD => &mut self.threads,
+            kind::MODULE => &mut self.modules,
+            kind::CODE => &mut self.codes,
+            kind::NODE => &mut self.nodes,
+            kind::SITE => &mut self.sites,
+            _ => return,
+        };
+        *counter = counter.saturating_add(1);
+    }
+
+    /// As numbers, in the order of the chunk header.
+    pub(crate) fn to_array(self) -> [u32; 6] {
+        [
+            self.processes,
+            self.threads,
+            self.modules,
+            self.codes,
+            self.nodes,
+            self.sites,
+        ]
+    }
+
+    /// See [`Ids::to_array`].
+    pub(crate) fn from_array(counts: [u32; 6]) -> Self {
+        let [processes, threads, modules, codes, nodes, sites] = counts;
+        Ids {
+            processes,
+            threads,
+            modules,
+            codes,
+            nodes,
+            sites,
+        }
+    }
+
+    /// Records missing between `self` and a later state, or `None` when the
+    /// other is not later.
+    pub(crate) fn missing_until(self, later: Ids) -> Option<u64> {
+        self.to_array()
+            .into_iter()
+            .zip(later.to_array())
+            .try_fold(0, |sum, (from, to)| {
+                Some(sum + u64::from(to.checked_sub(from)?))
+            })
+    }
+
+    /// Every id that the record names came before it.
+    pub(crate) fn admit(self, record: &Record) -> bool {
+        let process = |id: u32| id < self.processes;
+        match record {
+            Record::Process(Process { parent, .. }) => parent.is_none_or(process),
+            Record::ProcessEnd(end) => process(end.process),
+            Record::Thread(thread) => process(thread.process),
+            Record::Node(Node { parent, frame }) => {
+                *parent <= self.nodes
+                    && match frame {
+                        Frame::Native { module, .. } => module.is_none_or(|id| id < self.modules),
+                        Frame::Python { code, .. } => *code < self.codes,
+                        Frame::Pair { python } => *python <= self.nodes,
+                        Frame::Truncated | Frame::Broken | Frame::Switched => true,
+                    }
+            }
+            Record::Site(site) => process(site.process) && site.node <= self.nodes,
+            Record::Symbols(symbols) => symbols.module < self.modules,
+            Record::Bin(Bin { rss, points, .. }) => {
+                rss.iter().all(|&(id, _)| process(id))
+                    && points.last().is_none_or(|point| point.site < self.sites)
+                    && points.is_sorted_by(|a, b| a.site < b.site)
+            }
+            Record::Peak(Peak {
+                process: of, sites, ..
+            }) => of.is_none_or(process) && sites.iter().all(|&(id, ..)| id < self.sites),
+            Record::Totals(totals) => process(totals.process),
+            Record::ThreadTotals(totals) => totals.thread < self.threads,
+            Record::Loss(loss) => process(loss.process),
+            Record::Inherited(inherited) => {
+                process(inherited.process) && inherited.sites.iter().all(|site| site.0 < self.sites)
+            }
+            Record::Mark(mark) => mark.process.is_none_or(process),
+            Record::Session(_)
+            | Record::Module(_)
+            | Record::Code(_)
+            | Record::Sizes(_)
+            | Record::Source(_)
+            | Record::Note(_)
+            | Record::End(_) => true,
+        }
+    }
+}
+
+/// A record that keeps the place of a lost one of a numbered kind, so that
+/// later ids stay right; `None` for kinds without numbers.
+pub(crate) fn placeholder(of: u8) -> Option<Record> {
+    Some(match of {
+        kind::PROCESS => Record::Process(Process {
+            pid: 0,
+            start_ticks: 0,
+            parent: None,
+            parent_pid: 0,
+            at_ns: 0,
+            executable: Vec::new(),
+            command: Vec::new(),
+            exec: false,
+            python_version: 0,
+            inherited_blocks: 0,
+            inherited_bytes: 0,
+        }),
+        kind::THREAD => Record::Thread(Thread {
+            process: 0,
+            tid: 0,
+            name: String::new(),
+            at_ns: 0,
+        }),
+        kind::MODULE => Record::Module(Module {
+            path: Vec::new(),
+            build_id: Vec::new(),
+        }),
+        kind::CODE => Record::Code(Code {
+            file: String::new(),
+            name: String::new(),
+            first_line: 0,
+            lines: Vec::new(),
+        }),
+        kind::NODE => Record::Node(Node {
+            parent: 0,
+            frame: Frame::Broken,
+        }),
+        kind::SITE => Record::Site(Site {
+            process: 0,
+            node: 0,
+            domain: Domain::Native,
+        }),
+        _ => return None,
+    })
+}
+
+/// The session of a recording whose first chunk is lost.
+pub(crate) fn unknown_session() -> Record {
+    Record::Session(Session {
+        started_unix_ns: 0,
+        leakline: String::new(),
+        command: Vec::new(),
+        mode: String::new(),
+        sample_bytes: 0,
+        python: true,
+        native: true,
+        host: String::new(),
+        temporary_window: 0,
+    })
+}

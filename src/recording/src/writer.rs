@@ -1,0 +1,339 @@
+//! Appends records to a file, a chunk at a time.
+//!
+//! # Invariants
+//!
+//! * The file ends at a whole chunk, or at the beginning of one that could not
+//!   be finished; the next attempt starts at the same offset.
+//! * Records leave in the order they came. Those that could not be written
+//!   wait, in bounded memory, for the next [`Writer::flush`]; what the bound
+//!   forces out is counted, and the file says that it happened.
+//! * Ids count pushed records, whether or not they reach the file.
+//!
+//! The caller ignores `SIGXFSZ`: a file at its size limit is then an error
+//! here like any other. Nothing is synced to disk: the page cache outlives the
+//! process, which is what a killed collector needs.
+
+use crate::chunk::{
+    CHUNK_HEADER_BYTES, ChunkHeader, FLAG_DROPPED, FileHeader, KIND_RECORDS, KIND_RESTATEMENT,
+    MAX_CONTENT_BYTES, MAX_SHARED_BYTES, Restatement, advance, put_length, split_record,
+};
+use crate::ids::{Ids, kind, placeholder};
+use crate::record::{Bin, Counters, Record};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+
+/// Content of a chunk before compression, where there is that much: larger
+/// ones hardly compress better and a damaged one loses more.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Most encoded bytes that wait while the file cannot be written.
+const WAITING_BYTES: usize = 32 << 20;
+
+/// zstd's fastest of its usual ones: the collector shares the machine with the
+/// target, and a recording grows with time and sites, not with events.
+const LEVEL: i32 = 1;
+
+/// Points a site must have had on average before all sites are restated, so
+/// that restatements stay a small part of a file.
+const POINTS_A_RESTATED_SITE: u64 = 16;
+
+/// What a writer had to drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Records.
+    pub records: u64,
+    /// Their bytes, encoded but not compressed.
+    pub bytes: u64,
+}
+
+/// Writes a recording.
+#[derive(Debug)]
+pub struct Writer {
+    file: File,
+    /// Where the next chunk goes: the length of what is whole.
+    end: u64,
+    sequence: u64,
+    /// Framed records that are not in the file yet.
+    waiting: Vec<u8>,
+    /// Ids given out by the records before `waiting`.
+    base: Ids,
+    /// Ids given out in all.
+    pushed: Ids,
+    dropped: Dropped,
+    /// Records were dropped since the last chunk that was written.
+    hole: bool,
+    sites: Sites,
+    error: Option<io::Error>,
+}
+
+/// Where the sites stand, for restatements.
+#[derive(Debug, Default)]
+struct Sites {
+    counters: Vec<Counters>,
+    /// Points since the last restatement.
+    points: u64,
+    /// Points may be missing from the file since the last restatement.
+    holes: bool,
+    end_ns: u64,
+    live_bytes: u64,
+    live_blocks: u64,
+}
+
+impl Writer {
+    /// Begins a recording in `file`, which loses what it held.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written or does not seek.
+    pub fn new(file: File) -> io::Result<Self> {
+        // What is no regular file (`/dev/null`) cannot be cut, and need not.
+        if file.metadata()?.is_file() {
+            file.set_len(0)?;
+        }
+        let mut writer = Writer {
+            file,
+            end: 0,
+            sequence: 0,
+            waiting: Vec::new(),
+            base: Ids::default(),
+            pushed: Ids::default(),
+            dropped: Dropped::default(),
+            hole: false,
+            sites: Sites::default(),
+            error: None,
+        };
+        writer.append(&FileHeader::encode())?;
+        Ok(writer)
+    }
+
+    /// Takes a record. It reaches the file at the next [`Writer::flush`], or
+    /// earlier when many wait.
+    ///
+    /// A bin's points must rise by site.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a pushed record is given away; callers have no more use for it"
+    )]
+    pub fn push(&mut self, record: Record) {
+        if let Record::Bin(bin) = &record {
+            self.sites.follow(bin, self.pushed.sites);
+        }
+        let mut encoded = postcard::to_stdvec(&record).unwrap_or_default();
+        let of = encoded.first().copied().unwrap_or(u8::MAX);
+        if encoded.is_empty() || encoded.len() > MAX_CONTENT_BYTES - 8 {
+            self.count_dropped(encoded.len());
+            match placeholder(of).map(|record| postcard::to_stdvec(&record)) {
+                Some(Ok(placeholder)) => encoded = placeholder,
+                _ => return,
+            }
+        }
+        self.pushed.count(of);
+        put_length(&mut self.waiting, encoded.len());
+        self.waiting.extend_from_slice(&encoded);
+        if self.error.is_none() && self.waiting.len() >= CHUNK_BYTES {
+            // Kept in `self.error`; the next `flush` tries again and tells.
+            let _ = self.flush();
+        }
+        if self.waiting.len() > WAITING_BYTES {
+            self.shed();
+        }
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be written (disk full, size limit). It is whole up
+    /// to the last chunk, and what was pushed waits for the next call; see
+    /// [`Writer::dropped`] for the bound.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let result = self.write_waiting();
+        self.error = result.as_ref().err().map(copy);
+        result
+    }
+
+    /// Bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.end
+    }
+
+    /// Why the last attempt to write failed; `None` once one went well.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+
+    /// What had to be dropped because the file could not be written for long.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    fn write_waiting(&mut self) -> io::Result<()> {
+        while !self.waiting.is_empty() {
+            let mut after = self.base;
+            let mut records = 0;
+            let mut taken = 0;
+            while taken < CHUNK_BYTES
+                && let Some((record, rest)) = split_record(&self.waiting[taken..])
+            {
+                let next = self.waiting.len() - rest.len();
+                if records > 0 && next > MAX_SHARED_BYTES {
+                    break;
+                }
+                after.count(record.first().copied().unwrap_or(u8::MAX));
+                records += 1;
+                taken = next;
+            }
+            let waiting = std::mem::take(&mut self.waiting);
+            let result = self.write_chunk(KIND_RECORDS, &waiting[..taken], records);
+            self.waiting = waiting;
+            result?;
+            self.base = after;
+            self.waiting.drain(..taken);
+        }
+        if self.sites.restatement_due() {
+            let restatement = self.sites.restate();
+            let content = postcard::to_stdvec(&restatement).map_err(io::Error::other)?;
+            if content.len() <= MAX_CONTENT_BYTES {
+                self.write_chunk(KIND_RESTATEMENT, &content, 0)?;
+            }
+            self.sites.restated();
+        }
+        Ok(())
+    }
+
+    /// Compresses and appends a chunk.
+    fn write_chunk(&mut self, kind: u8, content: &[u8], records: u32) -> io::Result<()> {
+        let payload = zstd::bulk::compress(content, LEVEL)?;
+        let header = ChunkHeader {
+            kind,
+            flags: if self.hole { FLAG_DROPPED } else { 0 },
+            payload_bytes: payload.len() as u32,
+            content_bytes: content.len() as u32,
+            checksum: crc32fast::hash(&payload),
+            sequence: self.sequence,
+            records,
+            base: self.base,
+        };
+        let mut bytes = Vec::with_capacity(CHUNK_HEADER_BYTES + payload.len());
+        bytes.extend_from_slice(&header.encode());
+        bytes.extend_from_slice(&payload);
+        self.append(&bytes)?;
+        self.sequence += 1;
+        self.hole = false;
+        Ok(())
+    }
+
+    /// Appends bytes, all or (as far as the system lets us) none.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // One write for a whole chunk; more only after a short one.
+        let result = self
+            .file
+            .seek(SeekFrom::Start(self.end))
+            .and_then(|_| self.file.write_all(bytes));
+        match result {
+            Ok(()) => self.end += bytes.len() as u64,
+            // A piece that cannot be cut off is overwritten by the next chunk,
+            // and readers skip it until then.
+            Err(_) => drop(self.file.set_len(self.end)),
+        }
+        result
+    }
+
+    /// Makes room: drops what later records replace or what is only a moment
+    /// in time, and everything when that is not enough.
+    fn shed(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut rest = waiting.as_slice();
+        let mut kept = Vec::new();
+        while let Some((record, after)) = split_record(rest) {
+            let framed = &rest[..rest.len() - after.len()];
+            rest = after;
+            let needed = matches!(
+                record.first(),
+                Some(
+                    &(kind::SESSION
+                        | kind::PROCESS
+                        | kind::PROCESS_END
+                        | kind::THREAD
+                        | kind::MODULE
+                        | kind::CODE
+                        | kind::NODE
+                        | kind::SITE
+                        | kind::SYMBOLS
+                        | kind::END)
+                )
+            );
+            if needed {
+                kept.extend_from_slice(framed);
+            } else {
+                self.count_dropped(record.len());
+            }
+        }
+        if kept.len() > WAITING_BYTES / 2 {
+            let mut rest = kept.as_slice();
+            while let Some((record, after)) = split_record(rest) {
+                rest = after;
+                self.count_dropped(record.len());
+            }
+            kept = Vec::new();
+            self.base = self.pushed;
+        }
+        self.waiting = kept;
+    }
+
+    fn count_dropped(&mut self, bytes: usize) {
+        self.dropped.records += 1;
+        self.dropped.bytes += bytes as u64;
+        self.hole = true;
+        self.sites.holes = true;
+    }
+}
+
+impl Sites {
+    /// Takes note of a bin; points at sites that do not exist are not ours to
+    /// judge.
+    fn follow(&mut self, bin: &Bin, known: u32) {
+        for point in bin.points.iter().filter(|point| point.site < known) {
+            let site = point.site as usize;
+            if self.counters.len() <= site {
+                self.counters.resize(site + 1, Counters::default());
+            }
+            advance(&mut self.counters[site], point);
+        }
+        self.points += bin.points.len() as u64;
+        self.end_ns = bin.end_ns;
+        self.live_bytes = bin.live_bytes;
+        self.live_blocks = bin.live_blocks;
+    }
+
+    fn restatement_due(&self) -> bool {
+        self.holes
+            || (self.points > 0
+                && self.points >= POINTS_A_RESTATED_SITE * self.counters.len() as u64)
+    }
+
+    fn restate(&self) -> Restatement {
+        Restatement {
+            end_ns: self.end_ns,
+            live_bytes: self.live_bytes,
+            live_blocks: self.live_blocks,
+            sites: (0..)
+                .zip(self.counters.iter().copied())
+                .filter(|(_, counters)| *counters != Counters::default())
+                .collect(),
+        }
+    }
+
+    fn restated(&mut self) {
+        self.points = 0;
+        self.holes = false;
+    }
+}
+
+/// The same error once more, for whoever asks later.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(
+        || io::Error::new(error.kind(), error.to_string()),
+        io::Error::from_raw_os_error,
+    )
+}

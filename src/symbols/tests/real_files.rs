@@ -1,0 +1,342 @@
+//! Against files as compilers and distributions make them. Needs `g++`,
+//! `objcopy`, `strip` and `nm`.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use leakline_symbols::{Frame, ModuleFile, Symbolized, Symbolizer, build_id};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Line numbers matter below.
+const PROGRAM: &str = r#"#include <cstdlib>
+namespace shop {
+struct Cart {
+    static inline __attribute__((always_inline)) void *grow(std::size_t n) {
+        return std::malloc(n * 2);
+    }
+    __attribute__((noinline)) void *add(int item);
+};
+void *Cart::add(int item) {
+    void *block = grow(item);
+    if (!block) std::abort();
+    return block;
+}
+}
+extern "C" __attribute__((visibility("default"))) void *exported(int n) {
+    shop::Cart cart;
+    return static_cast<char *>(cart.add(n)) + 1;
+}
+static __attribute__((noinline, noclone)) int hidden(volatile int *p) { return *p + *p; }
+extern "C" __attribute__((visibility("default"))) int later(volatile int *p) { return hidden(p) + 1; }
+"#;
+
+fn run(directory: &Path, command: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-ec", command])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Builds the program as a library; the directory and the library.
+fn library(options: &str) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("shop.cpp"), PROGRAM).unwrap();
+    run(
+        directory.path(),
+        &format!(
+            "g++ -g -O2 -shared -fPIC -fvisibility=hidden -Wl,--build-id {options} -o libshop.so shop.cpp"
+        ),
+    );
+    let library = directory.path().join("libshop.so");
+    (directory, library)
+}
+
+/// Start and end of a function, by its mangled name.
+fn range(directory: &Path, library: &str, name: &str) -> (u64, u64) {
+    let list = run(directory, &format!("nm -S {library}; nm -DS {library}"));
+    let line = list
+        .lines()
+        .find(|line| line.ends_with(&format!(" {name}")))
+        .unwrap();
+    let numbers: Vec<_> = line
+        .split(' ')
+        .map_while(|word| u64::from_str_radix(word, 16).ok())
+        .collect();
+    (numbers[0], numbers[0] + numbers[1])
+}
+
+/// Looks up every byte from `start` to `end`.
+fn symbolize(path: &Path, (start, end): (u64, u64)) -> Symbolized {
+    let addresses: Vec<_> = (start..end).collect();
+    let id = build_id(path).unwrap().unwrap();
+    Symbolizer::new().symbolize(
+        &ModuleFile {
+            path,
+            build_id: &id,
+        },
+        &addresses,
+    )
+}
+
+const ADD: &str = "_ZN4shop4Cart3addEi";
+
+#[test]
+fn inlined_functions_come_innermost_first_with_their_lines() {
+    let (directory, library) = library("");
+    let found = symbolize(&library, range(directory.path(), "libshop.so", ADD));
+    assert_eq!(found.note, None);
+    let file = directory
+        .path()
+        .join("shop.cpp")
+        .to_string_lossy()
+        .into_owned();
+    let plain = Frame {
+        function: "shop::Cart::add(int)".into(),
+        file: file.clone(),
+        line: 10,
+        inlined: false,
+        beyond: 0,
+    };
+    let inlined = found
+        .frames
+        .iter()
+        .find(|frames| frames.len() == 2)
+        .unwrap();
+    assert_eq!(inlined[1], plain);
+    assert!(inlined[0].function.contains("grow"), "{inlined:?}");
+    assert_eq!((&inlined[0].file, inlined[0].inlined), (&file, true));
+    let lines: Vec<_> = found.frames.iter().map(|frames| frames[0].line).collect();
+    assert!(lines.contains(&5) && lines.contains(&11), "{lines:?}");
+}
+
+#[test]
+fn a_separate_debug_file_is_found_and_a_wrong_one_costs_only_lines() {
+    let (directory, library) = library("");
+    let add = range(directory.path(), "libshop.so", ADD);
+    run(
+        directory.path(),
+        "objcopy --only-keep-debug libshop.so libshop.debug
+         strip libshop.so
+         objcopy --add-gnu-debuglink=libshop.debug libshop.so",
+    );
+    let found = symbolize(&library, add);
+    assert_eq!(found.note, None);
+    assert_eq!(found.frames[0][0].function, "shop::Cart::add(int)");
+    assert!((9..=12).contains(&found.frames[0][0].line), "{found:?}");
+
+    run(directory.path(), "echo more >> libshop.debug");
+    let exported = range(directory.path(), "libshop.so", "exported");
+    let found = symbolize(&library, exported);
+    assert_eq!(found.frames[0][0].function, "exported");
+    assert_eq!(found.frames[0][0].line, 0);
+    assert!(found.note.unwrap().starts_with("no lines"));
+}
+
+#[test]
+fn an_enormous_file_gives_names_without_lines() {
+    let (directory, library) = library("");
+    let exported = range(directory.path(), "libshop.so", "exported");
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&library)
+        .unwrap()
+        .set_len(3 << 30)
+        .unwrap();
+    let found = symbolize(&library, exported);
+    assert_eq!(
+        (
+            found.frames[0][0].function.as_str(),
+            found.frames[0][0].line
+        ),
+        ("exported", 0)
+    );
+    assert!(found.note.unwrap().starts_with("no lines"));
+}
+
+#[test]
+fn a_stripped_library_gives_the_nearest_name_and_the_distance() {
+    // `hidden` comes right after an exported function, or far from any.
+    let (directory, library) = library("-fno-toplevel-reorder");
+    let hidden = range(directory.path(), "libshop.so", "_ZL6hiddenPVi");
+    let exported = range(directory.path(), "libshop.so", "exported");
+    run(directory.path(), "strip libshop.so");
+    let found = symbolize(&library, exported);
+    assert!(
+        found
+            .frames
+            .iter()
+            .all(|frames| frames[0].function == "exported")
+    );
+    assert!(found.frames.iter().all(|frames| frames[0].beyond == 0));
+    assert_eq!(found.note, None);
+
+    let found = symbolize(&library, hidden);
+    let first = Frame {
+        function: "exported".into(),
+        beyond: u32::try_from(hidden.0 - exported.0).unwrap(),
+        ..Frame::default()
+    };
+    assert!(hidden.0 > exported.1 - 1);
+    assert_eq!(found.frames[0], [first]);
+    assert!(found.note.unwrap().contains("nearest"));
+}
+
+#[test]
+fn an_address_outside_of_all_code_has_no_name() {
+    let (_directory, library) = library("");
+    let found = symbolize(&library, (0, 1));
+    assert_eq!(found.frames, [[]]);
+    let far = Symbolizer::new().symbolize(
+        &ModuleFile {
+            path: &library,
+            build_id: &[],
+        },
+        &[u64::MAX, 1 << 40],
+    );
+    assert_eq!(far.frames, [[], []]);
+}
+
+#[test]
+fn a_file_that_is_not_the_one_loaded_gives_no_names() {
+    let (directory, library) = library("");
+    let add = range(directory.path(), "libshop.so", ADD);
+    let mut symbolizer = Symbolizer::new();
+    let id = build_id(&library).unwrap().unwrap();
+    assert_eq!(id.len(), 20);
+    let module = ModuleFile {
+        path: &library,
+        build_id: &id,
+    };
+    assert_eq!(symbolizer.symbolize(&module, &[add.0]).note, None);
+
+    // Rebuilt in place of the old one, while it was known.
+    run(
+        directory.path(),
+        "sed -i 's/n \\* 2/n * 3/' shop.cpp
+         g++ -g -O2 -shared -fPIC -Wl,--build-id -o new.so shop.cpp && mv new.so libshop.so",
+    );
+    let found = symbolizer.symbolize(&module, &[add.0]);
+    assert_eq!(found.frames, [[]]);
+    assert_eq!(
+        found.note.unwrap(),
+        "no names: it was replaced since it was loaded"
+    );
+
+    let any = ModuleFile {
+        path: &library,
+        build_id: &[],
+    };
+    let start = range(directory.path(), "libshop.so", ADD).0;
+    assert_eq!(
+        symbolizer.symbolize(&any, &[start]).frames[0][0].function,
+        "shop::Cart::add(int)"
+    );
+}
+
+#[test]
+fn what_is_no_elf_file_gives_a_note_and_no_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let note = |path: &Path| {
+        let found = Symbolizer::new().symbolize(
+            &ModuleFile {
+                path,
+                build_id: &[],
+            },
+            &[1, 2],
+        );
+        assert_eq!(found.frames, [[], []]);
+        found.note.unwrap()
+    };
+    assert_eq!(
+        note(Path::new("linux-vdso.so.1")),
+        "no names: there is no such file"
+    );
+    assert_eq!(
+        note(Path::new("/dev/null")),
+        "no names: it is no regular file"
+    );
+    assert_eq!(note(directory.path()), "no names: it is no regular file");
+    let text = directory.path().join("text");
+    fs::write(&text, "hello").unwrap();
+    assert!(note(&text).starts_with("no names: it cannot be read"));
+}
+
+#[test]
+fn a_damaged_library_never_panics() {
+    let (directory, library) = library("");
+    let add = range(directory.path(), "libshop.so", ADD);
+    let whole = fs::read(&library).unwrap();
+    let mut state = 1u64;
+    for i in 0..200 {
+        let mut bytes = whole.clone();
+        for _ in 0..=i % 20 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let at = (state >> 33) as usize % bytes.len();
+            bytes[at] = (state >> 20) as u8;
+        }
+        if i % 4 == 0 {
+            bytes.truncate((state >> 30) as usize % whole.len());
+        }
+        fs::write(&library, &bytes).unwrap();
+        let addresses: Vec<_> = (add.0..add.1).collect();
+        let found = Symbolizer::new().symbolize(
+            &ModuleFile {
+                path: &library,
+                build_id: &[],
+            },
+            &addresses,
+        );
+        assert_eq!(found.frames.len(), addresses.len());
+    }
+}
+
+#[test]
+fn libc_names_malloc() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
+    let path = PathBuf::from(
+        path.into_iter()
+            .find(|path| path.contains("libc.so"))
+            .unwrap(),
+    );
+    let malloc = range(
+        Path::new("/"),
+        path.to_str().unwrap(),
+        "malloc@@GLIBC_2.2.5",
+    );
+    let found = symbolize(&path, (malloc.0, malloc.0 + 1));
+    assert!(found.frames[0][0].function.contains("malloc"), "{found:?}");
+}
+
+#[test]
+fn what_was_read_can_be_forgotten() {
+    let (directory, library) = library("");
+    let (start, _) = range(directory.path(), "libshop.so", ADD);
+    let mut symbolizer = Symbolizer::new();
+    let module = ModuleFile {
+        path: &library,
+        build_id: &[],
+    };
+    let mapped = || {
+        fs::read_to_string("/proc/self/maps")
+            .unwrap()
+            .contains("libshop.so")
+    };
+    symbolizer.symbolize(&module, &[start]);
+    assert!(mapped());
+    symbolizer.forget(&library);
+    assert!(!mapped());
+    assert!(!symbolizer.symbolize(&module, &[start]).frames[0].is_empty());
+}

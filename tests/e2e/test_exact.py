@@ -1,0 +1,182 @@
+"""What a recording counts equals what the program counted itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import (
+    Leakline,
+    Programs,
+    by_function,
+    check_complete,
+    check_sites,
+    plain_name,
+    sums,
+)
+
+
+def test_a_million_calls_in_four_threads(
+    leakline: Leakline, programs: Programs, long: bool
+) -> None:
+    for seed in range(1, 21 if long else 3):
+        result, recording = leakline.run(programs.program("truth"), str(seed))
+        assert result.status == 0
+        truth = result.truth()["sites"]
+        assert sum(site["calls"] for site in truth.values()) == 1_000_003
+        totals = check_complete(recording)["totals"]
+        rows = recording.rows()
+        check_sites(rows, truth)
+
+        # Beside the program's own sites there are only blocks that were never
+        # resized (thread starts and the like), so that totals must add up too.
+        others = sums(by_function(rows, truth)[""])
+        calls = sum(site["calls"] for site in truth.values())
+        frees = sum(site["frees"] for site in truth.values())
+        total_bytes = sum(site["total_bytes"] for site in truth.values())
+        assert totals["allocations"] == calls + others["total_blocks"]
+        freed = others["total_blocks"] - others["live_blocks"]
+        assert totals["frees"] == frees + freed
+        assert totals["allocated_bytes"] == total_bytes + others["total_bytes"]
+        everything = sums(rows)
+        assert totals["live_blocks"] == everything["live_blocks"]
+        assert totals["live_bytes"] == everything["live_bytes"]
+        recording.path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "edges",
+        "threads",
+        "signals",
+        "exceptions",
+        "jumps",
+        "coroutines",
+        "thread_exit",
+        "close_fds",
+        "resizes",
+        "deep",
+        "early",
+    ],
+)
+def test_program(leakline: Leakline, programs: Programs, name: str) -> None:
+    result, recording = leakline.run(programs.program(name))
+    assert result.status == 0, result.out
+    assert result.err == b""
+    check_complete(recording)
+    check_sites(recording.rows(), result.truth()["sites"])
+
+
+def test_signals_at_any_instant(leakline: Leakline, programs: Programs) -> None:
+    result, recording = leakline.run(programs.signals_anywhere())
+    assert result.status == 0
+    check_complete(recording)
+    check_sites(recording.rows(), result.truth()["sites"])
+
+
+@pytest.mark.parametrize("name", ["truth", "edges", "resizes"])
+def test_another_allocator_preloaded(
+    leakline: Leakline, programs: Programs, name: str
+) -> None:
+    library = programs.reentrant()
+    result, recording = leakline.run(
+        programs.program(name), env={"LD_PRELOAD": str(library)}
+    )
+    if name == "edges":
+        # It is checked against the C library's alignment and errors.
+        assert result.status == 0, result.err
+    check_complete(recording)
+    check_sites(recording.rows(), result.truth()["sites"])
+
+
+def test_libraries_that_come_and_go(leakline: Leakline, programs: Programs) -> None:
+    alpha, beta = programs.plugin("alpha", 1000), programs.plugin("beta", 3000)
+    result, recording = leakline.run(programs.program("plugins"), alpha, beta)
+    assert result.status == 0
+    check_complete(recording)
+    rows = recording.rows()
+    check_sites(rows, result.truth()["sites"])
+    for name, module in (("leak_of_alpha", "alpha"), ("leak_of_beta", "beta")):
+        for row in by_function(rows, [name])[name]:
+            assert module in row["module"]
+
+
+def test_mappings(leakline: Leakline, programs: Programs) -> None:
+    result, recording = leakline.run(programs.program("maps"))
+    assert result.status == 0
+    check_complete(recording)
+    rows = [row for row in recording.rows() if row["domain"] == "mmap"]
+    truth = result.truth()["sites"]
+    live = {
+        name: sums(group)["live_bytes"]
+        for name, group in by_function(rows, truth).items()
+        if name
+    }
+    assert live == {name: site["live_bytes"] for name, site in truth.items()}
+    plain = sums(by_function(rows, truth)["plain_map"])
+    assert plain["total_blocks"] == truth["plain_map"]["births"]
+    assert plain["total_bytes"] == truth["plain_map"]["total_bytes"]
+    assert plain["live_blocks"] == truth["plain_map"]["live_blocks"]
+
+
+def test_peak_between_two_instants(leakline: Leakline, programs: Programs) -> None:
+    result, recording = leakline.run(programs.program("peak"))
+    truth = result.truth()
+    rows = recording.rows()
+    check_sites(rows, truth["sites"])
+    groups = by_function(rows, truth["sites"])
+    peaks = {
+        name: sum(row["peak_bytes"] for row in group)
+        for name, group in groups.items()
+        if name
+    }
+    assert peaks == truth["peaks"]
+    others = sum(row["peak_bytes"] for row in groups[""])
+    totals = check_complete(recording)["totals"]
+    assert totals["peak_bytes"] == truth["peak_bytes"] + others
+
+
+def test_nine_hundred_frames_are_all_there(
+    leakline: Leakline, programs: Programs
+) -> None:
+    _, recording = leakline.run(programs.program("deep"))
+    (row,) = by_function(recording.rows(), ["at_the_bottom"])["at_the_bottom"]
+    names = [plain_name(frame["function"]) for frame in row["stack"]]
+    assert names.count("descend") == 901
+    assert names[names.index("descend") + 901] == "main"
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "strangers"),
+    [
+        ("coroutines", "take_in_ping", {"pong", "pong_body", "take_in_main"}),
+        ("coroutines", "take_in_pong", {"ping", "ping_body", "take_in_main"}),
+        ("coroutines", "take_in_main", {"ping", "ping_body", "pong", "pong_body"}),
+        ("jumps", "after_jump", {"descend", "handle"}),
+        ("exceptions", "after_catch", {"fall", "Holder"}),
+    ],
+)
+def test_no_stack_keeps_frames_that_were_left(
+    leakline: Leakline, programs: Programs, name: str, site: str, strangers: set[str]
+) -> None:
+    _, recording = leakline.run(programs.program(name))
+    rows = by_function(recording.rows(), [site])[site]
+    assert rows
+    for row in rows:
+        names = {plain_name(frame["function"]) for frame in row["stack"]}
+        assert not names & strangers, row["stack"]
+
+
+def test_depth_of_coroutine_and_exception_stacks(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Each depth of the recursion has its own stack, with so many frames."""
+    _, recording = leakline.run(programs.program("exceptions"))
+    rows = by_function(recording.rows(), ["deep_in"])["deep_in"]
+    depths = {}
+    for row in rows:
+        names = [plain_name(frame["function"]) for frame in row["stack"]]
+        depths[names.count("fall")] = row["total_blocks"]
+    # 3,000 rounds over 23 depths: 131 of the first ten, 130 of the others.
+    expected = {depth: 131 if depth <= 10 else 130 for depth in range(1, 24)}
+    assert depths == expected

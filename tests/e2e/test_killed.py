@@ -1,0 +1,207 @@
+"""Killed, stopped and starved: target and collector."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Leakline,
+    Part,
+    Programs,
+    Recording,
+    by_function,
+    collector_of,
+    sums,
+    wait_for,
+)
+
+
+def first_pid(process: subprocess.Popen[bytes]) -> int:
+    """The target's own pid, which it says first."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(b"pid "), line
+    return int(line.split()[1])
+
+
+def rest_of(process: subprocess.Popen[bytes], timeout: float = 60) -> list[bytes]:
+    out, err = process.communicate(timeout=timeout)
+    assert err == b"", err
+    return out.splitlines()
+
+
+def leaked(recording: Recording) -> dict[str, int]:
+    rows = by_function(recording.rows(), ["leaked"])["leaked"]
+    return sums(row for row in rows if row["domain"] in ("native", "obj"))
+
+
+@pytest.mark.parametrize("kind", ["native", "python"])
+def test_kill_of_the_target(
+    leakline: Leakline, programs: Programs, long: bool, kind: str
+) -> None:
+    """Whatever it had reported on stdout before the kill is in the recording."""
+    batch = 100
+    program: list[Part] = (
+        [programs.program("batches"), str(batch)]
+        if kind == "native"
+        else [TARGET_PYTHON, PYTHON_PROGRAMS / "batches.py", str(batch)]
+    )
+    chance = random.Random(20)
+    for _ in range(50 if long else 4):
+        with leakline.started(*program) as (process, recording):
+            pid = first_pid(process)
+            # The pipe is read meanwhile, or the program would wait for it.
+            assert process.stdout is not None
+            deadline = time.monotonic() + chance.uniform(0, 0.4)
+            lines = []
+            while time.monotonic() < deadline:
+                lines.append(process.stdout.readline())
+            os.kill(pid, signal.SIGKILL)
+            lines += rest_of(process)
+            assert process.returncode == -signal.SIGKILL
+            complete = [line.split() for line in lines if line.count(b" ") == 1]
+            reported = int(complete[-1][1]) if complete else 0
+            live = leaked(recording)["live_blocks"]
+            # A batch may have been under way, or done and not reported.
+            assert reported <= live <= reported + 2 * batch
+            assert recording.process(pid)["signal"] == signal.SIGKILL
+        recording.path.unlink()
+
+
+def batches(programs: Programs) -> list[Part]:
+    """About two seconds of work at a pace that any collector can keep."""
+    return [programs.program("batches"), "200", "1000", "1500"]
+
+
+@pytest.mark.parametrize("times", [1])
+def test_kill_of_the_collector(
+    leakline: Leakline, programs: Programs, times: int
+) -> None:
+    """The target is unharmed; the file opens and has what came before."""
+    with leakline.started(*batches(programs)) as (process, recording):
+        first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        time.sleep(1.2)
+        os.kill(collector, signal.SIGKILL)
+        started = time.monotonic()
+        out = process.communicate(timeout=60)[0].splitlines()
+        assert out[-1] == b"done"
+        assert len(out) == 1501
+        # 1 s until it goes lossy, the rest of its work, and some room.
+        assert time.monotonic() - started < 8
+        assert process.returncode in (0, 125)
+        assert leaked(recording)["live_blocks"] > 0
+        assert recording.stats()["totals"]["complete"] is False
+
+
+def test_a_stopped_collector(leakline: Leakline, programs: Programs) -> None:
+    """The target waits a bounded time, then goes on; losses are counted."""
+    with leakline.started(programs.program("batches"), "20000", "0", "300") as (
+        process,
+        recording,
+    ):
+        first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(collector, signal.SIGSTOP)
+        started = time.monotonic()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line == b"done\n":
+                    break
+            late = time.monotonic() - started
+        finally:
+            os.kill(collector, signal.SIGCONT)
+        # 12 million events take some 2 s bare on a slow machine, and the wait is 1 s.
+        assert late < 15
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        totals = recording.stats()["totals"]
+        assert totals["lost_events"] > 0
+        assert totals["complete"] is False
+
+
+def test_a_collector_stopped_for_a_moment(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Shorter than the wait: nothing is lost."""
+    with leakline.started(programs.program("batches"), "5000", "0", "200") as (
+        process,
+        recording,
+    ):
+        first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        for _ in range(3):
+            os.kill(collector, signal.SIGSTOP)
+            time.sleep(0.3)
+            os.kill(collector, signal.SIGCONT)
+            time.sleep(0.1)
+        lines = rest_of(process)
+        assert process.returncode == 0
+        assert lines[-1] == b"done"
+        assert leaked(recording)["live_blocks"] == 5000 * 200
+        assert recording.stats()["totals"]["complete"] is True
+
+
+def test_kill_of_both(leakline: Leakline, programs: Programs) -> None:
+    """At most the last second is missing."""
+    with leakline.started(programs.program("batches"), "100", "2000") as (
+        process,
+        recording,
+    ):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        assert process.stdout is not None
+        reported = []
+        started = time.monotonic()
+        while time.monotonic() - started < 3:
+            line = process.stdout.readline().split()
+            reported.append((time.monotonic(), int(line[1])))
+        os.kill(collector, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGKILL, 125)
+        before = [blocks for at, blocks in reported if at < killed - 1.1]
+        assert leaked(recording)["live_blocks"] >= before[-1]
+
+
+def test_kill_of_the_supervisor(leakline: Leakline, programs: Programs) -> None:
+    """`leakline run` itself is killed: the target goes on, and is recorded."""
+    with leakline.started(programs.program("batches"), "100", "1000", "1000") as (
+        process,
+        recording,
+    ):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        assert lines[-1] == b"done"
+        wait_for("the target's end", lambda: not os.path.exists(f"/proc/{pid}"))
+        wait_for(
+            "the collector's end", lambda: not os.path.exists(f"/proc/{collector}")
+        )
+        assert leaked(recording)["live_blocks"] == 100 * 1000
+
+
+def test_an_open_recording_can_be_read(leakline: Leakline, programs: Programs) -> None:
+    with leakline.started(*batches(programs)) as (process, recording):
+        first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        assert collector
+        seen = []
+        for _ in range(2):
+            time.sleep(1.2)
+            seen.append(leaked(recording)["live_blocks"])
+        assert 0 < seen[0] < seen[1] or process.poll() is not None
+        process.communicate(timeout=60)
+        assert leaked(recording)["live_blocks"] == 200 * 1500

@@ -1,0 +1,224 @@
+"""Python programs: line by line, frame by frame, and in every way they end.
+
+These run over other interpreters too (tests/matrix)."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Json,
+    Leakline,
+    Part,
+    Programs,
+    check_complete,
+    execute,
+    python_lines,
+    sums,
+    without_pids,
+)
+
+Line = tuple[int, str]
+
+
+def compare(
+    recorded: dict[Line, Json], known: list[Json], counters: tuple[str, ...]
+) -> None:
+    wrong = []
+    for row in known:
+        said = recorded.get(row["key"], dict.fromkeys(counters, 0))
+        pairs = {name: (said[name], row[name]) for name in counters}
+        if any(said != true for said, true in pairs.values()):
+            wrong.append(f"{row['key']}: (recorded, true) {pairs}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_lines_of_known_sizes(leakline: Leakline) -> None:
+    program = PYTHON_PROGRAMS / "truth.py"
+    result, recording = leakline.run(TARGET_PYTHON, program)
+    assert result.status == 0
+    check_complete(recording)
+    known = result.truth()["lines"]
+    for row in known:
+        row["key"] = (row["line"], "obj")
+    counters = ("total_blocks", "total_bytes", "live_blocks", "live_bytes")
+    compare(python_lines(recording.rows(), program), known, counters)
+
+
+def test_every_line_equals_a_counting_allocator(
+    leakline: Leakline, programs: Programs
+) -> None:
+    program, workload = (
+        PYTHON_PROGRAMS / "counted.py",
+        PYTHON_PROGRAMS / "workload.py",
+    )
+    result, recording = leakline.run(
+        TARGET_PYTHON, program, programs.counting(), workload
+    )
+    assert result.status == 0, result.err.decode()
+    check_complete(recording)
+    known = result.truth()["lines"]
+    assert len(known) > 60
+    for row in known:
+        row["key"] = (row["line"], row["domain"])
+    recorded = python_lines(recording.rows(), workload)
+    counters = ("total_blocks", "total_bytes", "live_blocks", "live_bytes")
+    compare(recorded, known, counters)
+    extra = set(recorded) - {row["key"] for row in known}
+    assert not extra, f"lines that allocated nothing: {sorted(extra)}"
+
+
+def test_nine_hundred_frames_are_all_there(leakline: Leakline) -> None:
+    program = PYTHON_PROGRAMS / "deep.py"
+    result, recording = leakline.run(TARGET_PYTHON, program)
+    truth = result.truth()
+    big = [
+        row
+        for row in recording.rows()
+        if row["live_bytes"] >= 5000 and row["function"] == truth["function"]
+    ]
+    assert sums(big)["live_blocks"] == truth["live_blocks"]
+    for row in big:
+        names = [f["function"] for f in row["stack"] if f["kind"] == "python"]
+        assert names == ["at_the_bottom"] + ["descend"] * 901 + ["<module>"]
+
+
+def test_a_code_object_where_another_stood(leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "codes.py")
+    truth = result.truth()
+    sizes = {}
+    for row in recording.rows():
+        name = row["function"]
+        if name.startswith("made_") and row["live_bytes"]:
+            sizes[int(name[len("made_") :])] = row["live_bytes"]
+    first = truth["first_bytes"]
+    assert sizes == {number: first + number for number in range(truth["count"])}
+
+
+def test_tasks_generators_and_threads(leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "tasks.py")
+    check_complete(recording)
+    rows = recording.rows()
+    keepers = result.truth()
+    for name, known in keepers.items():
+        group = [
+            row
+            for row in rows
+            if row["function"] == name and row["live_bytes"] >= 800 * row["live_blocks"]
+        ]
+        assert sums(group)["live_blocks"] == known["blocks"]
+        for row in group:
+            names = [f["function"] for f in row["stack"] if f["kind"] == "python"]
+            callers = names[1 : 1 + len(known["callers"])]
+            assert [c.rsplit(".", 1)[-1] for c in callers] == known["callers"]
+            assert not set(names[1:]) & set(keepers)
+
+
+@pytest.mark.parametrize(
+    "way", ["os.fork", "fork", "spawn", "forkserver", "subprocess"]
+)
+def test_children(leakline: Leakline, way: str) -> None:
+    program = PYTHON_PROGRAMS / "children.py"
+    result, recording = leakline.run(TARGET_PYTHON, program, way)
+    assert result.status == 0, result.err.decode()
+    *children, end = result.json_lines()
+    assert end["statuses"] == [0, 1, 2, 3]
+    stats = check_complete(recording)
+    recorded = {process["pid"]: process for process in stats["processes"]}
+    for child in children:
+        assert child["pid"] in recorded
+        if way == "os.fork" or way == "subprocess":
+            assert recorded[child["pid"]]["exit_status"] in (child["number"], None)
+    line = 1 + next(
+        number
+        for number, text in enumerate(program.read_text().splitlines())
+        if "# LINE in_child" in text
+    )
+    obj = python_lines(recording.rows(), program)[(line, "obj")]
+    assert obj["total_blocks"] == sum(child["blocks"] for child in children)
+    assert obj["live_blocks"] == obj["total_blocks"]
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["return", "exit", "raise", "os._exit", "abort", "kill", "term", "interrupt"],
+)
+def test_ends_as_without(leakline: Leakline, way: str) -> None:
+    command: list[Part] = [TARGET_PYTHON, PYTHON_PROGRAMS / "ending.py", way]
+    bare = execute(command)
+    result, recording = leakline.run(*command)
+    assert (result.status, result.out) == (bare.status, bare.out)
+    assert result.err == bare.err
+    totals = recording.stats()["totals"]
+    assert totals["allocations"] > 1000
+    process = recording.stats()["processes"][0]
+    if bare.status < 0:
+        assert process["signal"] == -bare.status
+    else:
+        assert process["exit_status"] == bare.status
+
+
+def test_reads_what_it_is_given(leakline: Leakline) -> None:
+    command: list[Part] = [TARGET_PYTHON, PYTHON_PROGRAMS / "ending.py", "stdin"]
+    result, _ = leakline.run(*command, stdin=b"x" * 100000)
+    assert result.out == b"kept 1000\nread 100000\nat exit\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "import json, decimal; print(json.dumps([1, {'a': None}]))"],
+        ["-m", "json.tool", "--help"],
+        ["-X", "dev", "-c", "print(len(bytes(1000)))"],
+        ["-I", "-S", "-c", "import sys; print(sys.flags)"],
+        ["-X", "tracemalloc=5", "-c", "print(len([bytes(i) for i in range(999)]))"],
+    ],
+)
+def test_same_output(leakline: Leakline, arguments: list[str]) -> None:
+    bare = execute([TARGET_PYTHON, *arguments])
+    result, recording = leakline.run(TARGET_PYTHON, *arguments)
+    assert (result.status, result.out, result.err) == (
+        bare.status,
+        bare.out,
+        bare.err,
+    )
+    check_complete(recording)
+
+
+@pytest.mark.parametrize("allocator", ["malloc", "debug", "pymalloc"])
+def test_other_python_allocators(leakline: Leakline, allocator: str) -> None:
+    result, recording = leakline.run(
+        TARGET_PYTHON,
+        PYTHON_PROGRAMS / "truth.py",
+        env={"PYTHONMALLOC": allocator},
+    )
+    assert result.status == 0
+    check_complete(recording)
+    known = result.truth()["lines"]
+    for row in known:
+        row["key"] = (row["line"], "obj")
+    counters = ("total_blocks", "live_blocks")
+    compare(
+        python_lines(recording.rows(), PYTHON_PROGRAMS / "truth.py"), known, counters
+    )
+
+
+def test_the_program_sees_itself_as_without(leakline: Leakline) -> None:
+    """Arguments, environment (but for leakline's own), directory, umask,
+    descriptors, signal handling and limits are what they were."""
+    source = (
+        "import os, resource, signal, sys;"
+        "print(sys.argv, os.getcwd(), os.umask(0));"
+        "print({k: v for k, v in os.environ.items()"
+        "       if not k.startswith('LEAKLINE') and k not in ('LD_PRELOAD', '_')});"
+        "print(sorted(os.listdir('/proc/self/fd')));"
+        "print([signal.getsignal(s) for s in range(1, 32)]);"
+        "print(signal.pthread_sigmask(signal.SIG_BLOCK, []));"
+        "print([resource.getrlimit(i) for i in range(10)]);"
+    )
+    command: list[Part] = [TARGET_PYTHON, "-c", source, "an argument", ""]
+    bare = execute(command)
+    result, _ = leakline.run(*command)
+    assert without_pids(result.out) == without_pids(bare.out)
