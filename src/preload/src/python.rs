@@ -16,11 +16,11 @@
 //!   the obj domain's free hook before the memory goes back.
 
 use core::cell::UnsafeCell;
-use core::ptr::{addr_of_mut, null_mut};
+use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
-use leakline_wire::event::BlobKind;
+use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{FLUSH, Session};
@@ -421,20 +421,80 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
     // SAFETY: the thread's own state and frame chain (see the invariants).
     unsafe {
         let mut frame = sys::word(state + layout.state_frame);
-        if let Some(offset) = layout.c_frame {
-            if frame == 0 {
-                return NO_STACK;
-            }
+        if let Some(offset) = layout.c_frame
+            && frame != 0
+        {
             frame = sys::word(frame + offset);
         }
         if frame == 0 || !python.fits(frame) {
+            python.watch_main(t, session, 0);
             return NO_STACK;
         }
-        python.walk(t, session, frame)
+        let node = python.walk(t, session, frame);
+        // The outermost frames were just walked or verified: they are live.
+        let mut outermost = addr_of!((*t).python.frames).cast::<Frame>();
+        let mut length = (*t).python_length;
+        if length > 0 && (*outermost).boundary {
+            outermost = outermost.add(1);
+            length -= 1;
+        }
+        if length > 0 {
+            let code = sys::word((*outermost).at + layout.frame_code);
+            python.watch_main(t, session, code);
+        }
+        node
     }
 }
 
 impl Interpreter {
+    /// Marks the instant at which the main thread is first seen outside
+    /// `__main__` after it was in it: exit handlers and the teardown of
+    /// modules are still to come. `code` is that of the outermost frame, or 0.
+    #[inline(always)]
+    unsafe fn watch_main(&self, t: *mut Thread, session: &Session, code: u64) {
+        // SAFETY: this thread's state.
+        unsafe {
+            if (*t).outermost != code && (*t).is_main {
+                self.outermost_changed(t, session, code);
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn outermost_changed(&self, t: *mut Thread, session: &Session, code: u64) {
+        // SAFETY: this thread's state; `code` is 0 or what a live frame holds.
+        unsafe {
+            (*t).outermost = code;
+            if (*t).in_main {
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::Mark, MarkKind::MainLeft as u8, 0);
+                thread::emit(t, session, [word, stamp]);
+            }
+            (*t).in_main = code != 0 && self.is_main_code(code & !7);
+        }
+    }
+
+    /// A script's or a command's code runs outermost; a module's (`-m`) below
+    /// a function of runpy.
+    unsafe fn is_main_code(&self, code: u64) -> bool {
+        let mut text = [0u8; 32];
+        // SAFETY: `code` is a live object.
+        unsafe {
+            if sys::word(code + 8) != self.code_type {
+                return false;
+            }
+            match self.text(sys::word(code + self.layout.code_name), &mut text) {
+                b"_run_module_as_main" => true,
+                // The interpreter's own start-up code is frozen.
+                b"<module>" => !self
+                    .text(sys::word(code + self.layout.code_file), &mut text)
+                    .starts_with(b"<frozen"),
+                _ => false,
+            }
+        }
+    }
+
     /// Whether the first frame ever met is one, with a code object where the
     /// version says. A debug or patched build has other structures: none of
     /// its frames is read.

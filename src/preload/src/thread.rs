@@ -90,6 +90,12 @@ pub struct Thread {
     pub last_native: u32,
     pub last_python: u32,
     pub last_pair: u32,
+    /// The process's main thread: its outermost Python frame is `__main__`'s.
+    pub is_main: bool,
+    /// Code object of its outermost Python frame at the last event, 0 for none.
+    pub outermost: u64,
+    /// That frame runs `__main__`.
+    pub in_main: bool,
     /// Number of the fork that this thread is making, 0 for none.
     pub fork: u32,
     /// Where this thread's own stack lies.
@@ -203,6 +209,9 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).stack_low = 0;
         (*t).stack_high = 0;
         (*t).foreign_high = 0;
+        (*t).is_main = tid == sys::getpid();
+        (*t).outermost = 0;
+        (*t).in_main = false;
         set_depth(t, depth::QUIET);
         set_current(t);
         let (low, high) = session.stack_of_this_thread();
@@ -338,8 +347,12 @@ pub unsafe fn after_fork(own: *mut Thread) {
     }
     DYING.store(free, Ordering::Relaxed);
     if !own.is_null() {
-        // SAFETY: this thread's state.
-        unsafe { (*own).tid.store(sys::gettid(), Ordering::Relaxed) };
+        // SAFETY: this thread's state. Where it stood in `__main__` is where
+        // the parent did.
+        unsafe {
+            (*own).tid.store(sys::gettid(), Ordering::Relaxed);
+            (*own).is_main = true;
+        }
     }
 }
 
