@@ -148,6 +148,13 @@ const V313: Layout = Layout {
     ..V312
 };
 
+/// 3.15 too.
+const V314: Layout = Layout {
+    frame_owner: 74,
+    code_instructions: 208,
+    ..V313
+};
+
 /// Owners of a frame that is no Python frame but a boundary (3.12 on).
 const FIRST_BOUNDARY_OWNER: u8 = 3;
 
@@ -264,6 +271,7 @@ pub fn install(session: &Session) {
         (3, 11) => V311,
         (3, 12) => V312,
         (3, 13) => V313,
+        (3, 14 | 15) => V314,
         _ => {
             REFUSED.store(1, Ordering::Relaxed);
             sys::complain(&[b"this Python's version is not supported: native frames only"]);
@@ -434,7 +442,7 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         // The outermost frames were just walked or verified: they are live.
         let mut outermost = addr_of!((*t).python.frames).cast::<Frame>();
         let mut length = (*t).python_length;
-        if length > 0 && (*outermost).boundary {
+        while length > 0 && (*outermost).boundary {
             outermost = outermost.add(1);
             length -= 1;
         }
@@ -515,8 +523,9 @@ impl Interpreter {
             if self.is_boundary(frame) {
                 return false;
             }
-            let code = sys::word(frame + self.layout.frame_code);
-            code > 4096 && code.is_multiple_of(8) && sys::word(code + 8) == self.code_type
+            // From 3.14 on the low bits are a tag.
+            let code = sys::word(frame + self.layout.frame_code) & !7;
+            code > 4096 && sys::word(code + 8) == self.code_type
         };
         FIT.store(if fits { FITS } else { DOES_NOT_FIT }, Ordering::Relaxed);
         if !fits {
