@@ -37,7 +37,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // file's contents before it uses it.
     let mut hasher = DefaultHasher::new();
     hasher.write(&library);
-    println!("cargo:rustc-env=LEAKLINE_PRELOAD_HASH={:016x}", hasher.finish());
+    println!(
+        "cargo:rustc-env=LEAKLINE_PRELOAD_HASH={:016x}",
+        hasher.finish()
+    );
     Ok(())
 }
 
@@ -48,7 +51,14 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, Box<dyn std::error::Er
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--profile", "interposer", "--package", "leakline-preload"])
+        .args([
+            "build",
+            "--locked",
+            "--profile",
+            "interposer",
+            "--package",
+            "leakline-preload",
+        ])
         .arg("--target")
         .arg(&target)
         .arg("--target-dir")
@@ -71,7 +81,12 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, Box<dyn std::error::Er
 /// Whether a variable says something about the build of this package, and
 /// would mislead the second one.
 fn belongs_to_the_outer_build(name: &str) -> bool {
-    const PREFIXES: [&str; 4] = ["CARGO_PKG_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_"];
+    const PREFIXES: [&str; 4] = [
+        "CARGO_PKG_",
+        "CARGO_CFG_",
+        "CARGO_FEATURE_",
+        "CARGO_MANIFEST_",
+    ];
     const NAMES: [&str; 9] = [
         "RUSTFLAGS",
         "CARGO_ENCODED_RUSTFLAGS",

@@ -122,7 +122,8 @@ class Recording:
         return self.report("stats")
 
     def rows(self, *arguments: str) -> list[Json]:
-        """All rows of `top`."""
+        """All rows of `top`. Those of a whole Python program have many and
+        deep stacks: with `--filter` there are fewer to read."""
         rows: list[Json] = self.report("top", "--limit", "0", *arguments)["rows"]
         return rows
 
@@ -341,7 +342,12 @@ def check_sites(rows: list[Json], truth: Mapping[str, Json]) -> None:
             expected["resizes"] = known["resizes"]
         if said != expected:
             wrong.append(f"{name}: recorded {said}, true {expected}")
-        unnamed = {plain_name(row["function"]) for row in group} - {name}
+        # A block that libc makes for its caller (strdup) is libc's by name.
+        unnamed = {
+            plain_name(row["function"])
+            for row in group
+            if "libc.so" not in (row["module"] or "")
+        } - {name}
         if unnamed:
             wrong.append(f"{name}: rows are named {sorted(unnamed)}")
     assert not wrong, "\n".join(wrong)

@@ -5,8 +5,9 @@
  * the function of the same name, and nothing else in the program disturbs
  * them (thread starts and the like allocate on their own account, elsewhere).
  *
- * A function that counts itself is a SITE: never inlined, and never left by a
- * tail call, so that it has a frame of its own in every stack.
+ * A function that counts itself is a SITE: never inlined, never merged with
+ * another of the same body, and never left by a tail call, so that it has a
+ * frame of its own in every stack.
  */
 #ifndef TRUTH_H
 #define TRUTH_H
@@ -25,7 +26,7 @@
 #define TRUTH_INIT(text) {.name = text}
 #endif
 
-#define SITE __attribute__((noinline, noclone))
+#define SITE __attribute__((noipa))
 
 /* Keeps the caller's frame: a call cannot be its last instruction. */
 static inline void *kept(void *block) {

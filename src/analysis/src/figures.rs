@@ -4,7 +4,8 @@ use leakline_recording::record::Counters;
 
 /// Figures of a site, or of several together, at an instant or between two.
 ///
-/// Live figures are those at the later instant. Totals count from the earlier
+/// Live figures are those at the later instant, or at the end of a process
+/// that ended before. Totals count from the earlier
 /// instant where there is one, else from the start. Sums saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -28,6 +29,11 @@ pub struct Figures {
     pub delta_bytes: i64,
     /// Live blocks likewise.
     pub delta_blocks: i64,
+    /// Of the live bytes, those of processes that had ended by then, while
+    /// others went on: they went with them.
+    pub ended_bytes: i64,
+    /// Of the live blocks likewise.
+    pub ended_blocks: i64,
 }
 
 impl Figures {
@@ -37,6 +43,7 @@ impl Figures {
         before: Option<&Counters>,
         peak_bytes: u64,
         peak_blocks: u64,
+        has_ended: bool,
     ) -> Self {
         let zero = Counters::default();
         let from = before.unwrap_or(&zero);
@@ -51,6 +58,8 @@ impl Figures {
             peak_blocks,
             delta_bytes: (to.live_bytes as i64).saturating_sub(from.live_bytes as i64),
             delta_blocks: (to.live_blocks as i64).saturating_sub(from.live_blocks as i64),
+            ended_bytes: if has_ended { to.live_bytes as i64 } else { 0 },
+            ended_blocks: if has_ended { to.live_blocks as i64 } else { 0 },
         }
     }
 
@@ -66,6 +75,8 @@ impl Figures {
         self.peak_blocks = self.peak_blocks.saturating_add(other.peak_blocks);
         self.delta_bytes = self.delta_bytes.saturating_add(other.delta_bytes);
         self.delta_blocks = self.delta_blocks.saturating_add(other.delta_blocks);
+        self.ended_bytes = self.ended_bytes.saturating_add(other.ended_bytes);
+        self.ended_blocks = self.ended_blocks.saturating_add(other.ended_blocks);
     }
 
     /// The one to sort by or to weigh with.
@@ -84,9 +95,22 @@ impl Figures {
         }
     }
 
-    /// Nothing was ever there.
-    pub fn is_zero(&self) -> bool {
-        *self == Figures::default()
+    /// Whether there is anything to show: something happened between the
+    /// instants compared, or was there by the only one. What the high-water
+    /// mark had counts only where `by_peak`: it may come later.
+    pub(crate) fn is_idle(&self, compared: bool, by_peak: bool) -> bool {
+        let still = Figures {
+            delta_bytes: self.delta_bytes,
+            delta_blocks: self.delta_blocks,
+            total_bytes: self.total_bytes,
+            total_blocks: self.total_blocks,
+            temporary_blocks: self.temporary_blocks,
+            resizes: self.resizes,
+            ..Figures::default()
+        };
+        let absent = self.live_bytes == 0 && self.live_blocks == 0;
+        let peakless = self.peak_bytes == 0 && self.peak_blocks == 0;
+        still == Figures::default() && (compared || absent) && (!by_peak || peakless)
     }
 }
 

@@ -323,15 +323,22 @@ fn at_end(model: &Model<'_>) -> At {
         })
 }
 
+/// Live figures are the peak's own; what was allocated by then is that of the
+/// bin it lies in, so that no site holds more than it was given.
 fn at_peak(model: &Model<'_>) -> At {
     let peak = model.high_water();
-    let near = nearest(model, peak.at_ns);
+    let ends = model.bin_ends();
+    let within = ends.partition_point(|&end| end < peak.at_ns);
+    let bin = match within.min(ends.len().saturating_sub(1)) {
+        _ if ends.is_empty() => AT_START,
+        within => at_bin(model, within),
+    };
     At {
         peak: true,
         resolved_ns: peak.at_ns,
-        resolution_ns: if peak.exact { 0 } else { near.resolution_ns },
+        resolution_ns: if peak.exact { 0 } else { bin.resolution_ns },
         exact: peak.exact,
-        ..near
+        ..bin
     }
 }
 

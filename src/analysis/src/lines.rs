@@ -198,11 +198,17 @@ impl Lines {
         on_disk: Option<&str>,
     ) -> Self {
         let mut lines: BTreeMap<u32, Figures> = BTreeMap::new();
+        let compared = query.span.from().is_some();
+        let by_peak = query
+            .sort
+            .is_some_and(|(measure, _)| measure == Measure::Peak);
         let mut stack = Vec::new();
         let mut through = BTreeSet::new();
         let mut matching = Matching::new(query.filter.as_ref());
         for (site, figures) in model.sites().iter().zip(model.figures(&query.span)) {
-            if figures.is_zero() || !matching.site(model, stacks, site.node, site.process) {
+            if figures.is_idle(compared, by_peak)
+                || !matching.site(model, stacks, site.node, site.process)
+            {
                 continue;
             }
             through.clear();

@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 
 use crate::figures::Figures;
 use crate::instant::{At, Span};
-use crate::names::escaped;
+use crate::names::{base_name, escaped};
 
 /// What a recording's file says beside its records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct ProcessFacts<'a> {
     pub totals: ProcessTotals,
     /// Its own high-water mark.
     pub peak: Option<&'a Peak>,
+    /// Bytes and blocks that it still has of what it inherited by fork.
+    pub inherited: (u64, u64),
 }
 
 /// A thread, with its counters.
@@ -141,7 +143,7 @@ pub struct Model<'a> {
     nodes: Vec<Node>,
     sites: Vec<Site>,
     symbols: FxHashMap<(u32, u64), &'a [SymbolFrame]>,
-    symbol_notes: Vec<&'a str>,
+    symbol_notes: Vec<(u32, &'a str)>,
     bins: Vec<&'a Bin>,
     bin_ends: Vec<u64>,
     peak: Option<&'a Peak>,
@@ -202,6 +204,7 @@ impl<'a> Model<'a> {
                     end: None,
                     totals: ProcessTotals::default(),
                     peak: None,
+                    inherited: (process.inherited_bytes, process.inherited_blocks),
                 });
             }
             Record::ProcessEnd(end) => {
@@ -229,10 +232,11 @@ impl<'a> Model<'a> {
                 for (address, frames) in &symbols.addresses {
                     self.symbols.insert((symbols.module, *address), frames);
                 }
-                if let Some(note) = &symbols.note
-                    && !self.symbol_notes.contains(&note.as_str())
-                {
-                    self.symbol_notes.push(note);
+                if let Some(note) = &symbols.note {
+                    // The last of a module counts, as its figures grow.
+                    self.symbol_notes
+                        .retain(|(module, _)| *module != symbols.module);
+                    self.symbol_notes.push((symbols.module, note));
                 }
             }
             Record::Bin(bin) => {
@@ -281,6 +285,17 @@ impl<'a> Model<'a> {
             Record::End(end) => {
                 self.seen(end.at_ns);
                 self.end = Some(end);
+            }
+            Record::Inherited(inherited) => {
+                if let Some(facts) = self.processes.get_mut(inherited.process as usize) {
+                    facts.inherited =
+                        inherited
+                            .sites
+                            .iter()
+                            .fold((0, 0), |sum, &(_, bytes, blocks)| {
+                                (sum.0.saturating_add(bytes), sum.1.saturating_add(blocks))
+                            });
+                }
             }
             // Kinds of later versions say nothing to this one.
             _ => {}
@@ -349,9 +364,17 @@ impl<'a> Model<'a> {
         &self.notes
     }
 
-    /// What the recorder says of modules without symbols.
-    pub fn symbol_notes(&self) -> &[&'a str] {
-        &self.symbol_notes
+    /// What the recorder says of modules without symbols: their paths, and a
+    /// sentence.
+    pub fn symbol_notes(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.symbol_notes.iter().map(|&(module, note)| {
+            (
+                self.modules
+                    .get(module as usize)
+                    .map_or("", |module| module.path.as_str()),
+                note,
+            )
+        })
     }
 
     /// Losses, in order.
@@ -447,8 +470,8 @@ impl<'a> Model<'a> {
                 (&mut merged.truncated_stacks, one.truncated_stacks),
                 (&mut merged.broken_unwinds, one.broken_unwinds),
                 (&mut merged.malformed_events, one.malformed_events),
-                (&mut inherited.0, facts.process.inherited_blocks),
-                (&mut inherited.1, facts.process.inherited_bytes),
+                (&mut inherited.0, facts.inherited.1),
+                (&mut inherited.1, facts.inherited.0),
             ] {
                 *sum = sum.saturating_add(more);
             }
@@ -598,13 +621,69 @@ impl<'a> Model<'a> {
         };
         let to = state(span.to());
         let from = span.from().map(state);
+        let ended = self.ended_processes(span.to().resolved_ns());
         to.iter()
             .zip(&peaks)
+            .zip(&self.sites)
             .enumerate()
-            .map(|(site, (to, (peak_bytes, peak_blocks)))| {
-                let before = from.as_ref().and_then(|from| from.get(site));
-                Figures::new(to, before, *peak_bytes, *peak_blocks)
+            .map(|(id, ((to, (peak_bytes, peak_blocks)), site))| {
+                let before = from.as_ref().and_then(|from| from.get(id));
+                let has_ended = ended.get(site.process as usize).copied().unwrap_or(false);
+                Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended)
             })
             .collect()
     }
+
+    /// Which processes had ended by then, while others went on.
+    fn ended_processes(&self, at_ns: u64) -> Vec<bool> {
+        let end = |facts: &ProcessFacts<'_>| facts.end.map_or(u64::MAX, |end| end.at_ns);
+        let last = self.processes.iter().map(end).max().unwrap_or(u64::MAX);
+        self.processes
+            .iter()
+            .map(|facts| end(facts) <= at_ns && end(facts) < last)
+            .collect()
+    }
+
+    /// A process's program and arguments, as far as known: the program by its
+    /// last part. A fork that was gone before it could be asked has its
+    /// parent's.
+    pub fn command(&self, process: u32) -> String {
+        // Parents come first; a damaged file may say otherwise.
+        let mut at = process;
+        for _ in 0..self.processes.len() {
+            let Some(facts) = self.processes.get(at as usize) else {
+                break;
+            };
+            let process = facts.process;
+            if let Some(program) = process.command.first().or(Some(&process.executable))
+                && !program.is_empty()
+            {
+                return words(&process.command, &process.executable);
+            }
+            match process.parent {
+                Some(parent) if !process.exec => at = parent,
+                _ => break,
+            }
+        }
+        "unknown program".into()
+    }
+
+    /// The program that was recorded, with its arguments.
+    pub fn target(&self) -> String {
+        match self.session {
+            Some(session) if !session.command.is_empty() => words(&session.command, b""),
+            _ => self.command(0),
+        }
+    }
+}
+
+/// A command as a line of text.
+fn words(command: &[Vec<u8>], executable: &[u8]) -> String {
+    let program = escaped(command.first().map_or(executable, Vec::as_slice));
+    let mut text = base_name(&program).to_owned();
+    for argument in command.iter().skip(1) {
+        text.push(' ');
+        text.push_str(&escaped(argument));
+    }
+    text
 }

@@ -5,5 +5,5 @@ mod table;
 pub mod text;
 mod words;
 
-pub use table::Style;
+pub use table::{Style, printable};
 pub use words::{blocks, bytes, duration, signed_bytes};

@@ -341,7 +341,7 @@ impl<'a> Stacks<'a> {
             if symbol.function.is_empty() {
                 continue;
             }
-            let role = self.native_role(&symbol.function, &symbol.file, names, evaluator);
+            let role = native_role(&symbol.function, &symbol.file, names, evaluator);
             let function = if symbol.beyond == 0 {
                 evaluates |= is_evaluator(&symbol.function);
                 self.names.intern(symbol.function.as_str())
@@ -388,21 +388,6 @@ impl<'a> Stacks<'a> {
         evaluates
     }
 
-    fn native_role(
-        &self,
-        function: &str,
-        file: &str,
-        module: ModuleNames,
-        evaluator: bool,
-    ) -> Role {
-        let embedded = module.embeds && (function.starts_with("Py") || function.starts_with("_Py"));
-        if evaluator || embedded {
-            role_of_function(function, file, Role::Interpreter)
-        } else {
-            role_of_function(function, file, module.role)
-        }
-    }
-
     /// The frame that stands for a stack without any.
     pub(crate) fn not_known(&mut self) -> FrameId {
         let before = self.pool.len();
@@ -447,6 +432,17 @@ fn is_entry(model: &Model<'_>, node: u32) -> bool {
         model.nodes().get(node as usize).map(|node| node.frame),
         Some(Recorded::Python { entry: true, .. })
     )
+}
+
+/// The part of a native function; an evaluator's, and the interpreter's in a
+/// program that embeds one, is the interpreter.
+fn native_role(function: &str, file: &str, module: ModuleNames, evaluator: bool) -> Role {
+    let embedded = module.embeds && (function.starts_with("Py") || function.starts_with("_Py"));
+    if evaluator || embedded {
+        role_of_function(function, file, Role::Interpreter)
+    } else {
+        role_of_function(function, file, module.role)
+    }
 }
 
 /// By name, for parts of the evaluator that the recorder did not mark, such as

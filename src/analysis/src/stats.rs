@@ -102,7 +102,7 @@ fn sizes(model: &Model<'_>) -> Vec<SizeClass> {
         .iter()
         .zip(first..)
         .map(|(&(allocations, bytes), bits)| SizeClass {
-            min_bytes: bits.checked_sub(1).map_or(0, |shift| shifted(shift)),
+            min_bytes: bits.checked_sub(1).map_or(0, shifted),
             max_bytes: shifted(bits).wrapping_sub(1),
             allocations,
             bytes,

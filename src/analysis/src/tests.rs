@@ -1,37 +1,46 @@
 //! Whole reports over hand-made recordings.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use insta::assert_snapshot;
-use leakline_recording::record::Record;
+use leakline_recording::record::{Domain, Frame as Recorded, Loss, ProcessTotals, Record};
+use serde_json::Value;
 
 use crate::report::{Style, json, text};
-use crate::testing::{origin, training};
+use crate::testing::{Builder, SECOND, counters, origin, training};
 use crate::*;
 
+const MIB: u64 = 1 << 20;
+
+fn styled(width: usize) -> Style {
+    Style {
+        width,
+        colour: false,
+        boxes: true,
+    }
+}
+
+/// What `write` writes about `records`.
 fn report(
     records: &[Record],
-    width: usize,
-    write: impl for<'a> Fn(&Model<'a>, &mut Stacks<'a>, Style, &mut dyn Write) -> std::io::Result<()>,
+    write: impl for<'a> Fn(&Model<'a>, &mut Stacks<'a>, &mut dyn Write) -> io::Result<()>,
 ) -> String {
-    let model = Model::new(records, origin());
+    report_of(records, origin(), write)
+}
+
+fn report_of(
+    records: &[Record],
+    origin: Origin,
+    write: impl for<'a> Fn(&Model<'a>, &mut Stacks<'a>, &mut dyn Write) -> io::Result<()>,
+) -> String {
+    let model = Model::new(records, origin);
     let mut stacks = Stacks::new(&model);
     let mut out = Vec::new();
-    write(
-        &model,
-        &mut stacks,
-        Style {
-            width,
-            colour: false,
-            boxes: true,
-        },
-        &mut out,
-    )
-    .unwrap();
+    write(&model, &mut stacks, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
-fn query(model: &Model<'_>) -> TopQuery {
+fn by_site(model: &Model<'_>) -> TopQuery {
     TopQuery {
         span: Span::whole(model),
         by: GroupBy::Site,
@@ -42,127 +51,1070 @@ fn query(model: &Model<'_>) -> TopQuery {
     }
 }
 
-fn show_top(width: usize, by: GroupBy) -> String {
-    report(&training(), width, |model, stacks, style, out| {
-        let top = Top::new(model, stacks, TopQuery { by, ..query(model) });
-        text::top(model, stacks, &top, style, out)
+fn from_outermost(model: &Model<'_>) -> TreeQuery {
+    TreeQuery {
+        span: Span::whole(model),
+        measure: Measure::Live,
+        unit: Unit::Bytes,
+        inverted: false,
+        threshold: 0.01,
+        limit: None,
+        filter: None,
+        all_frames: false,
+    }
+}
+
+fn in_order(model: &Model<'_>) -> LinesQuery {
+    LinesQuery {
+        span: Span::whole(model),
+        inclusive: false,
+        sort: None,
+        limit: None,
+        filter: None,
+    }
+}
+
+fn show_top(by: GroupBy, width: usize) -> String {
+    report(&training(), |model, stacks, out| {
+        let top = Top::new(
+            model,
+            stacks,
+            TopQuery {
+                by,
+                ..by_site(model)
+            },
+        );
+        text::top(model, stacks, &top, styled(width), out)
     })
 }
 
-#[test]
-fn top_by_site() {
-    println!("{}", show_top(80, GroupBy::Site));
-    println!("{}", show_top(120, GroupBy::Site));
-    for by in [
-        GroupBy::Line,
-        GroupBy::Function,
-        GroupBy::File,
-        GroupBy::Library,
-        GroupBy::Process,
-        GroupBy::Thread,
-    ] {
-        println!("{}", show_top(80, by));
-    }
-    println!(
-        "{}",
-        report(&training(), 80, |model, stacks, style, out| {
-            let t = Tree::new(
-                model,
-                stacks,
-                TreeQuery {
-                    span: Span::at(model, &Instant::Peak).unwrap(),
-                    measure: Measure::Live,
-                    unit: Unit::Bytes,
-                    inverted: false,
-                    threshold: 0.0,
-                    limit: None,
-                    filter: None,
-                    all_frames: false,
-                },
-            );
-            text::tree(model, stacks, &t, style, out)
-        })
-    );
-    println!(
-        "{}",
-        report(&training(), 80, |model, stacks, style, out| {
-            let t = Tree::new(
-                model,
-                stacks,
-                TreeQuery {
-                    span: Span::whole(model),
-                    measure: Measure::Live,
-                    unit: Unit::Bytes,
-                    inverted: true,
-                    threshold: 0.01,
-                    limit: None,
-                    filter: None,
-                    all_frames: false,
-                },
-            );
-            text::tree(model, stacks, &t, style, out)
-        })
-    );
-    println!(
-        "{}",
-        report(&training(), 80, |model, stacks, style, out| {
-            let f = Lines::find_file(model, stacks, "train.py").unwrap();
-            let t = Lines::new(
-                model,
-                stacks,
-                LinesQuery {
-                    span: Span::whole(model),
-                    inclusive: false,
-                    sort: None,
-                    limit: None,
-                    filter: None,
-                },
-                f,
-                None,
-            );
-            text::lines(model, &t, style, out)
-        })
-    );
-    println!(
-        "{}",
-        report(&training(), 80, |model, _stacks, style, out| {
-            text::stats(model, &Stats::new(model), style, out)
-        })
-    );
-    println!(
-        "{}",
-        report(&training(), 80, |model, stacks, style, out| {
-            let s = Summary::new(model, stacks, Some(5));
-            text::summary(model, stacks, &s, style, out)
-        })
-    );
-    println!(
-        "{}",
-        report(&training(), 80, |model, stacks, _, out| {
-            let top = Top::new(
-                model,
-                stacks,
-                TopQuery {
-                    limit: Some(2),
-                    span: Span::between(model, &Instant::After(60_000_000_000), &Instant::End)
-                        .unwrap(),
-                    measure: Measure::Growth,
-                    ..query(model)
-                },
-            );
-            text::top(
-                model,
-                stacks,
-                &top,
-                Style {
-                    width: 80,
-                    colour: false,
-                    boxes: false,
-                },
-                out,
-            )?;
-            json::top(model, stacks, &top, out)
-        })
-    );
-    assert_snapshot!("", @"");
+fn show_tree(width: usize, change: impl Fn(&Model<'_>, TreeQuery) -> TreeQuery) -> String {
+    report(&training(), |model, stacks, out| {
+        let tree = Tree::new(model, stacks, change(model, from_outermost(model)));
+        text::tree(model, stacks, &tree, styled(width), out)
+    })
 }
+
+fn show_lines(width: usize, on_disk: Option<&str>) -> String {
+    report(&training(), |model, stacks, out| {
+        let file = Lines::find_file(model, stacks, "app/train.py").unwrap();
+        let lines = Lines::new(model, stacks, in_order(model), file, on_disk);
+        text::lines(model, &lines, styled(width), out)
+    })
+}
+
+fn show_stats(records: &[Record], origin: Origin, width: usize) -> String {
+    report_of(records, origin, |model, _, out| {
+        text::stats(model, &Stats::new(model), styled(width), out)
+    })
+}
+
+fn show_summary(records: &[Record], origin: Origin, width: usize) -> String {
+    report_of(records, origin, |model, stacks, out| {
+        let summary = Summary::new(model, stacks, Some(5));
+        text::summary(model, stacks, &summary, styled(width), out)
+    })
+}
+
+fn top_json(records: &[Record], change: impl Fn(&Model<'_>, TopQuery) -> TopQuery) -> Value {
+    let text = report(records, |model, stacks, out| {
+        let top = Top::new(model, stacks, change(model, by_site(model)));
+        json::top(model, stacks, &top, out)
+    });
+    serde_json::from_str(&text).unwrap()
+}
+
+fn stats_json(records: &[Record], origin: Origin) -> Value {
+    let text = report_of(records, origin, |model, _, out| {
+        json::stats(model, &Stats::new(model), out)
+    });
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn top_at_80_columns() {
+    assert_snapshot!(show_top(GroupBy::Site, 80), @r"
+    35.0 MiB live in 42,364 blocks at the end, in 6 sites
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks      peak      total  made in
+    30.0 MiB   3,000  20.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
+     3.0 MiB  30,000   3.0 MiB    4.0 MiB  _call_wit~es_removed <frozen i~strap>:241
+                                             your code: <module> app/train.py:10
+     2.0 MiB   9,362       0 B    2.0 MiB  grow src/arena.h:12
+                                             your code: load_batch app/train.py:57
+     4.0 KiB       1       0 B    4.0 KiB  fastparse.so+0x4fff
+                                             your code: load_batch app/train.py:57
+       512 B       1       0 B  150.0 MiB  JSONDecode~raw_decode json/decoder.py:353
+                                             your code: load_batch app/train.py:57
+         0 B       0  1.17 GiB   9.00 GiB  load_batch app/train.py:57
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+}
+
+#[test]
+fn top_at_120_columns() {
+    assert_snapshot!(show_top(GroupBy::Site, 120), @r"
+    35.0 MiB live in 42,364 blocks at the end, in 6 sites
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks      peak      total  total blocks  made in                                  your code
+    30.0 MiB   3,000  20.0 MiB   30.0 MiB         3,000  Trainer.epoch app/train.py:43            the same
+     3.0 MiB  30,000   3.0 MiB    4.0 MiB        40,000  _call_wit~s_removed <frozen i~trap>:241  <module> app/train.py:10
+     2.0 MiB   9,362       0 B    2.0 MiB         9,362  grow src/arena.h:12                      load_batch app/train.py:57
+     4.0 KiB       1       0 B    4.0 KiB             1  fastparse.so+0x4fff                      load_batch app/train.py:57
+       512 B       1       0 B  150.0 MiB       150,000  JSONDecod~aw_decode json/decoder.py:353  load_batch app/train.py:57
+         0 B       0  1.17 GiB   9.00 GiB         4,500  load_batch app/train.py:57               the same
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+}
+
+#[test]
+fn top_by_everything_else() {
+    assert_snapshot!(show_top(GroupBy::Line, 80), @r"
+    35.0 MiB live in 42,364 blocks at the end, in 6 lines
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks      peak      total  made in
+    30.0 MiB   3,000  20.0 MiB   30.0 MiB  app/train.py:43 Trainer.epoch
+     3.0 MiB  30,000   3.0 MiB    4.0 MiB  <frozen i~strap>:241 _call_wit~es_removed
+                                             your code: <module> app/train.py:10
+     2.0 MiB   9,362       0 B    2.0 MiB  src/arena.h:12 grow
+                                             your code: load_batch app/train.py:57
+     4.0 KiB       1       0 B    4.0 KiB  fastparse.so+0x4fff
+                                             your code: load_batch app/train.py:57
+       512 B       1       0 B  150.0 MiB  json/decoder.py:353 JSONDecode~raw_decode
+                                             your code: load_batch app/train.py:57
+         0 B       0  1.17 GiB   9.00 GiB  app/train.py:57 load_batch
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+    assert_snapshot!(show_top(GroupBy::Library, 80), @r"
+    35.0 MiB live in 42,364 blocks at the end, in 3 libraries
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks      peak      total  library
+    30.0 MiB   3,000  1.19 GiB   9.03 GiB  /srv/app
+     3.0 MiB  30,001   3.0 MiB  154.0 MiB  Python standard library
+     2.0 MiB   9,363       0 B    2.0 MiB  /srv/venv/lib/python~ackages/fastparse.so
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+    assert_snapshot!(show_top(GroupBy::Thread, 80), @r"
+    35.0 MiB live in 42,363 blocks at the end, in 2 threads
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks  peak      total  thread
+    32.0 MiB  42,000     -   9.00 GiB  python (tid 4121 of 4121)
+     3.0 MiB     363     -  200.0 MiB  loader (tid 4130 of 4121)
+
+    next: leakline top --by process train.4121.leakline   (by process)
+          leakline summary train.4121.leakline   (in short)
+    ");
+}
+
+#[test]
+fn top_between_two_instants() {
+    let text = report(&training(), |model, stacks, out| {
+        let span = Span::between(model, &Instant::After(58 * SECOND), &Instant::End).unwrap();
+        let query = TopQuery {
+            span,
+            measure: Measure::Growth,
+            limit: Some(2),
+            ..by_site(model)
+        };
+        let top = Top::new(model, stacks, query);
+        text::top(model, stacks, &top, styled(80), out)
+    });
+    assert_snapshot!(text, @r"
+    live memory fell by 184.0 MiB (+1,583 blocks) from +1 min 00 s to the end, in 5
+          sites
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:14:20-22:16:32, the nearest recorded (every 59.0 s)
+
+        growth  blocks      live     total  made in
+     +20.0 MiB  +2,000  30.0 MiB  20.0 MiB  Trainer.epoch app/train.py:43
+      +1.0 MiB  +4,681   2.0 MiB   1.0 MiB  grow src/arena.h:12
+                                              your code: load_batch app/train.py:57
+    -205.0 MiB  -5,098   4.5 KiB  7.10 GiB  rest: 3 sites
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+}
+
+#[test]
+fn tree_at_80_columns() {
+    let at_peak = |model: &Model<'_>, query| TreeQuery {
+        span: Span::at(model, &Instant::Peak).unwrap(),
+        threshold: 0.0,
+        ..query
+    };
+    assert_snapshot!(show_tree(80, at_peak), @r"
+    1.19 GiB live in 32,600 blocks at the high-water mark, outermost frame first
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:15:27, exact
+
+      1.19 GiB  100 %  <module> app/train.py:10
+      1.19 GiB  100 %  ├─ Trainer.epoch app/train.py:43
+      1.17 GiB   98 %  │  load_batch app/train.py:57
+       3.0 MiB    0 %  └─ _call_with_frames_removed <frozen importl~._bootstrap>:241
+
+    next: leakline tree --inverted train.4121.leakline
+          leakline top train.4121.leakline   (as a list)
+    ");
+}
+
+#[test]
+fn inverted_tree_at_120_columns() {
+    assert_snapshot!(
+        show_tree(120, |_, query| TreeQuery { inverted: true, ..query }), @r"
+    35.0 MiB live in 42,364 blocks at the end, innermost frame first
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+      30.0 MiB   86 %  ├─ Trainer.epoch app/train.py:43
+                       │  <module> app/train.py:10
+       3.0 MiB    9 %  ├─ _call_with_frames_removed <frozen importlib._bootstrap>:241
+                       │  <module> app/train.py:10
+       2.0 MiB    6 %  ├─ grow src/arena.h:12
+                       │  parse_header src/parse.c:118
+                       │  load_batch app/train.py:57
+                       │  Trainer.epoch app/train.py:43
+                       │  <module> app/train.py:10
+       4.5 KiB    0 %  └─ rest: 2 smaller branches
+
+    next: leakline tree train.4121.leakline   (from the outermost frame)
+          leakline top train.4121.leakline   (as a list)
+    "
+    );
+}
+
+#[test]
+fn lines_at_80_columns() {
+    assert_snapshot!(show_lines(80, None), @r"
+    train.py: 32.0 MiB live in 12,363 blocks at the end, by 2 lines
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    /srv/app/train.py
+
+        live  blocks      peak     total  line
+    30.0 MiB   3,000  20.0 MiB  30.0 MiB  43          self.history.append(result)
+                                          ...
+     2.0 MiB   9,363  1.17 GiB  9.00 GiB  57      rows = [json~e) for line in lines]
+
+    next: leakline top --by line train.4121.leakline   (all files' lines)
+          leakline top --filter train.py train.4121.leakline   (with their stacks)
+    ");
+}
+
+#[test]
+fn lines_with_the_file_at_hand_at_120_columns() {
+    let mut file = "#\n".repeat(42);
+    file.push_str("        self.history.append(result)\n");
+    file.push_str(&"#\n".repeat(13));
+    file.push_str("    rows = [json.loads(line) for line in lines]\n    return rows\n");
+    assert_snapshot!(show_lines(120, Some(&file)), @r"
+    train.py: 32.0 MiB live in 12,363 blocks at the end, by 2 lines
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    /srv/app/train.py
+
+        live  blocks      peak     total  total blocks  line
+                                                        41  #
+                                                        42  #
+    30.0 MiB   3,000  20.0 MiB  30.0 MiB         3,000  43          self.history.append(result)
+                                                        44  #
+                                                        45  #
+                                                        ...
+                                                        55  #
+                                                        56  #
+     2.0 MiB   9,363  1.17 GiB  9.00 GiB        13,863  57      rows = [json.loads(line) for line in lines]
+                                                        58      return rows
+
+    next: leakline top --by line train.4121.leakline   (all files' lines)
+          leakline top --filter train.py train.4121.leakline   (with their stacks)
+    ");
+    // A file that says otherwise now is not shown.
+    let changed = show_lines(120, Some("something else\n"));
+    assert!(
+        changed.contains("has changed since: text from the recording"),
+        "{changed}"
+    );
+    assert!(changed.contains("self.history.append(result)"), "{changed}");
+}
+
+#[test]
+fn stats_at_80_columns() {
+    assert_snapshot!(show_stats(&training(), origin(), 80), @r"
+    206,863 allocations (9.28 GiB) and 164,499 frees in 3 min 12 s
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+    allocations        206,863  1.1 k a second
+    allocated         9.28 GiB  49.5 MiB a second
+    frees              164,499  857 a second
+    temporary           51,715  25.0 % of the allocations
+    resized in place        12
+    high-water mark   1.19 GiB  after 2 min 07 s
+    live at the end   35.0 MiB  42,364 blocks
+    events             371,362  1.9 k a second
+    lost events              0
+
+              size  allocations
+             2-3 B           10   0.0 %  █
+             4-7 B        1,000   0.5 %  █
+            8-15 B      150,000  72.5 %  ████████████████████████████████████████
+           16-31 B            0   0.0 %
+           32-63 B          500   0.2 %  █
+
+     pid      live      peak  allocations  lost  process
+    4121  35.0 MiB  1.19 GiB      206,863     0  python3.11 train.py
+
+    next: leakline top train.4121.leakline   (who allocated)
+          leakline summary train.4121.leakline   (in short)
+    ");
+}
+
+#[test]
+fn summary_at_80_columns() {
+    assert_snapshot!(show_summary(&training(), origin(), 80), @r"
+    peak 1.19 GiB after 2 min 07 s; 35.0 MiB live at the end in 42,364 blocks
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+
+        live  blocks      peak      total  made in
+         0 B       0  1.17 GiB   9.00 GiB  load_batch app/train.py:57
+    30.0 MiB   3,000  20.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
+     3.0 MiB  30,000   3.0 MiB    4.0 MiB  _call_wit~es_removed <frozen i~strap>:241
+                                             your code: <module> app/train.py:10
+       512 B       1       0 B  150.0 MiB  JSONDecode~raw_decode json/decoder.py:353
+                                             your code: load_batch app/train.py:57
+     2.0 MiB   9,362       0 B    2.0 MiB  grow src/arena.h:12
+                                             your code: load_batch app/train.py:57
+     4.0 KiB       1       0 B    4.0 KiB  rest: 1 site
+
+    recorded   206,863 allocations, all of them; 3.1 MiB
+    processes  python3.11 train.py (pid 4121), peak 1.19 GiB
+    ended      the program's last process, after 3 min 12 s
+
+    next: leakline top train.4121.leakline   (what is live)
+          leakline tree --at peak train.4121.leakline   (who called)
+    ");
+}
+
+#[test]
+fn summary_of_a_killed_and_damaged_recording() {
+    let mut records = training();
+    let kept = |record: &Record| {
+        !matches!(
+            record,
+            Record::End(_) | Record::Peak(_) | Record::ProcessEnd(_)
+        )
+    };
+    records.retain(kept);
+    records.push(Record::Loss(Loss {
+        process: 0,
+        at_ns: 90 * SECOND,
+        events: 1_234,
+    }));
+    let origin = Origin {
+        ended: false,
+        implied: true,
+        warnings: vec!["1 chunk of the file is damaged".into()],
+        ..origin()
+    };
+    assert_snapshot!(show_summary(&records, origin.clone(), 80), @r"
+    peak 219.0 MiB after 1 min 00 s; 35.0 MiB live at the end in 42,364 blocks
+    python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, 1,234 of
+          372,596 events lost, parts of the file are unreadable, ends without a
+          farewell
+
+        live  blocks       peak      total  made in
+         0 B       0  200.0 MiB   9.00 GiB  load_batch app/train.py:57
+    30.0 MiB   3,000   10.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
+       512 B       1    5.0 MiB  150.0 MiB  JSONDecod~raw_decode json/decoder.py:353
+                                              your code: load_batch app/train.py:57
+     3.0 MiB  30,000    3.0 MiB    4.0 MiB  _call_wit~s_removed <frozen i~strap>:241
+                                              your code: <module> app/train.py:10
+     2.0 MiB   9,362    1.0 MiB    2.0 MiB  grow src/arena.h:12
+                                              your code: load_batch app/train.py:57
+     4.0 KiB       1        0 B    4.0 KiB  rest: 1 site
+
+    recorded   206,863 allocations, 1,234 events lost; 3.1 MiB
+    processes  python3.11 train.py (pid 4121), peak 1.19 GiB, running when last
+               heard of
+    ended      without a farewell after 3 min 12 s: still recording, or the recorder
+               was killed; what came later is not known
+    damaged    1 chunk of the file is damaged
+
+    next: leakline top   (what is live)
+          leakline tree --at peak   (who called)
+    ");
+    let stats = stats_json(&records, origin);
+    assert_eq!(stats["totals"]["complete"], false);
+    assert_eq!(stats["totals"]["lost_events"], 1234);
+    // The best bin stands in for the lost record of the high-water mark.
+    assert_eq!(stats["peak"]["exact"], false);
+    assert_eq!(stats["totals"]["peak_bytes"], 219 * MIB);
+}
+
+#[test]
+fn an_empty_recording_has_reports_too() {
+    assert_snapshot!(show_summary(&[], Origin::default(), 80), @r"
+    peak 0 B after 0 s; 0 B live at the end in 0 blocks
+    unknown program (no process), 00:00:00-00:00:00 (0 s), mode not known, ends
+          without a farewell
+
+    Nothing was allocated.
+
+    recorded   0 allocations, all of them; 0 B
+    ended      without a farewell after 0 s: still recording, or the recorder was
+               killed; what came later is not known
+
+    next: leakline top ''   (what is live)
+          leakline tree --at peak ''   (who called)
+    ");
+}
+
+/// The keys that docs/json.md promises.
+#[test]
+fn top_as_json() {
+    let report = top_json(&training(), |_, query| TopQuery {
+        limit: Some(2),
+        ..query
+    });
+    assert_eq!(report["schema"], "leakline.top");
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["total_rows"], 6);
+    assert_eq!(report["rest"]["rows"], 4);
+    assert_eq!(report["rest"]["live_blocks"], 9364);
+    assert_eq!(report["resolved_to"], 192.0);
+    assert_eq!(report["resolved_from"], Value::Null);
+    assert_snapshot!(serde_json::to_string_pretty(&report["rows"][0]).unwrap(), @r#"
+    {
+      "name": null,
+      "function": "Trainer.epoch",
+      "file": "/srv/app/train.py",
+      "line": 43,
+      "module": null,
+      "domain": "mem",
+      "live_bytes": 31457280,
+      "live_blocks": 3000,
+      "total_bytes": 31457280,
+      "total_blocks": 3000,
+      "peak_bytes": 20971520,
+      "peak_blocks": 2000,
+      "temporary_blocks": 750,
+      "resizes": 0,
+      "ended_bytes": 0,
+      "ended_blocks": 0,
+      "site": 0,
+      "sites": 1,
+      "processes": [
+        {
+          "pid": 4121,
+          "start_ticks": 5121
+        }
+      ],
+      "your_code": {
+        "function": "Trainer.epoch",
+        "file": "/srv/app/train.py",
+        "line": 43
+      },
+      "stack": [
+        {
+          "function": "list_resize",
+          "file": null,
+          "line": null,
+          "module": "/usr/bin/python3.11",
+          "kind": "native"
+        },
+        {
+          "function": "Trainer.epoch",
+          "file": "/srv/app/train.py",
+          "line": 43,
+          "module": null,
+          "kind": "python"
+        },
+        {
+          "function": "<module>",
+          "file": "/srv/app/train.py",
+          "line": 10,
+          "module": null,
+          "kind": "python"
+        },
+        {
+          "function": "Py_BytesMain",
+          "file": null,
+          "line": null,
+          "module": "/usr/bin/python3.11",
+          "kind": "native"
+        },
+        {
+          "function": "__libc_start_call_main",
+          "file": null,
+          "line": null,
+          "module": "/usr/lib/x86_64-linux-gnu/libc.so.6",
+          "kind": "native"
+        }
+      ]
+    }
+    "#);
+    assert_eq!(report["rows"][1]["your_code"]["function"], "<module>");
+    assert_eq!(report["rows"][1]["site_kind"], "block");
+}
+
+#[test]
+fn stats_as_json() {
+    let report = stats_json(&training(), origin());
+    assert_snapshot!(serde_json::to_string_pretty(&report["totals"]).unwrap(), @r#"
+    {
+      "allocations": 206863,
+      "frees": 164499,
+      "allocated_bytes": 9961472000,
+      "live_blocks": 42364,
+      "live_bytes": 36704768,
+      "peak_bytes": 1282408448,
+      "temporary_blocks": 51715,
+      "resizes": 12,
+      "unknown_frees": 0,
+      "implied_frees": 0,
+      "events": 371362,
+      "lost_events": 0,
+      "lost_bytes": 0,
+      "malformed_events": 0,
+      "truncated_stacks": 0,
+      "broken_unwinds": 0,
+      "stalled_seconds": 0.0,
+      "complete": true
+    }
+    "#);
+    assert_eq!(report["processes"][0]["command"], "python3.11 train.py");
+    assert_eq!(report["processes"][0]["exit_status"], 0);
+    assert_eq!(report["processes"][0]["signal"], Value::Null);
+    assert_eq!(report["processes"][0]["totals"]["frees"], 164_499);
+    assert_eq!(report["mode"], "exact");
+    assert_eq!(report["duration_seconds"], 192.0);
+    assert_eq!(report["sizes"][1]["min_bytes"], 4);
+    assert_eq!(report["sizes"][1]["max_bytes"], 7);
+}
+
+#[test]
+fn a_tree_adds_up_as_json() {
+    let text = report(&training(), |model, stacks, out| {
+        let query = TreeQuery {
+            threshold: 0.08,
+            limit: Some(3),
+            ..from_outermost(model)
+        };
+        let tree = Tree::new(model, stacks, query);
+        json::tree(model, stacks, &tree, out)
+    });
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0]["function"], "<module>");
+    assert_eq!(rows[0]["parent"], Value::Null);
+    assert_eq!(rows[0]["live_bytes"], report["sum"]["live_bytes"]);
+    assert_eq!(rows[1]["parent"], 0);
+    let stack = rows[1]["stack"].as_array().unwrap();
+    assert_eq!(stack[0]["function"], rows[1]["function"], "innermost first");
+    assert_eq!(stack[1]["function"], "<module>");
+    // What is shown as its own, and what is not shown, is everything.
+    let own: i64 = rows.iter().map(|row| row["self"].as_i64().unwrap()).sum();
+    let rest = report["rest"]["live_bytes"].as_i64().unwrap();
+    assert_eq!(own + rest, report["sum"]["live_bytes"].as_i64().unwrap());
+}
+
+#[test]
+fn lines_count_what_they_allocated_or_called() {
+    let records = training();
+    let model = Model::new(&records, origin());
+    let mut stacks = Stacks::new(&model);
+    let file = Lines::find_file(&model, &mut stacks, "train.py").unwrap();
+    let direct = Lines::new(&model, &mut stacks, in_order(&model), file.clone(), None);
+    let live = |lines: &Lines| {
+        lines
+            .rows
+            .iter()
+            .map(|row| (row.line, row.figures.live_bytes as u64))
+            .collect::<Vec<_>>()
+    };
+    // The native library's blocks count for the Python line that called it;
+    // json's own do not.
+    assert_eq!(live(&direct), [(43, 30 * MIB), (57, 2 * MIB + 4096)]);
+    let inclusive = LinesQuery {
+        inclusive: true,
+        ..in_order(&model)
+    };
+    let inclusive = Lines::new(&model, &mut stacks, inclusive, file, None);
+    assert_eq!(
+        live(&inclusive),
+        [
+            (10, 35 * MIB + 4608),
+            (43, 32 * MIB + 4608),
+            (57, 2 * MIB + 4608)
+        ]
+    );
+    // A native source file has lines too.
+    let header = Lines::find_file(&model, &mut stacks, "arena.h").unwrap();
+    let native = Lines::new(&model, &mut stacks, in_order(&model), header, None);
+    assert_eq!(live(&native), [(12, 2 * MIB)]);
+}
+
+#[test]
+fn a_file_that_is_not_there_names_others() {
+    let records = training();
+    let model = Model::new(&records, origin());
+    let mut stacks = Stacks::new(&model);
+    let error = Lines::find_file(&model, &mut stacks, "lib/decoder.py").unwrap_err();
+    assert_snapshot!(error, @"no recorded stack goes through `lib/decoder.py`");
+    assert_snapshot!(error.hint(), @"try one of: `/usr/lib/python3.11/json/decoder.py`");
+}
+
+#[test]
+fn several_files_of_one_name_are_told_apart_by_who_allocated() {
+    let mut b = Builder::new(&["app"]);
+    let process = b.process(1, &["app"]);
+    let busy = b.code("/srv/a/views.py", "f", 1);
+    b.code("/srv/b/views.py", "f", 1);
+    let node = b.python(0, busy, 0, true);
+    let site = b.site(process, node, Domain::Obj);
+    b.bin(SECOND, &[(site, counters(10, 1, 10, 1))]);
+    let model = Model::new(&b.records, origin());
+    let mut stacks = Stacks::new(&model);
+    assert_eq!(
+        Lines::find_file(&model, &mut stacks, "views.py").unwrap(),
+        "/srv/a/views.py"
+    );
+    assert!(Lines::find_file(&model, &mut stacks, "a/views.py").is_ok());
+    assert!(
+        Lines::find_file(&model, &mut stacks, "iews.py").is_err(),
+        "whole names only"
+    );
+}
+
+/// Function names of a merged stack.
+fn functions(records: &[Record], node: u32) -> Vec<String> {
+    let model = Model::new(records, origin());
+    let mut stacks = Stacks::new(&model);
+    let stack = stacks.stack(&model, node);
+    stack
+        .iter()
+        .map(|&id| stacks.name(stacks.frame(id).function).to_owned())
+        .collect()
+}
+
+/// main -> eval -> (f, g) -> list_sort -> eval -> key, and one frame on top.
+fn two_runs(b: &mut Builder) -> (u32, u32) {
+    let python = b.module("/usr/bin/python3.11");
+    for (offset, name) in [
+        (0x10, "main"),
+        (0x20, "eval"),
+        (0x30, "list_sort"),
+        (0x40, "PyObject_Malloc"),
+    ] {
+        b.symbols(python, offset, &[(name, "", 0)]);
+    }
+    let main = b.native(0, python, 0x10);
+    let outer = b.evaluator(main, python, 0x20);
+    let sort = b.native(outer, python, 0x30);
+    let inner = b.evaluator(sort, python, 0x20);
+    let malloc = b.native(inner, python, 0x40);
+    let f = b.code("/srv/f.py", "f", 1);
+    let g = b.code("/srv/f.py", "g", 10);
+    let key = b.code("/srv/f.py", "key", 20);
+    let py_f = b.python(0, f, 0, true);
+    let py_g = b.python(py_f, g, 0, false);
+    let py_key = b.python(py_g, key, 0, true);
+    (malloc, py_key)
+}
+
+#[test]
+fn python_runs_stand_where_their_evaluators_are() {
+    let mut b = Builder::new(&["python"]);
+    let (native, python) = two_runs(&mut b);
+    let pair = b.pair(native, python);
+    assert_eq!(
+        functions(&b.records, pair),
+        ["PyObject_Malloc", "key", "list_sort", "g", "f", "main"]
+    );
+}
+
+#[test]
+fn without_enough_evaluators_python_frames_follow_at_the_end() {
+    let mut b = Builder::new(&["python"]);
+    let (_, python) = two_runs(&mut b);
+    let module = b.module("/srv/x.so");
+    let broken = b.node(0, Recorded::Broken);
+    let eval = b.evaluator(broken, module, 0x99);
+    let grow = b.native(eval, module, 0x50);
+    let pair = b.pair(grow, python);
+    assert_eq!(
+        functions(&b.records, pair),
+        ["x.so+0x4f", "key", "[unwinding ended here]", "g", "f"]
+    );
+}
+
+#[test]
+fn evaluators_without_python_frames_vanish() {
+    let mut b = Builder::new(&["python"]);
+    let (native, _) = two_runs(&mut b);
+    let code = b.code("/srv/f.py", "only", 1);
+    let only = b.python(0, code, 0, true);
+    let pair = b.pair(native, only);
+    assert_eq!(
+        functions(&b.records, pair),
+        ["PyObject_Malloc", "only", "list_sort", "main"]
+    );
+}
+
+#[test]
+fn an_unmarked_evaluator_is_known_by_its_name() {
+    let mut b = Builder::new(&["python"]);
+    let python = b.module("/usr/bin/python3.11");
+    b.symbols(python, 0x20, &[("_PyEval_EvalFrameDefault.cold", "", 0)]);
+    let eval = b.native(0, python, 0x20);
+    let code = b.code("/srv/f.py", "f", 1);
+    let f = b.python(0, code, 0, true);
+    let pair = b.pair(eval, f);
+    assert_eq!(functions(&b.records, pair), ["f"]);
+}
+
+#[test]
+fn a_c_program_is_named_by_function_file_and_line() {
+    let mut b = Builder::new(&["./leaky"]);
+    let process = b.process(7, &["./leaky"]);
+    let leaky = b.module("/home/me/leaky");
+    let libc = b.module("/lib/x86_64-linux-gnu/libc.so.6");
+    b.symbols(leaky, 0x1100, &[("main", "/home/me/leaky.c", 60)]);
+    b.symbols(
+        leaky,
+        0x1200,
+        &[
+            ("xmalloc", "/home/me/leaky.c", 9),
+            ("make", "/home/me/leaky.c", 41),
+        ],
+    );
+    b.symbols(libc, 0x900, &[("__strdup", "", 0)]);
+    let main = b.native(0, leaky, 0x1100);
+    let make = b.native(main, leaky, 0x1200);
+    let strdup = b.native(main, libc, 0x900);
+    let make = b.site(process, make, Domain::Native);
+    let strdup = b.site(process, strdup, Domain::Native);
+    let unknown = b.site(process, 0, Domain::Mmap);
+    b.bin(
+        SECOND,
+        &[
+            (make, counters(300, 3, 300, 3)),
+            (strdup, counters(20, 2, 20, 2)),
+            (unknown, counters(1, 1, 1, 1)),
+        ],
+    );
+    let report = top_json(&b.records, |_, query| query);
+    let rows = &report["rows"];
+    assert_eq!(rows[0]["function"], "make");
+    assert_eq!(rows[0]["file"], "/home/me/leaky.c");
+    assert_eq!(rows[0]["line"], 41);
+    assert_eq!(rows[0]["module"], "/home/me/leaky");
+    assert_eq!(rows[0]["stack"][0]["kind"], "inlined");
+    assert_eq!(rows[1]["function"], "__strdup");
+    assert_eq!(rows[1]["your_code"]["function"], "main");
+    assert_eq!(rows[2]["function"], Value::Null);
+    assert_eq!(rows[2]["stack"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn rows_of_one_stack_merge_over_processes() {
+    let mut b = Builder::new(&["app"]);
+    let module = b.module("/srv/app");
+    let node = b.native(0, module, 0x10);
+    for pid in [10, 11] {
+        let process = b.process(pid, &["app"]);
+        let site = b.site(process, node, Domain::Native);
+        b.bin(SECOND, &[(site, counters(100, 1, 100, 1))]);
+    }
+    let rows = &top_json(&b.records, |_, query| query)["rows"];
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(rows[0]["live_bytes"], 200);
+    assert_eq!(rows[0]["sites"], 2);
+    assert_eq!(rows[0]["processes"][1]["pid"], 11);
+    let only = top_json(&b.records, |_, query| TopQuery {
+        filter: Some(Filter::new("pid 11")),
+        ..query
+    });
+    assert_eq!(only["rows"][0]["live_bytes"], 100);
+}
+
+#[test]
+fn what_ended_processes_held_is_told_apart() {
+    let mut b = Builder::new(&["app"]);
+    let module = b.module("/srv/app");
+    let node = b.native(0, module, 0x10);
+    let (parent, child) = (b.process(10, &["app"]), b.process(11, &[]));
+    let of_parent = b.site(parent, node, Domain::Native);
+    let of_child = b.site(child, node, Domain::Native);
+    let held = [
+        (of_parent, counters(100, 1, 100, 1)),
+        (of_child, counters(2048, 2, 2048, 2)),
+    ];
+    b.bin(SECOND, &held);
+    b.process_end(child, SECOND + 1, Some(0));
+    b.bin(2 * SECOND, &[]);
+    b.process_end(parent, 3 * SECOND, Some(0));
+    b.bin(3 * SECOND, &[]);
+    b.end(3 * SECOND);
+    let ended = |at: u64| {
+        let report = top_json(&b.records, |model, query| TopQuery {
+            span: Span::at(model, &Instant::After(at * SECOND)).unwrap(),
+            ..query
+        });
+        assert_eq!(report["rows"][0]["live_bytes"], 2148);
+        report["rows"][0]["ended_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(ended(1), 0, "it has not ended yet");
+    assert_eq!(ended(2), 2048);
+    assert_eq!(ended(3), 2048, "the last process to end keeps what it held");
+    let text = report(&b.records, |model, stacks, out| {
+        let by = GroupBy::Process;
+        let top = Top::new(
+            model,
+            stacks,
+            TopQuery {
+                by,
+                ..by_site(model)
+            },
+        );
+        text::top(model, stacks, &top, styled(80), out)
+    });
+    assert_snapshot!(text, @r"
+    2.1 KiB live in 3 blocks at the end (2.0 KiB of it in processes that had ended),
+          in 2 processes
+    app (pid 10 and 1 more process), 22:13:20-22:13:23 (3.0 s), exact, complete
+
+       live  blocks     peak    total  process
+    2.0 KiB       2  2.0 KiB  2.0 KiB  app (pid 11)
+      100 B       1    100 B    100 B  app (pid 10)
+
+    next: leakline tree train.4121.leakline   (who called)
+          leakline top --sort peak train.4121.leakline   (at the high-water mark)
+    ");
+}
+
+#[test]
+fn inherited_blocks_count_once() {
+    let mut b = Builder::new(&["app"]);
+    let module = b.module("/srv/app");
+    let node = b.native(0, module, 0x10);
+    let parent = b.process(10, &["app"]);
+    let child = b.process(11, &["app"]);
+    let site = b.site(parent, node, Domain::Native);
+    b.bin(SECOND, &[(site, counters(100, 1, 100, 1))]);
+    if let Record::Process(process) = &mut b.records[4] {
+        assert_eq!(process.pid, 11);
+        (process.inherited_blocks, process.inherited_bytes) = (1, 100);
+    }
+    for process in [parent, child] {
+        let live = ProcessTotals {
+            process,
+            live_blocks: 1,
+            live_bytes: 100,
+            ..Default::default()
+        };
+        b.totals(live);
+    }
+    let stats = stats_json(&b.records, origin());
+    assert_eq!(stats["totals"]["live_bytes"], 100);
+    assert_eq!(stats["processes"][1]["totals"]["live_bytes"], 100);
+    // Also where no bin was written that says so.
+    b.records.retain(|record| !matches!(record, Record::Bin(_)));
+    assert_eq!(
+        stats_json(&b.records, origin())["totals"]["live_bytes"],
+        100
+    );
+}
+
+#[test]
+fn instants_resolve_to_the_nearest_bin() {
+    let records = training();
+    let model = Model::new(&records, origin());
+    let at = |text: &str| {
+        let span = Span::at(&model, &Instant::parse(text).unwrap()).unwrap();
+        (
+            span.to().resolved_ns() / SECOND,
+            span.resolution_ns() / SECOND,
+        )
+    };
+    assert_eq!(at("start"), (0, 0));
+    assert_eq!(at("+0s"), (0, 0));
+    assert_eq!(at("+900ms"), (1, 1));
+    assert_eq!(at("+25s"), (1, 1));
+    assert_eq!(at("+40s"), (60, 59));
+    assert_eq!(at("+9h"), (192, 132));
+    assert_eq!(at("end"), (192, 0));
+    assert_eq!(at("peak"), (127, 0));
+    assert_eq!(at("python ready"), (1, 1));
+    assert_eq!(at("22:14:20"), (60, 59));
+    assert_eq!(at("22:16"), (192, 132));
+    let error = |text: &str| {
+        let error = Instant::parse(text)
+            .and_then(|at| Span::at(&model, &at))
+            .unwrap_err();
+        format!("{error}\n{}", error.hint())
+    };
+    assert_snapshot!(error("lunch"), @r"
+    no instant is named `lunch` in this recording
+    use `start`, `end`, `peak`, a span (`+90s`), a time of day (`14:05`) or a mark: `main left`, `python ready`
+    ");
+    assert_snapshot!(error("+soon"), @r"
+    `+soon` is no span of time
+    spans look like `+90s`, `+500ms`, `+1m30s`, `+2h`
+    ");
+    assert_snapshot!(error("25:00"), @r"
+    `25:00` is no time of day
+    times of day look like `14:05` or `14:05:02`
+    ");
+    assert_snapshot!(error("12:00"), @r"
+    the recording does not reach 12:00:00: it runs from 22:13:20 to 22:16:32
+    `start` and `end` always work
+    ");
+    let reversed = Span::between(&model, &Instant::End, &Instant::Start);
+    assert_eq!(reversed.unwrap_err(), InstantError::Reversed);
+}
+
+#[test]
+fn the_clock_follows_the_offset() {
+    let records = training();
+    let model = Model::new(
+        &records,
+        Origin {
+            utc_offset_seconds: 2 * 3600,
+            ..origin()
+        },
+    );
+    let span = Span::at(&model, &Instant::parse("00:14:20").unwrap()).unwrap();
+    assert_eq!(span.to().resolved_ns(), 60 * SECOND);
+}
+
+#[test]
+fn live_at_the_peak_is_exact() {
+    let rows = top_json(&training(), |model, query| TopQuery {
+        span: Span::at(model, &Instant::Peak).unwrap(),
+        ..query
+    });
+    assert_eq!(rows["rows"][0]["function"], "load_batch");
+    assert_eq!(rows["rows"][0]["live_bytes"], 1200 * MIB);
+    assert_eq!(rows["rows"][0]["peak_bytes"], 1200 * MIB);
+    assert_eq!(rows["sum"]["live_bytes"], 1223 * MIB);
+}
+
+#[test]
+fn a_site_has_a_series() {
+    let records = training();
+    let model = Model::new(&records, origin());
+    let live: Vec<(usize, u64)> = model
+        .series(0)
+        .into_iter()
+        .map(|(bin, counters)| (bin, counters.live_bytes))
+        .collect();
+    assert_eq!(live, [(1, 10 * MIB), (2, 30 * MIB)]);
+}
+
+/// Every report of `records`, at a width; panics are what it is for.
+fn all_reports(records: &[Record], width: usize) {
+    let model = Model::new(
+        records,
+        Origin {
+            ended: false,
+            ..origin()
+        },
+    );
+    let mut stacks = Stacks::new(&model);
+    let mut out = Vec::new();
+    let style = Style {
+        width,
+        colour: true,
+        boxes: true,
+    };
+    let from_start = Span::between(&model, &Instant::Start, &Instant::End).unwrap();
+    let at_peak = Span::at(&model, &Instant::Peak).unwrap();
+    for span in [Span::whole(&model), from_start, at_peak] {
+        for by in [
+            GroupBy::Site,
+            GroupBy::Line,
+            GroupBy::Function,
+            GroupBy::File,
+            GroupBy::Library,
+            GroupBy::Process,
+            GroupBy::Thread,
+        ] {
+            for measure in [Measure::Live, Measure::Growth, Measure::Temporary] {
+                let query = TopQuery {
+                    span,
+                    by,
+                    measure,
+                    limit: Some(3),
+                    ..by_site(&model)
+                };
+                let top = Top::new(&model, &mut stacks, query);
+                text::top(&model, &stacks, &top, style, &mut out).unwrap();
+                json::top(&model, &stacks, &top, &mut out).unwrap();
+            }
+        }
+        for inverted in [false, true] {
+            let query = TreeQuery {
+                span,
+                inverted,
+                ..from_outermost(&model)
+            };
+            let tree = Tree::new(&model, &mut stacks, query);
+            text::tree(&model, &stacks, &tree, style, &mut out).unwrap();
+            json::tree(&model, &stacks, &tree, &mut out).unwrap();
+        }
+        for file in ["train.py", "a"] {
+            let file =
+                Lines::find_file(&model, &mut stacks, file).unwrap_or_else(|_| file.to_owned());
+            for inclusive in [false, true] {
+                let query = LinesQuery {
+                    span,
+                    inclusive,
+                    ..in_order(&model)
+                };
+                let lines =
+                    Lines::new(&model, &mut stacks, query, file.clone(), Some("one\ntwo\n"));
+                text::lines(&model, &lines, style, &mut out).unwrap();
+                json::lines(&model, &lines, &mut out).unwrap();
+            }
+        }
+    }
+    let stats = Stats::new(&model);
+    text::stats(&model, &stats, style, &mut out).unwrap();
+    json::stats(&model, &stats, &mut out).unwrap();
+    let summary = Summary::new(&model, &mut stacks, Some(2));
+    text::summary(&model, &stacks, &summary, style, &mut out).unwrap();
+    json::summary(&model, &stacks, &summary, &mut out).unwrap();
+}
+
+#[test]
+fn no_width_is_too_narrow() {
+    for width in [0, 1, 2, 5, 10, 20, 39, 60, 300] {
+        all_reports(&training(), width);
+    }
+}
+
+#[test]
+fn tables_keep_to_the_width() {
+    use unicode_width::UnicodeWidthStr;
+    for width in [40, 60, 80, 100, 120] {
+        for by in [GroupBy::Site, GroupBy::Line, GroupBy::File, GroupBy::Thread] {
+            for line in show_top(by, width).lines() {
+                let pasted = line.contains("leakline ");
+                assert!(pasted || line.width() <= width, "{width}: {line}");
+            }
+        }
+    }
+}
+
+mod arbitrary;

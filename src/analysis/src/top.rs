@@ -8,7 +8,7 @@ use crate::filter::Filter;
 use crate::frame::FrameId;
 use crate::instant::Span;
 use crate::model::Model;
-use crate::names::{Name, escaped};
+use crate::names::Name;
 use crate::stack::{Head, Stacks};
 
 /// What a row stands for.
@@ -131,12 +131,15 @@ impl Top {
             return Self::of_threads(model, query);
         }
         let figures = model.figures(&query.span);
+        let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
         for (id, (site, figures)) in model.sites().iter().zip(&figures).enumerate() {
             let id = u32::try_from(id).unwrap_or(u32::MAX);
-            if figures.is_zero() || !matching.site(model, stacks, site.node, site.process) {
+            if figures.is_idle(compared, by_peak)
+                || !matching.site(model, stacks, site.node, site.process)
+            {
                 continue;
             }
             let key = key(model, stacks, query.by, id);
@@ -200,12 +203,12 @@ impl Top {
             let process = model.processes().get(thread.process as usize);
             let pid = process.map_or(0, |process| process.process.pid);
             let label = format!("{name} (tid {} of {pid})", thread.tid);
-            let figures = Figures::new(&facts.counters, None, 0, 0);
+            let figures = Figures::new(&facts.counters, None, 0, 0, false);
             let wanted = query
                 .filter
                 .as_ref()
                 .is_none_or(|filter| filter.matches(&label));
-            if figures.is_zero() || !wanted {
+            if figures == Figures::default() || !wanted {
                 continue;
             }
             sum.add(&figures);
@@ -321,26 +324,9 @@ fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -
 /// `python train.py (pid 4121)`.
 pub(crate) fn process_label(model: &Model<'_>, process: u32) -> String {
     match model.processes().get(process as usize) {
-        Some(facts) => format!("{} (pid {})", command(facts.process), facts.process.pid),
+        Some(facts) => format!("{} (pid {})", model.command(process), facts.process.pid),
         None => "process not known".into(),
     }
-}
-
-/// A process's program and arguments, as far as recorded: the program by its
-/// last part.
-pub(crate) fn command(process: &leakline_recording::record::Process) -> String {
-    words(&process.command, &process.executable)
-}
-
-pub(crate) fn words(command: &[Vec<u8>], executable: &[u8]) -> String {
-    let program = command.first().map_or(executable, Vec::as_slice);
-    let program = escaped(program);
-    let mut text = crate::names::base_name(&program).to_owned();
-    for argument in command.iter().skip(1) {
-        text.push(' ');
-        text.push_str(&escaped(argument));
-    }
-    text
 }
 
 /// Remembers which heads and processes match a filter.

@@ -145,7 +145,7 @@ impl Tree {
             }
         }
         choose(&mut branches, &query, weight);
-        arrange(branches, query, sum, weight)
+        arrange(&branches, query, sum, weight)
     }
 
     /// The frames from a root to a row, the row's own last.
@@ -205,7 +205,7 @@ fn choose(branches: &mut [Branch], query: &TreeQuery, whole: i64) {
     }
 }
 
-fn arrange(branches: Vec<Branch>, query: TreeQuery, sum: Figures, weight: i64) -> Tree {
+fn arrange(branches: &[Branch], query: TreeQuery, sum: Figures, weight: i64) -> Tree {
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); branches.len()];
     let mut roots = Vec::new();
     let mut rest = Figures::default();

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 
 use crate::commands::run::program::{Lookup, Unrecordable};
+use crate::preload::Tried;
 
 /// Why the command could not do what it was asked.
 ///
@@ -41,11 +42,8 @@ pub enum CliError {
     },
 
     /// No place was found to unpack the interposer to.
-    #[error("found no place for the library that goes into the program: {}", tried.join("; "))]
-    NoPlaceForPreload {
-        /// Each place and what is wrong with it.
-        tried: Vec<String>,
-    },
+    #[error("found no place to unpack the interposer to")]
+    NoPlaceForPreload(#[source] Tried),
 
     /// The collector could not start, or gave up before the target began.
     #[error("the collector cannot record: {why}")]
@@ -98,24 +96,29 @@ impl CliError {
                 Some("`-f` replaces it; `-o FILE` records to another file".into())
             }
             CliError::OutputNotWritable { .. } => Some("`-o FILE` records to another file".into()),
-            CliError::NoPlaceForPreload { .. } => Some(format!(
-                "set `{}` to a directory of yours on a file system without `noexec`",
+            CliError::NoPlaceForPreload(_) => Some(format!(
+                "set `{}` to a directory of your own, without space or colon in its path,\n\
+                 on a file system without `noexec`",
                 leakline_wire::env::PRELOAD_DIR
             )),
             CliError::Usage { hint, .. } | CliError::Report { hint, .. } => hint.clone(),
+            CliError::System { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
+                Some("raise the limit on open files, as with `ulimit -n 64`".into())
+            }
             CliError::Collector { .. } | CliError::System { .. } | CliError::Output(_) => None,
         }
     }
 
     /// The status to exit with: 125 to 127 for `run`, as `env` has them, and 3
-    /// for a report (2 where it was asked for wrongly); 0 where the reader of a report has seen enough of it.
+    /// for a report (2 where it was asked for wrongly); 0 where the reader of a
+    /// report has seen enough of it.
     pub fn status(&self) -> u8 {
         match self {
             CliError::Lookup(lookup) => lookup.status(),
             CliError::Unrecordable(_)
             | CliError::OutputExists { .. }
             | CliError::OutputNotWritable { .. }
-            | CliError::NoPlaceForPreload { .. }
+            | CliError::NoPlaceForPreload(_)
             | CliError::Collector { .. }
             | CliError::System { .. } => 125,
             CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -144,7 +147,11 @@ impl CliError {
             cause = error.source();
         }
         if let Some(hint) = self.hint() {
-            writeln!(to, "\n{HINT}hint:{HINT:#} {}", hint.replace('\n', "\n      "))?;
+            writeln!(
+                to,
+                "\n{HINT}hint:{HINT:#} {}",
+                hint.replace('\n', "\n      ")
+            )?;
         }
         Ok(())
     }
@@ -152,7 +159,7 @@ impl CliError {
 
 /// An error's words, without the number that the standard library adds to
 /// the system's.
-fn plain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn plain(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
     if let Some(at) = words.find(" (os error ") {
         words.truncate(at);

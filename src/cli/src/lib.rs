@@ -1,7 +1,7 @@
 //! The `leakline` command.
 //!
 //! [`run`] is the whole command as a function: arguments in, exit status out.
-//! Each subcommand is a module of [`commands`]; what goes wrong is a
+//! Each subcommand is a module of `commands`; what goes wrong is a
 //! [`CliError`], which knows its exit status and its hint.
 #![expect(
     unsafe_code,
@@ -20,6 +20,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 pub use commands::run::program::{Lookup, Unrecordable};
 pub use error::CliError;
+pub use preload::Tried;
 
 /// Finds where memory grows, why it stays, and whether it is a leak.
 #[derive(Debug, Parser)]
@@ -41,7 +42,9 @@ Examples:
 /// and returns the status to exit with.
 ///
 /// May not return: `run` ends as its target did, by a signal if need be, and
-/// becomes the target itself when a session is already recording.
+/// becomes the target itself when a session is already recording. `run` also
+/// takes over the process's signals and standard streams, and forks: it
+/// refuses to where other threads run.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -55,7 +58,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Some(command) => command.run(),
-        None => Cli::command().print_help().map(|()| ExitCode::SUCCESS).map_err(CliError::Output),
+        None => Cli::command()
+            .print_help()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(CliError::Output),
     };
     result.unwrap_or_else(|error| {
         error.print();
@@ -69,4 +75,45 @@ fn random<const N: usize>() -> Result<[u8; N], rustix::io::Errno> {
     // Up to 256 bytes come whole.
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// The reference page names every command and option, and no other.
+    #[test]
+    fn the_reference_page_is_up_to_date() {
+        let page = include_str!("../../../docs/cli.md");
+        let mut options = vec!["--help".to_owned(), "--version".to_owned()];
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            if command.is_hide_set() {
+                continue;
+            }
+            let heading = format!("# leakline {name}\n");
+            assert!(
+                page.contains(&heading),
+                "docs/cli.md has no section on `{name}`"
+            );
+            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+                let option = format!("--{option}");
+                assert!(
+                    page.contains(&option),
+                    "docs/cli.md does not name `{name} {option}`"
+                );
+                options.push(option);
+            }
+        }
+        let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+        for word in words.filter(|word| word.len() > 2 && word.starts_with("--")) {
+            let known = options.iter().any(|option| option == word) || word.starts_with("---");
+            assert!(known, "docs/cli.md names `{word}`, which there is not");
+        }
+    }
 }

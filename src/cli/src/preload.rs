@@ -30,12 +30,17 @@ static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libleakline_pr
 /// How the name of every unpacked interposer begins.
 const NAME_PREFIX: &str = "libleakline_preload-";
 
-/// Why a place does not serve; a phrase that follows the place.
+/// The places that were tried, each with what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join(", "))]
+pub struct Tried(Vec<String>);
+
+/// Why a place does not serve; words that follow its path.
 #[derive(Debug, thiserror::Error)]
 enum Unfit {
-    #[error("the path has a space or a colon, where `ld.so` would split it")]
+    #[error("has a space or a colon, where `ld.so` would split it")]
     Separator,
-    #[error("is not absolute")]
+    #[error("is not an absolute path")]
     Relative,
     #[error("is mounted `noexec`")]
     NoExec,
@@ -43,12 +48,16 @@ enum Unfit {
     NotADirectory,
     #[error("belongs to user {0}")]
     Foreign(u32),
-    #[error("others may write to it")]
+    #[error("may be written to by others")]
     Writable,
-    #[error("{0}")]
+    #[error("cannot be used ({})", crate::error::plain(.0))]
     Io(#[from] io::Error),
-    #[error("{0}")]
-    System(#[from] rustix::io::Errno),
+}
+
+impl From<rustix::io::Errno> for Unfit {
+    fn from(error: rustix::io::Errno) -> Unfit {
+        Unfit::Io(error.into())
+    }
 }
 
 /// Unpacks the interposer, unless that was done before, and returns the path
@@ -62,10 +71,10 @@ pub(crate) fn unpack() -> Result<PathBuf, CliError> {
     for place in places() {
         match unpack_to(&place) {
             Ok(path) => return Ok(path),
-            Err(unfit) => tried.push(format!("`{}`: {unfit}", place.display())),
+            Err(unfit) => tried.push(format!("`{}` {unfit}", place.display())),
         }
     }
-    Err(CliError::NoPlaceForPreload { tried })
+    Err(CliError::NoPlaceForPreload(Tried(tried)))
 }
 
 /// The value of `LD_PRELOAD` that loads `interposer` before what `existing`
@@ -74,7 +83,10 @@ pub(crate) fn preload_list(interposer: &Path, existing: Option<&OsStr>) -> OsStr
     let mut list = interposer.as_os_str().to_owned();
     let existing = existing.map_or(&[][..], OsStr::as_bytes);
     for entry in existing.split(|byte| matches!(byte, b':' | b' ')) {
-        let name = entry.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let name = entry
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
         if !entry.is_empty() && !name.starts_with(NAME_PREFIX.as_bytes()) {
             list.push(":");
             list.push(OsStr::from_bytes(entry));
@@ -96,13 +108,19 @@ fn places() -> Vec<PathBuf> {
         places.push(Path::new(&runtime).join("leakline"));
     }
     places.extend(
-        ["/tmp", "/var/tmp", "/dev/shm"].map(|base| PathBuf::from(format!("{base}/leakline-{uid}"))),
+        ["/tmp", "/var/tmp", "/dev/shm"]
+            .map(|base| PathBuf::from(format!("{base}/leakline-{uid}"))),
     );
     places
 }
 
 fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
-    if place.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':')) {
+    if place
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b' ' | b':'))
+    {
         return Err(Unfit::Separator);
     }
     if !place.is_absolute() {
@@ -120,7 +138,10 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
         return Err(Unfit::NotADirectory);
     }
     check_owner(&directory)?;
-    if rustix::fs::statvfs(place)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+    if rustix::fs::statvfs(place)?
+        .f_flag
+        .contains(StatVfsMountFlags::NOEXEC)
+    {
         return Err(Unfit::NoExec);
     }
 
@@ -151,10 +172,16 @@ fn check_owner(metadata: &fs::Metadata) -> Result<(), Unfit> {
 /// hash in the name only keeps builds apart, and a full disk or a crash may
 /// have cut the file.
 fn is_ours(path: &Path) -> bool {
-    let Ok(file) = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) else {
+    let Ok(file) = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+    else {
         return false;
     };
-    let Ok(metadata) = file.metadata() else { return false };
+    let Ok(metadata) = file.metadata() else {
+        return false;
+    };
     if !metadata.is_file()
         || metadata.len() != LIBRARY.len() as u64
         || metadata.mode() & 0o444 != 0o444
@@ -171,10 +198,16 @@ fn is_ours(path: &Path) -> bool {
 /// starts meanwhile finds it whole or not at all.
 fn write(place: &Path, path: &Path) -> Result<(), Unfit> {
     // Not the pid: containers with pids of their own may share the directory.
-    let temporary = place.join(format!(".unpacking-{:016x}", u64::from_ne_bytes(crate::random()?)));
+    let temporary = place.join(format!(
+        ".unpacking-{:016x}",
+        u64::from_ne_bytes(crate::random()?)
+    ));
     let result = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(&temporary)?;
         file.write_all(LIBRARY)?;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         fs::rename(&temporary, path)
@@ -184,4 +217,35 @@ fn write(place: &Path, path: &Path) -> Result<(), Unfit> {
         let _ = fs::remove_file(&temporary);
     }
     Ok(result?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_keeps_what_was_there_but_older_interposers() {
+        let list = |existing: &str| {
+            preload_list(Path::new("/p/ours.so"), Some(OsStr::new(existing)))
+                .into_string()
+                .unwrap()
+        };
+        assert_eq!(preload_list(Path::new("/p/ours.so"), None), "/p/ours.so");
+        assert_eq!(list(""), "/p/ours.so");
+        assert_eq!(list("a.so b.so:c.so"), "/p/ours.so:a.so:b.so:c.so");
+        assert_eq!(
+            list("/tmp/leakline-0/libleakline_preload-0.0.9-ff.so:a.so"),
+            "/p/ours.so:a.so"
+        );
+    }
+
+    #[test]
+    fn the_embedded_interposer_is_a_library() {
+        assert!(LIBRARY.starts_with(b"\x7fELF"));
+        assert!(
+            LIBRARY
+                .windows(15)
+                .any(|bytes| bytes == b"\0posix_memalign")
+        );
+    }
 }

@@ -28,7 +28,11 @@ pub(crate) struct Clock {
 impl Clock {
     /// Starts the session's time, on the best clock of this machine.
     pub(crate) fn start() -> Self {
-        Self::start_on(if tsc_is_trusted() { clock::TSC } else { clock::MONOTONIC })
+        Self::start_on(if tsc_is_trusted() {
+            clock::TSC
+        } else {
+            clock::MONOTONIC
+        })
     }
 
     fn start_on(kind: u32) -> Self {
@@ -124,7 +128,10 @@ pub(crate) fn stamp(_kind: u32) -> u64 {
 
 /// Reads both clocks; of some tries the one that was disturbed least.
 fn read_both(kind: u32) -> Instant {
-    let mut best = Instant { stamp: 0, monotonic_ns: 0 };
+    let mut best = Instant {
+        stamp: 0,
+        monotonic_ns: 0,
+    };
     let mut best_width = u64::MAX;
     for _ in 0..4 {
         let before = stamp(kind);
@@ -132,7 +139,10 @@ fn read_both(kind: u32) -> Instant {
         let width = stamp(kind).saturating_sub(before);
         if width < best_width {
             best_width = width;
-            best = Instant { stamp: before + width / 2, monotonic_ns };
+            best = Instant {
+                stamp: before + width / 2,
+                monotonic_ns,
+            };
         }
     }
     best
@@ -148,11 +158,13 @@ fn tsc_is_trusted() -> bool {
     let chosen = std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc");
     chosen
         && std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
-            text.lines().find(|line| line.starts_with("flags")).is_some_and(|flags| {
-                ["constant_tsc", "nonstop_tsc"]
-                    .iter()
-                    .all(|flag| flags.split_ascii_whitespace().any(|word| word == *flag))
-            })
+            text.lines()
+                .find(|line| line.starts_with("flags"))
+                .is_some_and(|flags| {
+                    ["constant_tsc", "nonstop_tsc"]
+                        .iter()
+                        .all(|flag| flags.split_ascii_whitespace().any(|word| word == *flag))
+                })
         })
 }
 
@@ -168,7 +180,12 @@ mod tests {
             let now = clock.now();
             let ns = clock.ns(now);
             assert!(clock.stamp(ns).abs_diff(now) <= clock.ticks(1_000));
-            assert!(clock.ns(now + clock.ticks(1_000_000)).abs_diff(ns + 1_000_000) < 1_000);
+            assert!(
+                clock
+                    .ns(now + clock.ticks(1_000_000))
+                    .abs_diff(ns + 1_000_000)
+                    < 1_000
+            );
         }
     }
 

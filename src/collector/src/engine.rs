@@ -179,11 +179,27 @@ impl Engine {
             // ended and its pid came round.
             let now = self.shared.clock.now();
             self.drain(now, true);
-            let exec = self.processes.get(&old).is_some_and(|process| {
-                process.identity.start_ticks == joined.identity.start_ticks
-            });
-            self.end(old, Ending { exec, ..Ending::default() }, true);
-            self.add(joined.slot, joined.identity, joined.pidfd, joined.stamp, None, exec, None);
+            let exec = self
+                .processes
+                .get(&old)
+                .is_some_and(|process| process.identity.start_ticks == joined.identity.start_ticks);
+            self.end(
+                old,
+                Ending {
+                    exec,
+                    ..Ending::default()
+                },
+                true,
+            );
+            self.add(
+                joined.slot,
+                joined.identity,
+                joined.pidfd,
+                joined.stamp,
+                None,
+                exec,
+                None,
+            );
             return;
         }
         let parent = self
@@ -192,10 +208,21 @@ impl Engine {
             .rev()
             .find(|(_, process)| process.identity.pid == joined.identity.parent_pid)
             .map(|(id, _)| *id);
-        self.add(joined.slot, joined.identity, joined.pidfd, joined.stamp, parent, false, None);
+        self.add(
+            joined.slot,
+            joined.identity,
+            joined.pidfd,
+            joined.stamp,
+            parent,
+            false,
+            None,
+        );
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a process's facts, from two callers")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a process's facts, from two callers"
+    )]
     fn add(
         &mut self,
         slot_index: u32,
@@ -207,8 +234,9 @@ impl Engine {
         fork: Option<(ForkPoint, LocalNames)>,
     ) {
         let session = self.shared.session.clone();
-        let python_version =
-            session.slot(slot_index).map_or(0, |slot| slot.python_version.load(Ordering::Relaxed));
+        let python_version = session
+            .slot(slot_index)
+            .map_or(0, |slot| slot.python_version.load(Ordering::Relaxed));
         let id = self.next_process;
         self.next_process += 1;
         let (inherited_blocks, inherited_bytes) =
@@ -298,11 +326,17 @@ impl Engine {
         let session = self.shared.session.clone();
         let waiting = std::mem::take(&mut self.newborns);
         let before = waiting.len();
+        let drained = self.next_process;
         for newborn in waiting {
-            // A parent that is itself a newborn comes first.
+            // A parent that is itself a newborn, or was a moment ago, comes
+            // first: its events were not drained yet.
             let parent_slot = newborn.parent_slot;
             let parent = self.by_slot.get(parent_slot as usize).copied().flatten();
-            if parent.is_none() && session.slot(parent_slot).is_some_and(is_live) {
+            let comes_first = match parent {
+                Some(id) => id >= drained,
+                None => session.slot(parent_slot).is_some_and(is_live),
+            };
+            if comes_first {
                 self.newborns.push(newborn);
                 continue;
             }
@@ -327,7 +361,15 @@ impl Engine {
                      what it inherited is not known"
                 ));
             }
-            self.add(newborn.slot, newborn.identity, newborn.pidfd, stamp, parent, false, fork);
+            self.add(
+                newborn.slot,
+                newborn.identity,
+                newborn.pidfd,
+                stamp,
+                parent,
+                false,
+                fork,
+            );
             if newborn.is_dead
                 && let Some(id) = self.by_slot[newborn.slot as usize]
                 && let Some(process) = self.processes.get_mut(&id)
@@ -422,7 +464,11 @@ impl Engine {
             processes
                 .values()
                 .filter_map(|process| session.slot(process.slot))
-                .map(|slot| slot.trie_nodes.load(Ordering::Relaxed).div_ceil(NODES_PER_BLOCK as u32))
+                .map(|slot| {
+                    slot.trie_nodes
+                        .load(Ordering::Relaxed)
+                        .div_ceil(NODES_PER_BLOCK as u32)
+                })
                 .fold(0, u32::saturating_add)
         });
         if let Some(text) = complaint {
@@ -433,7 +479,10 @@ impl Engine {
     /// Ends the bin now being filled, if there is anything to tell.
     fn close_bin(&mut self, end_ns: u64, complete: bool) {
         let points = self.shared.tally.points(complete);
-        let live = (self.shared.tally.session.live_bytes, self.shared.tally.session.live_blocks);
+        let live = (
+            self.shared.tally.session.live_bytes,
+            self.shared.tally.session.live_blocks,
+        );
         let max_bytes = std::mem::replace(&mut self.shared.tally.bin_max, live.0);
         if points.is_empty() && live == self.last_bin && max_bytes <= live.0 {
             return;
@@ -445,7 +494,11 @@ impl Engine {
             .filter(|(_, process)| process.ended.is_none())
             .filter_map(|(id, process)| Some((*id, process::rss_bytes(process.identity.pid)?)));
         // Reading it takes some microseconds a process.
-        let rss = if complete || end_ns >= self.chores_ns { rss.collect() } else { Vec::new() };
+        let rss = if complete || end_ns >= self.chores_ns {
+            rss.collect()
+        } else {
+            Vec::new()
+        };
         self.output.append(&mut self.shared.records);
         self.output.push(Record::Bin(Bin {
             end_ns,
@@ -462,7 +515,11 @@ impl Engine {
     fn report_totals(&mut self) {
         let session = self.shared.session.clone();
         self.output.append(&mut self.shared.records);
-        for process in self.processes.values_mut().filter(|process| process.ended.is_none()) {
+        for process in self
+            .processes
+            .values_mut()
+            .filter(|process| process.ended.is_none())
+        {
             let totals = process.image.current_totals(session.slot(process.slot));
             if totals != process.reported {
                 process.reported = totals;
@@ -512,7 +569,9 @@ impl Engine {
         self.output.append(&mut self.shared.records);
         if self.output.flush() {
             let reason = self.output.error().unwrap_or_default().to_owned();
-            self.note(format!("the recording could not be written for some time: {reason}"));
+            self.note(format!(
+                "the recording could not be written for some time: {reason}"
+            ));
         }
     }
 
@@ -531,7 +590,10 @@ impl Engine {
                 process.python_version = version;
                 self.output.set_python_version(*id, version);
             }
-            let patience = self.shared.clock.stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
+            let patience = self
+                .shared
+                .clock
+                .stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
             process.image.expire_forks(patience);
         }
         self.release_slots();
@@ -543,8 +605,11 @@ impl Engine {
     }
 
     fn check_memory(&mut self) {
-        let bytes: usize =
-            self.processes.values().map(|process| process.image.table_bytes()).sum();
+        let bytes: usize = self
+            .processes
+            .values()
+            .map(|process| process.image.table_bytes())
+            .sum();
         if bytes as u64 > self.memory_limit && !self.is_full {
             self.is_full = true;
             // From here on the hooks pass through; what was published is
@@ -560,11 +625,19 @@ impl Engine {
 
     /// Tells all hooks to pass through from now on.
     pub(crate) fn switch_off(&self) {
-        self.shared.session.header().mode.fetch_and(!mode::ON, Ordering::Relaxed);
+        self.shared
+            .session
+            .header()
+            .mode
+            .fetch_and(!mode::ON, Ordering::Relaxed);
     }
 
     fn reserve_slots(&mut self) {
-        let used = self.by_slot.iter().rposition(Option::is_some).map_or(0, |at| at as u32 + 1);
+        let used = self
+            .by_slot
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |at| at as u32 + 1);
         let wanted = (used * 2).max(FIRST_SLOTS).min(SLOT_COUNT as u32);
         while self.slots_reserved < wanted {
             if let Err(error) = self.shared.session.reserve_slot(self.slots_reserved) {
@@ -612,7 +685,10 @@ impl Engine {
     pub(crate) fn expects_newborns(&self) -> bool {
         let since_ns = self.now_ns().saturating_sub(100_000_000);
         let since = self.shared.clock.stamp(since_ns);
-        let forks = self.processes.values().flat_map(|process| &process.image.forks);
+        let forks = self
+            .processes
+            .values()
+            .flat_map(|process| &process.image.forks);
         forks.into_iter().any(|fork| fork.stamp >= since)
     }
 
@@ -623,9 +699,16 @@ impl Engine {
 
     /// Processes that live, newborns too.
     pub(crate) fn living(&self) -> u32 {
-        let processes =
-            self.processes.values().filter(|p| p.ended.is_none() && p.ending.is_none()).count();
-        let newborns = self.newborns.iter().filter(|newborn| !newborn.is_dead).count();
+        let processes = self
+            .processes
+            .values()
+            .filter(|p| p.ended.is_none() && p.ending.is_none())
+            .count();
+        let newborns = self
+            .newborns
+            .iter()
+            .filter(|newborn| !newborn.is_dead)
+            .count();
         (processes + newborns) as u32
     }
 
@@ -665,7 +748,10 @@ impl Engine {
     }
 
     fn unended(&self) -> u32 {
-        self.processes.values().filter(|process| process.ended.is_none()).count() as u32
+        self.processes
+            .values()
+            .filter(|process| process.ended.is_none())
+            .count() as u32
     }
 
     /// Records the end of a process, whose events were all handled.
@@ -736,7 +822,10 @@ impl Engine {
                     .is_some_and(|slot| slot.state.load(Ordering::Relaxed) != slot_state::FREE)
         });
         let now_ns = self.now_ns();
-        let patience = self.shared.clock.stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
+        let patience = self
+            .shared
+            .clock
+            .stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
         let free: Vec<u32> = self
             .processes
             .iter()
@@ -769,7 +858,9 @@ impl Engine {
         for at in 0..TRIE_BLOCKS {
             let block = slot.trie[at].swap(0, Ordering::Relaxed);
             if let Some(chunk) = block.checked_sub(1)
-                && !others.iter().any(|other| other.trie[at].load(Ordering::Relaxed) == block)
+                && !others
+                    .iter()
+                    .any(|other| other.trie[at].load(Ordering::Relaxed) == block)
             {
                 self.shared.pool.give_back_block(&session, chunk);
             }
@@ -795,9 +886,14 @@ impl Engine {
         self.output.append(&mut self.shared.records);
         let dropped = self.output.dropped();
         if dropped > 0 {
-            self.note(format!("{dropped} records were dropped: the file could not be written"));
+            self.note(format!(
+                "{dropped} records were dropped: the file could not be written"
+            ));
         }
-        self.output.push(Record::End(End { at_ns, reason: reason.to_owned() }));
+        self.output.push(Record::End(End {
+            at_ns,
+            reason: reason.to_owned(),
+        }));
         self.flush();
     }
 
@@ -814,8 +910,14 @@ impl Engine {
             write_error: self.output.error().map(str::to_owned),
             ..self.past.clone()
         };
-        for process in self.processes.values().filter(|process| process.ended.is_none()) {
-            let totals = process.image.current_totals(self.shared.session.slot(process.slot));
+        for process in self
+            .processes
+            .values()
+            .filter(|process| process.ended.is_none())
+        {
+            let totals = process
+                .image
+                .current_totals(self.shared.session.slot(process.slot));
             summary.allocations += totals.allocations;
             summary.lost_events += totals.lost_events;
         }

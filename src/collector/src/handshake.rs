@@ -74,15 +74,20 @@ impl Handshake {
             let first = fds.len();
             fds.extend(open.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)));
             // Only whoever is slow needs a look at the clock.
-            let timeout = (!open.is_empty()).then_some(Timespec { tv_sec: 1, tv_nsec: 0 });
+            let timeout = (!open.is_empty()).then_some(Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            });
             if poll(&mut fds, timeout.as_ref()).is_err_and(|error| error != Errno::INTR) {
                 return;
             }
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let is_ready: Vec<bool> =
-                fds[first..].iter().map(|fd| !fd.revents().is_empty()).collect();
+            let is_ready: Vec<bool> = fds[first..]
+                .iter()
+                .map(|fd| !fd.revents().is_empty())
+                .collect();
             let has_new = may_accept && !fds[1].revents().is_empty();
             let now = Instant::now();
             let mut ready = is_ready.into_iter();
@@ -162,8 +167,7 @@ impl Handshake {
         let pid = peer.pid.as_raw_nonzero().get().cast_unsigned();
         let header = self.session.header();
         let target = self.target.load(Ordering::Relaxed);
-        if header.mode.load(Ordering::Relaxed) & mode::FOLLOW == 0 && target != 0 && target != pid
-        {
+        if header.mode.load(Ordering::Relaxed) & mode::FOLLOW == 0 && target != 0 && target != pid {
             self.answer(connection, Welcome::NOT_FOLLOWED, 0);
             return;
         }
@@ -240,7 +244,12 @@ fn parse(bytes: &[u8; HELLO_BYTES]) -> Hello {
     magic.copy_from_slice(&bytes[..8]);
     let mut token = [0; 16];
     token.copy_from_slice(&bytes[16..]);
-    Hello { magic: u64::from_ne_bytes(magic), version: word(8), pid: word(12), token }
+    Hello {
+        magic: u64::from_ne_bytes(magic),
+        version: word(8),
+        pid: word(12),
+        token,
+    }
 }
 
 /// Compares secrets in a time that does not tell how much of them is equal.
@@ -261,8 +270,10 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.python_version,
         &slot.reserved,
     ];
-    words.into_iter().chain(&slot.trie).for_each(|word| word.store(0, Ordering::Relaxed));
-    [
+    for word in words.into_iter().chain(&slot.trie) {
+        word.store(0, Ordering::Relaxed);
+    }
+    let words = [
         &slot.start_stamp,
         &slot.lost_events,
         &slot.lost_bytes,
@@ -270,9 +281,10 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.stalled_ns,
         &slot.truncated_stacks,
         &slot.broken_unwinds,
-    ]
-    .into_iter()
-    .for_each(|word| word.store(0, Ordering::Relaxed));
+    ];
+    for word in words {
+        word.store(0, Ordering::Relaxed);
+    }
     slot.pid.store(pid, Ordering::Relaxed);
     slot.parent_slot.store(u32::MAX, Ordering::Relaxed);
 }

@@ -199,7 +199,10 @@ impl Image {
             sites: Default::default(),
             own_sites: Vec::new(),
             scope: Scope::default(),
-            totals: ProcessTotals { process, ..ProcessTotals::default() },
+            totals: ProcessTotals {
+                process,
+                ..ProcessTotals::default()
+            },
             inherited: None,
             inherited_changed: false,
             parked: Vec::new(),
@@ -216,9 +219,12 @@ impl Image {
         self.live = LiveSet::forked(fork.base.clone());
         self.mappings = fork.mappings.clone();
         self.names = names;
-        self.scope.shift(fork.live_bytes, fork.live_blocks, fork.stamp);
-        self.inherited =
-            Some(Inherited { at_fork: fork.held.clone(), changed: FxHashMap::default() });
+        self.scope
+            .shift(fork.live_bytes, fork.live_blocks, fork.stamp);
+        self.inherited = Some(Inherited {
+            at_fork: fork.held.clone(),
+            changed: FxHashMap::default(),
+        });
         self.inherited_changed = true;
     }
 
@@ -251,7 +257,10 @@ impl Image {
             // A raw clone: nothing marks its instant. Now is near.
             return Some(self.fork_point(shared, 0, now));
         }
-        let at = self.forks.iter().position(|fork| fork.sequence == sequence)?;
+        let at = self
+            .forks
+            .iter()
+            .position(|fork| fork.sequence == sequence)?;
         Some(self.forks.remove(at))
     }
 
@@ -276,7 +285,8 @@ impl Image {
 
     /// Blocks born before events were lost: they may have died unseen.
     pub(crate) fn unverified_blocks(&self) -> u64 {
-        self.lossy_since_ms.map_or(0, |since| self.live.born_before(since))
+        self.lossy_since_ms
+            .map_or(0, |since| self.live.born_before(since))
     }
 
     /// Handles the events of a ring that are stamped before `until`.
@@ -306,7 +316,15 @@ impl Image {
                     }
                     let domain = Domain::of((head >> 48) as u8).ok_or(Malformed)?;
                     let address = head & event::VALUE_MASK;
-                    self.alloc(shared, ring, address, domain, rest >> 32, rest as u32, stamp);
+                    self.alloc(
+                        shared,
+                        ring,
+                        address,
+                        domain,
+                        rest >> 32,
+                        rest as u32,
+                        stamp,
+                    );
                     Kind::Alloc.words()
                 }
                 [head, stamp, ..] if head >> 56 == FREE => {
@@ -340,22 +358,49 @@ impl Image {
         stamp: u64,
     ) -> Result<(), Malformed> {
         match *event {
-            Event::Alloc { address, domain, size, stack } => {
+            Event::Alloc {
+                address,
+                domain,
+                size,
+                stack,
+            } => {
                 self.alloc(shared, ring, address, domain, size, stack, stamp);
             }
             Event::Free { address, .. } => self.free(shared, ring, address, stamp),
             Event::ReallocStart { address } => self.realloc_start(shared, ring, address, stamp),
-            Event::ReallocEnd { address, domain, size, stack } => {
+            Event::ReallocEnd {
+                address,
+                domain,
+                size,
+                stack,
+            } => {
                 self.realloc_end(shared, ring, address, domain, size, stack, stamp);
             }
             Event::ReallocFail { address } => self.realloc_fail(ring, address),
-            Event::Map { address, length, stack } => {
+            Event::Map {
+                address,
+                length,
+                stack,
+            } => {
                 self.cut(shared, address, length, stamp);
                 self.map(shared, ring, address, length, stack, stamp);
             }
             Event::Unmap { address, length } => self.cut(shared, address, length, stamp),
-            Event::Remap { address, length, stack, old_address, old_length } => {
-                self.remap(shared, ring, (address, length), stack, (old_address, old_length), stamp);
+            Event::Remap {
+                address,
+                length,
+                stack,
+                old_address,
+                old_length,
+            } => {
+                self.remap(
+                    shared,
+                    ring,
+                    (address, length),
+                    stack,
+                    (old_address, old_length),
+                    stamp,
+                );
             }
             Event::Thread { tid, name } => self.thread(shared, ring, tid, name, stamp),
             Event::Loss { events } => self.loss(shared, events, stamp),
@@ -421,7 +466,10 @@ impl Image {
     }
 
     #[inline]
-    #[expect(clippy::too_many_arguments, reason = "an event's fields, on the hot path")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an event's fields, on the hot path"
+    )]
     fn alloc(
         &mut self,
         shared: &mut Shared,
@@ -464,7 +512,9 @@ impl Image {
         self.totals.frees += 1;
         if shared.tally.process_of(block.site) == self.process {
             self.totals.temporary_blocks += u64::from(is_temporary);
-            shared.tally.died(&mut self.scope, block, is_temporary, stamp);
+            shared
+                .tally
+                .died(&mut self.scope, block, is_temporary, stamp);
         } else {
             self.inherited_shift(block, block.size.wrapping_neg(), 1u64.wrapping_neg(), stamp);
         }
@@ -480,7 +530,12 @@ impl Image {
         let held = inherited.changed.entry(block.site).or_insert_with(|| {
             let at = at_fork.binary_search_by_key(&block.site, |row| row.0);
             let (bytes, blocks) = at.map_or((0, 0), |at| (at_fork[at].1, at_fork[at].2));
-            Held { bytes, blocks, saved: (0, 0), epoch: 0 }
+            Held {
+                bytes,
+                blocks,
+                saved: (0, 0),
+                epoch: 0,
+            }
         });
         if below && held.epoch != self.scope.epoch {
             held.epoch = self.scope.epoch;
@@ -510,7 +565,12 @@ impl Image {
     #[cold]
     fn birth_at_live(&mut self, shared: &mut Shared, address: u64, block: Block, stamp: u64) {
         let waits = self.lossy_since_ms.is_none() && self.parked.len() < MAX_PARKED;
-        let parked = Parked { address, block: Some(block), thread: block.thread, stamp };
+        let parked = Parked {
+            address,
+            block: Some(block),
+            thread: block.thread,
+            stamp,
+        };
         let earlier = self
             .parked
             .iter()
@@ -543,7 +603,12 @@ impl Image {
         if self.lossy_since_ms.is_some() || self.parked.len() >= MAX_PARKED {
             self.totals.unknown_frees += 1;
         } else {
-            self.parked.push(Parked { address, block: None, thread: ring.thread, stamp });
+            self.parked.push(Parked {
+                address,
+                block: None,
+                thread: ring.thread,
+                stamp,
+            });
         }
     }
 
@@ -733,7 +798,9 @@ impl Image {
             }
             let (bytes, blocks) = (cut.bytes.wrapping_neg(), cut.left - 1);
             if shared.tally.process_of(block.site) == self.process {
-                shared.tally.reshaped(&mut self.scope, &block, bytes, blocks, stamp);
+                shared
+                    .tally
+                    .reshaped(&mut self.scope, &block, bytes, blocks, stamp);
             } else {
                 self.inherited_shift(&block, bytes, blocks, stamp);
             }
@@ -782,7 +849,9 @@ impl Image {
         let process = self.process;
         ring.thread = *self.threads.entry((tid, name)).or_insert_with(|| {
             let at_ns = shared.clock.ns(stamp);
-            shared.records.push(thread_record(process, tid, &name, at_ns));
+            shared
+                .records
+                .push(thread_record(process, tid, &name, at_ns));
             shared.tally.add_thread()
         });
     }
@@ -791,7 +860,11 @@ impl Image {
         let at_ns = shared.clock.ns(stamp);
         self.lossy_since_ms = Some((at_ns / 1_000_000) as u32);
         self.lost_marks = self.lost_marks.saturating_add(events);
-        shared.records.push(Record::Loss(Loss { process: self.process, at_ns, events }));
+        shared.records.push(Record::Loss(Loss {
+            process: self.process,
+            at_ns,
+            events,
+        }));
     }
 
     fn define(&mut self, shared: &mut Shared, kind: u8, id: u32, bytes: &[u8], stamp: u64) {
@@ -865,7 +938,11 @@ impl Image {
         if let Some(inherited) = &self.inherited {
             let (below, epoch) = (self.scope.below, self.scope.epoch);
             sites.extend(inherited.rows(|held| {
-                if below && held.epoch == epoch { held.saved } else { (held.bytes, held.blocks) }
+                if below && held.epoch == epoch {
+                    held.saved
+                } else {
+                    (held.bytes, held.blocks)
+                }
             }));
             sites.sort_unstable();
         }

@@ -11,7 +11,9 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// Instruction offsets in bytes, rising, and the line that begins there; 0
 /// where the instructions have no line. Nonsense in the table ends it early.
 pub(crate) fn decode(format: u8, first_line: u32, table: &[u8]) -> Vec<(u32, u32)> {
-    let mut lines = Lines { entries: Vec::new() };
+    let mut lines = Lines {
+        entries: Vec::new(),
+    };
     match format {
         9 => deltas(first_line, table, &mut lines),
         10 => ranges(first_line, table, &mut lines),
@@ -91,7 +93,10 @@ fn locations(first_line: u32, table: &[u8], lines: &mut Lines) {
         offset = offset.saturating_add(units * 2);
         // Only the first byte of an entry has its top bit set: what is left
         // of this one (columns) is skipped by that.
-        let next = tail.iter().position(|byte| byte & 0x80 != 0).unwrap_or(tail.len());
+        let next = tail
+            .iter()
+            .position(|byte| byte & 0x80 != 0)
+            .unwrap_or(tail.len());
         rest = &tail[next..];
     }
 }
@@ -111,7 +116,11 @@ fn signed_varint(bytes: &mut &[u8]) -> Option<i64> {
         shift += 6;
     }
     let magnitude = (value >> 1).cast_signed();
-    Some(if value & 1 == 0 { magnitude } else { -magnitude })
+    Some(if value & 1 == 0 {
+        magnitude
+    } else {
+        -magnitude
+    })
 }
 
 #[cfg(test)]
@@ -124,7 +133,10 @@ mod tests {
         // def f(x):        # line 1
         //     y = x + 1    # line 2
         //     return y     # line 3
-        let table = [0x80, 0x00, 0xd8, 0x08, 0x09, 0x88, 0x41, 0x89, 0x05, 0x80, 0x41, 0xd8, 0x0b, 0x0c, 0x80, 0x48];
+        let table = [
+            0x80, 0x00, 0xd8, 0x08, 0x09, 0x88, 0x41, 0x89, 0x05, 0x80, 0x41, 0xd8, 0x0b, 0x0c,
+            0x80, 0x48,
+        ];
         assert_eq!(decode(11, 1, &table), [(0, 1), (2, 2), (12, 3)]);
     }
 

@@ -25,9 +25,13 @@
 //!   this process; when it goes, a tombstone takes its place.
 //! * A tombstone exists only above a layer that has the address live.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-const SHARDS: usize = 256;
+use memmap2::{Advice, MmapMut};
+
+const SHARDS: usize = 16;
+const SHARD_BITS: u32 = SHARDS.ilog2();
 /// Entries beyond a shard's nominal size, for probes that run past its end.
 const MARGIN: usize = 32;
 /// From this size on shards grow by half instead of doubling.
@@ -36,8 +40,6 @@ const LARGE: usize = 4096;
 /// anyway: prefetching costs more than it brings.
 const PREFETCH_FROM: usize = 4096;
 
-/// Addresses and sizes are below this.
-pub(crate) const ADDRESS_LIMIT: u64 = 1 << 48;
 /// Sizes are capped here; no allocator of a 47-bit address space gives more.
 pub(crate) const MAX_SIZE: u64 = (1 << 47) - 1;
 
@@ -64,6 +66,7 @@ const SHADOWS: u64 = 1 << 32;
 /// `address:48 size-low:16 | size-high:31 shadows:1 site:32 | thread:32
 /// birth:32`. All-zero is vacant.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
 struct Entry([u64; 3]);
 
 impl Entry {
@@ -111,8 +114,8 @@ impl Entry {
     }
 }
 
-/// Spreads an address over 64 bits. The top byte names the shard, the rest
-/// the place in it.
+/// Spreads an address over 64 bits. The top bits name the shard, the rest the
+/// place in it.
 #[inline]
 fn hash(address: u64) -> u64 {
     let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15;
@@ -121,13 +124,72 @@ fn hash(address: u64) -> u64 {
 
 #[inline]
 fn shard_of(hash: u64) -> usize {
-    (hash >> 56) as usize
+    (hash >> (u64::BITS - SHARD_BITS)) as usize
+}
+
+/// A shard's memory, vacant at first.
+#[derive(Debug)]
+enum Entries {
+    /// On the heap.
+    Small(Box<[Entry]>),
+    /// In a mapping: its first so many.
+    Large(MmapMut, usize),
+}
+
+impl Entries {
+    fn vacant(count: usize) -> Self {
+        if count >= LARGE
+            && let Ok(map) = MmapMut::map_anon(count * size_of::<Entry>())
+        {
+            // Only a wish: without huge pages it works as well, more slowly.
+            let _ = map.advise(Advice::HugePage);
+            return Entries::Large(map, count);
+        }
+        Entries::Small(vec![Entry::default(); count].into())
+    }
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Entries::Small(Box::default())
+    }
+}
+
+impl Deref for Entries {
+    type Target = [Entry];
+
+    #[inline]
+    fn deref(&self) -> &[Entry] {
+        match self {
+            Entries::Small(entries) => entries,
+            // SAFETY: the mapping is `count` entries long (`vacant`), aligned
+            // to a page, readable, ours alone, and began zeroed; an entry is
+            // three plain words, valid whatever they hold.
+            Entries::Large(map, count) => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().cast(), *count)
+            },
+        }
+    }
+}
+
+impl DerefMut for Entries {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Entry] {
+        match self {
+            Entries::Small(entries) => entries,
+            // SAFETY: as in `deref`; the mapping is writable, and `self` is
+            // borrowed mutably as long as the slice is.
+            Entries::Large(map, count) => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), *count)
+            },
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     /// `nominal + MARGIN` of them, or none.
-    entries: Vec<Entry>,
+    entries: Entries,
     nominal: usize,
     used: usize,
 }
@@ -143,7 +205,7 @@ enum Place {
 impl Shard {
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash << 8) * self.nominal as u128) >> 64) as usize
+        ((u128::from(hash << SHARD_BITS) * self.nominal as u128) >> 64) as usize
     }
 
     #[inline]
@@ -175,18 +237,23 @@ impl Shard {
     #[cold]
     #[inline(never)]
     fn grow(&mut self) {
-        let nominal = if self.nominal < LARGE { self.nominal * 2 } else { self.nominal / 2 * 3 };
+        let nominal = if self.nominal < LARGE {
+            self.nominal * 2
+        } else {
+            self.nominal / 2 * 3
+        };
         self.resize(nominal.max(16));
     }
 
     fn resize(&mut self, mut nominal: usize) {
         loop {
-            let mut wider = Shard {
-                entries: vec![Entry::default(); nominal + MARGIN],
-                nominal,
-                used: 0,
-            };
-            if self.entries.iter().all(|entry| entry.is_vacant() || wider.insert_new(*entry)) {
+            let mut wider =
+                Shard { entries: Entries::vacant(nominal + MARGIN), nominal, used: 0 };
+            if self
+                .entries
+                .iter()
+                .all(|entry| entry.is_vacant() || wider.insert_new(*entry))
+            {
                 *self = wider;
                 return;
             }
@@ -239,7 +306,10 @@ pub(crate) struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Table { shards: (0..SHARDS).map(|_| Shard::default()).collect(), len: 0 }
+        Table {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            len: 0,
+        }
     }
 }
 
@@ -291,7 +361,10 @@ impl Table {
     }
 
     fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.entries.capacity() * size_of::<Entry>()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.entries.len() * size_of::<Entry>())
+            .sum()
     }
 
     /// Lays the entries of a table above over this one.
@@ -318,7 +391,8 @@ impl Table {
     fn copy(&self) -> Table {
         let mut copy = Table::default();
         for (to, from) in copy.shards.iter_mut().zip(&self.shards) {
-            to.entries.clone_from(&from.entries);
+            to.entries = Entries::vacant(from.entries.len());
+            to.entries.copy_from_slice(&from.entries);
             to.nominal = from.nominal;
             to.used = from.used;
         }
@@ -330,8 +404,11 @@ impl Table {
     fn prefetch(&self, address: u64) {
         let hash = hash(address);
         let shard = &self.shards[shard_of(hash)];
-        if let Some(entry) = shard.entries.get(shard.home(hash)) {
-            prefetch(entry);
+        let home = shard.home(hash);
+        if let (Some(first), Some(next)) = (shard.entries.get(home), shard.entries.get(home + 2)) {
+            // The probe's first line, and what it mostly runs on into.
+            prefetch(first);
+            prefetch(next);
         }
     }
 }
@@ -378,7 +455,10 @@ pub(crate) struct LiveSet {
 impl LiveSet {
     /// A forked child's: everything that was live in the parent then.
     pub(crate) fn forked(base: Option<Arc<Layer>>) -> Self {
-        LiveSet { own: Table::default(), base }
+        LiveSet {
+            own: Table::default(),
+            base,
+        }
     }
 
     /// Whether [`LiveSet::prefetch`] is worth its cost.
@@ -398,7 +478,7 @@ impl LiveSet {
 
     /// Adds a block, or gives back the one that is still live there.
     ///
-    /// `address` is neither 0 nor [`ADDRESS_LIMIT`] or above.
+    /// `address` is not 0, and below 2^48.
     #[inline]
     pub(crate) fn insert(&mut self, address: u64, block: Block) -> Result<(), Block> {
         let hash = hash(address);
@@ -509,16 +589,25 @@ mod tests {
     use std::collections::HashMap;
 
     fn block(size: u64, site: u32) -> Block {
-        Block { size, site, thread: site ^ 7, birth_ms: 3 }
+        Block {
+            size,
+            site,
+            thread: site ^ 7,
+            birth_ms: 3,
+        }
     }
 
     #[test]
     fn an_entry_keeps_all_its_fields() {
-        let extreme =
-            Block { size: MAX_SIZE, site: TOMBSTONE - 1, thread: u32::MAX, birth_ms: u32::MAX };
+        let extreme = Block {
+            size: MAX_SIZE,
+            site: TOMBSTONE - 1,
+            thread: u32::MAX,
+            birth_ms: u32::MAX,
+        };
         for shadows in [false, true] {
-            let entry = Entry::new(ADDRESS_LIMIT - 1, extreme, shadows);
-            assert_eq!(entry.address(), ADDRESS_LIMIT - 1);
+            let entry = Entry::new((1 << 48) - 1, extreme, shadows);
+            assert_eq!(entry.address(), (1 << 48) - 1);
             assert_eq!(entry.block(), extreme);
             assert_eq!(entry.shadows(), shadows);
             assert!(!entry.is_tombstone());
@@ -529,7 +618,8 @@ mod tests {
     fn a_block_takes_at_most_48_bytes_in_a_large_table() {
         let mut set = LiveSet::default();
         for index in 0..2_000_000u64 {
-            set.insert(0x7f00_0000_0000 + index * 48, block(48, 1)).unwrap();
+            set.insert(0x7f00_0000_0000 + index * 48, block(48, 1))
+                .unwrap();
             if index > 1_500_000 && index % 50_000 == 0 {
                 let each = set.bytes() as f64 / (index + 1) as f64;
                 assert!(each <= 49.0, "{each} bytes a block at {index}");
@@ -613,7 +703,9 @@ mod tests {
                     Step::Exit(process) if sets.len() > 1 => {
                         let at = pick(process);
                         sets.remove(at);
-                        sets.iter_mut().for_each(|(set, _)| set.unshare());
+                        for (set, _) in &mut sets {
+                            set.unshare();
+                        }
                     }
                     Step::Exit(_) => {}
                 }
@@ -622,6 +714,35 @@ mod tests {
                 for address in (1..60u64).map(|n| n * 16) {
                     prop_assert_eq!(set.remove(address), model.remove(&address));
                 }
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "speed"]
+    fn speed() {
+        for live in [10_000_000u64] {
+            let huge = || std::fs::read_to_string("/proc/self/smaps_rollup").unwrap().lines().find(|l| l.starts_with("AnonHuge")).unwrap().to_owned();
+            let mut set = LiveSet::default();
+            let address = |place: u64| 0x7f00_0000_0000 + place * 48;
+            let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            for place in 0..live { set.insert(address(place), block(48, 1)).unwrap(); }
+            let births = { let n = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime); ((n.tv_sec - t.tv_sec) * 1_000_000_000 + n.tv_nsec - t.tv_nsec) as f64 } / live as f64;
+            let mut seed = 1u64;
+            let mut mix = || { seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); seed >> 33 };
+            let n = 20_000_000u64;
+            for ahead in [8usize, 8] {
+                let mut queue: std::collections::VecDeque<u64> = (0..ahead.max(1)).map(|_| address(mix() % live)).collect();
+                let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                for _ in 0..n {
+                    let next = address(mix() % live);
+                    if ahead > 0 { set.prefetch(next); }
+                    queue.push_back(next);
+                    let a = queue.pop_front().unwrap();
+                    let b = set.remove(a).unwrap();
+                    set.insert(a, b).unwrap();
+                }
+                println!("{} live {live} births {births:.0} ns; ahead {ahead}: {:.1} ns a pair, {:.1} B", huge(), { let n = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime); ((n.tv_sec - t.tv_sec) * 1_000_000_000 + n.tv_nsec - t.tv_nsec) as f64 } / n as f64, set.bytes() as f64 / live as f64);
             }
         }
     }

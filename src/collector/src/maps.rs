@@ -35,8 +35,11 @@ impl Mappings {
 
     /// Takes a range out, and says what became of each piece in it.
     pub(crate) fn unmap(&mut self, start: u64, length: u64) -> Vec<Cut> {
-        let end = start.saturating_add(length.min(MAX_SIZE));
         let mut cuts = Vec::new();
+        if length == 0 {
+            return cuts;
+        }
+        let end = start.saturating_add(length.min(MAX_SIZE));
         // Pieces do not overlap: of those that begin before the range only
         // the last can reach into it.
         let before = self
@@ -54,11 +57,23 @@ impl Mappings {
             let piece_end = at + block.size;
             let mut left = 0;
             if at < start {
-                self.by_start.insert(at, Block { size: start - at, ..block });
+                self.by_start.insert(
+                    at,
+                    Block {
+                        size: start - at,
+                        ..block
+                    },
+                );
                 left += 1;
             }
             if piece_end > end {
-                self.by_start.insert(end, Block { size: piece_end - end, ..block });
+                self.by_start.insert(
+                    end,
+                    Block {
+                        size: piece_end - end,
+                        ..block
+                    },
+                );
                 left += 1;
             }
             let bytes = piece_end.min(end) - at.max(start);
@@ -69,7 +84,10 @@ impl Mappings {
 
     /// The piece that begins at `start` and is `length` bytes long, exactly.
     pub(crate) fn exact(&self, start: u64, length: u64) -> Option<Block> {
-        self.by_start.get(&start).copied().filter(|block| block.size == length)
+        self.by_start
+            .get(&start)
+            .copied()
+            .filter(|block| block.size == length)
     }
 
     /// Changes the size of the piece at `start`. What it grows over must not

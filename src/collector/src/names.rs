@@ -49,7 +49,11 @@ pub(crate) struct LocalNames {
 impl LocalNames {
     /// Of a process that has named nothing yet.
     pub(crate) fn new(pid: u32, executable: Vec<u8>) -> Self {
-        LocalNames { executable, pid, ..LocalNames::default() }
+        LocalNames {
+            executable,
+            pid,
+            ..LocalNames::default()
+        }
     }
 
     /// What a forked child knows: the first `modules` and `codes` of its
@@ -133,15 +137,21 @@ impl Names {
 
     /// A module, by id, and the pid of a process that has it loaded.
     pub(crate) fn module(&self, id: u32) -> Option<(&Module, u32)> {
-        self.module_list.get(id as usize).map(|(module, pid)| (module, *pid))
+        self.module_list
+            .get(id as usize)
+            .map(|(module, pid)| (module, *pid))
     }
 
     /// Learns a module of a process. False when the bytes are none.
     pub(crate) fn define_module(&mut self, local: &mut LocalNames, id: u32, bytes: &[u8]) -> bool {
-        let (Some(module), true) = (ModuleDef::decode(bytes), id <= u32::from(u16::MAX)) else {
+        let (Some(module), true) = (ModuleDef::decode(bytes), u16::try_from(id).is_ok()) else {
             return false;
         };
-        let path = if module.path.is_empty() { &local.executable } else { module.path };
+        let path = if module.path.is_empty() {
+            &local.executable
+        } else {
+            module.path
+        };
         let module = Module {
             path: path[..path.len().min(MAX_NAME)].to_vec(),
             build_id: module.build_id[..module.build_id.len().min(64)].to_vec(),
@@ -230,11 +240,21 @@ impl Names {
                 break *known;
             }
             if path.len() >= MAX_DEPTH {
-                break self.node(Node { parent: 0, frame: Frame::Truncated });
+                break self.node(Node {
+                    parent: 0,
+                    frame: Frame::Truncated,
+                });
             }
-            let raw = if (at as usize) < MAX_NODES { session.node(slot, at) } else { None };
+            let raw = if (at as usize) < MAX_NODES {
+                session.node(slot, at)
+            } else {
+                None
+            };
             let Some(raw) = raw else {
-                break self.node(Node { parent: 0, frame: Frame::Broken });
+                break self.node(Node {
+                    parent: 0,
+                    frame: Frame::Broken,
+                });
             };
             let parent = raw.parent.load(Ordering::Relaxed);
             let kind = raw.kind.load(Ordering::Relaxed);
@@ -253,7 +273,10 @@ impl Names {
             } else {
                 self.frame(local, kind, frame)
             };
-            node = self.node(Node { parent: node, frame });
+            node = self.node(Node {
+                parent: node,
+                frame,
+            });
             put(&mut local.nodes, id, node);
         }
         node
@@ -266,7 +289,12 @@ impl Names {
                 let known = local.modules.get(usize::from(module)).copied();
                 let module = known.filter(|id| *id != UNKNOWN);
                 let exact = kind == kind::NATIVE_EXACT;
-                Frame::Native { module, offset, exact, evaluator: kind == kind::NATIVE_EVAL }
+                Frame::Native {
+                    module,
+                    offset,
+                    exact,
+                    evaluator: kind == kind::NATIVE_EVAL,
+                }
             }
             kind::PYTHON | kind::PYTHON_ENTRY => {
                 let (code, offset) = trie::python_parts(frame);
@@ -275,7 +303,11 @@ impl Names {
                     Some(code) => code,
                     None => self.unknown_code(),
                 };
-                Frame::Python { code, offset, entry: kind == kind::PYTHON_ENTRY }
+                Frame::Python {
+                    code,
+                    offset,
+                    entry: kind == kind::PYTHON_ENTRY,
+                }
             }
             kind::TRUNCATED => Frame::Truncated,
             kind::SWITCHED => Frame::Switched,
@@ -306,8 +338,17 @@ impl Names {
                 entry.insert(next);
                 self.records.push(Record::Node(node));
                 match node.frame {
-                    Frame::Native { module: Some(module), offset, exact, .. } => {
-                        let address = if exact { offset } else { offset.saturating_sub(1) };
+                    Frame::Native {
+                        module: Some(module),
+                        offset,
+                        exact,
+                        ..
+                    } => {
+                        let address = if exact {
+                            offset
+                        } else {
+                            offset.saturating_sub(1)
+                        };
                         self.lookups.push(Lookup { module, address });
                     }
                     Frame::Python { code, offset, .. } => self.python_frames.push((code, offset)),
@@ -334,6 +375,12 @@ pub(crate) fn plain_text(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(MAX_NAME)];
     String::from_utf8_lossy(cut)
         .chars()
-        .map(|letter| if letter.is_control() { '\u{fffd}' } else { letter })
+        .map(|letter| {
+            if letter.is_control() {
+                '\u{fffd}'
+            } else {
+                letter
+            }
+        })
         .collect()
 }

@@ -131,7 +131,9 @@ impl Rings {
             }
         }
         if self.rings.len() > BUFFERS_KEPT {
-            self.rings.iter_mut().for_each(|ring| ring.cursor.release_buffer());
+            self.rings
+                .iter_mut()
+                .for_each(|ring| ring.cursor.release_buffer());
         }
         image.settle(shared, limit);
         found

@@ -55,13 +55,20 @@ pub(crate) struct Output {
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+        f.debug_struct("Output")
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Output {
     pub(crate) fn new(sink: Box<dyn Sink>) -> Self {
-        Output { sink, waiting: Vec::new(), processes: 0, error: None }
+        Output {
+            sink,
+            waiting: Vec::new(),
+            processes: 0,
+            error: None,
+        }
     }
 
     /// Takes a record.
@@ -74,8 +81,15 @@ impl Output {
     }
 
     /// Takes records, in order.
+    pub(crate) fn extend(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            self.push(record);
+        }
+    }
+
+    /// Takes all of `records`, in order.
     pub(crate) fn append(&mut self, records: &mut Vec<Record>) {
-        records.drain(..).for_each(|record| self.push(record));
+        self.extend(records.drain(..));
     }
 
     /// Mends the version of a process's interpreter, if its record waits.

@@ -40,7 +40,13 @@ impl Identity {
             .split(|byte| *byte == 0)
             .map(<[u8]>::to_vec)
             .collect();
-        Identity { pid, start_ticks, parent_pid, executable, command: public_command(&arguments) }
+        Identity {
+            pid,
+            start_ticks,
+            parent_pid,
+            executable,
+            command: public_command(&arguments),
+        }
     }
 }
 
@@ -86,11 +92,16 @@ pub fn public_command(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
         return Vec::new();
     };
     let mut shown = vec![program.clone()];
-    let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or(program);
+    let name = program
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .unwrap_or(program);
     let interpreters: [&[u8]; 10] = [
         b"python", b"pypy", b"sh", b"bash", b"dash", b"zsh", b"perl", b"ruby", b"node", b"env",
     ];
-    let plain = name.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b'.');
+    let plain = name
+        .iter()
+        .rposition(|byte| !byte.is_ascii_digit() && *byte != b'.');
     let plain = &name[..plain.map_or(0, |at| at + 1)];
     if !interpreters.contains(&plain) {
         return shown;
@@ -105,7 +116,9 @@ pub fn public_command(arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
             b"--" => continue,
             // `--eval CODE` and the like; others go on with `=`.
             [b'-', b'-', option @ ..] => {
-                if [&b"eval"[..], b"print", b"command"].iter().any(|word| option.starts_with(word))
+                if [&b"eval"[..], b"print", b"command"]
+                    .iter()
+                    .any(|word| option.starts_with(word))
                 {
                     break;
                 }
@@ -145,18 +158,32 @@ mod tests {
     use super::*;
 
     fn shown(line: &str) -> String {
-        let words: Vec<Vec<u8>> =
-            line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let words: Vec<Vec<u8>> = line
+            .split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect();
         let cut = public_command(&words).join(&b' ');
         String::from_utf8(cut).unwrap()
     }
 
     #[test]
     fn commands_keep_the_program_and_lose_the_values() {
-        assert_eq!(shown("/usr/bin/curl -u me:secret https://x"), "/usr/bin/curl");
-        assert_eq!(shown("python3.12 -W error app.py --password hunter2"), "python3.12 app.py");
-        assert_eq!(shown("/opt/bin/python -Im pytest tests -k secret"), "/opt/bin/python -m pytest");
-        assert_eq!(shown("python -mhttp.server secret"), "python -m http.server");
+        assert_eq!(
+            shown("/usr/bin/curl -u me:secret https://x"),
+            "/usr/bin/curl"
+        );
+        assert_eq!(
+            shown("python3.12 -W error app.py --password hunter2"),
+            "python3.12 app.py"
+        );
+        assert_eq!(
+            shown("/opt/bin/python -Im pytest tests -k secret"),
+            "/opt/bin/python -m pytest"
+        );
+        assert_eq!(
+            shown("python -mhttp.server secret"),
+            "python -m http.server"
+        );
         assert_eq!(shown("python -c print('secret')"), "python -c");
         assert_eq!(shown("perl -ne'secret'"), "perl -e");
         assert_eq!(shown("bash -lc secret"), "bash -c");

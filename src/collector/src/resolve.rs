@@ -78,35 +78,47 @@ impl Resolver {
     pub(crate) fn start(sources: bool) -> std::io::Result<Self> {
         let (questions, inbox) = channel();
         let (outbox, answers) = channel();
-        let thread = std::thread::Builder::new().name("symbols".to_owned()).spawn(move || {
-            let mut worker =
-                Worker { symbolizer: Symbolizer::new(), sources, texts: BTreeMap::new() };
-            for question in inbox {
-                if outbox.send(worker.answer(question)).is_err() {
-                    return;
+        let thread = std::thread::Builder::new()
+            .name("symbols".to_owned())
+            .spawn(move || {
+                let mut worker = Worker {
+                    symbolizer: Symbolizer::new(),
+                    sources,
+                    texts: BTreeMap::new(),
+                };
+                for question in inbox {
+                    if outbox.send(worker.answer(question)).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
-        Ok(Resolver { questions: Some(questions), answers, thread: Some(thread), open: 0 })
+            })?;
+        Ok(Resolver {
+            questions: Some(questions),
+            answers,
+            thread: Some(thread),
+            open: 0,
+        })
     }
 
     /// Asks. Answers come in order.
     pub(crate) fn ask(&mut self, question: Question) {
         let questions = match question {
-            Question::Addresses { module, path, build_id, pid, addresses }
-                if addresses.len() > BATCH =>
-            {
-                addresses
-                    .chunks(BATCH)
-                    .map(|part| Question::Addresses {
-                        module,
-                        path: path.clone(),
-                        build_id: build_id.clone(),
-                        pid,
-                        addresses: part.to_vec(),
-                    })
-                    .collect()
-            }
+            Question::Addresses {
+                module,
+                path,
+                build_id,
+                pid,
+                addresses,
+            } if addresses.len() > BATCH => addresses
+                .chunks(BATCH)
+                .map(|part| Question::Addresses {
+                    module,
+                    path: path.clone(),
+                    build_id: build_id.clone(),
+                    pid,
+                    addresses: part.to_vec(),
+                })
+                .collect(),
             other => vec![other],
         };
         for question in questions {
@@ -169,9 +181,13 @@ struct Worker {
 impl Worker {
     fn answer(&mut self, question: Question) -> Vec<Record> {
         match question {
-            Question::Addresses { module, path, build_id, pid, addresses } => {
-                self.symbols(module, &path, &build_id, pid, &addresses)
-            }
+            Question::Addresses {
+                module,
+                path,
+                build_id,
+                pid,
+                addresses,
+            } => self.symbols(module, &path, &build_id, pid, &addresses),
             Question::Lines { lines, pid } => self.lines(lines, pid),
         }
     }
@@ -187,7 +203,9 @@ impl Worker {
         let path = Path::new(OsStr::from_bytes(path));
         let inside = inside_root(pid, path);
         let path = if inside.exists() { &inside } else { path };
-        let found = self.symbolizer.symbolize(&ModuleFile { path, build_id }, addresses);
+        let found = self
+            .symbolizer
+            .symbolize(&ModuleFile { path, build_id }, addresses);
         let mut lines = Vec::new();
         let mut resolved = Vec::with_capacity(addresses.len());
         for (address, frames) in addresses.iter().zip(found.frames) {
@@ -209,7 +227,11 @@ impl Worker {
             );
             resolved.push((*address, frames));
         }
-        let symbols = Symbols { module, addresses: resolved, note: found.note };
+        let symbols = Symbols {
+            module,
+            addresses: resolved,
+            note: found.note,
+        };
         let mut records = vec![Record::Symbols(symbols)];
         records.extend(self.lines(lines, pid));
         records
@@ -250,7 +272,8 @@ impl Worker {
 /// Where a process sees `path`, while it lives.
 fn inside_root(pid: u32, path: &Path) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    path.strip_prefix("/").map_or_else(|_| path.to_owned(), |rest| root.join(rest))
+    path.strip_prefix("/")
+        .map_or_else(|_| path.to_owned(), |rest| root.join(rest))
 }
 
 fn read_source(pid: u32, file: &str) -> Option<Vec<String>> {
@@ -353,16 +376,28 @@ mod tests {
         let mut resolver = Resolver::start(true).unwrap();
         let ask = |resolver: &mut Resolver, lines: &[u32]| {
             let lines = lines.iter().map(|line| (file.clone(), *line)).collect();
-            resolver.ask(Question::Lines { lines, pid: std::process::id() });
+            resolver.ask(Question::Lines {
+                lines,
+                pid: std::process::id(),
+            });
             let (records, all) = resolver.wait(Duration::from_secs(10));
             assert!(all);
             records
         };
         let source = |lines: &[(u32, &str)]| {
-            let lines = lines.iter().map(|(line, text)| (*line, (*text).to_owned())).collect();
-            vec![Record::Source(Source { file: file.clone(), lines })]
+            let lines = lines
+                .iter()
+                .map(|(line, text)| (*line, (*text).to_owned()))
+                .collect();
+            vec![Record::Source(Source {
+                file: file.clone(),
+                lines,
+            })]
         };
-        assert_eq!(ask(&mut resolver, &[3, 1, 3, 99]), source(&[(1, "one"), (3, "three")]));
+        assert_eq!(
+            ask(&mut resolver, &[3, 1, 3, 99]),
+            source(&[(1, "one"), (3, "three")])
+        );
         assert_eq!(ask(&mut resolver, &[1, 2]), source(&[(2, "two")]));
     }
 }

@@ -71,7 +71,11 @@ impl Cursor {
         let header = session.chunk_header(self.chunk).ok_or(Malformed)?;
         let is_ours = header.slot.load(Ordering::Relaxed) == self.slot
             && header.sequence.load(Ordering::Relaxed) == self.sequence;
-        if is_ours && pool.take(self.chunk) { Ok(()) } else { Err(Malformed) }
+        if is_ours && pool.take(self.chunk) {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
     }
 
     /// The copied words from the next event on.
@@ -281,14 +285,27 @@ impl RingState {
         &mut self,
         piece: &event::Event<'_>,
     ) -> Result<Option<(u8, u32, Vec<u8>)>, Malformed> {
-        let event::Event::Blob { kind, id, total, offset, length, words } = *piece else {
+        let event::Event::Blob {
+            kind,
+            id,
+            total,
+            offset,
+            length,
+            words,
+        } = *piece
+        else {
             return Err(Malformed);
         };
         if total > MAX_BLOB_BYTES {
             return Err(Malformed);
         }
         if offset == 0 {
-            self.assembly = Some(Assembly { kind, id, total: total as usize, bytes: Vec::new() });
+            self.assembly = Some(Assembly {
+                kind,
+                id,
+                total: total as usize,
+                bytes: Vec::new(),
+            });
         }
         let Some(assembly) = &mut self.assembly else {
             // The first piece was lost.
@@ -304,11 +321,16 @@ impl RingState {
             return Ok(None);
         }
         let end = assembly.bytes.len() + length as usize;
-        assembly.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        assembly
+            .bytes
+            .extend(words.iter().flat_map(|word| word.to_le_bytes()));
         assembly.bytes.truncate(end);
         if assembly.bytes.len() < assembly.total {
             return Ok(None);
         }
-        Ok(self.assembly.take().map(|whole| (whole.kind, whole.id, whole.bytes)))
+        Ok(self
+            .assembly
+            .take()
+            .map(|whole| (whole.kind, whole.id, whole.bytes)))
     }
 }

@@ -1,5 +1,6 @@
 //! The collector process: signals, the control socket, waiting, the end.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 use leakline_recording::Writer;
 use leakline_recording::record::Record;
 use leakline_wire::sync::Ordering;
-use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -48,7 +48,10 @@ const LONELY_PATIENCE: Duration = Duration::from_secs(2);
 /// [`FromCollector::Failed`]; the exit code then is that of failure. Changes
 /// the process's signal mask and dispositions: it is for a process of its own.
 pub fn serve(output: File, listener: OwnedFd, control: OwnedFd) -> ExitCode {
-    let control = Control { socket: control, is_open: true };
+    let control = Control {
+        socket: control,
+        is_open: true,
+    };
     match start(output, listener, control) {
         Ok(mut collector) => {
             collector.run();
@@ -109,7 +112,13 @@ impl Control {
                 Some(_) => return Err("the first message was not `Start`".to_owned()),
                 None => {
                     let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-                    let _ = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+                    let _ = poll(
+                        &mut fds,
+                        Some(&Timespec {
+                            tv_sec: 1,
+                            tv_nsec: 0,
+                        }),
+                    );
                 }
             }
         }
@@ -125,8 +134,6 @@ struct Collector {
     joined: Receiver<Joined>,
     target: Arc<AtomicU32>,
     resolver: Option<Resolver>,
-    /// Addresses not asked for yet, by module.
-    lookups: FxHashMap<u32, Vec<u64>>,
     sources: bool,
     /// Since when nobody was there, of a session without supervisor.
     lonely_since: Option<Instant>,
@@ -148,7 +155,10 @@ fn start(
     };
     // On success or failure: a terminal's Ctrl-C is for the target.
     let _ = rustix::process::setsid();
-    match control.receive_start().and_then(|options| prepare(output, listener, &options)) {
+    match control
+        .receive_start()
+        .and_then(|options| prepare(output, listener, &options))
+    {
         Ok(parts) => {
             control.send(&FromCollector::Ready);
             Ok(Collector {
@@ -158,7 +168,6 @@ fn start(
                 joined: parts.joined,
                 target: parts.target,
                 resolver: parts.resolver,
-                lookups: FxHashMap::default(),
                 sources: parts.sources,
                 lonely_since: None,
                 is_answered: false,
@@ -187,8 +196,12 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let header = session.header();
     header.clock.store(clock.kind(), Ordering::Relaxed);
     header.mode.store(options.mode, Ordering::Relaxed);
-    header.wait_strikes.store(options.wait_strikes, Ordering::Relaxed);
-    header.collector_pid.store(std::process::id(), Ordering::Relaxed);
+    header
+        .wait_strikes
+        .store(options.wait_strikes, Ordering::Relaxed);
+    header
+        .collector_pid
+        .store(std::process::id(), Ordering::Relaxed);
     let mut recorded = options.session.clone();
     recorded.started_unix_ns = clock.started_unix_ns();
     let writer = Writer::new(output).map_err(|error| format!("cannot write: {error}"))?;
@@ -209,9 +222,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let (stop, stop_handshake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| failed("make a pipe", error.into()))?;
     let flags = rustix::fs::fcntl_getfl(&listener)
-        .and_then(|flags| {
-            rustix::fs::fcntl_setfl(&listener, flags | rustix::fs::OFlags::NONBLOCK)
-        });
+        .and_then(|flags| rustix::fs::fcntl_setfl(&listener, flags | rustix::fs::OFlags::NONBLOCK));
     flags.map_err(|error| failed("use the session's socket", error.into()))?;
     let handshake = Handshake {
         listener,
@@ -315,7 +326,11 @@ impl Collector {
             match message {
                 ToCollector::Start(_) => {}
                 ToCollector::Spawned { pid } => self.target.store(pid, Ordering::Relaxed),
-                ToCollector::Exited { pid, status, signal } => {
+                ToCollector::Exited {
+                    pid,
+                    status,
+                    signal,
+                } => {
                     if let Next::End(reason) = self.target_ended(pid, status, signal) {
                         return Next::End(reason);
                     }
@@ -333,7 +348,14 @@ impl Collector {
     /// answered. The session ends with it unless others live on.
     fn target_ended(&mut self, pid: u32, status: Option<i32>, signal: Option<i32>) -> Next {
         self.take_joined();
-        self.engine.pid_died(pid, Ending { status, signal, exec: false });
+        self.engine.pid_died(
+            pid,
+            Ending {
+                status,
+                signal,
+                exec: false,
+            },
+        );
         self.engine.round();
         // A child that was forked a moment ago may not have shown up yet.
         let deadline = Instant::now() + Duration::from_millis(100);
@@ -354,7 +376,7 @@ impl Collector {
         self.ask();
         if let Some(resolver) = &mut self.resolver {
             let (records, _) = resolver.wait(SYMBOL_PATIENCE);
-            records.into_iter().for_each(|record| self.engine.output.push(record));
+            self.engine.output.extend(records);
         }
         self.engine.flush();
         self.answer();
@@ -364,9 +386,17 @@ impl Collector {
     /// Looks, without waiting, which processes have died.
     fn note_deaths(&mut self) {
         let pidfds = self.engine.pidfds(0);
-        let mut fds: Vec<PollFd<'_>> =
-            pidfds.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)).collect();
-        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let mut fds: Vec<PollFd<'_>> = pidfds
+            .iter()
+            .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
+            .collect();
+        let _ = poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        );
         let dead: Vec<u32> = pidfds
             .iter()
             .zip(&fds)
@@ -389,8 +419,16 @@ impl Collector {
             return Next::GoOn;
         }
         let since = *self.lonely_since.get_or_insert_with(Instant::now);
-        let patience = if self.is_answered { Duration::ZERO } else { LONELY_PATIENCE };
-        if since.elapsed() >= patience { Next::End("exited") } else { Next::GoOn }
+        let patience = if self.is_answered {
+            Duration::ZERO
+        } else {
+            LONELY_PATIENCE
+        };
+        if since.elapsed() >= patience {
+            Next::End("exited")
+        } else {
+            Next::GoOn
+        }
     }
 
     /// Hands new addresses and lines to the resolver.
@@ -399,11 +437,12 @@ impl Collector {
             return;
         };
         let names = &mut self.engine.shared.names;
+        let mut by_module: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for Lookup { module, address } in names.take_lookups() {
-            self.lookups.entry(module).or_default().push(address);
+            by_module.entry(module).or_default().push(address);
         }
         let mut questions: Vec<Question> = Vec::new();
-        for (module, mut addresses) in std::mem::take(&mut self.lookups) {
+        for (module, mut addresses) in by_module {
             let Some((known, pid)) = names.module(module) else {
                 continue;
             };
@@ -417,23 +456,19 @@ impl Collector {
                 addresses,
             });
         }
-        questions.sort_by_key(|question| match question {
-            Question::Addresses { module, .. } => *module,
-            Question::Lines { .. } => u32::MAX,
-        });
         let lines = names.take_python_lines();
         if self.sources && !lines.is_empty() {
             let pid = self.target.load(Ordering::Relaxed);
             questions.push(Question::Lines { lines, pid });
         }
-        questions.into_iter().for_each(|question| resolver.ask(question));
+        for question in questions {
+            resolver.ask(question);
+        }
     }
 
     fn take_answers(&mut self) {
         if let Some(resolver) = &mut self.resolver {
-            for record in resolver.answers() {
-                self.engine.output.push(record);
-            }
+            self.engine.output.extend(resolver.answers());
         }
     }
 
@@ -448,7 +483,7 @@ impl Collector {
         let mut has_all = true;
         if let Some(resolver) = &mut self.resolver {
             let (records, all) = resolver.wait(SYMBOL_PATIENCE);
-            records.into_iter().for_each(|record| self.engine.output.push(record));
+            self.engine.output.extend(records);
             has_all = all;
         }
         if !has_all {
@@ -457,7 +492,7 @@ impl Collector {
             self.answer();
             if let Some(resolver) = &mut self.resolver {
                 let (records, _) = resolver.wait(LAST_PATIENCE);
-                records.into_iter().for_each(|record| self.engine.output.push(record));
+                self.engine.output.extend(records);
             }
         }
         self.engine.finish(reason);
@@ -497,7 +532,12 @@ const IDLE: Duration = Duration::from_millis(20);
 impl Default for Pace {
     fn default() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Pace { pause: BUSY, progress: 0, several_cpus: cpus > 1, idle_since: None }
+        Pace {
+            pause: BUSY,
+            progress: 0,
+            several_cpus: cpus > 1,
+            idle_since: None,
+        }
     }
 }
 
@@ -511,7 +551,11 @@ impl Pace {
         if header.waiters.load(Ordering::Relaxed) > 0 {
             self.idle_since = None;
             self.pause = SHORTEST;
-            return if self.several_cpus { Duration::from_micros(50) } else { SHORTEST };
+            return if self.several_cpus {
+                Duration::from_micros(50)
+            } else {
+                SHORTEST
+            };
         }
         if !busy {
             let since = *self.idle_since.get_or_insert_with(Instant::now);
@@ -536,12 +580,18 @@ impl Pace {
 
 /// Most bytes that the live tables may take: 80 % of what memory is free now.
 fn memory_limit() -> u64 {
-    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
-    });
-    let free = free.unwrap_or(u64::MAX).min(cgroup_headroom().unwrap_or(u64::MAX));
+    let free = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+            let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+            Some(kib * 1024)
+        });
+    let free = free
+        .unwrap_or(u64::MAX)
+        .min(cgroup_headroom().unwrap_or(u64::MAX));
     free / 5 * 4
 }
 
@@ -581,3 +631,6 @@ fn take_signals() -> std::io::Result<OwnedFd> {
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
+
+#[cfg(test)]
+mod tests;

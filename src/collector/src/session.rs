@@ -94,7 +94,10 @@ impl SessionMap {
         let map = MmapOptions::new()
             .len(length as usize)
             .map_raw(&memfd)
-            .map_err(|source| SessionError::Map { mib: length >> 20, source })?;
+            .map_err(|source| SessionError::Map {
+                mib: length >> 20,
+                source,
+            })?;
         let chunks = ((length as usize - CHUNKS_OFFSET) / CHUNK_BYTES) as u32;
         let session = SessionMap { map, memfd, chunks };
         // Whatever producers touch exists beforehand: a page that cannot be
@@ -114,7 +117,10 @@ impl SessionMap {
             offset as u64,
             length as u64,
         )
-        .map_err(|source| SessionError::Reserve { bytes: length as u64, source: source.into() })
+        .map_err(|source| SessionError::Reserve {
+            bytes: length as u64,
+            source: source.into(),
+        })
     }
 
     /// Has pages set aside for a slot.
@@ -200,21 +206,24 @@ impl SessionMap {
     pub(crate) fn free_list(&self) -> FreeList<'_> {
         let header = self.header();
         // SAFETY: the table of links lies between the header and the slots,
-        // aligned; its words are atomic.
-        let next = unsafe {
-            std::slice::from_raw_parts(
-                self.map.as_ptr().add(NEXT_TABLE_OFFSET).cast::<AtomicU32>(),
-                CHUNK_COUNT,
-            )
-        };
-        FreeList { head: &header.free_head, next, count: &header.free_count }
+        // page-aligned; its words are atomic.
+        let next: &[AtomicU32; CHUNK_COUNT] =
+            unsafe { &*self.map.as_ptr().add(NEXT_TABLE_OFFSET).cast() };
+        FreeList {
+            head: &header.free_head,
+            next,
+            count: &header.free_count,
+        }
     }
 }
 
 /// How long the memfd may be, by RLIMIT_FSIZE: that limit covers memfds.
 fn length_allowed() -> Result<u64, SessionError> {
     let limit = rustix::process::getrlimit(Resource::Fsize);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     let allowed = if limit.current == limit.maximum {
         limit.current
     } else if rustix::process::setrlimit(Resource::Fsize, raised).is_ok() {
@@ -282,7 +291,10 @@ impl Pool {
         if count == 0 {
             return Ok(());
         }
-        session.reserve(layout::chunk_offset(self.given), count as usize * CHUNK_BYTES)?;
+        session.reserve(
+            layout::chunk_offset(self.given),
+            count as usize * CHUNK_BYTES,
+        )?;
         let list = session.free_list();
         // From the top, so that the lowest is handed out first.
         for index in (self.given..self.given + count).rev() {

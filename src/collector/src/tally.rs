@@ -151,7 +151,10 @@ impl Tally {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(*entry.get()),
             std::collections::hash_map::Entry::Vacant(entry) => {
                 entry.insert(next);
-                self.sites.push(Site { process, ..Site::default() });
+                self.sites.push(Site {
+                    process,
+                    ..Site::default()
+                });
                 self.pointed.push(Counters::default());
                 Err(next)
             }
@@ -167,7 +170,9 @@ impl Tally {
     /// The process that a site belongs to.
     #[inline]
     pub(crate) fn process_of(&self, site: u32) -> u32 {
-        self.sites.get(site as usize).map_or(u32::MAX, |site| site.process)
+        self.sites
+            .get(site as usize)
+            .map_or(u32::MAX, |site| site.process)
     }
 
     /// Moves a site and the scopes around it by so many live bytes and blocks
@@ -185,7 +190,10 @@ impl Tally {
         let save_session = self.session.shift(bytes, blocks, stamp);
         self.bin_max = self.bin_max.max(self.session.live_bytes);
         let state = self.sites.get_mut(site as usize)?;
-        let held = Saved { bytes: state.live_bytes, blocks: state.live_blocks };
+        let held = Saved {
+            bytes: state.live_bytes,
+            blocks: state.live_blocks,
+        };
         if save_process && state.process_epoch != process.epoch {
             state.process_epoch = process.epoch;
             state.process_saved = held;
@@ -289,19 +297,26 @@ impl Tally {
     /// A process ended while others live on: what its sites hold is gone from
     /// the session. They keep their counters as of its end.
     pub(crate) fn retire(&mut self, sites: &[u32], stamp: u64) {
-        let (bytes, blocks) = sites.iter().filter_map(|id| self.sites.get(*id as usize)).fold(
-            (0u64, 0u64),
-            |(bytes, blocks), site| {
-                (bytes.wrapping_add(site.live_bytes), blocks.wrapping_add(site.live_blocks))
-            },
-        );
-        let below = self.session.shift(bytes.wrapping_neg(), blocks.wrapping_neg(), stamp);
+        let (bytes, blocks) = sites
+            .iter()
+            .filter_map(|id| self.sites.get(*id as usize))
+            .fold((0u64, 0u64), |(bytes, blocks), site| {
+                (
+                    bytes.wrapping_add(site.live_bytes),
+                    blocks.wrapping_add(site.live_blocks),
+                )
+            });
+        let below = self
+            .session
+            .shift(bytes.wrapping_neg(), blocks.wrapping_neg(), stamp);
         for &id in sites {
             if let Some(site) = self.sites.get_mut(id as usize) {
                 if below && site.session_epoch != self.session.epoch {
                     site.session_epoch = self.session.epoch;
-                    site.session_saved =
-                        Saved { bytes: site.live_bytes, blocks: site.live_blocks };
+                    site.session_saved = Saved {
+                        bytes: site.live_bytes,
+                        blocks: site.live_blocks,
+                    };
                 }
                 site.is_over = true;
             }
@@ -327,7 +342,10 @@ impl Tally {
             let held = if scope.below && site.process_epoch == scope.epoch {
                 site.process_saved
             } else {
-                Saved { bytes: site.live_bytes, blocks: site.live_blocks }
+                Saved {
+                    bytes: site.live_bytes,
+                    blocks: site.live_blocks,
+                }
             };
             (held.blocks != 0).then_some((*id, held.bytes, held.blocks))
         };
@@ -343,7 +361,10 @@ impl Tally {
             } else if site.is_over {
                 Saved::default()
             } else {
-                Saved { bytes: site.live_bytes, blocks: site.live_blocks }
+                Saved {
+                    bytes: site.live_bytes,
+                    blocks: site.live_blocks,
+                }
             };
             (held.blocks != 0).then_some((id, held.bytes, held.blocks))
         };
@@ -358,9 +379,10 @@ impl Tally {
         let mut moved = std::mem::take(&mut self.moved);
         moved.sort_unstable();
         for id in moved.drain(..) {
-            let (Some(site), Some(last)) =
-                (self.sites.get_mut(id as usize), self.pointed.get_mut(id as usize))
-            else {
+            let (Some(site), Some(last)) = (
+                self.sites.get_mut(id as usize),
+                self.pointed.get_mut(id as usize),
+            ) else {
                 continue;
             };
             let moved_bytes = site.live_bytes.abs_diff(last.live_bytes);
@@ -389,11 +411,6 @@ impl Tally {
         points
     }
 
-    /// Whether any site changed since its last point.
-    pub(crate) fn has_moved(&self) -> bool {
-        !self.moved.is_empty()
-    }
-
     /// Records of the threads that changed since they were last asked for,
     /// and of the sizes likewise.
     pub(crate) fn changed_totals(&mut self) -> Vec<Record> {
@@ -408,8 +425,13 @@ impl Tally {
         }
         if std::mem::take(&mut self.sizes_changed) {
             let sizes = &self.sizes.0;
-            let used = sizes.iter().rposition(|class| class.0 > 0).map_or(0, |at| at + 1);
-            records.push(Record::Sizes(Sizes { classes: sizes[..used].to_vec() }));
+            let used = sizes
+                .iter()
+                .rposition(|class| class.0 > 0)
+                .map_or(0, |at| at + 1);
+            records.push(Record::Sizes(Sizes {
+                classes: sizes[..used].to_vec(),
+            }));
         }
         records
     }
@@ -417,7 +439,10 @@ impl Tally {
 
 /// The record of a thread's first event.
 pub(crate) fn thread_record(process: u32, tid: u32, name: &[u8; 16], at_ns: u64) -> Record {
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    let end = name
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(name.len());
     Record::Thread(Thread {
         process,
         tid,
@@ -437,7 +462,12 @@ mod tests {
         let mut tally = Tally::default();
         let mut process = Scope::default();
         let site = tally.site(0, 1, 0).unwrap_err();
-        let block = |size| Block { size, site, thread: 0, birth_ms: 0 };
+        let block = |size| Block {
+            size,
+            site,
+            thread: 0,
+            birth_ms: 0,
+        };
         tally.born(&mut process, &block(40_000), 1);
         assert!(tally.points(false).is_empty());
         tally.born(&mut process, &block(40_000), 2);
@@ -445,8 +475,12 @@ mod tests {
         assert_eq!((points[0].live_bytes, points[0].live_blocks), (80_000, 2));
         tally.died(&mut process, &block(40_000), false, 3);
         assert!(tally.points(false).is_empty(), "half of it is no point yet");
-        assert_eq!(tally.points(true)[0].live_bytes, -40_000, "unless all are asked for");
-        assert!(!tally.has_moved());
+        assert_eq!(
+            tally.points(true)[0].live_bytes,
+            -40_000,
+            "unless all are asked for"
+        );
+        assert!(tally.points(true).is_empty());
     }
 
     proptest! {

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use leakline_recording::record::{Counters, Point, Record};
+use leakline_wire::Kind;
 use leakline_wire::blob::{CodeDef, Encoder, ModuleDef};
 use leakline_wire::event::{BlobKind, Domain, head};
 use leakline_wire::layout::{CHUNK_WORDS, slot_state};
 use leakline_wire::sync::Ordering;
 use leakline_wire::trie::{NODES_PER_BLOCK, kind, native_frame, python_frame};
-use leakline_wire::Kind;
 
 use crate::clock::{self, Clock};
 use crate::engine::{Engine, Joined};
@@ -60,7 +60,11 @@ impl Records {
             Record::Bin(bin) => Some(bin.clone()),
             _ => None,
         }) {
-            assert!(bin.points.windows(2).all(|pair| pair[0].site < pair[1].site));
+            assert!(
+                bin.points
+                    .windows(2)
+                    .all(|pair| pair[0].site < pair[1].site)
+            );
             for point in bin.points {
                 add(sites.entry(point.site).or_default(), &point);
             }
@@ -73,9 +77,12 @@ fn add(counters: &mut Counters, point: &Point) {
     counters.live_bytes = counters.live_bytes.wrapping_add_signed(point.live_bytes);
     counters.live_blocks = counters.live_blocks.wrapping_add_signed(point.live_blocks);
     counters.total_bytes = counters.total_bytes.wrapping_add_signed(point.total_bytes);
-    counters.total_blocks = counters.total_blocks.wrapping_add_signed(point.total_blocks);
-    counters.temporary_blocks =
-        counters.temporary_blocks.wrapping_add_signed(point.temporary_blocks);
+    counters.total_blocks = counters
+        .total_blocks
+        .wrapping_add_signed(point.total_blocks);
+    counters.temporary_blocks = counters
+        .temporary_blocks
+        .wrapping_add_signed(point.temporary_blocks);
     counters.resizes = counters.resizes.wrapping_add_signed(point.resizes);
 }
 
@@ -109,10 +116,18 @@ impl FakeProcess {
     pub(crate) fn join(engine: &mut Engine, pid: u32) -> Self {
         let session = engine.shared.session.clone();
         let slot = claim(&session);
-        session.slot(slot).unwrap().parent_slot.store(u32::MAX, Relaxed);
+        session
+            .slot(slot)
+            .unwrap()
+            .parent_slot
+            .store(u32::MAX, Relaxed);
         engine.join(Joined {
             slot,
-            identity: Identity { pid, start_ticks: 1, ..Identity::default() },
+            identity: Identity {
+                pid,
+                start_ticks: 1,
+                ..Identity::default()
+            },
             pidfd: None,
             stamp: engine.shared.clock.now(),
         });
@@ -121,7 +136,11 @@ impl FakeProcess {
 
     /// A process in a slot that it was given.
     pub(crate) fn in_slot(session: Arc<SessionMap>, slot: u32) -> Self {
-        session.slot(slot).unwrap().state.store(slot_state::LIVE, Ordering::Release);
+        session
+            .slot(slot)
+            .unwrap()
+            .state
+            .store(slot_state::LIVE, Ordering::Release);
         FakeProcess {
             session,
             slot,
@@ -156,7 +175,12 @@ impl FakeProcess {
         };
         let mut name = [0; 8];
         name.copy_from_slice(b"thread-x");
-        let words = [head(Kind::Thread, 0, tid.into()), self.now(), u64::from_le_bytes(name), 0];
+        let words = [
+            head(Kind::Thread, 0, tid.into()),
+            self.now(),
+            u64::from_le_bytes(name),
+            0,
+        ];
         assert!(ring.emit(&words));
         ring
     }
@@ -272,7 +296,10 @@ impl FakeProcess {
     pub(crate) fn fork(&self, sequence: u32, pid: u32) -> FakeProcess {
         let session = self.session.clone();
         let index = claim(&session);
-        let (slot, own) = (session.slot(index).unwrap(), session.slot(self.slot).unwrap());
+        let (slot, own) = (
+            session.slot(index).unwrap(),
+            session.slot(self.slot).unwrap(),
+        );
         slot.pid.store(pid, Relaxed);
         slot.parent_slot.store(self.slot, Relaxed);
         slot.fork_seq.store(sequence, Relaxed);
@@ -330,7 +357,9 @@ impl FakeRing {
             self.position += 1;
         }
         let header = self.session.chunk_header(chunk).unwrap();
-        header.committed.store(self.position as u32, Ordering::Release);
+        header
+            .committed
+            .store(self.position as u32, Ordering::Release);
         true
     }
 
@@ -346,17 +375,14 @@ impl FakeRing {
         header.sequence.store(self.sequence, Relaxed);
         self.sequence += 1;
         self.position = 0;
-        match self.chunk.replace(chunk) {
-            Some(old) => {
-                let old = self.session.chunk_header(old).unwrap();
-                old.next.store(chunk + 1, Ordering::Release);
-            }
-            None => {
-                let list = &self.session.slot(self.slot).unwrap().new_rings;
-                header.link.store(list.load(Relaxed), Relaxed);
-                // Tests announce from one thread at a time.
-                list.store(chunk + 1, Ordering::Release);
-            }
+        if let Some(old) = self.chunk.replace(chunk) {
+            let old = self.session.chunk_header(old).unwrap();
+            old.next.store(chunk + 1, Ordering::Release);
+        } else {
+            let list = &self.session.slot(self.slot).unwrap().new_rings;
+            header.link.store(list.load(Relaxed), Relaxed);
+            // Tests announce from one thread at a time.
+            list.store(chunk + 1, Ordering::Release);
         }
         true
     }

@@ -619,6 +619,31 @@ fn many_records_become_chunks_of_their_own_accord() {
 }
 
 #[test]
+fn a_large_record_gets_a_chunk_of_its_own() {
+    let large = Record::Module(Module {
+        path: vec![b'x'; 6 << 20],
+        build_id: vec![],
+    });
+    let records = [session(), large.clone(), process(), large, mark("last")];
+    let recording = written([&records[..]]);
+    let recording = read(&recording).unwrap();
+    assert_eq!(recording.records(), records);
+    assert_eq!(recording.warnings(), &[] as &[String]);
+}
+
+#[test]
+fn what_a_file_held_before_is_gone() {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), example().1).unwrap();
+    let mut writer = Writer::new(file.reopen().unwrap()).unwrap();
+    writer.push(session());
+    writer.flush().unwrap();
+    let recording = Recording::open(file.path()).unwrap();
+    assert_eq!(recording.records(), [session()]);
+    assert_eq!(recording.warnings(), &[] as &[String]);
+}
+
+#[test]
 fn a_record_beyond_the_limit_is_dropped_and_the_file_says_so() {
     let huge = Record::Module(Module {
         path: vec![b'x'; 33 << 20],

@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use leakline_recording::record::{
-    Bin, Domain, End, Frame, Mark, Node, Note, Point, Process, Record, Session, Site,
+    Bin, Domain, End, Frame, Mark, Module, Node, Note, Point, Process, Record, Session, Site,
 };
 use leakline_recording::{Recording, Writer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -122,6 +122,24 @@ fn noise(length: usize) -> String {
         .collect()
 }
 
+/// No room even for what is never dropped first: ids stay right all the same.
+fn no_room_for_names(writer: &mut Writer) {
+    limit(Some(writer.bytes()));
+    let path = noise(1 << 20).into_bytes();
+    let module = |i: u8| {
+        Record::Module(Module {
+            path: path.clone(),
+            build_id: vec![i],
+        })
+    };
+    for i in 0..50 {
+        writer.push(module(i));
+    }
+    limit(None);
+    writer.push(module(50));
+    writer.flush().unwrap();
+}
+
 fn fill(path: &Path) {
     let mut writer = Writer::new(File::create_new(path).unwrap()).unwrap();
     let mut pushed = vec![session(), process()];
@@ -177,7 +195,9 @@ fn fill(path: &Path) {
         ] {
             writer.push(record);
         }
-        let _ = writer.flush();
+        if i % 50 == 0 {
+            let _ = writer.flush();
+        }
     }
     assert!(writer.error().is_some());
     let dropped = writer.dropped();
@@ -186,6 +206,8 @@ fn fill(path: &Path) {
         "{dropped:?}"
     );
     limit(None);
+    writer.flush().unwrap();
+    no_room_for_names(&mut writer);
     writer.push(Record::End(End {
         at_ns: 1000,
         reason: "exited".into(),
@@ -194,8 +216,20 @@ fn fill(path: &Path) {
 
     let recording = Recording::open(path).unwrap();
     assert!(recording.ended());
-    assert_eq!(recording.warnings().len(), 1, "{:?}", recording.warnings());
+    assert_eq!(recording.warnings().len(), 2, "{:?}", recording.warnings());
     assert!(recording.warnings()[0].contains("disk full"));
+    assert!(recording.warnings()[1].contains("names"));
+    let modules: Vec<_> = recording
+        .records()
+        .iter()
+        .filter_map(|record| match record {
+            Record::Module(module) => Some(module.build_id.as_slice()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(modules.len(), 51);
+    assert!(modules[0].is_empty());
+    assert_eq!(modules[50], [50]);
     let nodes: Vec<_> = recording
         .records()
         .iter()

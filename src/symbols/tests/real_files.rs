@@ -12,9 +12,9 @@ use tempfile::TempDir;
 const PROGRAM: &str = r#"#include <cstdlib>
 namespace shop {
 struct Cart {
+    static inline __attribute__((always_inline)) void *twice(std::size_t n) { return std::malloc(n * 2); }
     static inline __attribute__((always_inline)) void *grow(std::size_t n) {
-        return std::malloc(n * 2);
-    }
+        return twice(n); }
     __attribute__((noinline)) void *add(int item);
 };
 void *Cart::add(int item) {
@@ -98,23 +98,28 @@ fn inlined_functions_come_innermost_first_with_their_lines() {
         .join("shop.cpp")
         .to_string_lossy()
         .into_owned();
-    let plain = Frame {
-        function: "shop::Cart::add(int)".into(),
-        file: file.clone(),
-        line: 10,
-        inlined: false,
-        beyond: 0,
+    let at = |name: &str| {
+        let frames = found
+            .frames
+            .iter()
+            .find(|frames| frames[0].function.contains(name))
+            .unwrap();
+        let frames = frames
+            .iter()
+            .inspect(|frame| assert_eq!((&frame.file, frame.beyond), (&file, 0)));
+        frames
+            .map(|frame| (frame.function.as_str(), frame.line, frame.inlined))
+            .collect::<Vec<_>>()
     };
-    let inlined = found
-        .frames
-        .iter()
-        .find(|frames| frames.len() == 2)
-        .unwrap();
-    assert_eq!(inlined[1], plain);
-    assert!(inlined[0].function.contains("grow"), "{inlined:?}");
-    assert_eq!((&inlined[0].file, inlined[0].inlined), (&file, true));
-    let lines: Vec<_> = found.frames.iter().map(|frames| frames[0].line).collect();
-    assert!(lines.contains(&5) && lines.contains(&11), "{lines:?}");
+    assert_eq!(at("add"), [("shop::Cart::add(int)", 10, false)]);
+    let inlined = at("twice");
+    assert!(inlined[1].0.contains("grow"), "{inlined:?}");
+    assert_eq!(inlined[2], ("shop::Cart::add(int)", 10, false));
+    assert_eq!(
+        inlined.iter().map(|frame| frame.1).collect::<Vec<_>>(),
+        [4, 6, 10]
+    );
+    assert!(inlined[0].2 && inlined[1].2);
 }
 
 #[test]
@@ -221,7 +226,7 @@ fn a_file_that_is_not_the_one_loaded_gives_no_names() {
     run(
         directory.path(),
         "sed -i 's/n \\* 2/n * 3/' shop.cpp
-         g++ -g -O2 -shared -fPIC -Wl,--build-id -o new.so shop.cpp && mv new.so libshop.so",
+         g++ -g -O2 -shared -fPIC -fvisibility=hidden -Wl,--build-id -o new.so shop.cpp && mv new.so libshop.so",
     );
     let found = symbolizer.symbolize(&module, &[add.0]);
     assert_eq!(found.frames, [[]]);
@@ -229,16 +234,48 @@ fn a_file_that_is_not_the_one_loaded_gives_no_names() {
         found.note.unwrap(),
         "no names: it was replaced since it was loaded"
     );
+}
 
-    let any = ModuleFile {
-        path: &library,
-        build_id: &[],
+#[test]
+fn a_new_build_in_place_of_a_known_one_is_read_anew() {
+    let (directory, library) = library("");
+    let mut symbolizer = Symbolizer::new();
+    let mut name = |symbol: &str| {
+        let (start, _) = range(directory.path(), "libshop.so", symbol);
+        let id = build_id(&library).unwrap().unwrap();
+        let found = symbolizer.symbolize(
+            &ModuleFile {
+                path: &library,
+                build_id: &id,
+            },
+            &[start],
+        );
+        found.frames[0][0].function.clone()
     };
-    let start = range(directory.path(), "libshop.so", ADD).0;
-    assert_eq!(
-        symbolizer.symbolize(&any, &[start]).frames[0][0].function,
-        "shop::Cart::add(int)"
+    assert_eq!(name("exported"), "exported");
+    run(
+        directory.path(),
+        "sed -i s/exported/imported/ shop.cpp
+         g++ -g -O2 -shared -fPIC -fvisibility=hidden -Wl,--build-id -o new.so shop.cpp && mv new.so libshop.so",
     );
+    assert_eq!(name("imported"), "imported");
+}
+
+#[test]
+fn the_end_of_one_section_is_not_near_the_start_of_the_next() {
+    let (directory, library) = library("");
+    run(directory.path(), "strip libshop.so");
+    let sections = run(directory.path(), "readelf -SW libshop.so");
+    let fini = sections
+        .lines()
+        .find(|line| line.contains(" .fini "))
+        .unwrap();
+    let address = fini
+        .split_whitespace()
+        .find(|word| word.len() == 16)
+        .unwrap();
+    let address = u64::from_str_radix(address, 16).unwrap();
+    assert_eq!(symbolize(&library, (address, address + 1)).frames, [[]]);
 }
 
 #[test]

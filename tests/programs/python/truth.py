@@ -1,8 +1,8 @@
 """Blocks of known sizes at known lines: one block of 33 + n bytes for each
 concatenated bytes object. Says on stdout what is live where, and ends at once.
+Imports nothing that the interpreter had not imported anyway.
 """
 
-import json
 import os
 import sys
 
@@ -21,7 +21,7 @@ def large(index):
 
 
 def passing():
-    return len(head + tail)  # LINE passing
+    return (head + tail) is None  # LINE passing
 
 
 def lines():
@@ -54,5 +54,6 @@ truth = [
 for row, size in zip(truth, (SMALL, LARGE, SMALL)):
     row["live_bytes"] = row["live_blocks"] * size
     row["total_bytes"] = row["total_blocks"] * size
-os.write(1, json.dumps({"pid": os.getpid(), "lines": truth}).encode() + b"\n")
+text = str({"pid": os.getpid(), "lines": truth}).replace("'", '"')
+os.write(1, text.encode() + b"\n")
 os._exit(0)

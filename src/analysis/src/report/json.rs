@@ -20,7 +20,7 @@ use crate::names::{Name, escaped};
 use crate::stack::Stacks;
 use crate::stats::Stats;
 use crate::summary::Summary;
-use crate::top::{GroupBy, Row, Top, command};
+use crate::top::{GroupBy, Row, Top};
 use crate::tree::{Tree, TreeRow};
 
 /// Version of the keys: rises when one changes its meaning or goes away.
@@ -100,6 +100,8 @@ struct FiguresJson {
     delta_bytes: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delta_blocks: Option<i64>,
+    ended_bytes: u64,
+    ended_blocks: u64,
 }
 
 impl FiguresJson {
@@ -116,6 +118,8 @@ impl FiguresJson {
             resizes: figures.resizes,
             delta_bytes: compared.then_some(figures.delta_bytes),
             delta_blocks: compared.then_some(figures.delta_blocks),
+            ended_bytes: positive(figures.ended_bytes),
+            ended_blocks: positive(figures.ended_blocks),
         }
     }
 }
@@ -321,8 +325,8 @@ fn row_json<'s, 'a>(
         // is that of the block's first birth.
         site_kind: (row.domain == Some(Domain::Obj)).then_some("block"),
         figures,
-        inherited_bytes: inherited.map(|facts| facts.process.inherited_bytes),
-        inherited_blocks: inherited.map(|facts| facts.process.inherited_blocks),
+        inherited_bytes: inherited.map(|facts| facts.inherited.0),
+        inherited_blocks: inherited.map(|facts| facts.inherited.1),
         site: row.site,
         sites: row.sites,
         processes: row
@@ -632,6 +636,7 @@ impl TotalsJson {
 
 /// What became of a process, and its counters.
 struct ProcessReport<'m, 'a> {
+    process: u32,
     facts: &'m ProcessFacts<'a>,
     totals: TotalsJson,
     model: &'m Model<'a>,
@@ -650,7 +655,7 @@ impl Serialize for ProcessReport<'_, '_> {
         map.serialize_entry("start_ticks", &process.start_ticks)?;
         map.serialize_entry("parent", &parent)?;
         map.serialize_entry("parent_pid", &process.parent_pid)?;
-        map.serialize_entry("command", &command(process))?;
+        map.serialize_entry("command", &self.model.command(self.process))?;
         map.serialize_entry("arguments", &arguments)?;
         map.serialize_entry("executable", &escaped(&process.executable))?;
         map.serialize_entry("python", &python_version(process.python_version))?;
@@ -660,8 +665,8 @@ impl Serialize for ProcessReport<'_, '_> {
         map.serialize_entry("exit_status", &end.and_then(|end| end.exit_status))?;
         map.serialize_entry("signal", &end.and_then(|end| end.signal))?;
         map.serialize_entry("ended_by_exec", &end.is_some_and(|end| end.exec))?;
-        map.serialize_entry("inherited_bytes", &process.inherited_bytes)?;
-        map.serialize_entry("inherited_blocks", &process.inherited_blocks)?;
+        map.serialize_entry("inherited_bytes", &self.facts.inherited.0)?;
+        map.serialize_entry("inherited_blocks", &self.facts.inherited.1)?;
         map.serialize_entry("totals", &self.totals)?;
         map.end()
     }
@@ -682,6 +687,7 @@ fn processes<'m, 'a>(
         .iter()
         .zip(model.processes())
         .map(|(stats, facts)| ProcessReport {
+            process: stats.process,
             facts,
             totals: TotalsJson::of_process(&stats.totals, stats.complete),
             model,
@@ -731,9 +737,12 @@ pub fn stats(model: &Model<'_>, stats: &Stats, out: &mut dyn io::Write) -> io::R
     }
     #[derive(Serialize)]
     struct Rates {
-        allocations_per_second: f64,
-        allocated_bytes_per_second: f64,
-        events_per_second: f64,
+        #[serde(rename = "allocations_per_second")]
+        allocations: f64,
+        #[serde(rename = "allocated_bytes_per_second")]
+        allocated_bytes: f64,
+        #[serde(rename = "events_per_second")]
+        events: f64,
     }
     #[derive(Serialize)]
     struct Report<'m, P, S, L, M, N> {
@@ -758,9 +767,9 @@ pub fn stats(model: &Model<'_>, stats: &Stats, out: &mut dyn io::Write) -> io::R
             header: Header::new("leakline.stats", model, &Span::whole(model)),
             totals: TotalsJson::of_session(totals, stats.complete),
             rates: Rates {
-                allocations_per_second: stats.per_second(totals.allocations),
-                allocated_bytes_per_second: stats.per_second(totals.allocated_bytes),
-                events_per_second: stats.per_second(totals.events),
+                allocations: stats.per_second(totals.allocations),
+                allocated_bytes: stats.per_second(totals.allocated_bytes),
+                events: stats.per_second(totals.events),
             },
             peak: PeakJson::new(model),
             sites: model.sites().len(),

@@ -43,19 +43,22 @@ impl Style {
         indent: usize,
         text: &str,
     ) -> io::Result<()> {
-        let mut line = String::new();
-        let mut columns = 0;
-        for word in printable(text).split(' ') {
+        let text = printable(text);
+        let words = text.trim_start_matches(' ');
+        let mut columns = text.len() - words.len();
+        let mut line = " ".repeat(columns);
+        let mut begins = true;
+        for word in words.split(' ') {
             let width = word.width();
-            if columns > indent && columns + 1 + width > self.width {
-                writeln!(out, "{}", self.paint(paint, &line))?;
-                line.clear();
-                line.push_str(&" ".repeat(indent));
+            if !begins && columns + 1 + width > self.width {
+                writeln!(out, "{}", self.paint(paint, line.trim_end()))?;
+                line = " ".repeat(indent);
                 columns = indent;
-            } else if !line.is_empty() {
+            } else if !begins {
                 line.push(' ');
                 columns += 1;
             }
+            begins = false;
             line.push_str(word);
             columns += width;
         }
@@ -63,8 +66,8 @@ impl Style {
     }
 }
 
-/// `text` without control characters.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+/// `text` without control characters: safe to show on a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
         text.chars()
             .map(|c| if c.is_control() { '?' } else { c })
@@ -308,10 +311,13 @@ mod tests {
     #[test]
     fn of_a_name_and_its_place_the_longer_is_cut() {
         assert_eq!(named("main", "app/main.py:12", 30), "main app/main.py:12");
-        assert_eq!(named("main", "app/a_very_long_name.py:12", 20), "main app/a_v~e.py:12");
+        assert_eq!(
+            named("main", "app/a_very_long_name.py:12", 20),
+            "main app/a_v~e.py:12"
+        );
         assert_eq!(
             named("a_very_long_function", "main.py:1", 20),
-            "a_ver~tion main.py:1"
+            "a_ve~ction main.py:1"
         );
         for width in 0..30 {
             let text = named("a_very_long_function", "app/a_very_long_name.py:12", width);

@@ -38,7 +38,7 @@ pub fn blocks(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -62,8 +62,8 @@ pub fn duration(ns: u64) -> String {
     const S: u64 = 1000 * MS;
     match ns {
         0 => "0 s".into(),
-        1..MS => format!("{} us", ns.div_ceil(1000)),
-        ..S => format!("{} ms", ns / MS),
+        1..=999_999 => format!("{} us", ns.div_ceil(1000)),
+        _ if ns < S => format!("{} ms", ns / MS),
         _ if ns < 60 * S => format!("{}.{} s", ns / S, ns % S / (100 * MS)),
         _ => {
             let seconds = ns / S;

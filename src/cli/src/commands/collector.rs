@@ -10,6 +10,8 @@ use leakline_collector::protocol::{CONTROL_FD, LISTENER_FD, OUTPUT_FD};
 /// wrong is told to the supervisor over the control socket: this process has
 /// no terminal.
 pub(crate) fn run() -> ExitCode {
+    // `ps` and `pgrep` would know it as `exe`, the name it was executed by.
+    let _ = rustix::thread::set_name(c"leakline");
     let mut owned = [OUTPUT_FD, LISTENER_FD, CONTROL_FD].map(|number| {
         // SAFETY: asks about a number; the answer for one that is not open
         // is an error.

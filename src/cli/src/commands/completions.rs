@@ -24,5 +24,8 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     // Made in memory first: clap_complete panics where it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "leakline", &mut script);
-    std::io::stdout().lock().write_all(&script).map_err(CliError::Output)
+    std::io::stdout()
+        .lock()
+        .write_all(&script)
+        .map_err(CliError::Output)
 }

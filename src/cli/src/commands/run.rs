@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::ValueHint;
+use leakline_analysis::escaped;
+use leakline_analysis::report::printable;
 use leakline_collector::protocol::{Options, ToCollector};
 use leakline_recording::record;
 use leakline_wire::env;
@@ -53,10 +56,13 @@ Examples:
 
 Exit status: the program's own (a death by signal is passed on); 125 if leakline
 failed, 126 if the program cannot be executed, 127 if it was not found.")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own on the command line"
+)]
 pub(crate) struct Args {
     /// Record to FILE [default: PROGRAM.PID.leakline]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
 
     /// Replace the file if it exists
@@ -101,7 +107,12 @@ pub(crate) struct Args {
     temporary_window: u32,
 
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "PROGRAM",
+        value_hint = ValueHint::CommandWithArguments
+    )]
     command: Vec<OsString>,
 }
 
@@ -136,7 +147,11 @@ fn parse_ring_size(text: &str) -> Result<u64, String> {
         "G" | "GiB" => Some(1 << 30),
         _ => None,
     };
-    let bytes = digits.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+    let bytes = digits
+        .parse::<u64>()
+        .ok()
+        .zip(unit)
+        .and_then(|(n, unit)| n.checked_mul(unit));
     match bytes {
         None => Err("not a size such as `64MiB`".into()),
         Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
@@ -151,7 +166,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let path = program::find(&args.command[0], path_list.as_deref())?;
     let outer = std::env::var_os(env::SESSION);
     if outer.is_some_and(|value| session::is_open(value.as_bytes())) {
-        return Err(join_outer_session(path, args));
+        return Err(join_outer_session(&path, args));
     }
     program::check(&path, path_list.as_deref())?;
     let interposer = preload::unpack()?;
@@ -173,10 +188,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let signals = Signals::take();
     let waiting = launch.fork(&signals)?;
     let pid = waiting.pid();
-    let output = args.output.unwrap_or_else(|| output::default_path(&path, pid.as_raw_pid()));
+    let output = args
+        .output
+        .unwrap_or_else(|| output::default_path(&path, pid.as_raw_pid()));
     let output = Output::create(output, args.force)?;
     let collector = Collector::start(output.file(), &invitation, options)?;
-    collector.send(&ToCollector::Spawned { pid: pid.as_raw_pid().unsigned_abs() });
+    collector.send(&ToCollector::Spawned {
+        pid: pid.as_raw_pid().unsigned_abs(),
+    });
     let started = Instant::now();
     waiting.go().inspect_err(|_| collector.kill())?;
 
@@ -189,12 +208,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let ended = supervisor.until_target_ends();
     let outcome = end::finish(&mut supervisor, ended, pid, on_terminal && speaks);
     if speaks {
+        let finished = matches!(outcome, end::Outcome::Finished(_));
+        let most_of_peak = finished.then(|| end::most_of_peak(&recording)).flatten();
         let report = end::Report {
             command: &command,
             ended,
             lasted: started.elapsed(),
             recording: &recording,
             outcome: &outcome,
+            most_of_peak: most_of_peak.as_deref(),
         };
         // A terminal that went away is nobody to tell.
         let _ = report.write(&mut anstream::stderr().lock());
@@ -206,10 +228,18 @@ impl Args {
     /// What the collector is to do.
     fn collector_options(&self, invitation: &Invitation) -> Options {
         let kernel = rustix::system::uname();
-        let host = [kernel.nodename(), kernel.sysname(), kernel.release(), kernel.machine()]
-            .map(|part| part.to_string_lossy());
-        let arguments: Vec<Vec<u8>> =
-            self.command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+        let host = [
+            kernel.nodename(),
+            kernel.sysname(),
+            kernel.release(),
+            kernel.machine(),
+        ]
+        .map(|part| part.to_string_lossy());
+        let arguments: Vec<Vec<u8>> = self
+            .command
+            .iter()
+            .map(|argument| argument.as_bytes().to_vec())
+            .collect();
         let mut bits = mode::ON;
         if !self.no_native {
             bits |= mode::NATIVE | mode::NATIVE_STACKS;
@@ -245,7 +275,7 @@ impl Args {
 
 /// Becomes the program in this process, which an outer session follows
 /// already. Returns only what went wrong.
-fn join_outer_session(path: PathBuf, args: Args) -> CliError {
+fn join_outer_session(path: &Path, args: Args) -> CliError {
     let mut stderr = anstream::stderr().lock();
     if std::io::stderr().is_terminal() && !args.quiet {
         // A terminal that went away is nobody to tell.
@@ -256,12 +286,12 @@ fn join_outer_session(path: PathBuf, args: Args) -> CliError {
     }
     drop(stderr);
     let launch = Launch {
-        path: path.clone(),
+        path: path.to_owned(),
         arguments: args.command,
         environment: std::env::vars_os().collect(),
         only_this_process: false,
     };
-    Lookup::from_exec(&path, launch.execute(signals::restore_inherited)).into()
+    Lookup::from_exec(path, launch.execute(signals::restore_inherited)).into()
 }
 
 /// The target's environment: this one, with the way into the session.
@@ -271,7 +301,10 @@ fn environment(interposer: &Path, invitation: &Invitation) -> Vec<(OsString, OsS
     std::env::vars_os()
         .filter(|(name, _)| !own.iter().any(|own| name == own))
         .chain([
-            (env::PRELOAD.into(), preload::preload_list(interposer, existing.as_deref())),
+            (
+                env::PRELOAD.into(),
+                preload::preload_list(interposer, existing.as_deref()),
+            ),
             (env::SESSION.into(), invitation.to_env().into()),
         ])
         .collect()
@@ -281,7 +314,9 @@ fn environment(interposer: &Path, invitation: &Invitation) -> Vec<(OsString, OsS
 /// other end of a pipe shall see its end when the target closes it. Stderr is
 /// kept where something will be said.
 fn release_standard_streams(keep_stderr: bool) {
-    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
+    let Ok(null) = File::options().read(true).write(true).open("/dev/null") else {
+        return;
+    };
     // What cannot be released stays open; nothing else depends on it.
     let _ = rustix::stdio::dup2_stdin(&null);
     let _ = rustix::stdio::dup2_stdout(&null);
@@ -292,8 +327,69 @@ fn release_standard_streams(keep_stderr: bool) {
 
 /// The program as people call it: its file's name, and the script or module.
 fn shown_command(command: &[Vec<u8>]) -> String {
-    let mut words = command.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+    let mut words = command.iter().map(|word| escaped(word));
     let program = words.next().unwrap_or_default();
-    let name = program.rsplit('/').next().unwrap_or_default().to_owned();
-    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let shown = words.fold(name.to_owned(), |shown, word| shown + " " + &word);
+    printable(&shown).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_in_seconds() {
+        assert_eq!(parse_wait("1"), Ok(WaitStrikes(200)));
+        assert_eq!(parse_wait("0.5"), Ok(WaitStrikes(100)));
+        assert_eq!(parse_wait("0"), Ok(WaitStrikes(0)));
+        assert_eq!(parse_wait("0.001"), Ok(WaitStrikes(1)));
+        assert_eq!(parse_wait("forever"), Ok(WaitStrikes(u32::MAX)));
+        for wrong in ["", "-1", "1e9", "NaN", "inf", "1s"] {
+            assert!(parse_wait(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes_have_units_and_bounds() {
+        assert_eq!(parse_ring_size("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_ring_size("2048K"), Ok(2 << 20));
+        assert_eq!(parse_ring_size("1048576"), Ok(1 << 20));
+        let most = format!("{}", CHUNK_COUNT * CHUNK_BYTES);
+        assert!(parse_ring_size(&most).is_ok());
+        for wrong in [
+            "",
+            "MiB",
+            "64 MiB",
+            "64MB",
+            "-1",
+            "1048575",
+            "1T",
+            "99999999999999999999G",
+            "ä",
+        ] {
+            assert!(parse_ring_size(wrong).is_err(), "{wrong}");
+        }
+        let too_many = format!("{}", CHUNK_COUNT * CHUNK_BYTES + 1);
+        assert!(parse_ring_size(&too_many).is_err());
+    }
+
+    #[test]
+    fn a_command_is_shown_by_its_files_name() {
+        let shown = |words: &[&str]| {
+            shown_command(
+                &words
+                    .iter()
+                    .map(|word| word.as_bytes().to_vec())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            shown(&["/usr/bin/python3", "-m", "http.server"]),
+            "python3 -m http.server"
+        );
+        assert_eq!(shown(&["./a/b"]), "b");
+        assert!(!shown(&["x\x1b[2J"]).contains('\x1b'));
+        assert_eq!(shown(&[]), "");
+    }
 }

@@ -45,7 +45,9 @@ fn site_at(records: &Records, process: u32, wanted: u64) -> u32 {
         _ => None,
     });
     let at = sites.iter().position(|site| {
-        let frame = nodes.get((site.node as usize).wrapping_sub(1)).map(|node| node.frame);
+        let frame = nodes
+            .get((site.node as usize).wrapping_sub(1))
+            .map(|node| node.frame);
         site.process == process
             && matches!(frame, Some(Frame::Native { offset, .. }) if offset == wanted)
     });
@@ -60,8 +62,11 @@ fn a_process_is_told_from_start_to_end() {
     let module = process.define_module(&mut ring, "/lib/a.so");
     let code = process.define_code(&mut ring, "handler", &[0xe9, 0x02, 0xe9, 0x02]);
     let outer = process.native(module, 0x10);
-    let inner =
-        process.node(outer, leakline_wire::trie::kind::NATIVE, u64::from(module) << 48 | 0x20);
+    let inner = process.node(
+        outer,
+        leakline_wire::trie::kind::NATIVE,
+        u64::from(module) << 48 | 0x20,
+    );
     let python = process.python(code, 4);
     let pair = process.node(inner, leakline_wire::trie::kind::PAIR, python.into());
     process.alloc(&mut ring, 0x1000, 100, pair);
@@ -76,20 +81,44 @@ fn a_process_is_told_from_start_to_end() {
         _ => None,
     });
     assert_eq!(nodes.len(), 4);
-    assert!(matches!(nodes[3].frame, Frame::Pair { python: 3 }), "{nodes:?}");
-    assert!(matches!(nodes[0].frame, Frame::Native { module: Some(0), offset: 0x10, .. }));
-    assert!(matches!(nodes[2].frame, Frame::Python { code: 0, offset: 4, entry: true }));
+    assert!(
+        matches!(nodes[3].frame, Frame::Pair { python: 3 }),
+        "{nodes:?}"
+    );
+    assert!(matches!(
+        nodes[0].frame,
+        Frame::Native {
+            module: Some(0),
+            offset: 0x10,
+            ..
+        }
+    ));
+    assert!(matches!(
+        nodes[2].frame,
+        Frame::Python {
+            code: 0,
+            offset: 4,
+            entry: true
+        }
+    ));
     let codes = records.pick(|record| match record {
         Record::Code(code) => Some(code.clone()),
         _ => None,
     });
-    assert_eq!((codes[0].name.as_str(), codes[0].lines.as_slice()), ("handler", &[(0, 11), (4, 12)][..]));
+    assert_eq!(
+        (codes[0].name.as_str(), codes[0].lines.as_slice()),
+        ("handler", &[(0, 11), (4, 12)][..])
+    );
     assert!(matches!(kinds[0], Record::Process(_)));
     assert!(matches!(kinds.last(), Some(Record::End(_))));
     let counters = records.counters();
     assert_eq!(
         counters[&0],
-        Counters { total_bytes: 100, total_blocks: 1, ..Counters::default() }
+        Counters {
+            total_bytes: 100,
+            total_blocks: 1,
+            ..Counters::default()
+        }
     );
     assert_eq!(
         counters[&1],
@@ -102,12 +131,21 @@ fn a_process_is_told_from_start_to_end() {
         }
     );
     let peak = peak(&records, None);
-    assert_eq!((peak.live_bytes, peak.sites), (150, vec![(0, 100, 1), (1, 50, 1)]));
+    assert_eq!(
+        (peak.live_bytes, peak.sites),
+        (150, vec![(0, 100, 1), (1, 50, 1)])
+    );
     let totals = totals(&records, 0);
-    assert_eq!((totals.allocations, totals.frees, totals.live_bytes), (2, 1, 50));
+    assert_eq!(
+        (totals.allocations, totals.frees, totals.live_bytes),
+        (2, 1, 50)
+    );
     assert_eq!(totals.malformed_events, 0);
     let summary = engine.summary();
-    assert_eq!((summary.processes, summary.allocations, summary.live_bytes), (1, 2, 50));
+    assert_eq!(
+        (summary.processes, summary.allocations, summary.live_bytes),
+        (1, 2, 50)
+    );
 }
 
 #[test]
@@ -161,12 +199,17 @@ fn malformed_rings_are_left_alone_and_counted() {
     let mut process = FakeProcess::join(&mut engine, 1);
     let mut good = process.thread(1);
     let mut bad = process.thread(2);
-    let mut wild = process.thread(3);
+    let wild = process.thread(3);
     let stack = process.native(0, 1);
     process.alloc(&mut good, 0x10, 1, stack);
     let now = process.now();
     bad.emit(&[0xff << 56, now, 0]);
-    process.session.chunk_header(wild.chunk()).unwrap().committed.store(1 << 20, Relaxed);
+    process
+        .session
+        .chunk_header(wild.chunk())
+        .unwrap()
+        .committed
+        .store(1 << 20, Relaxed);
     engine.round();
     process.alloc(&mut good, 0x20, 1, stack);
     process.alloc(&mut bad, 0x30, 1, stack);
@@ -213,7 +256,11 @@ fn an_address_that_goes_from_thread_to_thread() {
             process.alloc(&mut a, 0x5000, 100, old);
             engine.round();
             let stamp = process.now();
-            let (freed, born) = if free_first { (stamp, stamp + 20) } else { (stamp + 20, stamp) };
+            let (freed, born) = if free_first {
+                (stamp, stamp + 20)
+            } else {
+                (stamp + 20, stamp)
+            };
             b.emit(&[
                 head(Kind::Alloc, Domain::Native as u8, 0x5000),
                 born,
@@ -251,7 +298,10 @@ fn deaths_that_were_missed_are_implied_and_counted() {
     end(&mut engine);
     let totals = totals(&records, 0);
     assert_eq!((totals.implied_frees, totals.unknown_frees), (1, 1));
-    assert_eq!((totals.live_blocks, totals.live_bytes, totals.frees), (1, 3, 2));
+    assert_eq!(
+        (totals.live_blocks, totals.live_bytes, totals.frees),
+        (1, 3, 2)
+    );
 }
 
 #[test]
@@ -270,12 +320,22 @@ fn after_a_loss_nothing_waits_for_a_partner() {
     engine.round();
     end(&mut engine);
     let totals = totals(&records, 0);
-    assert_eq!((totals.implied_frees, totals.unknown_frees, totals.lost_events), (1, 1, 5));
+    assert_eq!(
+        (
+            totals.implied_frees,
+            totals.unknown_frees,
+            totals.lost_events
+        ),
+        (1, 1, 5)
+    );
     let notes = records.pick(|record| match record {
         Record::Note(note) => Some(note.text.clone()),
         _ => None,
     });
-    assert!(notes[0].starts_with("1 blocks of process 1 were born before"), "{notes:?}");
+    assert!(
+        notes[0].starts_with("1 blocks of process 1 were born before"),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -286,7 +346,12 @@ fn mappings_are_blocks_with_pieces() {
     let (first, second) = (process.native(0, 1), process.native(0, 2));
     let page = 4096u64;
     let map = |ring: &mut FakeRing, start: u64, pages: u64, stack: u32| {
-        ring.emit(&[head(Kind::Map, 0, start), process.now(), stack.into(), pages * page]);
+        ring.emit(&[
+            head(Kind::Map, 0, start),
+            process.now(),
+            stack.into(),
+            pages * page,
+        ]);
     };
     map(&mut ring, 0x10_0000, 10, first);
     // A hole in the middle: two pieces.
@@ -318,7 +383,10 @@ fn mappings_are_blocks_with_pieces() {
     assert_eq!((first.live_blocks, first.live_bytes), (1, page));
     assert_eq!((first.total_blocks, first.total_bytes), (2, 11 * page));
     let second = counters[&site_at(&records, 0, 2)];
-    assert_eq!((second.live_blocks, second.live_bytes, second.resizes), (1, 8 * page, 1));
+    assert_eq!(
+        (second.live_blocks, second.live_bytes, second.resizes),
+        (1, 8 * page, 1)
+    );
     assert_eq!(totals(&records, 0).live_bytes, 9 * page);
 }
 
@@ -332,8 +400,9 @@ fn children_have_what_their_parents_had() {
         parent.alloc(&mut ring, 0x1000 + block * 16, 10, stack);
     }
     let fork = parent.prepare_fork(&mut ring);
-    let mut child = parent.fork(fork, 4_000_001);
-    let mut child_ring = child.thread(4_000_001);
+    // A pid that lives.
+    let mut child = parent.fork(fork, std::process::id());
+    let mut child_ring = child.thread(101);
     let own = child.native(0, 2);
     // After the fork: neither sees what the other does.
     for block in 0..4u64 {
@@ -345,26 +414,35 @@ fn children_have_what_their_parents_had() {
     child.alloc(&mut child_ring, 0x1000, 77, own);
     child.alloc(&mut child_ring, 0x8000, 5, stack);
     let fork = child.prepare_fork(&mut child_ring);
-    let mut grandchild = child.fork(fork, 4_000_002);
-    let mut last_ring = grandchild.thread(4_000_002);
+    let mut grandchild = child.fork(fork, std::process::id());
+    let mut last_ring = grandchild.thread(102);
     grandchild.free(&mut last_ring, 0x1000);
     grandchild.free(&mut last_ring, 0x1010);
     engine.round();
-    let living = engine.living();
+    assert_eq!(engine.living(), 3);
     end(&mut engine);
 
-    assert_eq!(living, 3);
     let processes = records.pick(|record| match record {
         Record::Process(process) => Some(process.clone()),
         _ => None,
     });
     assert_eq!(processes[1].parent, Some(0));
-    assert_eq!((processes[1].inherited_blocks, processes[1].inherited_bytes), (10, 100));
+    assert_eq!(
+        (processes[1].inherited_blocks, processes[1].inherited_bytes),
+        (10, 100)
+    );
     assert_eq!(processes[2].parent, Some(1));
-    assert_eq!((processes[2].inherited_blocks, processes[2].inherited_bytes), (10, 162));
+    assert_eq!(
+        (processes[2].inherited_blocks, processes[2].inherited_bytes),
+        (10, 162)
+    );
     let figures = |process| {
         let totals = totals(&records, process);
-        assert_eq!((totals.unknown_frees, totals.implied_frees), (0, 0), "process {process}");
+        assert_eq!(
+            (totals.unknown_frees, totals.implied_frees),
+            (0, 0),
+            "process {process}"
+        );
         (totals.live_blocks, totals.live_bytes, totals.frees)
     };
     assert_eq!(figures(0), (7, 1060, 4));
@@ -379,7 +457,10 @@ fn children_have_what_their_parents_had() {
         _ => None,
     });
     let site = site_at(&records, 0, 1);
-    assert!(inherited.contains(&(1, vec![(site, 80, 8)])), "{inherited:?}");
+    assert!(
+        inherited.contains(&(1, vec![(site, 80, 8)])),
+        "{inherited:?}"
+    );
     let at_peak = peak(&records, Some(1));
     assert_eq!(at_peak.live_bytes, 162);
     let bytes: u64 = at_peak.sites.iter().map(|site| site.1).sum();
@@ -399,7 +480,13 @@ fn an_ended_process_leaves_the_merged_figures_and_keeps_its_own() {
     first.alloc(&mut a, 0x10, 1000, x);
     second.alloc(&mut b, 0x10, 100, y);
     engine.round();
-    engine.died(0, Ending { status: Some(3), ..Ending::default() });
+    engine.died(
+        0,
+        Ending {
+            status: Some(3),
+            ..Ending::default()
+        },
+    );
     engine.round();
     assert_eq!(engine.summary().live_bytes, 100);
     second.alloc(&mut b, 0x20, 500, y);
@@ -408,7 +495,11 @@ fn an_ended_process_leaves_the_merged_figures_and_keeps_its_own() {
     engine.round();
     engine.settle();
     assert_eq!(engine.living(), 0);
-    assert_eq!(engine.summary().live_bytes, 600, "what the last process held");
+    assert_eq!(
+        engine.summary().live_bytes,
+        600,
+        "what the last process held"
+    );
     let peak = peak(&records, None);
     assert_eq!(peak.live_bytes, 1100);
     assert_eq!(peak.sites, [(0, 1000, 1), (1, 100, 1)]);
@@ -473,11 +564,32 @@ fn slots_and_stacks_of_the_dead_come_back_when_nobody_needs_them() {
 /// What a step of the story below does.
 #[derive(Clone, Debug)]
 enum Step {
-    Alloc { ring: usize, address: u64, size: u64, stack: usize },
-    Free { ring: usize, address: u64 },
-    Resize { ring: usize, address: u64, size: u64 },
-    Move { ring: usize, address: u64, to: u64, size: u64, stack: usize },
-    Fail { ring: usize, address: u64 },
+    Alloc {
+        ring: usize,
+        address: u64,
+        size: u64,
+        stack: usize,
+    },
+    Free {
+        ring: usize,
+        address: u64,
+    },
+    Resize {
+        ring: usize,
+        address: u64,
+        size: u64,
+    },
+    Move {
+        ring: usize,
+        address: u64,
+        to: u64,
+        size: u64,
+        stack: usize,
+    },
+    Fail {
+        ring: usize,
+        address: u64,
+    },
     Round,
 }
 
@@ -530,7 +642,12 @@ impl Model {
     fn birth(&mut self, address: u64, ring: usize, size: u64, stack: usize) {
         self.births[ring] += 1;
         self.allocations += 1;
-        let block = ModelBlock { size, stack, ring, birth: self.births[ring] };
+        let block = ModelBlock {
+            size,
+            stack,
+            ring,
+            birth: self.births[ring],
+        };
         self.live.insert(address, block);
         for counters in [&mut self.sites[stack], &mut self.threads[ring]] {
             counters.live_bytes += size;
@@ -544,8 +661,7 @@ impl Model {
     fn death(&mut self, address: u64, ring: usize) {
         let block = self.live.remove(&address).unwrap();
         self.frees += 1;
-        let is_temporary =
-            block.ring == ring && self.births[ring] - block.birth < self.window;
+        let is_temporary = block.ring == ring && self.births[ring] - block.birth < self.window;
         for counters in [&mut self.sites[block.stack], &mut self.threads[block.ring]] {
             counters.live_bytes -= block.size;
             counters.live_blocks -= 1;

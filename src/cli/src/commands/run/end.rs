@@ -3,11 +3,17 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
+use leakline_analysis::report::{blocks, bytes, duration, printable};
+use leakline_analysis::{
+    GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
+};
 use leakline_collector::protocol::{FromCollector, Summary, ToCollector};
+use leakline_recording::Recording;
 use rustix::process::Pid;
 
 use super::session::Answer;
@@ -20,8 +26,8 @@ pub(super) enum Outcome {
     Finished(Summary),
     /// The collector gave up, and said why.
     Failed(String),
-    /// The collector's process was killed.
-    CollectorGone,
+    /// The collector's process ended without a word; how, where it is known.
+    CollectorGone(Option<Ended>),
     /// The collector lives, but does not get on.
     CollectorStuck,
     /// The user did not want to wait.
@@ -30,7 +36,12 @@ pub(super) enum Outcome {
 
 /// Tells the collector that the target ended, and waits until the recording is
 /// whole: as long as the collector gets on with it, however slowly.
-pub(super) fn finish(supervisor: &mut Supervisor, ended: Ended, target: Pid, progress: bool) -> Outcome {
+pub(super) fn finish(
+    supervisor: &mut Supervisor,
+    ended: Ended,
+    target: Pid,
+    progress: bool,
+) -> Outcome {
     const STEP: Duration = Duration::from_millis(100);
     const SILENT_FOR: Duration = Duration::from_secs(1);
     let (status, signal) = match ended {
@@ -38,7 +49,11 @@ pub(super) fn finish(supervisor: &mut Supervisor, ended: Ended, target: Pid, pro
         Ended::Killed(signal) => (None, Some(signal)),
     };
     let pid = target.as_raw_pid().unsigned_abs();
-    supervisor.collector.send(&ToCollector::Exited { pid, status, signal });
+    supervisor.collector.send(&ToCollector::Exited {
+        pid,
+        status,
+        signal,
+    });
 
     let mut pulse = Pulse::new(supervisor.collector.pid());
     let began = Instant::now();
@@ -49,13 +64,17 @@ pub(super) fn finish(supervisor: &mut Supervisor, ended: Ended, target: Pid, pro
             Answer::Message(FromCollector::Finished(summary)) => break Outcome::Finished(summary),
             Answer::Message(FromCollector::Failed { error }) => failure = Some(error),
             Answer::Message(FromCollector::Ready) => {}
-            Answer::Gone => break failure.map_or(Outcome::CollectorGone, Outcome::Failed),
+            Answer::Gone => {
+                let ended = supervisor.see_collector_off();
+                break failure.map_or(Outcome::CollectorGone(ended), Outcome::Failed);
+            }
             Answer::Nothing if supervisor.interrupted() => break Outcome::NotWaitedFor,
             Answer::Nothing if !pulse.beats() => break Outcome::CollectorStuck,
             Answer::Nothing => {
                 let waited = began.elapsed();
                 if progress && waited >= SILENT_FOR {
-                    line.show(&format!("leakline: finishing the recording, {}", duration(waited)));
+                    let seconds = waited.as_secs();
+                    line.show(&format!("leakline: finishing the recording, {seconds} s"));
                 }
             }
         }
@@ -80,7 +99,11 @@ impl Pulse {
 
     fn new(pid: Pid) -> Pulse {
         let stat = format!("/proc/{}/stat", pid.as_raw_pid());
-        Pulse { stat, last: None, changed: Instant::now() }
+        Pulse {
+            stat,
+            last: None,
+            changed: Instant::now(),
+        }
     }
 
     fn beats(&mut self) -> bool {
@@ -92,7 +115,11 @@ impl Pulse {
             self.last = Some(ticks);
             self.changed = Instant::now();
         }
-        let patience = if stopped { Duration::from_secs(1) } else { Self::PATIENCE };
+        let patience = if stopped {
+            Duration::from_secs(1)
+        } else {
+            Self::PATIENCE
+        };
         self.changed.elapsed() < patience
     }
 }
@@ -138,12 +165,53 @@ pub(super) struct Report<'a> {
     pub(super) lasted: Duration,
     pub(super) recording: &'a Path,
     pub(super) outcome: &'a Outcome,
+    /// See [`most_of_peak`].
+    pub(super) most_of_peak: Option<&'a str>,
+}
+
+/// The line that held most of a finished recording's high-water mark, and how
+/// much: `1.2 GiB of it in load_batch  train.py:57`. `None` where it takes
+/// too long to find out, or there was none.
+pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
+    /// Read in about a tenth of a second.
+    const LARGEST: u64 = 8 << 20;
+    if recording.metadata().ok()?.len() > LARGEST {
+        return None;
+    }
+    let recording = Recording::open(recording).ok()?;
+    let model = Model::new(recording.records(), Origin::default());
+    let mut stacks = Stacks::new(&model);
+    let query = TopQuery {
+        span: Span::whole(&model),
+        by: GroupBy::Line,
+        measure: Measure::Peak,
+        unit: Unit::Bytes,
+        limit: Some(1),
+        filter: None,
+    };
+    let top = Top::new(&model, &mut stacks, query);
+    let row = top.rows.first().filter(|row| row.figures.peak_bytes > 0)?;
+    let frame = stacks.frame(row.head.made_in?);
+    let file = stacks.name(frame.file);
+    let here = std::env::current_dir().ok();
+    let place = here.and_then(|here| Path::new(file).strip_prefix(here).ok()?.to_str());
+    let place = match (place.unwrap_or(file), frame.line) {
+        ("", _) => String::new(),
+        (file, 0) => format!("  {file}"),
+        (file, line) => format!("  {file}:{line}"),
+    };
+    let text = format!(
+        "{} of it in {}{place}",
+        bytes(row.figures.peak_bytes),
+        stacks.name(frame.function)
+    );
+    Some(printable(&text).into_owned())
 }
 
 impl Report<'_> {
     pub(super) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         const NAME: Style = Style::new().bold();
-        let lasted = duration(self.lasted);
+        let lasted = duration(nanoseconds(self.lasted));
         write!(to, "{NAME}leakline:{NAME:#} {} ", self.command)?;
         match self.ended {
             Ended::Exited(status) => writeln!(to, "ended with status {status} after {lasted}")?,
@@ -154,7 +222,14 @@ impl Report<'_> {
         match self.outcome {
             Outcome::Finished(summary) => self.write_summary(summary, to),
             Outcome::Failed(why) => self.warn(to, &format!("the collector gave up: {why}")),
-            Outcome::CollectorGone => self.warn(to, "the collector was killed"),
+            Outcome::CollectorGone(ended) => {
+                let how = match ended {
+                    Some(Ended::Killed(signal)) => format!("was killed ({})", signal_name(*signal)),
+                    Some(Ended::Exited(status)) => format!("failed with status {status}"),
+                    None => "ended".into(),
+                };
+                self.warn(to, &format!("the collector {how}"))
+            }
             Outcome::CollectorStuck => self.warn(to, "the collector makes no progress"),
             Outcome::NotWaitedFor => {
                 warning(to, "the recording is being finished in the background")?;
@@ -171,40 +246,66 @@ impl Report<'_> {
                  (is LD_PRELOAD dropped from its environment?)",
             );
         }
-        let peak_at = duration(Duration::from_nanos(summary.peak_at_ns));
-        writeln!(to, "  peak      {} at {peak_at}", bytes(summary.peak_bytes))?;
-        let blocks = count(summary.live_blocks);
-        writeln!(to, "  at exit   {} live in {blocks} blocks", bytes(summary.live_bytes))?;
-        let allocations = count(summary.allocations);
+        let peak_at = duration(summary.peak_at_ns);
+        write!(to, "  peak      {} at {peak_at}", bytes(summary.peak_bytes))?;
+        match self.most_of_peak {
+            Some(most) => writeln!(to, ", {most}")?,
+            None => writeln!(to)?,
+        }
+        let live = blocks(summary.live_blocks);
+        writeln!(
+            to,
+            "  at exit   {} live in {live} blocks",
+            bytes(summary.live_bytes)
+        )?;
+        let allocations = blocks(summary.allocations);
         write!(to, "  recorded  {allocations} allocations, ")?;
         match summary.lost_events {
             0 => write!(to, "all of them")?,
-            lost => write!(to, "{} events lost", count(lost))?,
+            lost => write!(to, "{} events lost", blocks(lost))?,
         }
-        writeln!(to, "; {}, {}", self.recording.display(), bytes(summary.file_bytes))?;
+        writeln!(to, "; {}, {}", self.file(), bytes(summary.file_bytes))?;
+        if summary.still_running > 0 {
+            let n = summary.still_running;
+            let processes = if n == 1 {
+                "process goes"
+            } else {
+                "processes go"
+            };
+            writeln!(to, "  running   {n} {processes} on, and on being recorded")?;
+        }
         if summary.lost_events > 0 {
             warning(to, "events were lost: the figures are less than the truth")?;
         }
         if let Some(why) = &summary.write_error {
             warning(to, &format!("the recording ends early: {why}"))?;
         }
-        if summary.still_running > 0 {
-            let n = summary.still_running;
-            let processes = if n == 1 { "process goes" } else { "processes go" };
-            writeln!(to, "  running   {n} {processes} on, and on being recorded")?;
-        }
         self.next(to)
     }
 
     fn warn(&self, to: &mut impl Write, what: &str) -> io::Result<()> {
-        warning(to, &format!("{what}; `{}` holds what was recorded until then", self.recording.display()))?;
+        warning(
+            to,
+            &format!(
+                "{what}; `{}` holds what was recorded until then",
+                self.file()
+            ),
+        )?;
         self.next(to)
     }
 
+    /// The recording's path, safe to print.
+    fn file(&self) -> String {
+        printable(&escaped(self.recording.as_os_str().as_bytes())).into_owned()
+    }
+
     fn next(&self, to: &mut impl Write) -> io::Result<()> {
-        let file = self.recording.to_string_lossy();
+        let file = self.file();
         let file = shlex::try_quote(&file).unwrap_or(Cow::Borrowed("FILE"));
-        writeln!(to, "  next      leakline top {file}    leakline summary {file}")
+        writeln!(
+            to,
+            "  next      leakline top {file}    leakline summary {file}"
+        )
     }
 }
 
@@ -243,48 +344,120 @@ fn signal_name(number: i32) -> String {
     NAMES
         .iter()
         .find(|(signal, _)| *signal == number)
-        .map_or_else(|| format!("signal {number}"), |(_, name)| (*name).to_owned())
+        .map_or_else(
+            || format!("signal {number}"),
+            |(_, name)| (*name).to_owned(),
+        )
 }
 
-/// Bytes in the largest fitting unit, with one decimal or three digits.
-fn bytes(bytes: u64) -> String {
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    // Not 1024: what rounds up to it is better said in the next unit.
-    while value >= 1023.5
-        && let Some(larger) = units.next()
-    {
-        value /= 1024.0;
-        unit = larger;
-    }
-    let decimals = usize::from(value < 99.95);
-    format!("{value:.decimals$} {unit}")
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A number with a comma every three digits.
-fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(ended: Ended, outcome: &Outcome) -> String {
+        let report = Report {
+            command: "python train.py",
+            ended,
+            lasted: Duration::from_secs(192),
+            recording: Path::new("python.4121.leakline"),
+            outcome,
+            most_of_peak: Some("1.20 GiB of it in load_batch  train.py:57"),
+        };
+        let mut bytes = Vec::new();
+        report
+            .write(&mut anstream::StripStream::new(&mut bytes))
+            .unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn summary() -> Summary {
+        Summary {
+            processes: 1,
+            allocations: 48_201_337,
+            peak_bytes: 2 << 30,
+            peak_at_ns: 127_000_000_000,
+            live_bytes: 61 << 20,
+            live_blocks: 1234,
+            file_bytes: 3_250_586,
+            ..Summary::default()
         }
-        text.push(digit);
     }
-    text
-}
 
-/// `740 ms`, `3.2 s`, `12 min 04 s`, `5 h 33 min`.
-fn duration(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0 => format!("{} ms", time.as_millis()),
-        1..60 => format!("{:.1} s", (time.as_secs_f64() * 10.0).floor() / 10.0),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    #[test]
+    fn a_program_that_ended_well() {
+        let outcome = Outcome::Finished(summary());
+        insta::assert_snapshot!(report(Ended::Exited(0), &outcome), @"
+        leakline: python train.py ended with status 0 after 3 min 12 s
+          peak      2.00 GiB at 2 min 07 s, 1.20 GiB of it in load_batch  train.py:57
+          at exit   61.0 MiB live in 1,234 blocks
+          recorded  48,201,337 allocations, all of them; python.4121.leakline, 3.1 MiB
+          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+        ");
+    }
+
+    #[test]
+    fn a_program_that_was_killed_while_others_go_on() {
+        let outcome = Outcome::Finished(Summary {
+            lost_events: 12_345,
+            still_running: 2,
+            write_error: Some("no space left on device".into()),
+            ..summary()
+        });
+        insta::assert_snapshot!(report(Ended::Killed(libc::SIGKILL), &outcome), @"
+        leakline: python train.py was killed (SIGKILL) after 3 min 12 s
+          peak      2.00 GiB at 2 min 07 s, 1.20 GiB of it in load_batch  train.py:57
+          at exit   61.0 MiB live in 1,234 blocks
+          recorded  48,201,337 allocations, 12,345 events lost; python.4121.leakline, 3.1 MiB
+          running   2 processes go on, and on being recorded
+        warning: events were lost: the figures are less than the truth
+        warning: the recording ends early: no space left on device
+          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+        ");
+    }
+
+    #[test]
+    fn a_program_that_was_not_recorded() {
+        let outcome = Outcome::Finished(Summary {
+            never_joined: true,
+            ..Summary::default()
+        });
+        insta::assert_snapshot!(report(Ended::Exited(1), &outcome), @"
+        leakline: python train.py ended with status 1 after 3 min 12 s
+        warning: nothing was recorded: the program did not load leakline's library (is LD_PRELOAD dropped from its environment?)
+        ");
+    }
+
+    #[test]
+    fn a_collector_that_did_not_live_to_the_end() {
+        let gone = Outcome::CollectorGone(Some(Ended::Killed(libc::SIGKILL)));
+        insta::assert_snapshot!(report(Ended::Exited(0), &gone), @"
+        leakline: python train.py ended with status 0 after 3 min 12 s
+        warning: the collector was killed (SIGKILL); `python.4121.leakline` holds what was recorded until then
+          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+        ");
+        let failed = Outcome::Failed("no space left on device".into());
+        assert!(report(Ended::Exited(0), &failed).contains("the collector gave up: no space left"));
+        let stuck = report(Ended::Killed(libc::SIGRTMIN()), &Outcome::CollectorStuck);
+        assert!(stuck.contains("was killed (signal 34)"), "{stuck}");
+        assert!(
+            stuck.contains("the collector makes no progress; `python"),
+            "{stuck}"
+        );
+        let left = report(Ended::Exited(0), &Outcome::NotWaitedFor);
+        assert!(left.contains("in the background"), "{left}");
+    }
+
+    #[test]
+    fn the_kernels_line_about_a_process_is_read() {
+        let stat = "77 (a) b (c)) T 1 77 77 0 -1 4194304 109 0 0 0 7 5 0 0 20 0 1 0 1234 0 0";
+        assert_eq!(parse_stat(stat), Some((true, 12)));
+        assert_eq!(parse_stat(&stat.replace(" T ", " R ")), Some((false, 12)));
+        assert_eq!(parse_stat("77 (a) T 1"), None);
+        assert_eq!(parse_stat(""), None);
+        assert!(Pulse::new(rustix::process::getpid()).beats());
     }
 }

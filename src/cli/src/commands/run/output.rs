@@ -28,13 +28,25 @@ impl Output {
     /// replaced by a new one only with `force`, and only a regular file: what
     /// others have open or mapped of the old one stays whole.
     pub(super) fn create(path: PathBuf, force: bool) -> Result<Output, CliError> {
-        let not_writable =
-            |path: &Path, source| CliError::OutputNotWritable { path: path.into(), source };
+        let not_writable = |path: &Path, source| CliError::OutputNotWritable {
+            path: path.into(),
+            source,
+        };
         loop {
-            let created =
-                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let created = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
             match created {
-                Ok(file) => return Ok(Output { path, file, kept: false }),
+                Ok(file) => {
+                    return Ok(Output {
+                        path,
+                        file,
+                        kept: false,
+                    });
+                }
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(not_writable(&path, error));
                 }

@@ -12,9 +12,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use object::{Endianness, elf};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadRef};
+use object::{Endianness, elf};
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat};
 use rustix::process::{getgid, getuid};
 
@@ -52,13 +52,20 @@ impl Lookup {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Lookup::NotFound { name, searched: true } if Path::new(name).is_file() => {
-                Some(format!("it is in this directory: `leakline run -- ./{}`", name.display()))
-            }
+            Lookup::NotFound {
+                name,
+                searched: true,
+            } if Path::new(name).is_file() => Some(format!(
+                "it is in this directory: `leakline run -- ./{}`",
+                name.display()
+            )),
             Lookup::NotExecutable { path, source }
                 if source.kind() == io::ErrorKind::PermissionDenied && path.is_file() =>
             {
-                Some(format!("`chmod +x {}`, or name its interpreter", path.display()))
+                Some(format!(
+                    "`chmod +x {}`, or name its interpreter",
+                    path.display()
+                ))
             }
             _ => None,
         }
@@ -78,11 +85,20 @@ impl Lookup {
             // The file was there a moment ago: its loader is not, or it went.
             let loader = loader_of(path);
             return match loader {
-                Some(interpreter) => Lookup::NoInterpreter { path: path.into(), interpreter },
-                None => Lookup::NotFound { name: path.into(), searched: false },
+                Some(interpreter) => Lookup::NoInterpreter {
+                    path: path.into(),
+                    interpreter,
+                },
+                None => Lookup::NotFound {
+                    name: path.into(),
+                    searched: false,
+                },
             };
         }
-        Lookup::NotExecutable { path: path.into(), source: error }
+        Lookup::NotExecutable {
+            path: path.into(),
+            source: error,
+        }
     }
 }
 
@@ -131,7 +147,10 @@ impl Unrecordable {
             Obstacle::Musl => "build it for glibc, or run it in an image that has glibc".into(),
             Obstacle::Narrow => "build it for 64 bits".into(),
             Obstacle::Machine(_) => {
-                format!("build it for {}, or record on its own machine", std::env::consts::ARCH)
+                format!(
+                    "build it for {}, or record on its own machine",
+                    std::env::consts::ARCH
+                )
             }
             Obstacle::Privileged(Privilege::Capabilities) => {
                 "run leakline as root, or a copy of the program (`cp` drops capabilities)".into()
@@ -151,20 +170,28 @@ pub(super) fn find(name: &OsStr, path_list: Option<&OsStr>) -> Result<PathBuf, L
         let path = PathBuf::from(name);
         return match executable(&path) {
             Ok(()) => Ok(path),
-            Err(error) if is_absence(&error) => {
-                Err(Lookup::NotFound { name: name.into(), searched: false })
-            }
+            Err(error) if is_absence(&error) => Err(Lookup::NotFound {
+                name: name.into(),
+                searched: false,
+            }),
             Err(source) => Err(Lookup::NotExecutable { path, source }),
         };
     }
     let mut denied = None;
     // glibc's default where PATH is not set.
-    for directory in path_list.unwrap_or(OsStr::new("/bin:/usr/bin")).as_bytes().split(|b| *b == b':')
+    for directory in path_list
+        .unwrap_or(OsStr::new("/bin:/usr/bin"))
+        .as_bytes()
+        .split(|b| *b == b':')
     {
         if name.is_empty() {
             break;
         }
-        let directory = if directory.is_empty() { b"." } else { directory };
+        let directory = if directory.is_empty() {
+            b"."
+        } else {
+            directory
+        };
         let path = Path::new(OsStr::from_bytes(directory)).join(name);
         match executable(&path) {
             Ok(()) => return Ok(path),
@@ -174,11 +201,17 @@ pub(super) fn find(name: &OsStr, path_list: Option<&OsStr>) -> Result<PathBuf, L
             }
         }
     }
-    Err(denied.unwrap_or(Lookup::NotFound { name: name.into(), searched: true }))
+    Err(denied.unwrap_or(Lookup::NotFound {
+        name: name.into(),
+        searched: true,
+    }))
 }
 
 fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn executable(path: &Path) -> io::Result<()> {
@@ -200,7 +233,9 @@ pub(super) fn check(path: &Path, path_list: Option<&OsStr>) -> Result<(), crate:
     let mut path = path.to_owned();
     for _ in 0..DEPTH {
         // Executable but not readable: the kernel can, we cannot look.
-        let Ok(file) = File::open(&path) else { return Ok(()) };
+        let Ok(file) = File::open(&path) else {
+            return Ok(());
+        };
         let head = match head(&file) {
             Ok(head) => head,
             Err(source) => return Err(Lookup::NotExecutable { path, source }.into()),
@@ -212,14 +247,24 @@ pub(super) fn check(path: &Path, path_list: Option<&OsStr>) -> Result<(), crate:
             };
         }
         // Without a `#!` line the kernel refuses, and the shell takes it.
-        let Some(line) = Shebang::parse(&head) else { return Ok(()) };
+        let Some(line) = Shebang::parse(&head) else {
+            return Ok(());
+        };
         match executable(&line.interpreter) {
             Ok(()) => {}
             Err(error) if is_absence(&error) => {
-                return Err(Lookup::NoInterpreter { path, interpreter: line.interpreter }.into());
+                return Err(Lookup::NoInterpreter {
+                    path,
+                    interpreter: line.interpreter,
+                }
+                .into());
             }
             Err(source) => {
-                return Err(Lookup::NotExecutable { path: line.interpreter, source }.into());
+                return Err(Lookup::NotExecutable {
+                    path: line.interpreter,
+                    source,
+                }
+                .into());
             }
         }
         path = line
@@ -246,7 +291,11 @@ struct Shebang {
 
 impl Shebang {
     fn parse(head: &[u8]) -> Option<Shebang> {
-        let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?.trim_ascii();
+        let line = head
+            .strip_prefix(b"#!")?
+            .split(|byte| *byte == b'\n')
+            .next()?
+            .trim_ascii();
         let mut words = line.splitn(2, |byte| matches!(byte, b' ' | b'\t'));
         let interpreter = words.next().filter(|word| !word.is_empty())?;
         Some(Shebang {
@@ -323,7 +372,9 @@ fn interpreter<'data>(
 }
 
 fn is_musl(loader: &Path) -> bool {
-    loader.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"))
+    loader
+        .file_name()
+        .is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"))
 }
 
 /// The loader or interpreter that executing `path` takes.
@@ -373,3 +424,87 @@ fn file_privilege(metadata: &Metadata, uid: u32, gid: u32) -> Option<Privilege> 
 const NATIVE_MACHINE: elf::Machine = elf::EM_X86_64;
 #[cfg(target_arch = "aarch64")]
 const NATIVE_MACHINE: elf::Machine = elf::EM_AARCH64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Option<(String, Option<String>)> {
+        let line = Shebang::parse(line.as_bytes())?;
+        let text = |text: OsString| text.into_string().unwrap();
+        Some((text(line.interpreter.into()), line.argument.map(text)))
+    }
+
+    #[test]
+    fn first_lines_are_read_as_the_kernel_reads_them() {
+        let line = |interpreter: &str, argument: Option<&str>| {
+            Some((interpreter.to_owned(), argument.map(ToOwned::to_owned)))
+        };
+        assert_eq!(parsed("#!/bin/sh\necho"), line("/bin/sh", None));
+        assert_eq!(parsed("#! /bin/sh -e \n"), line("/bin/sh", Some("-e")));
+        assert_eq!(parsed("#!/bin/a\tb c  d"), line("/bin/a", Some("b c  d")));
+        assert_eq!(parsed("#!"), None);
+        assert_eq!(parsed("#!\n/bin/sh"), None);
+        assert_eq!(parsed("#/bin/sh"), None);
+    }
+
+    #[test]
+    fn env_in_a_first_line_names_the_program() {
+        let through = |line: &str| {
+            let line = Shebang::parse(line.as_bytes()).unwrap();
+            line.through_env().map(|name| name.into_string().unwrap())
+        };
+        assert_eq!(
+            through("#!/usr/bin/env python3").as_deref(),
+            Some("python3")
+        );
+        assert_eq!(
+            through("#!/usr/bin/env -S A=b -i python3 -X dev").as_deref(),
+            Some("python3")
+        );
+        assert_eq!(through("#!/usr/bin/env"), None);
+        assert_eq!(through("#!/bin/sh python3"), None);
+    }
+
+    #[test]
+    fn rights_of_another_are_seen_and_ones_own_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        std::fs::write(&path, "").unwrap();
+        let with_mode = |mode| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.metadata().unwrap()
+        };
+        let setuid = with_mode(0o4755);
+        let (uid, gid) = (setuid.uid(), setuid.gid());
+        assert_eq!(file_privilege(&setuid, uid, gid), None);
+        assert_eq!(file_privilege(&setuid, uid + 1, gid), Some(Privilege::User));
+        let setgid = with_mode(0o2755);
+        assert_eq!(file_privilege(&setgid, uid, gid), None);
+        assert_eq!(
+            file_privilege(&setgid, uid, gid + 1),
+            Some(Privilege::Group)
+        );
+        let locked = with_mode(0o2745);
+        assert_eq!(file_privilege(&locked, uid, gid + 1), None);
+    }
+
+    #[test]
+    fn no_bytes_after_the_magic_make_the_check_panic() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let good = std::fs::read("/proc/self/exe").unwrap();
+        for length in (0..64).chain([100, 500, 1000, 2000]) {
+            std::fs::write(&path, &good[..length]).unwrap();
+            let _ = check(&path, None);
+        }
+        // Every byte of the headers, at its most misleading.
+        for at in 4..600 {
+            let mut bytes = good[..4096].to_vec();
+            bytes[at] = 0xff;
+            std::fs::write(&path, &bytes).unwrap();
+            let _ = check(&path, None);
+        }
+    }
+}

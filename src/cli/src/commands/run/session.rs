@@ -37,7 +37,10 @@ impl Invitation {
     pub(super) fn new() -> Result<Invitation, rustix::io::Errno> {
         let unique = u64::from_ne_bytes(crate::random()?);
         let name = format!("leakline-{}-{unique:016x}", std::process::id());
-        Ok(Invitation { name, token: crate::random()? })
+        Ok(Invitation {
+            name,
+            token: crate::random()?,
+        })
     }
 
     /// The session's secret.
@@ -55,7 +58,10 @@ impl Invitation {
 /// [`leakline_wire::env::SESSION`]) names: not, when the variable was handed
 /// on beyond the session's end.
 pub(super) fn is_open(value: &[u8]) -> bool {
-    let name = value.iter().rposition(|byte| *byte == b':').map_or(value, |colon| &value[..colon]);
+    let name = value
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .map_or(value, |colon| &value[..colon]);
     let attempt = || {
         let address = SocketAddrUnix::new_abstract_name(name)?;
         connect(stream_socket()?, &address)
@@ -64,7 +70,12 @@ pub(super) fn is_open(value: &[u8]) -> bool {
 }
 
 fn stream_socket() -> rustix::io::Result<OwnedFd> {
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
 }
 
 /// The collector's process.
@@ -92,8 +103,10 @@ impl Collector {
         invitation: &Invitation,
         options: Options,
     ) -> Result<Collector, CliError> {
-        let collector = spawn(output, invitation)
-            .map_err(|source| CliError::System { action: "start the collector", source })?;
+        let collector = spawn(output, invitation).map_err(|source| CliError::System {
+            action: "start the collector",
+            source,
+        })?;
         let silent = |what: &str| CliError::Collector { why: what.into() };
         if !collector.send(&ToCollector::Start(options)) {
             return Err(silent("it ended at once"));
@@ -156,8 +169,9 @@ impl Collector {
                 Err(_) => return Answer::Gone,
             }
             return match recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) if length > 0 => postcard::from_bytes(&packet[..length])
-                    .map_or(Answer::Gone, Answer::Message),
+                Ok((length, _)) if length > 0 => {
+                    postcard::from_bytes(&packet[..length]).map_or(Answer::Gone, Answer::Message)
+                }
                 _ => Answer::Gone,
             };
         }
@@ -172,17 +186,27 @@ impl Collector {
 
 fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
     let listener = stream_socket()?;
-    bind(&listener, &SocketAddrUnix::new_abstract_name(invitation.name.as_bytes())?)?;
+    bind(
+        &listener,
+        &SocketAddrUnix::new_abstract_name(invitation.name.as_bytes())?,
+    )?;
     // The kernel takes its own limit where that is lower.
     listen(&listener, 4096)?;
-    let (control, control_of_collector) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (control, control_of_collector) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
 
     // Out of the way of the numbers that they will get.
     let inherited = [
         (fcntl_dupfd_cloexec(output.as_fd(), HIGH)?, OUTPUT_FD),
         (fcntl_dupfd_cloexec(listener.as_fd(), HIGH)?, LISTENER_FD),
-        (fcntl_dupfd_cloexec(control_of_collector.as_fd(), HIGH)?, CONTROL_FD),
+        (
+            fcntl_dupfd_cloexec(control_of_collector.as_fd(), HIGH)?,
+            CONTROL_FD,
+        ),
     ];
     let numbers = [0, 1, 2].map(|n: usize| (inherited[n].0.as_raw_fd(), inherited[n].1));
 
@@ -207,7 +231,7 @@ fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
 }
 
 /// Above every number of the protocol.
-const HIGH: RawFd = 10;
+const HIGH: RawFd = CONTROL_FD + 1;
 
 /// In the child, before it becomes the collector: leaves the terminal, puts
 /// the descriptors where the protocol says, and keeps none that this process

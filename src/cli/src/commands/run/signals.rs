@@ -92,14 +92,22 @@ impl Signals {
             for signal in LEFT_ALONE {
                 libc::sigdelset(waited_for.as_mut_ptr(), signal);
             }
-            libc::sigprocmask(libc::SIG_BLOCK, waited_for.as_ptr(), mask_before.as_mut_ptr());
+            libc::sigprocmask(
+                libc::SIG_BLOCK,
+                waited_for.as_ptr(),
+                mask_before.as_mut_ptr(),
+            );
             (waited_for.assume_init(), mask_before.assume_init())
         };
         let sigchld_before = disposition(libc::SIGCHLD);
         // A parent that ignores SIGCHLD hands that down, and the kernel would
         // reap the target before its exit status was asked for.
         set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-        Signals { waited_for, mask_before, sigchld_before }
+        Signals {
+            waited_for,
+            mask_before,
+            sigchld_before,
+        }
     }
 
     /// In the forked child: makes signals and standard descriptors what they
@@ -111,7 +119,13 @@ impl Signals {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
         }
         // SAFETY: a mask that the kernel gave us.
-        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask_before, std::ptr::null_mut()) };
+        unsafe {
+            libc::sigprocmask(
+                libc::SIG_SETMASK,
+                &raw const self.mask_before,
+                std::ptr::null_mut(),
+            )
+        };
     }
 
     /// Waits for the next signal, with `at_most` no longer than that.
@@ -121,12 +135,13 @@ impl Signals {
             tv_sec: time.as_secs() as libc::time_t,
             tv_nsec: time.subsec_nanos().into(),
         });
-        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let timeout = timeout
+            .as_ref()
+            .map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: the set is whole, `info` is ours to fill, and `timeout` is
         // null or points to a value that outlives the call.
-        let signal = unsafe {
-            libc::sigtimedwait(&raw const self.waited_for, info.as_mut_ptr(), timeout)
-        };
+        let signal =
+            unsafe { libc::sigtimedwait(&raw const self.waited_for, info.as_mut_ptr(), timeout) };
         if signal <= 0 {
             return None;
         }
@@ -152,7 +167,11 @@ impl Signals {
             libc::sigaddset(only.as_mut_ptr(), signal);
             libc::raise(signal);
             libc::sigprocmask(libc::SIG_UNBLOCK, only.as_ptr(), std::ptr::null_mut());
-            libc::sigprocmask(libc::SIG_BLOCK, &raw const self.waited_for, std::ptr::null_mut());
+            libc::sigprocmask(
+                libc::SIG_BLOCK,
+                &raw const self.waited_for,
+                std::ptr::null_mut(),
+            );
         }
     }
 }
@@ -161,7 +180,11 @@ impl Signals {
 /// To be called right before an exec only: other code of this process may
 /// rest on both.
 pub(super) fn restore_inherited() {
-    let sigpipe = if SIGPIPE_IGNORED.load(Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
+    let sigpipe = if SIGPIPE_IGNORED.load(Relaxed) {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
     set_disposition(libc::SIGPIPE, sigpipe);
     let closed = CLOSED.load(Relaxed);
     for number in (0..3).filter(|number| closed & 1 << number != 0) {

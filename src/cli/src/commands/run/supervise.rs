@@ -17,13 +17,21 @@ use rustix::process::{
 use super::session::Collector;
 use super::signals::{Received, Signals};
 
-/// How the target ended.
+/// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// With this status.
     Exited(i32),
     /// By this signal.
     Killed(i32),
+}
+
+impl Ended {
+    /// `None` of a process that only stopped, or went on.
+    fn from_status(status: WaitStatus) -> Option<Ended> {
+        let exited = status.exit_status().map(Ended::Exited);
+        exited.or_else(|| status.terminating_signal().map(Ended::Killed))
+    }
 }
 
 /// The supervisor, from the target's begin on.
@@ -36,7 +44,7 @@ pub(super) struct Supervisor {
     target_ended: Option<Ended>,
     /// The collector.
     pub(super) collector: Collector,
-    collector_ended: bool,
+    collector_ended: Option<Ended>,
 }
 
 impl Supervisor {
@@ -48,7 +56,7 @@ impl Supervisor {
             stop_to_follow: None,
             target_ended: None,
             collector,
-            collector_ended: false,
+            collector_ended: None,
         }
     }
 
@@ -60,7 +68,11 @@ impl Supervisor {
             if let Some(ended) = self.target_ended {
                 return ended;
             }
-            if let Some(signal) = self.stop_to_follow.take().filter(|signal| stops_job(*signal)) {
+            if let Some(signal) = self
+                .stop_to_follow
+                .take()
+                .filter(|signal| stops_job(*signal))
+            {
                 // Returns when the job is continued; SIGCONT is then waiting.
                 self.signals.suffer(signal);
             }
@@ -77,21 +89,16 @@ impl Supervisor {
         while let Ok(Some((pid, status))) = rustix::io::retry_on_intr(|| wait(options)) {
             if pid == self.target {
                 self.note_target(status);
-            } else if pid == self.collector.pid() && (status.exited() || status.signaled()) {
-                self.collector_ended = true;
+            } else if pid == self.collector.pid() {
+                self.collector_ended = Ended::from_status(status);
             }
         }
     }
 
     fn note_target(&mut self, status: WaitStatus) {
-        if let Some(code) = status.exit_status() {
-            self.target_ended = Some(Ended::Exited(code));
-        } else if let Some(signal) = status.terminating_signal() {
-            self.target_ended = Some(Ended::Killed(signal));
-        } else {
-            self.stop_to_follow = status.stopping_signal();
-            self.target_stopped = self.stop_to_follow.is_some();
-        }
+        self.target_ended = Ended::from_status(status);
+        self.stop_to_follow = status.stopping_signal();
+        self.target_stopped = self.stop_to_follow.is_some();
     }
 
     fn pass_on(&mut self, Received { signal, sender }: Received) {
@@ -131,14 +138,15 @@ impl Supervisor {
     }
 
     /// Waits a moment for the collector's process to end, so that it does not
-    /// stay behind as a zombie where nobody reaps orphans.
-    pub(super) fn see_collector_off(&mut self) {
+    /// stay behind as a zombie where nobody reaps orphans. Returns how it ended,
+    /// if it did.
+    pub(super) fn see_collector_off(&mut self) -> Option<Ended> {
         let deadline = Instant::now() + Duration::from_millis(250);
         loop {
             self.reap();
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.collector_ended || left.is_zero() {
-                return;
+            if self.collector_ended.is_some() || left.is_zero() {
+                return self.collector_ended;
             }
             // SIGCHLD wakes.
             self.signals.wait(Some(left));

@@ -44,14 +44,22 @@ pub(super) struct Waiting {
 }
 
 impl Launch {
-    /// Forks the child.
+    /// Forks the child. Fails where other threads run in this process.
     pub(super) fn fork(self, signals: &Signals) -> Result<Waiting, CliError> {
         let action = "start a process";
-        let fail = |error: rustix::io::Errno| CliError::System { action, source: error.into() };
+        let fail = |error: rustix::io::Errno| CliError::System {
+            action,
+            source: error.into(),
+        };
         let (gate_child, gate) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
         let (failure, failure_child) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
-        // SAFETY: this process has one thread, so the child inherits no lock
-        // held and no state half changed: it may do what the parent may.
+        if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+            let source = io::Error::other("other threads run in this process");
+            return Err(CliError::System { action, source });
+        }
+        // SAFETY: this process has one thread (just counted), so the child
+        // inherits no lock held and no state half changed: it may do what the
+        // parent may.
         match unsafe { libc::fork() } {
             0 => {
                 // Else the child would keep its own gate open.
@@ -66,7 +74,10 @@ impl Launch {
                     gate: Some(gate),
                     failure: failure.into(),
                 }),
-                None => Err(CliError::System { action, source: io::Error::last_os_error() }),
+                None => Err(CliError::System {
+                    action,
+                    source: io::Error::last_os_error(),
+                }),
             },
         }
     }
@@ -90,7 +101,8 @@ impl Launch {
     /// Returns why the kernel refused.
     pub(super) fn execute(mut self, prepare: impl FnOnce()) -> io::Error {
         if self.only_this_process {
-            self.environment.push((env::ONLY_PID.into(), std::process::id().to_string().into()));
+            self.environment
+                .push((env::ONLY_PID.into(), std::process::id().to_string().into()));
         }
         let environment = self.environment.into_iter().map(|(mut entry, value)| {
             entry.push("=");
@@ -107,11 +119,13 @@ impl Launch {
         // What the shell runs when the kernel does not know the format: `sh`
         // with the file in the place of the name.
         let shell = Strings::new(
-            [OsString::from("sh"), self.path.into()]
-                .into_iter()
-                .chain(arguments.entries.iter().skip(1).map(|entry| {
-                    OsStr::from_bytes(entry.to_bytes()).to_owned()
-                })),
+            [OsString::from("sh"), self.path.into()].into_iter().chain(
+                arguments
+                    .entries
+                    .iter()
+                    .skip(1)
+                    .map(|entry| OsStr::from_bytes(entry.to_bytes()).to_owned()),
+            ),
         );
         prepare();
         // SAFETY: strings end with NUL and vectors with null, and all live
@@ -122,7 +136,11 @@ impl Launch {
             if error.raw_os_error() == Some(libc::ENOEXEC)
                 && let Ok(shell) = shell
             {
-                libc::execve(c"/bin/sh".as_ptr(), shell.pointers(), environment.pointers());
+                libc::execve(
+                    c"/bin/sh".as_ptr(),
+                    shell.pointers(),
+                    environment.pointers(),
+                );
             }
             error
         }
@@ -137,8 +155,13 @@ impl Waiting {
 
     /// Opens the gate. Returns once the program has begun, or why it has not.
     pub(super) fn go(mut self) -> Result<Pid, CliError> {
-        let Some(gate) = self.gate.take() else { return Ok(self.pid) };
-        let failed = |source| CliError::System { action: "start the program", source };
+        let Some(gate) = self.gate.take() else {
+            return Ok(self.pid);
+        };
+        let failed = |source| CliError::System {
+            action: "start the program",
+            source,
+        };
         File::from(gate).write_all(&[1]).map_err(failed)?;
         let mut number = Vec::new();
         // The exec closes the pipe.
@@ -181,8 +204,11 @@ impl Strings {
             .into_iter()
             .map(|string| CString::new(string.into_vec()))
             .collect::<Result<Vec<_>, _>>()?;
-        let pointers =
-            entries.iter().map(|entry| entry.as_ptr()).chain([std::ptr::null()]).collect();
+        let pointers = entries
+            .iter()
+            .map(|entry| entry.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
         Ok(Strings { entries, pointers })
     }
 

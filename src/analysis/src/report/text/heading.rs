@@ -1,0 +1,185 @@
+//! What every report begins with: the answer, and how far to trust it.
+
+use std::io;
+
+use crate::figures::{Figures, Measure};
+use crate::instant::{At, Span, clock};
+use crate::model::Model;
+use crate::report::table::{BOLD, DIM, Style, WARN};
+use crate::report::words::{blocks, bytes, counted, duration, signed_blocks};
+
+/// The first line of a report over rows.
+pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Figures) -> String {
+    let live = u64::try_from(sum.live_bytes).unwrap_or(0);
+    let live_blocks = u64::try_from(sum.live_blocks).unwrap_or(0);
+    let when = when(model, span);
+    match measure {
+        Measure::Live => format!(
+            "{} live in {} {when}{}",
+            bytes(live),
+            counted(live_blocks, "block", "blocks"),
+            match u64::try_from(sum.ended_bytes).unwrap_or(0) {
+                0 => String::new(),
+                ended => format!(" ({} of it in processes that had ended)", bytes(ended)),
+            }
+        ),
+        Measure::Growth if span.from().is_some() => format!(
+            "live memory {} by {} ({} blocks) {when}",
+            if sum.delta_bytes < 0 { "fell" } else { "grew" },
+            bytes(sum.delta_bytes.unsigned_abs()),
+            signed_blocks(sum.delta_blocks)
+        ),
+        Measure::Growth => format!("{} live {when}, grown from nothing", bytes(live)),
+        Measure::Total => format!(
+            "{} allocated in {} {}",
+            bytes(sum.total_bytes),
+            counted(sum.total_blocks, "block", "blocks"),
+            if span.from().is_some() || !span.reaches_end(model) {
+                when
+            } else {
+                "in all".into()
+            }
+        ),
+        Measure::Peak => {
+            let peak = model.high_water();
+            format!(
+                "{} live in {} at the high-water mark, after {}",
+                bytes(sum.peak_bytes),
+                counted(sum.peak_blocks, "block", "blocks"),
+                duration(peak.at_ns)
+            )
+        }
+        Measure::Temporary => format!(
+            "{} of {} temporary {when}",
+            blocks(sum.temporary_blocks),
+            counted(sum.total_blocks, "block", "blocks")
+        ),
+    }
+}
+
+/// `at the end`, `after 1 min 30 s`, `from 1 min 00 s to the end`.
+fn when(model: &Model<'_>, span: &Span) -> String {
+    let to = span.to();
+    match span.from() {
+        None if span.reaches_end(model) => "at the end".into(),
+        None if to.is_peak() => "at the high-water mark".into(),
+        None => format!("after {}", duration(to.resolved_ns())),
+        Some(from) => format!(
+            "from {} to {}",
+            instant(model, span, from),
+            instant(model, span, to)
+        ),
+    }
+}
+
+fn instant(model: &Model<'_>, span: &Span, at: &At) -> String {
+    if at == span.to() && span.reaches_end(model) {
+        "the end".into()
+    } else if at.is_peak() {
+        "the high-water mark".into()
+    } else {
+        format!("+{}", duration(at.resolved_ns()))
+    }
+}
+
+/// The answer, and how far to trust it.
+pub(super) fn head(
+    model: &Model<'_>,
+    span: &Span,
+    answer: &str,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    style.wrapped(out, BOLD, 6, answer)?;
+    trust(model, style, out)?;
+    if span.from().is_some() || !span.reaches_end(model) {
+        let mut text = String::from("instants: ");
+        if let Some(from) = span.from() {
+            text.push_str(&clock(model, from.resolved_ns()));
+            text.push('-');
+        }
+        text.push_str(&clock(model, span.to().resolved_ns()));
+        match span.resolution_ns() {
+            0 => text.push_str(", exact"),
+            resolution => {
+                text.push_str(", the nearest recorded (every ");
+                text.push_str(&duration(resolution));
+                text.push(')');
+            }
+        }
+        let all_exact = span.from().is_none_or(At::exact) && span.to().exact();
+        if !all_exact {
+            text.push_str("; a site's figures are within 64 KiB or 1 %");
+        }
+        style.wrapped(out, DIM, 10, &text)?;
+    }
+    Ok(())
+}
+
+/// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
+fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+    let mode = model
+        .session()
+        .map_or("mode not known", |session| session.mode.as_str());
+    let mode = match model.session() {
+        Some(session) if session.sample_bytes > 0 => {
+            format!("{mode} 1/{}", bytes(session.sample_bytes))
+        }
+        _ => mode.to_owned(),
+    };
+    let facts = format!(
+        "{}, {}-{} ({}), {mode}, {}",
+        target(model),
+        clock(model, 0),
+        clock(model, model.duration_ns()),
+        duration(model.duration_ns()),
+        completeness(model)
+    );
+    let paint = if model.complete() { DIM } else { WARN };
+    style.wrapped(out, paint, 6, &facts)
+}
+
+/// The program, its pid, and how many other processes.
+fn target(model: &Model<'_>) -> String {
+    let program = model.target();
+    let others = model.processes().len().saturating_sub(1);
+    let pid = match model.processes().first() {
+        Some(facts) => format!("pid {}", facts.process.pid),
+        None => "no process".into(),
+    };
+    match others {
+        0 => format!("{program} ({pid})"),
+        1 => format!("{program} ({pid} and 1 more process)"),
+        _ => format!("{program} ({pid} and {others} more processes)"),
+    }
+}
+
+/// `complete`, or everything that is not.
+fn completeness(model: &Model<'_>) -> String {
+    let totals = model.totals();
+    let mut flaws = Vec::new();
+    if totals.lost_events > 0 {
+        flaws.push(format!(
+            "{} of {} events lost",
+            blocks(totals.lost_events),
+            blocks(totals.events.saturating_add(totals.lost_events))
+        ));
+    }
+    if totals.malformed_events > 0 {
+        flaws.push(format!(
+            "{} unreadable events",
+            blocks(totals.malformed_events)
+        ));
+    }
+    if !model.origin().warnings.is_empty() {
+        flaws.push("parts of the file are unreadable".into());
+    }
+    if !model.origin().ended {
+        flaws.push("ends without a farewell".into());
+    }
+    if flaws.is_empty() {
+        "complete".into()
+    } else {
+        flaws.join(", ")
+    }
+}
