@@ -18,9 +18,12 @@ __attribute__((noinline)) static struct message *new_message(void) {
     struct message *message = free_list;
     if (message != NULL) {
         free_list = message->next;
-        return message;
+    } else {
+        message = malloc(sizeof *message);
+        if (message == NULL) abort();
     }
-    return malloc(sizeof *message);
+    message->next = NULL;
+    return message;
 }
 
 static void recycle(struct message *message) {
@@ -57,7 +60,6 @@ static struct message *receive_message(struct channel *channel) {
 static void *produce(void *argument) {
     for (int i = 0; i < MESSAGES; i++) {
         struct message *message = new_message();
-        if (message == NULL) return NULL;
         snprintf(message->text, sizeof message->text, "message %d", i);
         send_message(argument, message);
     }

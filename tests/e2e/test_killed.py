@@ -32,10 +32,23 @@ def first_pid(process: subprocess.Popen[bytes]) -> int:
     return int(line.split()[1])
 
 
-def rest_of(process: subprocess.Popen[bytes], timeout: float = 60) -> list[bytes]:
-    out, err = process.communicate(timeout=timeout)
+def rest_of(process: subprocess.Popen[bytes]) -> list[bytes]:
+    """What it still says on stdout, until it has ended. Read through the same
+    buffer as the lines before: `communicate` would pass it by."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines = process.stdout.read().splitlines()
+    err = process.stderr.read()
+    process.wait(60)
     assert err == b"", err
-    return out.splitlines()
+    return lines
+
+
+def live_blocks(recording: Recording) -> int:
+    """All live blocks: `batches` leaks in one place and frees the rest at once.
+    Needs no names, which come into the file some time after the counts."""
+    blocks: int = recording.stats()["totals"]["live_blocks"]
+    return blocks
 
 
 def leaked(recording: Recording) -> dict[str, int]:
@@ -77,34 +90,31 @@ def test_kill_of_the_target(
 
 
 def batches(programs: Programs) -> list[Part]:
-    """About two seconds of work at a pace that any collector can keep."""
-    return [programs.program("batches"), "200", "1000", "1500"]
+    """About three seconds of work at a pace that any collector can keep."""
+    return [programs.program("batches"), "100", "1000", "2500"]
 
 
-@pytest.mark.parametrize("times", [1])
-def test_kill_of_the_collector(
-    leakline: Leakline, programs: Programs, times: int
-) -> None:
+def test_kill_of_the_collector(leakline: Leakline, programs: Programs) -> None:
     """The target is unharmed; the file opens and has what came before."""
     with leakline.started(*batches(programs)) as (process, recording):
         first_pid(process)
         collector = wait_for("the collector", lambda: collector_of(process.pid))
-        time.sleep(1.2)
+        time.sleep(2)  # the first second of it must be in the file
         os.kill(collector, signal.SIGKILL)
         started = time.monotonic()
-        out = process.communicate(timeout=60)[0].splitlines()
-        assert out[-1] == b"done"
-        assert len(out) == 1501
+        lines = rest_of(process)
+        assert lines[-1] == b"done"
+        assert len(lines) == 2501
         # 1 s until it goes lossy, the rest of its work, and some room.
         assert time.monotonic() - started < 8
         assert process.returncode in (0, 125)
-        assert leaked(recording)["live_blocks"] > 0
+        assert live_blocks(recording) > 0
         assert recording.stats()["totals"]["complete"] is False
 
 
 def test_a_stopped_collector(leakline: Leakline, programs: Programs) -> None:
     """The target waits a bounded time, then goes on; losses are counted."""
-    with leakline.started(programs.program("batches"), "20000", "0", "300") as (
+    with leakline.started(programs.program("batches"), "20000", "0", "100") as (
         process,
         recording,
     ):
@@ -120,9 +130,9 @@ def test_a_stopped_collector(leakline: Leakline, programs: Programs) -> None:
             late = time.monotonic() - started
         finally:
             os.kill(collector, signal.SIGCONT)
-        # 12 million events take some 2 s bare on a slow machine, and the wait is 1 s.
+        # 6 million events take less than 2 s on a slow machine, and the wait is 1 s.
         assert late < 15
-        process.communicate(timeout=60)
+        rest_of(process)
         assert process.returncode == 0
         totals = recording.stats()["totals"]
         assert totals["lost_events"] > 0
@@ -168,10 +178,10 @@ def test_kill_of_both(leakline: Leakline, programs: Programs) -> None:
         os.kill(collector, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
-        process.communicate(timeout=60)
+        rest_of(process)
         assert process.returncode in (-signal.SIGKILL, 125)
         before = [blocks for at, blocks in reported if at < killed - 1.1]
-        assert leaked(recording)["live_blocks"] >= before[-1]
+        assert live_blocks(recording) >= before[-1]
 
 
 def test_kill_of_the_supervisor(leakline: Leakline, programs: Programs) -> None:
@@ -183,8 +193,7 @@ def test_kill_of_the_supervisor(leakline: Leakline, programs: Programs) -> None:
         pid = first_pid(process)
         collector = wait_for("the collector", lambda: collector_of(process.pid))
         os.kill(process.pid, signal.SIGKILL)
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
+        lines = rest_of(process)
         assert lines[-1] == b"done"
         wait_for("the target's end", lambda: not os.path.exists(f"/proc/{pid}"))
         wait_for(
@@ -201,7 +210,7 @@ def test_an_open_recording_can_be_read(leakline: Leakline, programs: Programs) -
         seen = []
         for _ in range(2):
             time.sleep(1.2)
-            seen.append(leaked(recording)["live_blocks"])
+            seen.append(live_blocks(recording))
         assert 0 < seen[0] < seen[1] or process.poll() is not None
-        process.communicate(timeout=60)
-        assert leaked(recording)["live_blocks"] == 200 * 1500
+        rest_of(process)
+        assert leaked(recording)["live_blocks"] == 100 * 2500

@@ -67,10 +67,10 @@ def test_sample(leakline: Leakline, built: Path, name: str) -> None:
     assert (result.status, result.out) == (0, bare.out)
 
     for check in expected["checks"]:
-        at = ["--at", check["at"]] if "at" in check else []
+        chosen = [f"--{key}={check[key]}" for key in ("at", "filter") if key in check]
         rows = [
             row
-            for row in recording.rows(*at)
+            for row in recording.rows(*chosen)
             if matches(row, check["match"])
             and all(
                 any(matches(frame, wanted) for frame in row["stack"])

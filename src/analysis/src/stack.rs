@@ -7,6 +7,8 @@
 //!
 //! Nothing is done for a node before somebody asks, and then once.
 
+use std::ops::ControlFlow;
+
 use indexmap::IndexSet;
 use leakline_recording::record::Frame as Recorded;
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -20,6 +22,10 @@ use crate::names::{Name, Names, base_name};
 /// Most frames of a native, and of a Python stack. Recorders stop earlier;
 /// this bounds what a damaged file can make us do.
 pub const MAX_DEPTH: usize = 4096;
+
+/// Most functions at one address, inlined into each other. More are a damaged
+/// file's.
+const MAX_INLINED: usize = 64;
 
 /// The frames that a row is named after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +68,6 @@ pub struct Stacks<'a> {
     expanded: Vec<Option<Expanded>>,
     pool: Vec<FrameId>,
     heads: FxHashMap<u32, Head>,
-    native: Vec<Expanded>,
-    python: Vec<u32>,
 }
 
 impl<'a> Stacks<'a> {
@@ -98,8 +102,6 @@ impl<'a> Stacks<'a> {
             expanded: vec![None; model.nodes().len()],
             pool: Vec::new(),
             heads: FxHashMap::default(),
-            native: Vec::new(),
-            python: Vec::new(),
         }
     }
 
@@ -127,53 +129,56 @@ impl<'a> Stacks<'a> {
     /// As [`stack`](Self::stack), into a vector that is emptied first.
     pub fn stack_into(&mut self, model: &Model<'a>, node: u32, stack: &mut Vec<FrameId>) {
         stack.clear();
-        let nodes = model.nodes();
-        let frame = nodes
-            .get(node as usize)
-            .map(|node| (node.parent, node.frame));
-        let (native_node, python_node) = match frame {
-            Some((parent, Recorded::Pair { python })) => (parent, python),
-            _ => (node, 0),
-        };
+        self.merge(model, node, |_, id| {
+            stack.push(id);
+            ControlFlow::Continue(())
+        });
+    }
 
-        let mut python = std::mem::take(&mut self.python);
-        walk(model, python_node, &mut python);
-        let mut native = std::mem::take(&mut self.native);
-        native.clear();
-        let mut native_nodes = Vec::new();
-        walk(model, native_node, &mut native_nodes);
-        native.extend(native_nodes.iter().map(|&node| self.expand(model, node)));
-
-        let mut rest = python.as_slice();
-        for &piece in &native {
+    /// Shows `each` the frames of the merged stack, innermost first, until it
+    /// has seen enough.
+    fn merge(
+        &mut self,
+        model: &Model<'a>,
+        node: u32,
+        mut each: impl FnMut(&Frame, FrameId) -> ControlFlow<()>,
+    ) {
+        let (native, python) = stacks_of(model, node);
+        let mut rest = Walk::new(model, python);
+        for native in Walk::new(model, native) {
+            let piece = self.expand(model, native);
             // A native stack alone (`--no-python`) keeps its evaluators.
-            if piece.evaluator && python_node != 0 {
-                let run = rest
-                    .iter()
-                    .position(|&node| is_entry(model, node))
-                    .map_or(rest.len(), |entry| entry + 1);
-                let (run, left) = rest.split_at(run);
-                self.push_nodes(model, run, stack);
-                rest = left;
-            } else {
-                self.push_piece(piece, stack);
+            if piece.evaluator && python != 0 {
+                for frame in rest.by_ref() {
+                    let piece = self.expand(model, frame);
+                    if self.show(piece, &mut each).is_break() {
+                        return;
+                    }
+                    if is_entry(model, frame) {
+                        break;
+                    }
+                }
+            } else if self.show(piece, &mut each).is_break() {
+                return;
             }
         }
-        self.push_nodes(model, rest, stack);
-        self.python = python;
-        self.native = native;
-    }
-
-    fn push_nodes(&mut self, model: &Model<'a>, nodes: &[u32], stack: &mut Vec<FrameId>) {
-        for &node in nodes {
-            let piece = self.expand(model, node);
-            self.push_piece(piece, stack);
+        for frame in rest {
+            let piece = self.expand(model, frame);
+            if self.show(piece, &mut each).is_break() {
+                return;
+            }
         }
     }
 
-    fn push_piece(&self, piece: Expanded, stack: &mut Vec<FrameId>) {
+    fn show(
+        &self,
+        piece: Expanded,
+        each: &mut impl FnMut(&Frame, FrameId) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let start = piece.start as usize;
-        stack.extend_from_slice(&self.pool[start..start + usize::from(piece.len)]);
+        self.pool[start..start + usize::from(piece.len)]
+            .iter()
+            .try_for_each(|&id| each(self.frame(id), id))
     }
 
     /// The frames that rows of a site are named after.
@@ -181,35 +186,50 @@ impl<'a> Stacks<'a> {
         if let Some(head) = self.heads.get(&node) {
             return *head;
         }
-        let stack = self.stack(model, node);
-        let head = self.head_of(&stack);
-        self.heads.insert(node, head);
-        head
-    }
-
-    /// The frames that a stack is named after.
-    pub fn head_of(&self, stack: &[FrameId]) -> Head {
-        let find = |wanted: &dyn Fn(&Frame) -> bool| {
-            stack.iter().copied().find(|&id| wanted(self.frame(id)))
-        };
-        let python = find(&|frame| frame.kind == FrameKind::Python);
-        let made_in = find(&|frame| match frame.role {
-            Role::Own | Role::Library => true,
-            // What Python's own modules and the C library allocate for a
-            // Python line belongs to the line.
-            Role::Standard | Role::System => frame.kind == FrameKind::Python || python.is_none(),
-            Role::Template | Role::Interpreter | Role::Allocator | Role::Start | Role::Marker => {
-                false
+        let (_, python) = stacks_of(model, node);
+        let mut head = Head::default();
+        // The first frame that would do, were there no better one further out.
+        let (mut native, mut inside, mut any) = (None, None, None);
+        self.merge(model, node, |frame, id| {
+            let is_python = frame.kind == FrameKind::Python;
+            if is_python {
+                head.python.get_or_insert(id);
+            }
+            match frame.role {
+                Role::Own | Role::Library => {
+                    head.made_in.get_or_insert(id);
+                }
+                Role::Standard if is_python => {
+                    head.made_in.get_or_insert(id);
+                }
+                // What Python's own modules and the C library allocate for a
+                // Python line belongs to the line.
+                Role::Standard | Role::System if head.made_in.is_none() => {
+                    native.get_or_insert(id);
+                }
+                Role::Template | Role::Interpreter => {
+                    inside.get_or_insert(id);
+                }
+                Role::Standard | Role::System | Role::Allocator | Role::Start => {}
+                Role::Marker => return ControlFlow::Continue(()),
+            }
+            any.get_or_insert(id);
+            if frame.role == Role::Own {
+                head.your_code.get_or_insert(id);
+            }
+            let python_is_settled = head.python.is_some() || python == 0;
+            if head.your_code.is_some() && head.made_in.is_some() && python_is_settled {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         });
-        Head {
-            made_in: made_in
-                .or_else(|| find(&|frame| matches!(frame.role, Role::Template | Role::Interpreter)))
-                .or_else(|| find(&|frame| frame.role != Role::Marker))
-                .or_else(|| stack.first().copied()),
-            your_code: find(&|frame| frame.role == Role::Own),
-            python,
+        if head.python.is_none() {
+            head.made_in = native.or(head.made_in);
         }
+        head.made_in = head.made_in.or(native).or(inside).or(any);
+        self.heads.insert(node, head);
+        head
     }
 
     /// Whether a text report shows the frame unless asked for all.
@@ -336,8 +356,7 @@ impl<'a> Stacks<'a> {
         let symbols = module.map_or(&[][..], |module| model.symbols(module, address));
         let mut evaluates = evaluator;
         let mut pushed = false;
-        // More frames at one address than this are a damaged file's.
-        for symbol in symbols.iter().take(1000) {
+        for symbol in symbols.iter().take(MAX_INLINED) {
             if symbol.function.is_empty() {
                 continue;
             }
@@ -416,14 +435,52 @@ impl<'a> Stacks<'a> {
     }
 }
 
+/// The native and the Python stack of a node; a node that is no pair is the
+/// first, whatever it holds.
+fn stacks_of(model: &Model<'_>, node: u32) -> (u32, u32) {
+    match model
+        .nodes()
+        .get(node as usize)
+        .map(|node| (node.parent, node.frame))
+    {
+        Some((native, Recorded::Pair { python })) => (native, python),
+        _ => (node, 0),
+    }
+}
+
 /// The node ids of a stack, innermost first.
-fn walk(model: &Model<'_>, innermost: u32, ids: &mut Vec<u32>) {
-    ids.clear();
-    let mut id = innermost;
+struct Walk<'m, 'a> {
+    model: &'m Model<'a>,
+    at: u32,
+    left: usize,
+}
+
+impl<'m, 'a> Walk<'m, 'a> {
+    fn new(model: &'m Model<'a>, innermost: u32) -> Self {
+        Walk {
+            model,
+            at: innermost,
+            left: MAX_DEPTH,
+        }
+    }
+}
+
+impl Iterator for Walk<'_, '_> {
+    type Item = u32;
+
     // Parents have smaller ids: this ends, and sooner at the limit.
-    while id != 0 && ids.len() < MAX_DEPTH {
-        ids.push(id);
-        id = model.nodes().get(id as usize).map_or(0, |node| node.parent);
+    fn next(&mut self) -> Option<u32> {
+        let at = self.at;
+        if at == 0 || self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        self.at = self
+            .model
+            .nodes()
+            .get(at as usize)
+            .map_or(0, |node| node.parent);
+        Some(at)
     }
 }
 

@@ -160,13 +160,13 @@ fn top_at_120_columns() {
     35.0 MiB live in 42,364 blocks at the end, in 6 sites
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
 
-        live  blocks      peak      total  total blocks  made in                                  your code
-    30.0 MiB   3,000  20.0 MiB   30.0 MiB         3,000  Trainer.epoch app/train.py:43            the same
-     3.0 MiB  30,000   3.0 MiB    4.0 MiB        40,000  _call_wit~s_removed <frozen i~trap>:241  <module> app/train.py:10
-     2.0 MiB   9,362       0 B    2.0 MiB         9,362  grow src/arena.h:12                      load_batch app/train.py:57
-     4.0 KiB       1       0 B    4.0 KiB             1  fastparse.so+0x4fff                      load_batch app/train.py:57
-       512 B       1       0 B  150.0 MiB       150,000  JSONDecod~aw_decode json/decoder.py:353  load_batch app/train.py:57
-         0 B       0  1.17 GiB   9.00 GiB         4,500  load_batch app/train.py:57               the same
+        live  blocks      peak      total  temporary  made in                                     your code
+    30.0 MiB   3,000  20.0 MiB   30.0 MiB        750  Trainer.epoch app/train.py:43               the same
+     3.0 MiB  30,000   3.0 MiB    4.0 MiB     10,000  _call_wit~es_removed <frozen im~strap>:241  <module> app/train.py:10
+     2.0 MiB   9,362       0 B    2.0 MiB      2,340  grow src/arena.h:12                         load_batch app/train.py:57
+     4.0 KiB       1       0 B    4.0 KiB          0  fastparse.so+0x4fff                         load_batch app/train.py:57
+       512 B       1       0 B  150.0 MiB     37,500  JSONDecoder.raw_decode json/decoder.py:353  load_batch app/train.py:57
+         0 B       0  1.17 GiB   9.00 GiB      1,125  load_batch app/train.py:57                  the same
 
     next: leakline tree train.4121.leakline   (who called)
           leakline top --sort peak train.4121.leakline   (at the high-water mark)
@@ -305,7 +305,7 @@ fn lines_at_80_columns() {
         live  blocks      peak     total  line
     30.0 MiB   3,000  20.0 MiB  30.0 MiB  43          self.history.append(result)
                                           ...
-     2.0 MiB   9,363  1.17 GiB  9.00 GiB  57      rows = [json~e) for line in lines]
+     2.0 MiB   9,363  1.17 GiB  9.00 GiB  57      rows = [json.loads(line) for line~
 
     next: leakline top --by line train.4121.leakline   (all files' lines)
           leakline top --filter train.py train.4121.leakline   (with their stacks)
@@ -323,17 +323,17 @@ fn lines_with_the_file_at_hand_at_120_columns() {
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
     /srv/app/train.py
 
-        live  blocks      peak     total  total blocks  line
-                                                        41  #
-                                                        42  #
-    30.0 MiB   3,000  20.0 MiB  30.0 MiB         3,000  43          self.history.append(result)
-                                                        44  #
-                                                        45  #
-                                                        ...
-                                                        55  #
-                                                        56  #
-     2.0 MiB   9,363  1.17 GiB  9.00 GiB        13,863  57      rows = [json.loads(line) for line in lines]
-                                                        58      return rows
+        live  blocks      peak     total  temporary  line
+                                                     41  #
+                                                     42  #
+    30.0 MiB   3,000  20.0 MiB  30.0 MiB        750  43          self.history.append(result)
+                                                     44  #
+                                                     45  #
+                                                     ...
+                                                     55  #
+                                                     56  #
+     2.0 MiB   9,363  1.17 GiB  9.00 GiB      3,465  57      rows = [json.loads(line) for line in lines]
+                                                     58      return rows
 
     next: leakline top --by line train.4121.leakline   (all files' lines)
           leakline top --filter train.py train.4121.leakline   (with their stacks)
@@ -384,16 +384,16 @@ fn summary_at_80_columns() {
     peak 1.19 GiB after 2 min 07 s; 35.0 MiB live at the end in 42,364 blocks
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
 
-        live  blocks      peak      total  made in
-         0 B       0  1.17 GiB   9.00 GiB  load_batch app/train.py:57
-    30.0 MiB   3,000  20.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
+        peak  blocks      live      total  made in
+    1.17 GiB     600       0 B   9.00 GiB  load_batch app/train.py:57
+    20.0 MiB   2,000  30.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
      3.0 MiB  30,000   3.0 MiB    4.0 MiB  _call_wit~es_removed <frozen i~strap>:241
                                              your code: <module> app/train.py:10
-       512 B       1       0 B  150.0 MiB  JSONDecode~raw_decode json/decoder.py:353
+         0 B       0     512 B  150.0 MiB  JSONDecode~raw_decode json/decoder.py:353
                                              your code: load_batch app/train.py:57
-     2.0 MiB   9,362       0 B    2.0 MiB  grow src/arena.h:12
+         0 B       0   2.0 MiB    2.0 MiB  grow src/arena.h:12
                                              your code: load_batch app/train.py:57
-     4.0 KiB       1       0 B    4.0 KiB  rest: 1 site
+         0 B       0   4.0 KiB    4.0 KiB  rest: 1 site
 
     recorded   206,863 allocations, all of them; 3.1 MiB
     processes  python3.11 train.py (pid 4121), peak 1.19 GiB
@@ -431,16 +431,16 @@ fn summary_of_a_killed_and_damaged_recording() {
           372,596 events lost, parts of the file are unreadable, ends without a
           farewell
 
-        live  blocks       peak      total  made in
-         0 B       0  200.0 MiB   9.00 GiB  load_batch app/train.py:57
-    30.0 MiB   3,000   10.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
-       512 B       1    5.0 MiB  150.0 MiB  JSONDecod~raw_decode json/decoder.py:353
+         peak  blocks      live      total  made in
+    200.0 MiB     100       0 B   9.00 GiB  load_batch app/train.py:57
+     10.0 MiB   1,000  30.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
+      5.0 MiB   5,000     512 B  150.0 MiB  JSONDecod~raw_decode json/decoder.py:353
                                               your code: load_batch app/train.py:57
-     3.0 MiB  30,000    3.0 MiB    4.0 MiB  _call_wit~s_removed <frozen i~strap>:241
+      3.0 MiB  30,000   3.0 MiB    4.0 MiB  _call_wit~s_removed <frozen i~strap>:241
                                               your code: <module> app/train.py:10
-     2.0 MiB   9,362    1.0 MiB    2.0 MiB  grow src/arena.h:12
+      1.0 MiB   4,681   2.0 MiB    2.0 MiB  grow src/arena.h:12
                                               your code: load_batch app/train.py:57
-     4.0 KiB       1        0 B    4.0 KiB  rest: 1 site
+          0 B       0   4.0 KiB    4.0 KiB  rest: 1 site
 
     recorded   206,863 allocations, 1,234 events lost; 3.1 MiB
     processes  python3.11 train.py (pid 4121), peak 1.19 GiB, running when last

@@ -80,72 +80,112 @@ pub struct Tree {
     weight: i64,
 }
 
+/// A frame on a path, while it is not known yet whether it is shown: there
+/// may be millions, so it holds no more than that takes.
 struct Branch {
-    parent: Option<usize>,
+    /// Index of the branch it hangs from, or [`ROOT`].
+    parent: u32,
     frame: FrameId,
-    figures: Figures,
-    own: i64,
-    domain: Option<Domain>,
+    size: i64,
     /// Its size, or the largest of its branches' where they cancel out.
     weight: u64,
     shown: bool,
 }
 
+/// The parent of roots. No tree has so many branches: sites and their depth
+/// are bounded.
+const ROOT: u32 = u32::MAX;
+
 impl Tree {
     /// Answers `query`.
     pub fn new<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, query: TreeQuery) -> Self {
-        let size = |figures: &Figures| figures.measure(query.measure, query.unit);
-        let mut branches: Vec<Branch> = Vec::new();
-        let mut index: FxHashMap<(Option<usize>, FrameId), usize> = FxHashMap::default();
+        let figures = model.figures(&query.span);
         let mut matching = Matching::new(query.filter.as_ref());
-        let mut sum = Figures::default();
+        let wanted: Vec<usize> = model
+            .sites()
+            .iter()
+            .enumerate()
+            .filter(|(id, site)| {
+                figures[*id].measure(query.measure, query.unit) != 0
+                    && matching.site(model, stacks, site.node, site.process)
+            })
+            .map(|(id, _)| id)
+            .collect();
+
+        let mut branches: Vec<Branch> = Vec::new();
+        let mut index: FxHashMap<(u32, FrameId), u32> = FxHashMap::default();
         let mut weight = 0_i64;
-        let mut stack = Vec::new();
-        for (site, figures) in model.sites().iter().zip(model.figures(&query.span)) {
-            let shown =
-                size(&figures) != 0 && matching.site(model, stacks, site.node, site.process);
-            if !shown {
-                continue;
-            }
-            sum.add(&figures);
-            weight = weight.saturating_add(size(&figures).saturating_abs());
-            stacks.stack_into(model, site.node, &mut stack);
-            if !query.all_frames && stack.iter().any(|&id| stacks.is_shown(id)) {
-                stack.retain(|&id| stacks.is_shown(id));
-            }
-            if stack.is_empty() {
-                stack.push(stacks.not_known());
-            }
-            if !query.inverted {
-                stack.reverse();
-            }
-            let mut parent = None;
-            for &frame in &stack {
+        let mut path = Vec::new();
+        for &id in &wanted {
+            let size = figures[id].measure(query.measure, query.unit);
+            weight = weight.saturating_add(size.saturating_abs());
+            path_of(model, stacks, model.sites()[id].node, &query, &mut path);
+            let mut parent = ROOT;
+            for &frame in &path {
                 let at = *index.entry((parent, frame)).or_insert_with(|| {
                     branches.push(Branch {
                         parent,
                         frame,
-                        figures: Figures::default(),
-                        own: 0,
-                        domain: Some(site.domain),
+                        size: 0,
                         weight: 0,
                         shown: false,
                     });
-                    branches.len() - 1
+                    u32::try_from(branches.len() - 1).unwrap_or(ROOT - 1)
                 });
-                let branch = &mut branches[at];
-                branch.figures.add(&figures);
-                if branch.domain != Some(site.domain) {
-                    branch.domain = None;
-                }
-                parent = Some(at);
-            }
-            if let Some(at) = parent {
-                branches[at].own = branches[at].own.saturating_add(size(&figures));
+                let branch = &mut branches[at as usize];
+                branch.size = branch.size.saturating_add(size);
+                parent = at;
             }
         }
+        drop(index);
         choose(&mut branches, &query, weight);
-        arrange(&branches, query, sum, weight)
+        let total_rows = branches.len();
+        let (mut tree, shown) = arrange(&branches, query, weight);
+        drop(branches);
+
+        // Only now the figures, of the rows alone.
+        for &id in &wanted {
+            let site = model.sites()[id];
+            path_of(model, stacks, site.node, &tree.query, &mut path);
+            tree.add(&shown, &path, &figures[id], site.domain);
+        }
+        tree.total_rows = total_rows;
+        tree
+    }
+
+    /// Adds a site's figures to the rows on its path, and to the rest from
+    /// where it leaves them.
+    fn add(
+        &mut self,
+        shown: &FxHashMap<(u32, FrameId), u32>,
+        path: &[FrameId],
+        figures: &Figures,
+        domain: Domain,
+    ) {
+        self.sum.add(figures);
+        let mut at = ROOT;
+        for &frame in path {
+            let Some(&row) = shown.get(&(at, frame)) else {
+                self.rest.add(figures);
+                match self.rows.get_mut(at as usize) {
+                    Some(row) => row.rest.add(figures),
+                    None => self.rest_of_roots.add(figures),
+                }
+                return;
+            };
+            let row_at = &mut self.rows[row as usize];
+            if row_at.figures == Figures::default() {
+                row_at.domain = Some(domain);
+            } else if row_at.domain != Some(domain) {
+                row_at.domain = None;
+            }
+            row_at.figures.add(figures);
+            at = row;
+        }
+        let own = figures.measure(self.query.measure, self.query.unit);
+        if let Some(row) = self.rows.get_mut(at as usize) {
+            row.own = row.own.saturating_add(own);
+        }
     }
 
     /// The frames from a root to a row, the row's own last.
@@ -174,19 +214,35 @@ impl Tree {
     }
 }
 
+/// The frames of a stack as the tree shows them, a root first.
+fn path_of<'a>(
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    node: u32,
+    query: &TreeQuery,
+    path: &mut Vec<FrameId>,
+) {
+    stacks.stack_into(model, node, path);
+    if !query.all_frames && path.iter().any(|&id| stacks.is_shown(id)) {
+        path.retain(|&id| stacks.is_shown(id));
+    }
+    if path.is_empty() {
+        path.push(stacks.not_known());
+    }
+    if !query.inverted {
+        path.reverse();
+    }
+}
+
 /// Marks the branches to show: above the threshold, and the largest where
 /// there are more than the limit. A shown branch's parent is shown.
 fn choose(branches: &mut [Branch], query: &TreeQuery, whole: i64) {
     for at in (0..branches.len()).rev() {
         let branch = &mut branches[at];
-        let size = branch
-            .figures
-            .measure(query.measure, query.unit)
-            .unsigned_abs();
-        branch.weight = branch.weight.max(size);
+        branch.weight = branch.weight.max(branch.size.unsigned_abs());
         let (weight, parent) = (branch.weight, branch.parent);
-        if let Some(parent) = parent {
-            branches[parent].weight = branches[parent].weight.max(weight);
+        if let Some(parent) = branches.get_mut(parent as usize) {
+            parent.weight = parent.weight.max(weight);
         }
     }
     let least = query.threshold.clamp(0.0, 1.0) * whole as f64;
@@ -205,67 +261,64 @@ fn choose(branches: &mut [Branch], query: &TreeQuery, whole: i64) {
     }
 }
 
-fn arrange(branches: &[Branch], query: TreeQuery, sum: Figures, weight: i64) -> Tree {
-    let mut children: Vec<Vec<usize>> = vec![Vec::new(); branches.len()];
-    let mut roots = Vec::new();
-    let mut rest = Figures::default();
-    let mut rest_of = vec![(0_usize, Figures::default()); branches.len()];
-    let mut rest_of_roots = (0_usize, Figures::default());
+/// A tree of the shown branches, its figures still 0, and where to find a
+/// row: by its parent's row and its frame.
+fn arrange(
+    branches: &[Branch],
+    query: TreeQuery,
+    weight: i64,
+) -> (Tree, FxHashMap<(u32, FrameId), u32>) {
+    let mut children: FxHashMap<u32, Vec<usize>> = FxHashMap::default();
+    let mut hidden: FxHashMap<u32, usize> = FxHashMap::default();
     for (at, branch) in branches.iter().enumerate() {
-        match branch.parent {
-            _ if branch.shown => match branch.parent {
-                Some(parent) => children[parent].push(at),
-                None => roots.push(at),
-            },
-            Some(parent) if !branches[parent].shown => {}
-            parent => {
-                rest.add(&branch.figures);
-                let of = parent.map_or(&mut rest_of_roots, |parent| &mut rest_of[parent]);
-                of.0 += 1;
-                of.1.add(&branch.figures);
-            }
+        if branch.shown {
+            children.entry(branch.parent).or_default().push(at);
+        } else if branches
+            .get(branch.parent as usize)
+            .is_none_or(|parent| parent.shown)
+        {
+            *hidden.entry(branch.parent).or_default() += 1;
         }
     }
     // Smallest first: they are taken from the end.
-    let order = |ids: &mut Vec<usize>| {
-        ids.sort_by(|&one, &other| {
-            let (one, other) = (&branches[one], &branches[other]);
-            one.figures
-                .measure(query.measure, query.unit)
-                .cmp(&other.figures.measure(query.measure, query.unit))
-                .then(one.figures.total_bytes.cmp(&other.figures.total_bytes))
-                .then(other.frame.cmp(&one.frame))
-        });
+    let in_order = |mut ids: Vec<usize>| {
+        ids.sort_by_key(|&id| (branches[id].size, std::cmp::Reverse(branches[id].frame)));
+        ids
     };
-    order(&mut roots);
     let mut rows: Vec<TreeRow> = Vec::new();
+    let mut shown = FxHashMap::default();
     let mut pending: Vec<(usize, Option<usize>, usize)> =
-        roots.into_iter().map(|root| (root, None, 0)).collect();
+        in_order(children.remove(&ROOT).unwrap_or_default())
+            .into_iter()
+            .map(|root| (root, None, 0))
+            .collect();
     while let Some((at, parent, depth)) = pending.pop() {
-        let branch = &branches[at];
         let row = rows.len();
-        let mut below = std::mem::take(&mut children[at]);
-        order(&mut below);
+        // Rows are fewer than branches, which a `u32` counts.
+        let key = |row: usize| u32::try_from(row).unwrap_or(ROOT);
+        shown.insert((parent.map_or(ROOT, key), branches[at].frame), key(row));
+        let below = in_order(children.remove(&key(at)).unwrap_or_default());
         pending.extend(below.into_iter().map(|child| (child, Some(row), depth + 1)));
         rows.push(TreeRow {
             parent,
             depth,
-            frame: branch.frame,
-            figures: branch.figures,
-            own: branch.own,
-            domain: branch.domain,
-            rest_branches: rest_of[at].0,
-            rest: rest_of[at].1,
+            frame: branches[at].frame,
+            figures: Figures::default(),
+            own: 0,
+            domain: None,
+            rest_branches: hidden.get(&key(at)).copied().unwrap_or(0),
+            rest: Figures::default(),
         });
     }
-    Tree {
-        rows,
-        total_rows: branches.len(),
-        rest_roots: rest_of_roots.0,
-        rest_of_roots: rest_of_roots.1,
-        rest,
-        sum,
+    let tree = Tree {
         query,
+        rows,
+        total_rows: 0,
+        rest_roots: hidden.get(&ROOT).copied().unwrap_or(0),
+        rest_of_roots: Figures::default(),
+        rest: Figures::default(),
+        sum: Figures::default(),
         weight,
-    }
+    };
+    (tree, shown)
 }

@@ -7,7 +7,10 @@
 //! CPU time of the collector's thread.
 #![expect(unsafe_code, reason = "the producer's side of shared memory")]
 #![expect(clippy::print_stdout, reason = "it prints figures")]
-#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark stops at the first surprise"
+)]
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -28,9 +31,8 @@ use leakline_wire::pool::FreeList;
 use leakline_wire::sync::{AtomicU32, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags,
-    SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recv, recvmsg, send,
-    socket_with, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, bind, connect, listen, recv, recvmsg, send, socket_with, socketpair,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -74,7 +76,9 @@ impl Producer {
         for (to, from) in place[self.position..].iter().zip(words) {
             to.store(from, Ordering::Relaxed);
         }
-        header.committed.store((self.position + N) as u32, Ordering::Release);
+        header
+            .committed
+            .store((self.position + N) as u32, Ordering::Release);
         self.position += N;
     }
 
@@ -86,7 +90,11 @@ impl Producer {
         let began = Instant::now();
         let chunk = loop {
             let header = self.header();
-            let list = FreeList { head: &header.free_head, next, count: &header.free_count };
+            let list = FreeList {
+                head: &header.free_head,
+                next,
+                count: &header.free_count,
+            };
             if let Some(chunk) = list.pop() {
                 break chunk;
             }
@@ -97,7 +105,10 @@ impl Producer {
                     &header.wake,
                     rustix::thread::futex::Flags::empty(),
                     wake,
-                    Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 }),
+                    Some(&rustix::time::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: 5_000_000,
+                    }),
                 );
             }
             header.waiters.fetch_sub(1, Ordering::SeqCst);
@@ -193,11 +204,21 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
         sequence: 0,
         waited: Duration::ZERO,
     };
-    producer.slot().state.store(slot_state::LIVE, Ordering::Release);
+    producer
+        .slot()
+        .state
+        .store(slot_state::LIVE, Ordering::Release);
     let began = Instant::now();
     let events = story(&mut producer);
     let written = began.elapsed();
-    tell(&control, &ToCollector::Exited { pid, status: Some(0), signal: None });
+    tell(
+        &control,
+        &ToCollector::Exited {
+            pid,
+            status: Some(0),
+            signal: None,
+        },
+    );
     let FromCollector::Finished(summary) = hear(&control) else {
         panic!("the collector failed");
     };
@@ -215,7 +236,12 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
 }
 
 fn tell(control: &OwnedFd, message: &ToCollector) {
-    send(control, &postcard::to_stdvec(message).unwrap(), SendFlags::empty()).unwrap();
+    send(
+        control,
+        &postcard::to_stdvec(message).unwrap(),
+        SendFlags::empty(),
+    )
+    .unwrap();
 }
 
 fn hear(control: &OwnedFd) -> FromCollector {
@@ -225,8 +251,13 @@ fn hear(control: &OwnedFd) -> FromCollector {
 }
 
 fn join(address: &SocketAddrUnix) -> (u32, MmapRaw) {
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
     connect(&socket, address).unwrap();
     let mut hello = Vec::new();
     hello.extend_from_slice(&layout::MAGIC.to_ne_bytes());
@@ -247,7 +278,13 @@ fn join(address: &SocketAddrUnix) -> (u32, MmapRaw) {
         })
         .unwrap();
     let slot = u32::from_ne_bytes([answer[12], answer[13], answer[14], answer[15]]);
-    (slot, MmapOptions::new().len(layout::MAP_BYTES).map_raw(&File::from(fd)).unwrap())
+    (
+        slot,
+        MmapOptions::new()
+            .len(layout::MAP_BYTES)
+            .map_raw(&File::from(fd))
+            .unwrap(),
+    )
 }
 
 /// Numbers without pattern (splitmix64).
@@ -267,7 +304,9 @@ fn rss() -> u64 {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().unwrap());
+    let mut arguments = std::env::args()
+        .skip(1)
+        .map(|argument| argument.parse::<u64>().unwrap());
     let events = arguments.next().unwrap_or(40_000_000);
     let most_live = arguments.next().unwrap_or(10_000_000);
     measure("pairs", |producer| {
@@ -278,9 +317,15 @@ fn main() {
         }
         events
     });
-    measure("hot churn, 1,000 live", |producer| churn(producer, 1_000, events));
-    measure("churn, 1 M live", |producer| churn(producer, 1_000_000.min(most_live), events));
-    measure("churn, many live", |producer| churn(producer, most_live, events));
+    measure("hot churn, 1,000 live", |producer| {
+        churn(producer, 1_000, events)
+    });
+    measure("churn, 1 M live", |producer| {
+        churn(producer, 1_000_000.min(most_live), events)
+    });
+    measure("churn, many live", |producer| {
+        churn(producer, most_live, events)
+    });
     let before = rss();
     measure("only births", |producer| {
         for block in 0..most_live {

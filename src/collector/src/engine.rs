@@ -397,12 +397,17 @@ impl Engine {
             // With nothing left to come, the time until now is empty.
             let until = if found.more { end_ns } else { now_ns };
             let complete = self.bins.is_complete_due(until);
-            self.close_bin(end_ns, complete);
             if complete {
-                self.bins.completed(end_ns);
-                self.report_totals();
-                self.flush();
+                let session = self.shared.session.clone();
+                session::while_busy(&session, || {
+                    self.close_bin(end_ns, true);
+                    self.bins.completed(end_ns);
+                    self.report_totals();
+                    self.flush();
+                });
                 round.flushed = true;
+            } else {
+                self.close_bin(end_ns, false);
             }
             self.bins.go_on(until);
         }

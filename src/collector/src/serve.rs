@@ -24,7 +24,7 @@ use crate::names::Lookup;
 use crate::output::Output;
 use crate::protocol::{FromCollector, Options, Summary, ToCollector};
 use crate::resolve::{Question, Resolver};
-use crate::session::{Pool, SessionMap};
+use crate::session::{Pool, SessionMap, heartbeat};
 
 /// Largest control message.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -202,6 +202,11 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     header
         .collector_pid
         .store(std::process::id(), Ordering::Relaxed);
+    let heart = Arc::downgrade(&session);
+    std::thread::Builder::new()
+        .name("heartbeat".into())
+        .spawn(move || heartbeat(&heart))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     let mut recorded = options.session.clone();
     recorded.started_unix_ns = clock.started_unix_ns();
     let writer = Writer::new(output).map_err(|error| format!("cannot write: {error}"))?;

@@ -14,6 +14,8 @@ use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
 
 use leakline_wire::layout::{
     self, CHUNK_BYTES, CHUNK_COUNT, CHUNK_HEADER_BYTES, CHUNK_WORDS, CHUNKS_OFFSET, ChunkHeader,
@@ -69,6 +71,8 @@ pub(crate) struct SessionMap {
     memfd: File,
     /// Chunks that fit under the file size limit.
     chunks: u32,
+    /// The drain loop is at something long, see [`while_busy`].
+    busy: AtomicBool,
 }
 
 /// Chunks that a session has at least, or is refused.
@@ -99,7 +103,12 @@ impl SessionMap {
                 source,
             })?;
         let chunks = ((length as usize - CHUNKS_OFFSET) / CHUNK_BYTES) as u32;
-        let session = SessionMap { map, memfd, chunks };
+        let session = SessionMap {
+            map,
+            memfd,
+            chunks,
+            busy: AtomicBool::new(false),
+        };
         // Whatever producers touch exists beforehand: a page that cannot be
         // had would be a SIGBUS in them.
         session.reserve(0, NEXT_TABLE_OFFSET + CHUNK_COUNT * size_of::<u32>())?;
@@ -388,4 +397,25 @@ fn wake_waiters(session: &SessionMap) {
 /// Tells waiting producers that the collector is alive and at work.
 pub(crate) fn show_progress(session: &SessionMap) {
     session.header().progress.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Does what keeps the collector from its rings, perhaps for longer than a
+/// waiting producer believes in it: [`heartbeat`] speaks for it meanwhile.
+pub(crate) fn while_busy<T>(session: &SessionMap, work: impl FnOnce() -> T) -> T {
+    session.busy.store(true, Ordering::Relaxed);
+    let result = work();
+    session.busy.store(false, Ordering::Relaxed);
+    result
+}
+
+/// Shows progress while the collector is busy, until the session is gone. A
+/// stopped or killed collector's heart stops with it.
+pub(crate) fn heartbeat(session: &Weak<SessionMap>) {
+    while let Some(session) = session.upgrade() {
+        if session.busy.load(Ordering::Relaxed) {
+            show_progress(&session);
+        }
+        drop(session);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }

@@ -246,19 +246,41 @@ unsafe fn lookup(
     }
 }
 
-/// Address of the first definition of `name` in search order; with `next`,
-/// only in objects after the interposer.
-pub fn find(name: &CStr, next: bool) -> u64 {
-    let own = find as fn(&CStr, bool) -> u64 as usize as u64;
-    let mut passed = !next;
+/// Address of the first definition of `name` in search order, ours left out.
+/// 0 when there is none.
+pub fn find(name: &CStr) -> u64 {
+    search(name, |_| true)
+}
+
+/// Address of the definition that `name` would have without us: the
+/// executable's if it has one (a function of a family of which we export more
+/// than it does must go to its allocator), else the next after ours.
+pub fn find_real(name: &CStr) -> u64 {
+    search(name, |place| place != Place::Before)
+}
+
+/// Where an object stands in search order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Executable,
+    Before,
+    After,
+}
+
+fn search(name: &CStr, wanted: impl Fn(Place) -> bool) -> u64 {
+    let own = find as fn(&CStr) -> u64 as usize as u64;
+    let mut place = Place::Executable;
     let mut found = 0;
     each_object(|object| {
         if object.contains(own) {
-            passed = true;
+            place = Place::After;
             return false;
         }
-        if passed {
+        if wanted(place) {
             found = object.symbol(name);
+        }
+        if place == Place::Executable {
+            place = Place::Before;
         }
         found != 0
     });

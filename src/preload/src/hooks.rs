@@ -17,6 +17,7 @@
 //!   otherwise it is a signal handler's, and goes to the side ring.
 
 use core::arch::naked_asm;
+use core::sync::atomic::Ordering;
 
 use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind};
@@ -83,6 +84,9 @@ export! {
     pvalloc("rsi", "rdx") => on_pvalloc;
     /// `munmap(2)`, observed.
     munmap("rdx", "rcx") => on_munmap;
+    /// `pthread_getattr_np(3)`: has the thread adopted first. It allocates
+    /// while it holds the thread's own lock, which adoption takes.
+    pthread_getattr_np("rdx", "rcx") => on_getattr;
     /// `dlclose(3)`, observed: unloaded code's addresses may be used again.
     dlclose("rsi", "rdx") => on_dlclose;
 }
@@ -195,7 +199,7 @@ fn enter_slowly(needed: u32) -> Entry {
     if t.is_null() {
         t = thread::adopt(session);
         if t.is_null() {
-            session.count_loss();
+            session.count_loss(true);
             return Entry::Pass;
         }
     }
@@ -285,12 +289,18 @@ unsafe fn born(
         let stack = u64::from(capture(t, session, caller, holds_gil));
         let stamp = thread::stamp(t, session);
         let address = block as u64;
-        if u32::try_from(size).is_ok() {
+        let recorded = if u32::try_from(size).is_ok() {
             let word = event::head(kinds.0, domain as u8, address);
-            thread::emit(t, session, [word, stamp, (size as u64) << 32 | stack]);
+            thread::emit(t, session, [word, stamp, (size as u64) << 32 | stack])
         } else {
             let word = event::head(kinds.1, domain as u8, address);
-            thread::emit(t, session, [word, stamp, stack, size as u64]);
+            thread::emit(t, session, [word, stamp, stack, size as u64])
+        };
+        if !recorded {
+            session
+                .slot()
+                .lost_bytes
+                .fetch_add(size as u64, Ordering::Relaxed);
         }
     }
 }
@@ -325,7 +335,10 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
             }
             block
         }
-        Entry::Pass => call(),
+        Entry::Pass => {
+            python::watch_start();
+            call()
+        }
     }
 }
 
@@ -402,7 +415,7 @@ extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
 
 extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp: u64) -> Block {
     // glibc's own would call our realloc from within.
-    reallocate(old, count.wrapping_mul(size), Caller { sp, bp }, || {
+    reallocate(old, count.saturating_mul(size), Caller { sp, bp }, || {
         // An overflow asks for what no allocator has: it fails as it should,
         // and sets errno.
         let bytes = count.saturating_mul(size);
@@ -544,7 +557,8 @@ extern "C" fn on_mmap(
             as fn(u64, usize, i32, i32, i32, i64) -> u64)
     };
     if real::address(Real::mmap) == 0 {
-        return MAP_FAILED;
+        // Another library's constructor comes before ours.
+        let _ = session::get();
     }
     match enter(NATIVE) {
         Entry::Record(t, session) => {
@@ -569,7 +583,8 @@ extern "C" fn on_mmap(
                 at
             }
         }
-        Entry::Nested(t, session) => {
+        // Below malloc it is the real allocator's own: its blocks count.
+        Entry::Nested(t, session) if !is_below_malloc(t) => {
             let at = call();
             if at != MAP_FAILED && is_memory(protection, flags) {
                 let word = event::head(Kind::Map, Domain::Map as u8, at);
@@ -580,8 +595,14 @@ extern "C" fn on_mmap(
             }
             at
         }
-        Entry::Pass => call(),
+        _ => call(),
     }
+}
+
+/// Whether a nested call comes from the real malloc.
+fn is_below_malloc(t: *mut Thread) -> bool {
+    // SAFETY: this thread's state.
+    unsafe { thread::get_depth(t) == depth::NATIVE }
 }
 
 unsafe fn unmapped(t: *mut Thread, session: &Session, address: u64, length: usize) {
@@ -595,6 +616,8 @@ unsafe fn unmapped(t: *mut Thread, session: &Session, address: u64, length: usiz
 
 extern "C" fn on_munmap(address: u64, length: usize) -> i32 {
     let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
+    // A coroutine's stack may be gone with it.
+    unwind::mappings_changed();
     // What the kernel refuses unmaps nothing.
     let valid = address.is_multiple_of(4096) && length != 0;
     match enter(NATIVE) {
@@ -603,13 +626,17 @@ extern "C" fn on_munmap(address: u64, length: usize) -> i32 {
             unsafe {
                 thread::set_depth(t, depth::HOOK);
                 unmapped(t, session, address, length);
-                // A coroutine's stack may be gone with it.
-                (*t).foreign_high = 0;
                 thread::set_depth(t, depth::NATIVE);
                 let result = call();
                 thread::set_depth(t, depth::IDLE);
                 result
             }
+        }
+        Entry::Nested(t, session) if valid && !is_below_malloc(t) => {
+            let word = event::head(Kind::Unmap, Domain::Map as u8, address);
+            // SAFETY: this thread's state, in a handler.
+            unsafe { thread::emit_nested(t, session, [word, session.now(), length as u64]) };
+            call()
         }
         _ => call(),
     }
@@ -629,6 +656,7 @@ extern "C" fn on_mremap(
         real!(mremap(old, old_length, length, flags, target)
             as fn(u64, usize, usize, i32, u64) -> u64)
     };
+    unwind::mappings_changed();
     match enter(NATIVE) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
@@ -662,7 +690,15 @@ extern "C" fn on_mremap(
     }
 }
 
+extern "C" fn on_getattr(thread: u64, attributes: *mut u64) -> i32 {
+    let _ = enter(mode::ON);
+    real::resolve_late(Real::pthread_getattr_np);
+    real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
+}
+
 extern "C" fn on_dlclose(handle: sys::Pointer) -> i32 {
+    // Before glibc 2.34 it comes with libdl, perhaps long after us.
+    real::resolve_late(Real::dlclose);
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
     if let Entry::Record(t, session) = enter(mode::ON) {
         // SAFETY: this thread's idle state.

@@ -52,7 +52,7 @@ use core::arch::global_asm;
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     sys::complain(&[b"internal error in the interposer; this thread cannot go on"]);
     loop {
-        let _ = sys::futex_wait((&raw const FOREVER).cast(), 0, 1_000_000_000);
+        let _ = sys::futex_wait((&raw const FOREVER).cast(), 0, 999_999_999);
     }
 }
 

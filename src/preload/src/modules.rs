@@ -41,7 +41,11 @@ static MODULES: [Module; MAX_MODULES] = [const {
     }
 }; MAX_MODULES];
 static COUNT: AtomicU32 = AtomicU32::new(1);
-static UPDATING: AtomicU32 = AtomicU32::new(0);
+static UPDATING: AtomicU32 = AtomicU32::new(IDLE);
+const IDLE: u32 = 0;
+const BUSY: u32 = 1;
+/// Somebody wants the list read once more.
+const AGAIN: u32 = 2;
 /// `adds` and `subs` of the loader at the last refresh.
 static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 
@@ -78,41 +82,87 @@ pub fn at(address: u64) -> Option<Place> {
         })
 }
 
-/// As [`at`], after asking the loader whether something was loaded since.
+/// As [`at`], after asking the loader whether anything changed.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state, `depth` not `IDLE`.
 pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Place> {
-    if let Some(place) = at(address) {
-        return Some(place);
+    if UPDATING
+        .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
+        .is_ok()
+    {
+        let mut changes = 0;
+        elf::each_object(|object| {
+            changes = object.adds ^ object.subs << 32;
+            true
+        });
+        if changes != CHANGES.load(Ordering::Relaxed) {
+            // SAFETY: the caller's; `UPDATING` is ours.
+            unsafe { update(t, session) };
+        }
+        end_update();
     }
-    let mut changes = 0;
-    elf::each_object(|object| {
-        changes = object.adds ^ object.subs << 32;
-        true
-    });
-    if changes == CHANGES.load(Ordering::Relaxed) {
-        return None;
-    }
-    // SAFETY: the caller's.
-    unsafe { refresh(t, session) };
     at(address)
 }
 
 /// Reads the loader's list: new objects get an entry and are told to the
-/// collector, unloaded ones die.
+/// collector, unloaded ones die. If another thread is at it, it reads the list
+/// again for us.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state, `depth` not `IDLE`.
 pub unsafe fn refresh(t: *mut Thread, session: &Session) {
-    if UPDATING
-        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-        .is_err()
-    {
-        return;
+    loop {
+        match UPDATING.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(now) => {
+                let again =
+                    UPDATING.compare_exchange(now, AGAIN, Ordering::Relaxed, Ordering::Relaxed);
+                if now != IDLE && again.is_ok() {
+                    return;
+                }
+            }
+        }
     }
+    loop {
+        // SAFETY: the caller's; `UPDATING` is ours.
+        unsafe { update(t, session) };
+        if UPDATING
+            .compare_exchange(BUSY, IDLE, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+        {
+            return;
+        }
+        UPDATING.store(BUSY, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the list as it is until [`end_update`]. Waits for whoever is at it,
+/// but not for ever.
+pub fn begin_update() {
+    for _ in 0..2_000 {
+        if UPDATING
+            .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
+            return;
+        }
+        let word = (&raw const UPDATING).cast::<u32>();
+        let _ = sys::futex_wait(word, BUSY, 1_000_000);
+    }
+}
+
+/// See [`begin_update`].
+pub fn end_update() {
+    UPDATING.store(IDLE, Ordering::Release);
+}
+
+/// # Safety
+///
+/// As for [`refresh`]; the caller has `UPDATING`.
+unsafe fn update(t: *mut Thread, session: &Session) {
     let known = COUNT.load(Ordering::Relaxed);
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
@@ -125,23 +175,27 @@ pub unsafe fn refresh(t: *mut Thread, session: &Session) {
         false
     });
     let mut died = false;
-    for id in 1..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES) {
-        let module = &MODULES[id];
+    for (id, module) in MODULES[..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES)]
+        .iter()
+        .enumerate()
+        .skip(1)
+    {
         if seen[id / 64] & 1 << (id % 64) == 0 && module.end.load(Ordering::Relaxed) != 0 {
             module.end.store(0, Ordering::Release);
             died = true;
         }
     }
     CHANGES.store(changes, Ordering::Relaxed);
-    if died {
+    let came = COUNT.load(Ordering::Relaxed) != known;
+    if died || came {
+        // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
         FLUSH.fetch_add(1, Ordering::Release);
     }
-    if COUNT.load(Ordering::Relaxed) != known && session.mode() & mode::PYTHON != 0 {
+    if came && session.mode() & mode::PYTHON != 0 {
         // An interpreter may have come with it (an embedded one).
         crate::python::install(session);
     }
-    UPDATING.store(0, Ordering::Release);
 }
 
 /// # Safety
@@ -154,11 +208,19 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
     }
     let path = object.name().to_bytes();
     let build_id = object.build_id();
+    let unwind_table = object
+        .headers()
+        .iter()
+        .find(|header| header.kind == elf::PT_GNU_EH_FRAME)
+        .map_or(0, |header| object.bias.wrapping_add(header.address));
     let mut identity = 0xcbf2_9ce4_8422_2325u64;
     for byte in path
         .iter()
         .chain(build_id)
         .chain(&object.bias.to_le_bytes())
+        .chain(&start.to_le_bytes())
+        .chain(&end.to_le_bytes())
+        .chain(&unwind_table.to_le_bytes())
     {
         identity = (identity ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     }
@@ -170,11 +232,6 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
         }
     }
     let module = MODULES.get(count)?;
-    let unwind_table = object
-        .headers()
-        .iter()
-        .find(|header| header.kind == elf::PT_GNU_EH_FRAME)
-        .map_or(0, |header| object.bias.wrapping_add(header.address));
     let mut buffer = [0u8; 1024];
     let mut out = Encoder::new(&mut buffer);
     ModuleDef {
@@ -191,7 +248,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
     unsafe {
         let was = thread::get_depth(t);
         thread::set_depth(t, thread::depth::HOOK);
-        thread::emit_blob(
+        let told = thread::emit_blob(
             t,
             session,
             BlobKind::Module,
@@ -199,6 +256,10 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
             &buffer[..length],
         );
         thread::set_depth(t, was);
+        if !told {
+            // Lost with the events of these moments: tried again later.
+            return None;
+        }
     }
     module.start.store(start, Ordering::Relaxed);
     module.bias.store(object.bias, Ordering::Relaxed);
@@ -211,7 +272,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
 
 /// In a forked child: whoever was updating is not here.
 pub fn after_fork() {
-    UPDATING.store(0, Ordering::Relaxed);
+    UPDATING.store(IDLE, Ordering::Relaxed);
 }
 
 /// Bounds of the mapping that `address` lies in, read from the kernel: for a

@@ -171,6 +171,7 @@ struct Interpreter {
     this_thread_state: u64,
     code_type: u64,
     is_initialized: u64,
+    is_finalizing: u64,
 }
 
 struct Global(UnsafeCell<Interpreter>);
@@ -186,6 +187,7 @@ static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     this_thread_state: 0,
     code_type: 0,
     is_initialized: 0,
+    is_finalizing: 0,
 }));
 static READY: AtomicU32 = AtomicU32::new(0);
 /// 1 when there is an interpreter that is not supported, and we said so.
@@ -238,9 +240,9 @@ pub fn install(session: &Session) {
     if READY.load(Ordering::Relaxed) != 0 || REFUSED.load(Ordering::Relaxed) != 0 {
         return;
     }
-    let version = elf::find(c"Py_GetVersion", false);
-    let set_allocator = elf::find(c"PyMem_SetAllocator", false);
-    let get_allocator = elf::find(c"PyMem_GetAllocator", false);
+    let version = elf::find(c"Py_GetVersion");
+    let set_allocator = elf::find(c"PyMem_SetAllocator");
+    let get_allocator = elf::find(c"PyMem_GetAllocator");
     if version == 0 || set_allocator == 0 || get_allocator == 0 {
         return;
     }
@@ -283,7 +285,7 @@ pub fn install(session: &Session) {
         c"_PyThreadState_UncheckedGet",
     ]
     .iter()
-    .map(|name| elf::find(name, false))
+    .map(|name| elf::find(name))
     .find(|address| *address != 0)
     .unwrap_or(0);
     // SAFETY: nobody reads before READY.
@@ -294,9 +296,14 @@ pub fn install(session: &Session) {
             get_allocator,
             set_allocator,
             current_state,
-            this_thread_state: elf::find(c"PyGILState_GetThisThreadState", false),
-            code_type: elf::find(c"PyCode_Type", false),
-            is_initialized: elf::find(c"Py_IsInitialized", false),
+            this_thread_state: elf::find(c"PyGILState_GetThisThreadState"),
+            code_type: elf::find(c"PyCode_Type"),
+            is_initialized: elf::find(c"Py_IsInitialized"),
+            is_finalizing: [c"Py_IsFinalizing", c"_Py_IsFinalizing"]
+                .iter()
+                .map(|name| elf::find(name))
+                .find(|address| *address != 0)
+                .unwrap_or(0),
         };
     }
     let hexadecimal = major << 24 | minor << 16 | micro << 8 | 0xf0;
@@ -306,6 +313,7 @@ pub fn install(session: &Session) {
         .store(hexadecimal, Ordering::Relaxed);
     READY.store(1, Ordering::Release);
     STARTING.store(1, Ordering::Relaxed);
+    unwind::mark_evaluator();
     if let Some(python) = interpreter() {
         python.hook_domains();
     }
@@ -386,7 +394,7 @@ impl Interpreter {
 
     /// The calling thread's state, or 0.
     #[inline(always)]
-    fn state(&self, holds_gil: bool) -> u64 {
+    fn state(&self, holds_gil: bool, is_main: bool) -> u64 {
         // SAFETY: CPython's functions without arguments, which allocate
         // nothing and take no lock.
         unsafe {
@@ -401,6 +409,14 @@ impl Interpreter {
             }
             if self.this_thread_state == 0 {
                 return 0;
+            }
+            // While the interpreter ends, the main thread frees the states of
+            // threads that still run outside the GIL.
+            if !is_main && self.is_finalizing != 0 {
+                let finalizing: extern "C" fn() -> i32 = core::mem::transmute(self.is_finalizing);
+                if finalizing() != 0 {
+                    return 0;
+                }
             }
             let get: extern "C" fn() -> u64 = core::mem::transmute(self.this_thread_state);
             get()
@@ -421,7 +437,9 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
     let Some(python) = interpreter() else {
         return NO_STACK;
     };
-    let state = python.state(holds_gil);
+    // SAFETY: this thread's state.
+    let is_main = unsafe { (*t).is_main };
+    let state = python.state(holds_gil, is_main);
     if state == 0 {
         return NO_STACK;
     }
@@ -733,7 +751,9 @@ impl Interpreter {
                 return node;
             }
             let node = self.intern(t, session, parent, frame, entry);
-            unwind::remember(t, parent, key, node);
+            if node != NO_STACK && node != parent {
+                unwind::remember(t, parent, key, node);
+            }
             node
         }
     }
@@ -755,6 +775,9 @@ impl Interpreter {
                 return parent;
             }
             let id = self.code_id(t, session, code);
+            if id == 0 {
+                return parent;
+            }
             let offset = if self.layout.index_unit == 0 {
                 frame
                     .instruction
@@ -877,7 +900,9 @@ impl Interpreter {
         // ids with the same meaning.
         let id = NEXT_CODE.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's: the code object is live.
-        unsafe { self.define(t, session, address, id) };
+        if !unsafe { self.define(t, session, address, id) } {
+            return 0;
+        }
         let mut placed = false;
         probe(address, |code| {
             let here = code.address.load(Ordering::Relaxed);
@@ -905,7 +930,7 @@ impl Interpreter {
         id
     }
 
-    unsafe fn define(&self, t: *mut Thread, session: &Session, code: u64, id: u32) {
+    unsafe fn define(&self, t: *mut Thread, session: &Session, code: u64, id: u32) -> bool {
         let layout = &self.layout;
         // SAFETY: the code object is live, and so are its strings and its line
         // table (immutable bytes); the scratch room is this thread's, and
@@ -943,8 +968,9 @@ impl Interpreter {
             let length = out.needed().min(buffer.len());
             let was = thread::get_depth(t);
             thread::set_depth(t, depth::HOOK);
-            thread::emit_blob(t, session, BlobKind::Code, id, &buffer[..length]);
+            let told = thread::emit_blob(t, session, BlobKind::Code, id, &buffer[..length]);
             thread::set_depth(t, was);
+            told
         }
     }
 

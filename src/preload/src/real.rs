@@ -31,12 +31,21 @@ reals! {
     munmap = c"munmap",
     mremap = c"mremap",
     dlclose = c"dlclose",
+    pthread_getattr_np = c"pthread_getattr_np",
 }
 
 /// Looks all of them up.
 pub fn resolve() {
     for (place, name) in REALS.iter().zip(NAMES) {
-        place.store(elf::find(name, true), Ordering::Release);
+        place.store(elf::find_real(name), Ordering::Release);
+    }
+}
+
+/// Looks a function up that was not there at the start.
+pub fn resolve_late(which: Real) {
+    let place = &REALS[which as usize];
+    if place.load(Ordering::Relaxed) == 0 {
+        place.store(elf::find_real(NAMES[which as usize]), Ordering::Release);
     }
 }
 

@@ -13,7 +13,7 @@
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::layout::{self, ChunkHeader, Header, Hello, Slot, Welcome, mode, slot_state};
 use leakline_wire::pool::FreeList;
@@ -42,6 +42,8 @@ pub struct Session {
     map: *mut u8,
     /// A forked child goes on under another.
     slot: AtomicU32,
+    /// The slot's own, to tell it from a later process's.
+    start_stamp: AtomicU64,
     clock_is_tsc: bool,
     /// Holds 1; 0 in a forked child that has not noticed yet; 2 while it sets
     /// itself up.
@@ -63,6 +65,7 @@ unsafe impl Sync for Global {}
 static SESSION: Global = Global(UnsafeCell::new(Session {
     map: null_mut(),
     slot: AtomicU32::new(0),
+    start_stamp: AtomicU64::new(0),
     clock_is_tsc: true,
     alive: null_mut(),
     main_stack_high: 0,
@@ -203,15 +206,17 @@ impl Session {
         // nothing else is mapped, whatever the limit says.
         let limit = sys::stack_limit().clamp(8 << 20, 1 << 30);
         self.main_stack_low = stack.saturating_sub(limit.max(127 << 20));
-        self.getattr = elf::find(c"pthread_getattr_np", false);
-        self.getstack = elf::find(c"pthread_attr_getstack", false);
-        self.attr_destroy = elf::find(c"pthread_attr_destroy", false);
-        self.setspecific = elf::find(c"pthread_setspecific", false);
-        self.errno = elf::find(c"__errno_location", false);
+        self.getattr = elf::find(c"pthread_getattr_np");
+        self.getstack = elf::find(c"pthread_attr_getstack");
+        self.attr_destroy = elf::find(c"pthread_attr_destroy");
+        self.setspecific = elf::find(c"pthread_setspecific");
+        self.errno = elf::find(c"__errno_location");
         self.key = make_key();
         self.clock_is_tsc = self.header().clock.load(Ordering::Relaxed) == layout::clock::TSC;
         let slot = self.slot();
-        slot.start_stamp.store(self.now(), Ordering::Relaxed);
+        let now = self.now();
+        self.start_stamp.store(now, Ordering::Relaxed);
+        slot.start_stamp.store(now, Ordering::Relaxed);
         slot.state.store(slot_state::LIVE, Ordering::Release);
         true
     }
@@ -225,6 +230,7 @@ impl Session {
     ) -> Result<bool, &'static [u8]> {
         let fd = sys::connect_abstract(name)
             .map_err(|_| &b"its session is over or out of reach (no socket)"[..])?;
+        sys::set_patience(fd, 2);
         let hello = Hello {
             magic: layout::MAGIC,
             version: layout::VERSION,
@@ -276,8 +282,13 @@ impl Session {
 
     /// What this process tells about itself.
     pub fn slot(&self) -> &Slot {
-        // SAFETY: the index was checked when we joined or claimed it.
-        unsafe { &*self.map.add(layout::slot_offset(self.slot_index())).cast() }
+        self.slot_at(self.slot_index())
+    }
+
+    fn slot_at(&self, index: u32) -> &Slot {
+        // SAFETY: indices are checked when we join, or come from
+        // `claim_slot`.
+        unsafe { &*self.map.add(layout::slot_offset(index)).cast() }
     }
 
     /// Its index.
@@ -351,7 +362,11 @@ impl Session {
         let limit = header.wait_strikes.load(Ordering::Relaxed);
         let mut progress = header.progress.load(Ordering::Relaxed);
         let mut strikes = 0;
+        if slot.lossy.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
         let began = sys::monotonic_ns();
+        let mut turn = began;
         header.waiters.fetch_add(1, Ordering::SeqCst);
         let index = loop {
             // Read before the list: a chunk freed after the look changes the
@@ -365,8 +380,13 @@ impl Session {
             }
             let word = (&raw const header.wake).cast::<u32>();
             if sys::futex_wait(word, wake, TURN_NS) != Err(sys::ETIMEDOUT) {
-                continue;
+                // Woken, or disturbed by a signal: a turn is over only when
+                // its time is, however often that happens.
+                if sys::monotonic_ns().saturating_sub(turn) < TURN_NS {
+                    continue;
+                }
             }
+            turn = sys::monotonic_ns();
             let now = header.progress.load(Ordering::Relaxed);
             if now != progress {
                 progress = now;
@@ -392,9 +412,16 @@ impl Session {
         self.free_list().push(index);
     }
 
-    /// One event could not be recorded.
-    pub fn count_loss(&self) {
-        self.slot().lost_events.fetch_add(1, Ordering::Relaxed);
+    /// One event could not be recorded; if not `ours_to_wait`, a signal
+    /// handler's, which never waits.
+    pub fn count_loss(&self, ours_to_wait: bool) {
+        let slot = self.slot();
+        let counter = if ours_to_wait {
+            &slot.lost_events
+        } else {
+            &slot.lost_nested
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells the collector of a ring's first chunk.
@@ -486,7 +513,7 @@ impl Session {
     }
 
     fn watch_forks() {
-        let register = elf::find(c"__register_atfork", false);
+        let register = elf::find(c"__register_atfork");
         if register == 0 {
             return;
         }
@@ -528,21 +555,39 @@ impl Session {
         let parent_slot = self.slot();
         // SAFETY: this thread's state, if not null.
         let fork = unsafe { t.as_mut() }.map_or(0, |own| core::mem::take(&mut own.fork));
-        if self.mode() & mode::FOLLOW == 0 {
+        // Giving up is for good, and for the descendants too: the word is
+        // private memory, which they inherit.
+        let give_up = || {
+            STATE.store(state::OUTSIDE, Ordering::Release);
             alive.store(3, Ordering::Relaxed);
-            return false;
+            false
+        };
+        if self.mode() & mode::FOLLOW == 0 {
+            return give_up();
         }
         let Some(index) = self.claim_slot() else {
             sys::complain(&[b"not recording this forked process: the session is full"]);
-            alive.store(3, Ordering::Relaxed);
-            return false;
+            return give_up();
         };
+        // A child of a raw clone may get here long after its parent ended, and
+        // what it shares with the parent may be somebody else's by now.
+        if parent_slot.state.load(Ordering::Acquire) != slot_state::LIVE
+            || parent_slot.start_stamp.load(Ordering::Relaxed)
+                != self.start_stamp.load(Ordering::Relaxed)
+        {
+            self.slot_at(index)
+                .state
+                .store(slot_state::FREE, Ordering::Release);
+            return give_up();
+        }
         self.slot.store(index, Ordering::Relaxed);
         let slot = self.slot();
         slot.pid.store(sys::getpid(), Ordering::Relaxed);
         slot.parent_slot.store(parent, Ordering::Relaxed);
         slot.fork_seq.store(fork, Ordering::Relaxed);
-        slot.start_stamp.store(self.now(), Ordering::Relaxed);
+        let now = self.now();
+        self.start_stamp.store(now, Ordering::Relaxed);
+        slot.start_stamp.store(now, Ordering::Relaxed);
         slot.inherited_codes
             .store(python::code_count(), Ordering::Relaxed);
         slot.inherited_modules
@@ -579,8 +624,7 @@ impl Session {
 
     fn claim_slot(&self) -> Option<u32> {
         (0..layout::SLOT_COUNT as u32).find(|index| {
-            // SAFETY: a slot of the map.
-            let slot: &Slot = unsafe { &*self.map.add(layout::slot_offset(*index)).cast() };
+            let slot = self.slot_at(*index);
             slot.state
                 .compare_exchange(
                     slot_state::FREE,
@@ -606,6 +650,9 @@ extern "C" fn before_fork() {
             return;
         }
         thread::set_depth(t, depth::HOOK);
+        // libc does not free the loader's list lock in a child: nobody of us
+        // may hold it while we fork.
+        modules::begin_update();
         let sequence = session.slot().forks.fetch_add(1, Ordering::Relaxed) + 1;
         (*t).fork = sequence;
         let stamp = thread::stamp(t, session);
@@ -622,7 +669,10 @@ extern "C" fn after_fork_in_parent() {
     let t = thread::current();
     if !t.is_null() {
         // SAFETY: this thread's state.
-        unsafe { (*t).fork = 0 };
+        let was = unsafe { core::mem::take(&mut (*t).fork) };
+        if was != 0 {
+            modules::end_update();
+        }
     }
 }
 
@@ -635,7 +685,7 @@ extern "C" fn after_fork_in_child() {
 }
 
 fn make_key() -> Option<u32> {
-    let create = elf::find(c"pthread_key_create", false);
+    let create = elf::find(c"pthread_key_create");
     if create == 0 {
         return None;
     }

@@ -22,6 +22,7 @@ mod number {
     pub const CONNECT: usize = 42;
     pub const SENDTO: usize = 44;
     pub const RECVMSG: usize = 47;
+    pub const SETSOCKOPT: usize = 54;
     pub const GETRLIMIT: usize = 97;
     pub const PRCTL: usize = 157;
     pub const GETTID: usize = 186;
@@ -273,6 +274,23 @@ pub fn connect_abstract(name: &[u8]) -> Result<i32, Errno> {
                 Err(error)
             }
         }
+    }
+}
+
+/// Bounds how long sending and receiving may take.
+pub fn set_patience(fd: i32, seconds: u64) {
+    const SOL_SOCKET: usize = 1;
+    let time = [seconds, 0u64];
+    for option in [20, 21] {
+        // SO_RCVTIMEO, SO_SNDTIMEO.
+        // SAFETY: the kernel reads a timeval.
+        let _ = unsafe {
+            let time = time.as_ptr() as usize;
+            syscall(
+                number::SETSOCKOPT,
+                [fd as usize, SOL_SOCKET, option, time, 16, 0],
+            )
+        };
     }
 }
 

@@ -104,6 +104,10 @@ pub struct Thread {
     /// Where another stack lies on which it was seen (coroutine, signal).
     pub foreign_low: u64,
     pub foreign_high: u64,
+    /// State of the process's mappings when that was looked up.
+    pub foreign_mappings: u32,
+    /// A handler is writing to `side`.
+    side_busy: bool,
     /// Where a signal handler's events go that interrupt a hook.
     side: Ring,
     status: AtomicU32,
@@ -395,23 +399,24 @@ pub unsafe fn stamp(t: *mut Thread, session: &Session) -> u64 {
 }
 
 /// Appends one event and publishes it. Waits for room in exact mode; counts a
-/// loss when there is none.
+/// loss, and gives false, when there is none.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state, and `depth` be `HOOK`.
 #[inline(always)]
-pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
+pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) -> bool {
     // SAFETY: the caller's; the ring is only this thread's.
     unsafe {
         let ring = addr_of_mut!((*t).ring);
         if ((*ring).data.is_null() || (*ring).position + N > CHUNK_WORDS)
             && !next_chunk(ring, session, true)
         {
-            return;
+            return false;
         }
         put(ring, words);
     }
+    true
 }
 
 /// As [`emit`] for a signal handler that interrupted a hook of its thread:
@@ -419,25 +424,33 @@ pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u6
 ///
 /// # Safety
 ///
-/// `t` must be this thread's state. A handler that interrupts another one here
-/// is not expected (its event may be torn, and is then dropped whole).
+/// `t` must be this thread's state.
 pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
-    // SAFETY: as above; only handlers that interrupted a hook use `side`.
+    // SAFETY: as above; only handlers that interrupted a hook use `side`, and
+    // one that interrupted another of them leaves it alone.
     unsafe {
-        let ring = addr_of_mut!((*t).side);
-        let first = (*ring).data.is_null();
-        if (first || (*ring).position + N + 4 > CHUNK_WORDS) && !next_chunk(ring, session, false) {
+        let busy = addr_of_mut!((*t).side_busy);
+        if busy.read_volatile() {
             session.slot().lost_nested.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        if first {
-            let tid = (*t).tid.load(Ordering::Relaxed);
-            put(
-                ring,
-                [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],
-            );
+        busy.write_volatile(true);
+        compiler_fence(Ordering::SeqCst);
+        let ring = addr_of_mut!((*t).side);
+        let first = (*ring).data.is_null();
+        let room = !first && (*ring).position + N + 4 <= CHUNK_WORDS;
+        if room || next_chunk(ring, session, false) {
+            if first {
+                let tid = (*t).tid.load(Ordering::Relaxed);
+                put(
+                    ring,
+                    [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],
+                );
+            }
+            put(ring, words);
         }
-        put(ring, words);
+        compiler_fence(Ordering::SeqCst);
+        busy.write_volatile(false);
     }
 }
 
@@ -462,7 +475,7 @@ unsafe fn put<const N: usize>(ring: *mut Ring, words: [u64; N]) {
     }
 }
 
-/// Appends a definition in as many pieces as it takes.
+/// Appends a definition in as many pieces as it takes. False: it is lost.
 ///
 /// # Safety
 ///
@@ -473,7 +486,7 @@ pub unsafe fn emit_blob(
     kind: event::BlobKind,
     id: u32,
     bytes: &[u8],
-) {
+) -> bool {
     // SAFETY: as for `emit`.
     unsafe {
         let ring = addr_of_mut!((*t).ring);
@@ -482,7 +495,7 @@ pub unsafe fn emit_blob(
             let mut room = CHUNK_WORDS.saturating_sub((*ring).position);
             if (*ring).data.is_null() || room < 5 {
                 if !next_chunk(ring, session, true) {
-                    return;
+                    return false;
                 }
                 room = CHUNK_WORDS - (*ring).position;
             }
@@ -506,7 +519,7 @@ pub unsafe fn emit_blob(
                 .store((*ring).position as u32, Ordering::Release);
             offset += piece;
             if offset >= bytes.len() {
-                return;
+                return true;
             }
         }
     }
@@ -518,7 +531,7 @@ pub unsafe fn emit_blob(
 #[inline(never)]
 unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool {
     let Some(index) = session.take_chunk(may_wait) else {
-        session.count_loss();
+        session.count_loss(may_wait);
         // SAFETY: this thread's ring.
         unsafe { (*ring).pending_loss += 1 };
         return false;

@@ -138,11 +138,16 @@ fn new_id(session: &Session) -> Option<u32> {
         if BLOCKS[at].load(Ordering::Acquire) == 0 {
             let chunk = session.take_chunk(true)?;
             // Release pairs with the Acquire in `node`.
-            match BLOCKS[at].compare_exchange(0, chunk + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => session.slot().trie[at].store(chunk + 1, Ordering::Release),
-                Err(_) => session.give_back(chunk),
+            if BLOCKS[at]
+                .compare_exchange(0, chunk + 1, Ordering::AcqRel, Ordering::Acquire)
+                .is_err()
+            {
+                session.give_back(chunk);
             }
         }
+        // By everyone who takes an id, not by the winner alone: the collector
+        // must find the block before any node of it is named.
+        session.slot().trie[at].store(BLOCKS[at].load(Ordering::Acquire), Ordering::Release);
         if NEXT
             .compare_exchange(id, id + 1, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()

@@ -99,11 +99,14 @@ pub fn set_up() -> bool {
     };
     // SAFETY: the session is being started: nobody else looks.
     unsafe { *TABLE.0.get() = memory.cast() };
-    EVALUATOR.store(
-        elf::find(c"_PyEval_EvalFrameDefault", false),
-        Ordering::Relaxed,
-    );
     true
+}
+
+/// An interpreter was found: its evaluator's frames are marked from now on.
+pub fn mark_evaluator() {
+    let address = elf::find(c"_PyEval_EvalFrameDefault");
+    EVALUATOR.store(address, Ordering::Relaxed);
+    forget_rules();
 }
 
 /// Code went away: addresses may come to mean something else.
@@ -181,13 +184,24 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, sp: u64, bp: u64) -> u32 
     }
 }
 
+/// Changes with every unmapping that we see.
+static MAPPINGS: AtomicU32 = AtomicU32::new(0);
+
+/// Memory is about to be unmapped: what is known of stacks may be no longer so.
+pub fn mappings_changed() {
+    MAPPINGS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// On a coroutine's or a signal's stack: nothing is reused, nothing kept.
 #[cold]
 #[inline(never)]
 unsafe fn elsewhere(t: *mut Thread, session: &Session, sp: u64, bp: u64) -> u32 {
     // SAFETY: as for `stack`.
     unsafe {
-        if !((*t).foreign_low..(*t).foreign_high).contains(&sp) {
+        let mappings = MAPPINGS.load(Ordering::Relaxed);
+        if (*t).foreign_mappings != mappings || !((*t).foreign_low..(*t).foreign_high).contains(&sp)
+        {
+            (*t).foreign_mappings = mappings;
             let Some((low, high)) = modules::mapping_around(sp) else {
                 return trie::root(session, kind::BROKEN);
             };
@@ -275,7 +289,10 @@ unsafe fn walk(
                 Cfa::Bp(offset) => bp.wrapping_add_signed(offset),
                 Cfa::AtBp(offset) => {
                     let at = bp.wrapping_add_signed(offset);
-                    if at < slot || at + 8 > high {
+                    if at < slot || at > high - 8 {
+                        // Not kept: `append` would read there again.
+                        keep = false;
+                        length = 0;
                         0
                     } else {
                         sys::word(at)
@@ -325,14 +342,20 @@ unsafe fn walk(
                 SavedBp::Same => {}
                 SavedBp::AtCfa(offset) => {
                     let at = cfa.wrapping_add_signed(offset);
-                    if at >= slot && at + 8 <= high {
+                    if at >= slot && at <= high - 8 {
                         bp = sys::word(at);
+                    } else {
+                        keep = false;
+                        length = 0;
                     }
                 }
                 SavedBp::AtBp(offset) => {
                     let at = bp.wrapping_add_signed(offset);
-                    if at >= slot && at + 8 <= high {
+                    if at >= slot && at <= high - 8 {
                         bp = sys::word(at);
+                    } else {
+                        keep = false;
+                        length = 0;
                     }
                 }
             }
@@ -350,7 +373,7 @@ unsafe fn walk(
                 break;
             }
         }
-        append(t, session, length, count, root, keep)
+        append(t, session, length, count, root, own, keep)
     }
 }
 
@@ -397,7 +420,8 @@ unsafe fn append(
     mut length: usize,
     mut count: usize,
     root: u32,
-    keep: bool,
+    own: bool,
+    mut keep: bool,
 ) -> u32 {
     // SAFETY: as in `walk`.
     unsafe {
@@ -420,6 +444,8 @@ unsafe fn append(
             count -= 1;
             let new = fresh.add(count);
             node = node_of(t, session, node, &*new);
+            // No room for nodes: what stands above this one is not kept.
+            keep &= node != NO_STACK;
             if !keep {
                 continue;
             }
@@ -507,8 +533,8 @@ unsafe fn append(
             length += 1;
         }
         let _ = checks_end;
-        if keep {
-            (*t).native_length = length;
+        if own {
+            (*t).native_length = if keep { length } else { 0 };
         }
         node
     }
@@ -524,7 +550,9 @@ unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh)
             return node;
         }
         let node = intern(t, session, parent, frame);
-        remember(t, parent, key, node);
+        if node != NO_STACK {
+            remember(t, parent, key, node);
+        }
         node
     }
 }

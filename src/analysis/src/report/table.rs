@@ -101,6 +101,19 @@ pub(crate) fn cut(text: &str, width: usize) -> Cow<'_, str> {
     cut.into()
 }
 
+/// `text` in at most `width` columns, cut at its end with `~`.
+fn cut_end(text: &str, width: usize) -> Cow<'_, str> {
+    let text = printable(text);
+    if text.width() <= width {
+        return text;
+    }
+    let mut cut = fitting(text.chars(), width.saturating_sub(1));
+    if width > 0 {
+        cut.push('~');
+    }
+    cut.into()
+}
+
 /// As many of `chars` as fit.
 fn fitting(chars: impl Iterator<Item = char>, width: usize) -> String {
     let mut columns = 0;
@@ -149,6 +162,8 @@ pub(crate) enum Cell {
     Figure(String),
     /// Text, to the left, cut in the middle where it does not fit.
     Text(String),
+    /// Text, to the left, cut at its end where it does not fit.
+    Line(String),
     /// A function and its place.
     Named(String, String),
 }
@@ -156,7 +171,7 @@ pub(crate) enum Cell {
 impl Cell {
     fn width(&self) -> usize {
         match self {
-            Cell::Figure(text) | Cell::Text(text) => printable(text).width(),
+            Cell::Figure(text) | Cell::Text(text) | Cell::Line(text) => printable(text).width(),
             Cell::Named(function, place) if place.is_empty() => printable(function).width(),
             Cell::Named(function, place) => {
                 printable(function).width() + 1 + printable(place).width()
@@ -171,6 +186,7 @@ impl Cell {
                 format!("{}{text}", " ".repeat(width - text.width().min(width)))
             }
             Cell::Text(text) => padded(&cut(text, width), width),
+            Cell::Line(text) => padded(&cut_end(text, width), width),
             Cell::Named(function, place) => padded(&named(function, place, width), width),
         }
     }

@@ -2,6 +2,7 @@
 //! the rows, then how to go on. One module a report.
 
 mod closing;
+mod columns;
 mod heading;
 mod lines;
 mod naming;
@@ -18,4 +19,7 @@ pub use top::top;
 pub use tree::tree;
 
 /// Narrowest width at which tables get the columns for roomy terminals.
-const WIDE: usize = 100;
+const WIDE: usize = 110;
+
+/// Below this width there is room for one figure a row.
+const NARROW: usize = 60;

@@ -35,13 +35,13 @@ pub(crate) struct Input {
 #[derive(Debug, clap::Args)]
 pub(crate) struct When {
     /// The state at an instant: start, end, peak, a mark's name, +90s, 14:05
-    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse, conflicts_with_all = ["from", "to"])]
+    #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with_all = ["from", "to"])]
     at: Option<Instant>,
     /// Only what happened after an instant, and the growth since
-    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
     from: Option<Instant>,
     /// Only what happened before an instant [default with --from: end]
-    #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
     to: Option<Instant>,
 }
 
@@ -73,6 +73,10 @@ impl When {
             source: None,
         })
     }
+}
+
+fn instant(text: &str) -> Result<Instant, String> {
+    Instant::parse(text).map_err(|error| format!("{error}: {}", error.hint()))
 }
 
 /// Which rows, in which order.

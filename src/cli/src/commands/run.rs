@@ -206,6 +206,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     collector.close_inherited();
     let mut supervisor = Supervisor::new(signals, pid, collector);
     let ended = supervisor.until_target_ends();
+    let lasted = started.elapsed();
     let outcome = end::finish(&mut supervisor, ended, pid, on_terminal && speaks);
     if speaks {
         let finished = matches!(outcome, end::Outcome::Finished(_));
@@ -213,7 +214,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         let report = end::Report {
             command: &command,
             ended,
-            lasted: started.elapsed(),
+            lasted,
             recording: &recording,
             outcome: &outcome,
             most_of_peak: most_of_peak.as_deref(),

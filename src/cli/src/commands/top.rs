@@ -64,13 +64,13 @@ impl From<By> for GroupBy {
 /// Writes the table to stdout.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     const SCREENFUL: usize = 15;
-    if args.by == By::Thread && args.when.is_given() {
-        return Err(CliError::Usage {
-            message: "threads are known for the whole recording only".into(),
-            hint: Some("leave out `--at`, `--from` and `--to`, or use another `--by`".into()),
-        });
-    }
     report(&args.input, |model, stacks, output| {
+        if args.by == By::Thread && args.when.is_given() {
+            return Err(CliError::Usage {
+                message: "threads are known for the whole recording only".into(),
+                hint: Some("leave out `--at`, `--from` and `--to`, or use another `--by`".into()),
+            });
+        }
         let query = TopQuery {
             span: args.when.span(model)?,
             by: args.by.into(),

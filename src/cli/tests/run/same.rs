@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Place, output, spawn, text};
 
-/// Runs a shell script bare and recorded, with `prepare` run in the child
-/// before either is executed, and expects the same output.
+/// Runs a program bare and recorded, with `prepare` run in the child before
+/// either is executed, and expects the same output.
 #[track_caller]
-fn same(script: &str, prepare: fn()) {
+fn same(program: &[&str], prepare: fn()) {
     let place = Place::new();
-    let mut bare = Command::new("sh");
-    bare.args(["-c", script])
+    let mut bare = Command::new(program[0]);
+    bare.args(&program[1..])
         .current_dir(place.path())
         .stdin(Stdio::null());
-    let mut recorded = place.sh(script);
+    let mut recorded = place.run(program);
     for command in [&mut bare, &mut recorded] {
         // SAFETY: what is prepared below makes system calls only.
         unsafe {
@@ -34,18 +34,18 @@ fn same(script: &str, prepare: fn()) {
     assert_eq!(text(&recorded.stderr), text(&bare.stderr));
 }
 
-// `exec` makes the program that looks the one that was started.
-const SIGNALS: &str = "exec grep ^Sig[BIC] /proc/self/status";
-const DESCRIPTORS: &str = "exec ls /proc/self/fd";
+// No shell between: it has ways of its own with signals and descriptors.
+const SIGNALS: [&str; 3] = ["grep", "^Sig[BIC]", "/proc/self/status"];
+const DESCRIPTORS: [&str; 2] = ["ls", "/proc/self/fd"];
 
 #[test]
 fn signals() {
-    same(SIGNALS, || {});
+    same(&SIGNALS, || {});
 }
 
 #[test]
 fn ignored_and_blocked_signals() {
-    same(SIGNALS, || {
+    same(&SIGNALS, || {
         // SAFETY: changes this process's own signals.
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
@@ -61,7 +61,7 @@ fn ignored_and_blocked_signals() {
 
 #[test]
 fn descriptors() {
-    same(DESCRIPTORS, || {
+    same(&DESCRIPTORS, || {
         // SAFETY: duplicates and closes this process's own descriptors.
         unsafe {
             libc::dup2(1, 4);
@@ -72,7 +72,7 @@ fn descriptors() {
 
 #[test]
 fn a_closed_standard_descriptor() {
-    same(DESCRIPTORS, || {
+    same(&DESCRIPTORS, || {
         // SAFETY: closes this process's own descriptor.
         unsafe { libc::close(0) };
     });
@@ -80,8 +80,8 @@ fn a_closed_standard_descriptor() {
 
 #[test]
 fn limits_directory_session_and_group() {
-    let script = "cat /proc/self/limits; umask; pwd; exec cut -d' ' -f6 /proc/self/stat";
-    same(script, || {});
+    let script = "cat /proc/self/limits; umask; pwd; ps -o sid= -p $$";
+    same(&["sh", "-c", script], || {});
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout};
+use std::time::{Duration, Instant};
 
 use crate::support::{Place, children, eventually, kill, spawn};
 
@@ -51,12 +52,21 @@ fn end_it_when_they_end_the_program() {
 #[test]
 fn of_the_programs_own_to_its_group_come_once() {
     let place = Place::new();
-    let script = "n=0; trap 'n=$((n+1))' USR1; echo ready; kill -USR1 0; \
-                  i=0; while [ $i -lt 20 ]; do sleep 0.02; i=$((i+1)); done; echo $n";
-    let mut command = place.sh(script);
+    let mut command = place.sh("n=0; trap 'n=$((n+1))' USR1; echo ready; \
+         while [ ! -e go ]; do sleep 0.02; done; kill -USR1 0; echo $n; \
+         while [ ! -e end ]; do sleep 0.02; done; sleep 0.2; echo $n");
     command.process_group(0);
-    let output = spawn(command).wait_with_output().unwrap();
-    assert_eq!(crate::support::text(&output.stdout), "ready\n1\n");
+    let mut child = spawn(command);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    line(&mut stdout);
+    // Late, so that a signal passed on is not taken for the same.
+    kill(child.id() as i32, libc::SIGSTOP);
+    std::fs::write(place.path().join("go"), "").unwrap();
+    assert_eq!(line(&mut stdout), "1");
+    kill(child.id() as i32, libc::SIGCONT);
+    std::fs::write(place.path().join("end"), "").unwrap();
+    assert_eq!(line(&mut stdout), "1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -114,6 +124,33 @@ fn that_kill_the_collector_do_not_touch_the_program() {
     let said = crate::support::text(&output.stderr);
     assert!(
         said.contains("warning: the collector was killed (SIGKILL); `x.leakline`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn that_stop_the_collector_hold_nobody_up_for_long() {
+    let place = Place::new();
+    let script = "echo ready; while [ ! -e go ]; do sleep 0.02; done; echo out; exit 5";
+    let mut child = spawn(place.run(["--summary", "-o", "x.leakline", "sh", "-c", script]));
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    line(&mut stdout);
+    let collector = children(child.id(), "leakline")[0];
+    kill(collector, libc::SIGSTOP);
+    std::fs::write(place.path().join("go"), "").unwrap();
+    assert_eq!(line(&mut stdout), "out");
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    kill(collector, libc::SIGKILL);
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(output.status.code(), Some(5));
+    let said = crate::support::text(&output.stderr);
+    assert!(
+        said.contains("warning: the collector makes no progress; `x.leakline`"),
         "{said}"
     );
 }

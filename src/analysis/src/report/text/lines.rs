@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::WIDE;
+use super::NARROW;
 use super::closing::{next_commands, quoted};
+use super::columns::{Column, columns};
 use super::heading::{answer, head};
-use super::top::{figure_cells, figure_headers};
-use crate::figures::Measure;
-use crate::lines::{Lines, SourceFrom};
+use crate::figures::{Figures, Measure};
+use crate::lines::{LineRow, Lines, SourceFrom};
 use crate::model::Model;
 use crate::names::base_name;
 use crate::report::table::{Cell, DIM, Style, Table, WARN};
@@ -20,8 +20,6 @@ pub fn lines(
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    /// Lines shown around one that allocated.
-    const AROUND: u32 = 2;
     let query = &lines.query;
     let measure = query.sort.map_or(
         if query.span.from().is_some() {
@@ -68,69 +66,43 @@ pub fn lines(
     }
     writeln!(out)?;
 
-    let compared = query.span.from().is_some();
-    let wide = style.width >= WIDE;
-    let mut headers = figure_headers(measure, compared, wide);
-    // The number keeps its place beside the text, whatever else goes.
-    let number_width = lines
-        .rows
-        .iter()
-        .map(|row| row.line.to_string().len())
-        .max()
-        .unwrap_or(1);
-    if style.width < WIDE / 2 {
-        headers.truncate(1);
+    let mut columns = columns(measure, query.span.from().is_some(), style);
+    if style.width < NARROW {
+        columns.truncate(1);
     }
-    let shown = headers.len();
+    let cells = |figures: Option<&Figures>, text: String| -> Vec<Cell> {
+        let figure = |column: &Column| {
+            figures.map_or_else(
+                || Cell::Figure(String::new()),
+                |figures| column.cell(figures),
+            )
+        };
+        columns
+            .iter()
+            .map(figure)
+            .chain([Cell::Line(text)])
+            .collect()
+    };
+    let headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
     let mut table = Table::new(&headers, &["line"]);
+    // The number keeps its place beside the text, whatever else goes.
+    let last = lines.rows.iter().map(|row| row.line).max().unwrap_or(0);
+    let digits = last.saturating_add(AROUND).to_string().len();
     let text = |line: u32, text: Option<&str>| {
         let text = text.unwrap_or_default().replace('\t', "    ");
-        Cell::Text(
-            format!("{line:>number_width$}  {text}")
-                .trim_end()
-                .to_owned(),
-        )
+        format!("{line:>digits$}  {text}").trim_end().to_owned()
     };
-    let mut last = 0;
-    for row in &lines.rows {
-        if query.sort.is_none() {
-            let from = row.line.saturating_sub(AROUND).max(last + 1);
-            if last > 0 && from > last + 1 {
-                table.row(empty(shown, Cell::Text("...".into())));
-            }
-            for (&line, known) in lines.text.range(from..row.line) {
-                table.row(empty(shown, text(line, Some(known))));
-            }
-        }
-        let mut cells = figure_cells(&row.figures, measure, compared, wide);
-        cells.truncate(shown);
-        cells.push(text(row.line, row.text.as_deref()));
-        table.row(cells);
-        last = row.line;
-        if query.sort.is_none() {
-            let next = lines
-                .rows
-                .iter()
-                .map(|row| row.line)
-                .find(|&line| line > row.line);
-            let to = next
-                .unwrap_or(u32::MAX)
-                .min(row.line.saturating_add(AROUND + 1));
-            for (&line, known) in lines.text.range(row.line.saturating_add(1)..to) {
-                table.row(empty(shown, text(line, Some(known))));
-                last = line;
-            }
-        }
+    for entry in entries(lines) {
+        table.row(match entry {
+            Entry::Row(row) => cells(Some(&row.figures), text(row.line, row.text.as_deref())),
+            Entry::Context(line, known) => cells(None, text(line, Some(known))),
+            Entry::Gap => cells(None, "...".into()),
+        });
     }
     let left_out = lines.total_rows - lines.rows.len();
     if left_out > 0 {
-        let mut cells = figure_cells(&lines.rest, measure, compared, wide);
-        cells.truncate(shown);
-        cells.push(Cell::Text(format!(
-            "rest: {}",
-            counted(left_out as u64, "line", "lines")
-        )));
-        table.row(cells);
+        let words = format!("rest: {}", counted(left_out as u64, "line", "lines"));
+        table.row(cells(Some(&lines.rest), words));
     }
     table.write(out, style)?;
     let filter = format!("top --filter {}", quoted(base_name(&lines.file)));
@@ -141,9 +113,49 @@ pub fn lines(
     next_commands(model, &next, style, out)
 }
 
-/// A row with nothing but a text.
-fn empty(figures: usize, text: Cell) -> Vec<Cell> {
-    let mut cells: Vec<Cell> = (0..figures).map(|_| Cell::Figure(String::new())).collect();
-    cells.push(text);
-    cells
+/// Lines shown around one that allocated.
+const AROUND: u32 = 2;
+
+/// A line of the table.
+enum Entry<'l> {
+    /// One that allocated.
+    Row(&'l LineRow),
+    /// One beside it that did not: its number and text.
+    Context(u32, &'l str),
+    /// Lines left out.
+    Gap,
+}
+
+/// The lines that allocated, in the file's order among those around them; or
+/// as they are sorted, alone.
+fn entries(lines: &Lines) -> Vec<Entry<'_>> {
+    if lines.query.sort.is_some() {
+        return lines.rows.iter().map(Entry::Row).collect();
+    }
+    let mut entries = Vec::new();
+    let context = |from: u32, to: u32| {
+        // A range may not begin after its end.
+        let lines = lines.text.range(from.min(to)..to);
+        lines.map(|(&line, text)| Entry::Context(line, text))
+    };
+    let mut shown = None;
+    for (at, row) in lines.rows.iter().enumerate() {
+        let next = lines.rows.get(at + 1).map_or(u32::MAX, |next| next.line);
+        let before = row.line.saturating_sub(AROUND).max(1);
+        let from = match shown {
+            Some(shown) if before > shown => {
+                entries.push(Entry::Gap);
+                before
+            }
+            Some(shown) => shown,
+            None => before,
+        };
+        entries.extend(context(from, row.line));
+        entries.push(Entry::Row(row));
+        let after = row.line.saturating_add(1);
+        let to = after.saturating_add(AROUND).min(next);
+        entries.extend(context(after, to));
+        shown = Some(to);
+    }
+    entries
 }

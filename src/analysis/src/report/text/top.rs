@@ -4,12 +4,13 @@ use std::io;
 
 use super::WIDE;
 use super::closing::next_commands;
+use super::columns::{Column, columns};
 use super::heading::{answer, head};
 use super::naming::{frame_cell, frame_words, noun};
 use crate::figures::{Figures, Measure};
 use crate::model::Model;
 use crate::report::table::{Cell, Style, Table};
-use crate::report::words::{blocks, bytes, counted, signed_blocks, signed_bytes};
+use crate::report::words::{bytes, counted};
 use crate::stack::{Head, Stacks};
 use crate::top::{GroupBy, Row, Top};
 
@@ -47,55 +48,6 @@ pub fn top<'a>(
     next_commands(model, &next, style, out)
 }
 
-/// The cells of a row's figures, in the columns of [`figure_headers`].
-pub(super) fn figure_cells(
-    figures: &Figures,
-    measure: Measure,
-    compared: bool,
-    wide: bool,
-) -> Vec<Cell> {
-    let positive = |value: i64| u64::try_from(value).unwrap_or(0);
-    let live = bytes(positive(figures.live_bytes));
-    let total = bytes(figures.total_bytes);
-    let cells = if measure == Measure::Temporary {
-        vec![
-            blocks(figures.temporary_blocks),
-            blocks(figures.total_blocks),
-            total,
-            live,
-        ]
-    } else if compared {
-        let delta = signed_bytes(figures.delta_bytes);
-        let mut cells = vec![delta, signed_blocks(figures.delta_blocks), live, total];
-        if wide {
-            cells.push(blocks(figures.total_blocks));
-        }
-        cells
-    } else {
-        let peak = bytes(figures.peak_bytes);
-        let mut cells = vec![live, blocks(positive(figures.live_blocks)), peak, total];
-        if wide {
-            cells.push(blocks(figures.total_blocks));
-        }
-        cells
-    };
-    cells.into_iter().map(Cell::Figure).collect()
-}
-
-pub(super) fn figure_headers(measure: Measure, compared: bool, wide: bool) -> Vec<&'static str> {
-    let mut headers = if measure == Measure::Temporary {
-        return vec!["temporary", "blocks", "total", "live"];
-    } else if compared {
-        vec!["growth", "blocks", "live", "total"]
-    } else {
-        vec!["live", "blocks", "peak", "total"]
-    };
-    if wide {
-        headers.push("total blocks");
-    }
-    headers
-}
-
 pub(super) fn rows_table<'a>(
     model: &Model<'a>,
     stacks: &Stacks<'a>,
@@ -104,21 +56,32 @@ pub(super) fn rows_table<'a>(
 ) -> Table {
     let query = &top.query;
     let wide = style.width >= WIDE;
-    let compared = query.span.from().is_some();
-    let figures = figure_headers(query.measure, compared, wide);
+    let columns = columns(query.measure, query.span.from().is_some(), style);
+    let cells = |figures: &Figures| -> Vec<Cell> {
+        let unknown = |column: Column| {
+            query.by == GroupBy::Thread && matches!(column, Column::Peak | Column::PeakBlocks)
+        };
+        columns
+            .iter()
+            .map(|&column| {
+                if unknown(column) {
+                    Cell::Figure("-".into())
+                } else {
+                    column.cell(figures)
+                }
+            })
+            .collect()
+    };
     let two_frames = matches!(query.by, GroupBy::Site | GroupBy::Line | GroupBy::Function);
     let texts: &[&'static str] = match query.by {
         _ if two_frames && wide => &["made in", "your code"],
         _ if two_frames => &["made in"],
         by => &[noun(by).0],
     };
-    let mut table = Table::new(&figures, texts);
+    let headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
+    let mut table = Table::new(&headers, texts);
     for row in &top.rows {
-        let mut cells = figure_cells(&row.figures, query.measure, compared, wide);
-        if row.thread.is_some() && query.measure != Measure::Temporary {
-            // Not known of a thread.
-            cells[2] = Cell::Figure("-".into());
-        }
+        let mut cells = cells(&row.figures);
         cells.push(row_cell(stacks, query.by, row));
         if two_frames && wide {
             cells.push(your_code_cell(stacks, row.head));
@@ -147,10 +110,7 @@ pub(super) fn rows_table<'a>(
     }
     let left_out = top.total_rows - top.rows.len();
     if left_out > 0 {
-        let mut cells = figure_cells(&top.rest, query.measure, compared, wide);
-        if query.by == GroupBy::Thread && query.measure != Measure::Temporary {
-            cells[2] = Cell::Figure("-".into());
-        }
+        let mut cells = cells(&top.rest);
         let (one, many) = noun(query.by);
         cells.push(Cell::Text(format!(
             "rest: {}",

@@ -4,7 +4,7 @@ use std::io;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::WIDE;
+use super::NARROW;
 use super::closing::next_commands;
 use super::heading::{answer, head};
 use super::naming::frame_words;
@@ -152,10 +152,10 @@ impl Drawing<'_, '_> {
     ) -> io::Result<()> {
         let size = figures.map_or_else(String::new, |figures| self.size(figures));
         let share = match figures {
-            Some(figures) if self.style.width >= WIDE / 2 => {
+            Some(figures) if self.style.width >= NARROW => {
                 format!("{:>5.0} %", 100.0 * self.tree.share_of(figures))
             }
-            None if self.style.width >= WIDE / 2 => " ".repeat(7),
+            None if self.style.width >= NARROW => " ".repeat(7),
             _ => String::new(),
         };
         let figures = format!("{size:>10}{share}");
