@@ -50,7 +50,11 @@ impl Pool {
     }
 
     fn list(&self) -> FreeList<'_> {
-        FreeList { head: &self.head, next: &self.links, count: &self.count }
+        FreeList {
+            head: &self.head,
+            next: &self.links,
+            count: &self.count,
+        }
     }
 
     /// Writes a word of a chunk that is ours.
@@ -110,7 +114,11 @@ fn events_go_through_chunks_in_order() {
             let pool = pool.clone();
             thread::spawn(move || produce(&pool, first, EVENTS))
         };
-        let mut reader = Reader { chunk: first, copied: 0, seen: 0 };
+        let mut reader = Reader {
+            chunk: first,
+            copied: 0,
+            seen: 0,
+        };
         // As many looks as it takes in the worst schedule; the rest after.
         for _ in 0..3 {
             reader.refill(&pool);
@@ -134,13 +142,17 @@ fn produce(pool: &Pool, first: u32, events: u32) -> u32 {
             header.committed.store(0, Ordering::Relaxed);
             header.next.store(0, Ordering::Relaxed);
             // Release pairs with the reader's Acquire: the header is whole.
-            pool.chunks[chunk as usize].next.store(fresh + 1, Ordering::Release);
+            pool.chunks[chunk as usize]
+                .next
+                .store(fresh + 1, Ordering::Release);
             (chunk, position) = (fresh, 0);
         }
         pool.write(chunk, position, event);
         position += 1;
         // Release pairs with the reader's Acquire: the word is there.
-        pool.chunks[chunk as usize].committed.store(position as u32, Ordering::Release);
+        pool.chunks[chunk as usize]
+            .committed
+            .store(position as u32, Ordering::Release);
     }
     events
 }

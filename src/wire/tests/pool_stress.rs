@@ -14,7 +14,11 @@ fn no_chunk_is_handed_out_twice_and_none_is_lost() {
     let count = AtomicU32::new(0);
     let next: Vec<AtomicU32> = (0..CHUNKS).map(|_| AtomicU32::new(0)).collect();
     let taken: Vec<AtomicBool> = (0..CHUNKS).map(|_| AtomicBool::new(false)).collect();
-    let list = FreeList { head: &head, next: &next, count: &count };
+    let list = FreeList {
+        head: &head,
+        next: &next,
+        count: &count,
+    };
     (0..CHUNKS as u32).for_each(|chunk| list.push(chunk));
 
     std::thread::scope(|scope| {
