@@ -114,6 +114,11 @@ impl<'a> Stacks<'a> {
         &self.frames[id.0 as usize]
     }
 
+    /// How many frames are known by now.
+    pub(crate) fn frame_count(&self) -> usize {
+        self.frames.len()
+    }
+
     /// The text of a name.
     pub fn name(&self, name: Name) -> &str {
         self.names.get(name)

@@ -69,11 +69,18 @@ impl Pool {
     }
 }
 
+/// Tries all schedules with at most three preemptions; more take hours.
+fn check(story: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(story);
+}
+
 /// Whoever takes a chunk has it alone, also when it left and came back between
 /// another's look at the list and its exchange.
 #[test]
 fn a_chunk_is_one_owners() {
-    loom::model(|| {
+    check(|| {
         let pool = Pool::new(2);
         let other = {
             let pool = pool.clone();
@@ -105,9 +112,7 @@ fn a_chunk_is_one_owners() {
 #[test]
 fn events_go_through_chunks_in_order() {
     const EVENTS: u32 = 5;
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    check(|| {
         let pool = Pool::new(2);
         let first = pool.list().pop().unwrap();
         let producer = {

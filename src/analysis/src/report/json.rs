@@ -4,10 +4,12 @@
 //! Rows are written one at a time, so that a table of every site of a large
 //! recording needs no copy of itself.
 
+use std::cell::OnceCell;
 use std::io;
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use leakline_recording::record::{Domain, ProcessTotals};
 
@@ -178,18 +180,36 @@ impl<'s> Place<'s> {
     }
 }
 
-struct StackJson<'s, 'a> {
+/// The JSON of each frame, made when it is first written: a frame stands in
+/// thousands of stacks.
+struct Frames<'s, 'a> {
     stacks: &'s Stacks<'a>,
-    frames: &'s [FrameId],
+    texts: Vec<OnceCell<Option<Box<RawValue>>>>,
+}
+
+impl<'s, 'a> Frames<'s, 'a> {
+    fn new(stacks: &'s Stacks<'a>) -> Self {
+        Frames {
+            stacks,
+            texts: (0..stacks.frame_count()).map(|_| OnceCell::new()).collect(),
+        }
+    }
+
+    fn get(&self, id: FrameId) -> Option<&RawValue> {
+        let text = self.texts.get(id.0 as usize)?;
+        text.get_or_init(|| serde_json::value::to_raw_value(&FrameJson::new(self.stacks, id)).ok())
+            .as_deref()
+    }
+}
+
+struct StackJson<'s, 'a> {
+    frames: &'s Frames<'s, 'a>,
+    stack: &'s [FrameId],
 }
 
 impl Serialize for StackJson<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            self.frames
-                .iter()
-                .map(|&id| FrameJson::new(self.stacks, id)),
-        )
+        serializer.collect_seq(self.stack.iter().map(|&id| self.frames.get(id)))
     }
 }
 
@@ -303,10 +323,11 @@ fn row_names<'s>(stacks: &'s Stacks<'_>, row: &'s Row, by: GroupBy) -> RowNames<
 
 fn row_json<'s, 'a>(
     model: &'s Model<'a>,
-    stacks: &'s Stacks<'a>,
+    frames: &'s Frames<'s, 'a>,
     top: &'s Top,
     row: &'s Row,
 ) -> RowJson<'s, 'a> {
+    let stacks = frames.stacks;
     let by = top.query.by;
     let mut figures = FiguresJson::new(&row.figures, &top.query.span);
     let thread = row
@@ -341,8 +362,8 @@ fn row_json<'s, 'a>(
         }),
         your_code: row.head.your_code.map(|id| Place::new(stacks, id)),
         stack: StackJson {
-            stacks,
-            frames: &row.stack,
+            frames,
+            stack: &row.stack,
         },
     }
 }
@@ -399,6 +420,7 @@ pub fn top<'a>(
         rows: R,
     }
     let span = &top.query.span;
+    let frames = Frames::new(stacks);
     write(
         out,
         &Report {
@@ -409,7 +431,11 @@ pub fn top<'a>(
             total_rows: top.total_rows,
             sum: FiguresJson::new(&top.sum, span),
             rest: rest(top.total_rows - top.rows.len(), &top.rest, span),
-            rows: Each(|| top.rows.iter().map(|row| row_json(model, stacks, top, row))),
+            rows: Each(|| {
+                top.rows
+                    .iter()
+                    .map(|row| row_json(model, &frames, top, row))
+            }),
         },
     )
 }
@@ -452,23 +478,22 @@ pub fn tree<'a>(
         rows: R,
     }
     let span = &tree.query.span;
+    let frames = Frames::new(stacks);
     let row_json = |id: usize| {
         let row = &tree.rows[id];
-        let path = tree.path(id);
+        let mut stack = tree.path(id);
         // A path leads away from the roots; a stack begins innermost, which
         // in an inverted tree is the root.
-        let frames: Vec<FrameId> = if tree.query.inverted {
-            path
-        } else {
-            path.into_iter().rev().collect()
-        };
+        if !tree.query.inverted {
+            stack.reverse();
+        }
         OwnedStackRow {
-            stacks,
+            frames: &frames,
             row,
             id,
             share: tree.share(row),
             span,
-            frames,
+            stack,
         }
     };
     write(
@@ -489,12 +514,12 @@ pub fn tree<'a>(
 
 /// A row of a tree that holds the frames its JSON borrows.
 struct OwnedStackRow<'s, 'a> {
-    stacks: &'s Stacks<'a>,
+    frames: &'s Frames<'s, 'a>,
     row: &'s TreeRow,
     id: usize,
     share: f64,
     span: &'s Span,
-    frames: Vec<FrameId>,
+    stack: Vec<FrameId>,
 }
 
 impl Serialize for OwnedStackRow<'_, '_> {
@@ -503,14 +528,14 @@ impl Serialize for OwnedStackRow<'_, '_> {
             id: self.id,
             parent: self.row.parent,
             depth: self.row.depth,
-            frame: FrameJson::new(self.stacks, self.row.frame),
+            frame: FrameJson::new(self.frames.stacks, self.row.frame),
             domain: self.row.domain.map(Domain::name),
             figures: FiguresJson::new(&self.row.figures, self.span),
             own: self.row.own,
             share: self.share,
             stack: StackJson {
-                stacks: self.stacks,
-                frames: &self.frames,
+                frames: self.frames,
+                stack: &self.stack,
             },
         }
         .serialize(serializer)
@@ -849,6 +874,7 @@ pub fn summary<'a>(
         notes: Vec<&'m str>,
     }
     let top = &summary.top;
+    let frames = Frames::new(stacks);
     write(
         out,
         &Report {
@@ -858,7 +884,11 @@ pub fn summary<'a>(
             file_bytes: model.origin().file_bytes,
             total_rows: top.total_rows,
             rest: rest(top.total_rows - top.rows.len(), &top.rest, &top.query.span),
-            rows: Each(|| top.rows.iter().map(|row| row_json(model, stacks, top, row))),
+            rows: Each(|| {
+                top.rows
+                    .iter()
+                    .map(|row| row_json(model, &frames, top, row))
+            }),
             processes: Each(|| processes(model, &summary.stats)),
             notes: model
                 .notes()
