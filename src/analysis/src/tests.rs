@@ -827,6 +827,32 @@ fn a_c_program_is_named_by_function_file_and_line() {
 }
 
 #[test]
+fn stacks_that_differ_inside_the_interpreter_are_one_row() {
+    let mut b = Builder::new(&["python"]);
+    let process = b.process(1, &["python"]);
+    let python = b.module("/usr/bin/python3.11");
+    let code = b.code("/srv/f.py", "f", 1);
+    let eval = b.evaluator(0, python, 0x20);
+    let f = b.python(0, code, 0, true);
+    let mut points = Vec::new();
+    for offset in [0x100, 0x200] {
+        let native = b.native(eval, python, offset);
+        let pair = b.pair(native, f);
+        let site = b.site(process, pair, Domain::Obj);
+        points.push((site, counters(offset, 1, offset, 1)));
+    }
+    b.bin(SECOND, &points);
+    let report = top_json(&b.records, |_, query| query);
+    assert_eq!(report["total_rows"], 1);
+    assert_eq!(report["rows"][0]["live_bytes"], 0x300);
+    assert_eq!(report["rows"][0]["sites"], 2);
+    assert_eq!(
+        report["rows"][0]["stack"][0]["function"],
+        "python3.11+0x1ff"
+    );
+}
+
+#[test]
 fn rows_of_one_stack_merge_over_processes() {
     let mut b = Builder::new(&["app"]);
     let module = b.module("/srv/app");

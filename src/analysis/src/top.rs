@@ -14,7 +14,8 @@ use crate::stack::{Head, Stacks};
 /// What a row stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupBy {
-    /// A stack that allocated, in a domain; merged over processes.
+    /// A stack that allocated, in a domain; merged over processes, and over
+    /// differences inside the interpreter and allocators.
     #[default]
     Site,
     /// A source line.
@@ -106,7 +107,7 @@ pub struct Top {
 /// What sites of one group have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
-    Site(u32, Domain),
+    Site(u64, Domain),
     Line(Name, u32),
     Function(Name, Name, Name),
     Name(Name),
@@ -301,9 +302,8 @@ fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -
     if by == GroupBy::Process {
         return Key::Process(site.process);
     }
-    let by_site = Key::Site(site.node, site.domain);
     if by == GroupBy::Site {
-        return by_site;
+        return Key::Site(stacks.shown_key(model, site.node), site.domain);
     }
     let Some(id) = stacks.head(model, site.node).made_in else {
         return Key::Name(Name::EMPTY);

@@ -304,18 +304,25 @@ impl Engine {
                 // One that shook hands; its message is under way.
                 continue;
             }
-            let pid = slot.pid.load(Ordering::Relaxed);
-            let (pidfd, is_dead) = match process::watch(pid) {
-                Ok(pidfd) => (Some(pidfd), false),
-                Err(is_dead) => (None, is_dead),
+            let inside = slot.pid.load(Ordering::Relaxed);
+            let parent = self.by_slot[parent_slot as usize]
+                .and_then(|id| self.processes.get(&id))
+                .map_or(0, |parent| parent.identity.pid);
+            let pid = process::pid_of_child(inside, parent);
+            let identity = match pid {
+                Some(pid) => Identity::read(pid),
+                None => Identity {
+                    pid: inside,
+                    ..Identity::default()
+                },
             };
             self.newborns.push(Newborn {
                 slot: index,
                 parent_slot,
                 fork: slot.fork_seq.load(Ordering::Relaxed),
-                identity: Identity::read(pid),
-                pidfd,
-                is_dead,
+                identity,
+                pidfd: pid.and_then(process::watch),
+                is_dead: pid.is_none(),
             });
         }
     }
@@ -601,6 +608,17 @@ impl Engine {
                 .stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
             process.image.expire_forks(patience);
         }
+        for process in self.processes.values_mut() {
+            let identity = &process.identity;
+            // One whose start is not known cannot be told from another.
+            if process.pidfd.is_none()
+                && process.ended.is_none()
+                && identity.start_ticks != 0
+                && !process::is_there(identity.pid, identity.start_ticks)
+            {
+                process.ending.get_or_insert_default();
+            }
+        }
         self.release_slots();
         if now_ns >= self.peaks_ns {
             self.peaks_ns = now_ns + PEAKS_EVERY_NS;
@@ -770,7 +788,18 @@ impl Engine {
         process.ended = Some(now);
         process.pidfd = None;
         let slot = session.slot(process.slot);
-        process.image.settle(&mut self.shared, u64::MAX);
+        if let Some(slot) = slot {
+            // All the rest, should another CPU's clock be a little ahead.
+            process.rings.drain(
+                &mut self.shared,
+                &mut process.image,
+                slot,
+                process.slot,
+                u64::MAX,
+            );
+            self.output
+                .set_python_version(id, slot.python_version.load(Ordering::Relaxed));
+        }
         process.rings.close(&mut self.shared);
         self.output.append(&mut self.shared.records);
         let unverified = process.image.unverified_blocks();

@@ -178,7 +178,7 @@ impl Handshake {
         let joined = Joined {
             slot,
             identity: Identity::read(pid),
-            pidfd: process::watch(pid).ok(),
+            pidfd: process::watch(pid),
             stamp: clock::stamp(header.clock.load(Ordering::Relaxed)),
         };
         if self.joined.send(joined).is_ok() {

@@ -18,10 +18,11 @@
 use std::sync::Arc;
 
 use leakline_recording::record::{
-    self, Inherited as InheritedRecord, Loss, Mark, Note, ProcessTotals, Record,
+    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, ProcessTotals, Record,
 };
 use leakline_wire::event::{BlobKind, Domain, Event, MarkKind};
-use leakline_wire::layout::Slot;
+use leakline_wire::layout::{Slot, mode};
+use leakline_wire::sync::Ordering;
 use leakline_wire::trie::MAX_NODES;
 use leakline_wire::{Kind, event};
 use rustc_hash::FxHashMap;
@@ -41,7 +42,7 @@ const MAX_PARKED: usize = 1024;
 /// Most notes that a process may leave in the recording.
 const MAX_NOTES: u32 = 20;
 /// Most forks whose children have not shown up.
-const MAX_FORKS: usize = 64;
+const MAX_FORKS: usize = 512;
 /// "Not met yet" among sites.
 const UNKNOWN: u32 = u32::MAX;
 
@@ -409,6 +410,9 @@ impl Image {
                     self.define(shared, kind, id, &bytes, stamp);
                 }
             }
+            // Children that are not followed start from nothing.
+            Event::Fork { .. }
+                if shared.session.header().mode.load(Ordering::Relaxed) & mode::FOLLOW == 0 => {}
             Event::Fork { sequence } => {
                 if self.forks.len() >= MAX_FORKS {
                     self.forks.remove(0);
@@ -904,16 +908,33 @@ impl Image {
                 return;
             }
         };
+        let at_ns = shared.clock.ns(stamp);
+        // Exact at the mark: what changed by then, in a bin that ends there.
+        let points = shared.tally.points(true);
+        let (live_bytes, live_blocks) = (
+            shared.tally.session.live_bytes,
+            shared.tally.session.live_blocks,
+        );
+        let max_bytes = std::mem::replace(&mut shared.tally.bin_max, live_bytes);
+        shared.records.push(Record::Bin(Bin {
+            end_ns: at_ns,
+            live_bytes,
+            live_blocks,
+            max_bytes: max_bytes.max(live_bytes),
+            rss: Vec::new(),
+            points,
+            complete: true,
+        }));
         shared.records.push(Record::Mark(Mark {
             name: name.to_owned(),
-            at_ns: shared.clock.ns(stamp),
+            at_ns,
             process: Some(self.process),
         }));
     }
 
     /// The process's totals, with what it counts itself in its slot.
     pub(crate) fn current_totals(&self, slot: Option<&Slot>) -> ProcessTotals {
-        use leakline_wire::sync::Ordering::Relaxed;
+        let relaxed = Ordering::Relaxed;
         let mut totals = ProcessTotals {
             live_blocks: self.scope.live_blocks,
             live_bytes: self.scope.live_bytes,
@@ -921,12 +942,12 @@ impl Image {
             ..self.totals
         };
         if let Some(slot) = slot {
-            let nested = slot.lost_nested.load(Relaxed);
-            totals.lost_events = slot.lost_events.load(Relaxed).saturating_add(nested);
-            totals.lost_bytes = slot.lost_bytes.load(Relaxed);
-            totals.stalled_ns = slot.stalled_ns.load(Relaxed);
-            totals.truncated_stacks = slot.truncated_stacks.load(Relaxed);
-            totals.broken_unwinds = slot.broken_unwinds.load(Relaxed);
+            let nested = slot.lost_nested.load(relaxed);
+            totals.lost_events = slot.lost_events.load(relaxed).saturating_add(nested);
+            totals.lost_bytes = slot.lost_bytes.load(relaxed);
+            totals.stalled_ns = slot.stalled_ns.load(relaxed);
+            totals.truncated_stacks = slot.truncated_stacks.load(relaxed);
+            totals.broken_unwinds = slot.broken_unwinds.load(relaxed);
         }
         totals.lost_events = totals.lost_events.max(self.lost_marks);
         totals

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Most bytes read of a process's command line.
@@ -68,11 +67,54 @@ pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// A descriptor that tells of the process's end; `Err(true)`: it ended
-/// already, `Err(false)`: there is none to be had.
-pub(crate) fn watch(pid: u32) -> Result<OwnedFd, bool> {
-    let pid = Pid::from_raw(pid.cast_signed()).ok_or(false)?;
-    pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error == Errno::SRCH)
+/// A descriptor that tells of the process's end; `None` when there is none to
+/// be had (descriptors used up, a kernel before 5.3).
+pub(crate) fn watch(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
+}
+
+/// The pid, in our namespace, of a forked child that calls itself `inside`
+/// and has `parent` for a parent. `None`: there is no such process any more.
+///
+/// A child in a pid namespace of its own names itself by a pid that here is
+/// somebody else's, or nobody's.
+pub(crate) fn pid_of_child(inside: u32, parent: u32) -> Option<u32> {
+    let (_, found) = stat(inside)?;
+    // The common case costs one read. An orphan has another parent now.
+    if found == parent || has_session_mapped(inside) != Some(false) {
+        return Some(inside);
+    }
+    fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .find(|pid| innermost_pid(*pid) == Some(inside) && has_session_mapped(*pid) == Some(true))
+}
+
+/// Whether a process maps a session's memory; `None` when it may not be
+/// looked at.
+fn has_session_mapped(pid: u32) -> Option<bool> {
+    let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
+    let name = format!("/memfd:{}", crate::session::MEMFD_NAME);
+    Some(
+        maps.windows(name.len())
+            .any(|window| window == name.as_bytes()),
+    )
+}
+
+/// What a process in a pid namespace below ours calls itself.
+fn innermost_pid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let pids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    let mut pids = pids.split_ascii_whitespace();
+    pids.next()?;
+    pids.next_back()?.parse().ok()
+}
+
+/// Whether the process of that pid and start time still is there.
+pub(crate) fn is_there(pid: u32, start_ticks: u64) -> bool {
+    stat(pid).is_some_and(|(start, _)| start == start_ticks)
 }
 
 /// Options of interpreters that take the next argument as their value.
@@ -203,6 +245,10 @@ mod tests {
             std::env::current_exe().unwrap()
         );
         assert!(rss_bytes(own.pid).unwrap() > 100_000);
-        assert!(watch(own.pid).is_ok());
+        assert!(watch(own.pid).is_some());
+        assert!(is_there(own.pid, own.start_ticks));
+        assert!(!is_there(own.pid, own.start_ticks + 1));
+        assert_eq!(pid_of_child(own.pid, own.parent_pid), Some(own.pid));
+        assert_eq!(pid_of_child(4_000_000, own.pid), None);
     }
 }

@@ -531,8 +531,9 @@ struct Pace {
 
 const SHORTEST: Duration = Duration::from_micros(200);
 const BUSY: Duration = Duration::from_millis(1);
-const RESTING: Duration = Duration::from_millis(5);
-const IDLE: Duration = Duration::from_millis(20);
+const RESTING: Duration = Duration::from_millis(3);
+/// A burst out of the blue fills the first chunks of the pool in about this.
+const IDLE: Duration = Duration::from_millis(10);
 
 impl Default for Pace {
     fn default() -> Self {

@@ -64,6 +64,9 @@ pub(crate) enum SessionError {
     },
 }
 
+/// Name of the shared memory, as `/proc/PID/maps` shows it.
+pub(crate) const MEMFD_NAME: &str = "leakline-session";
+
 /// The map of a session.
 #[derive(Debug)]
 pub(crate) struct SessionMap {
@@ -82,11 +85,9 @@ impl SessionMap {
     /// Creates the shared memory, empty but for the header's first words.
     pub(crate) fn create() -> Result<Self, SessionError> {
         let length = length_allowed()?;
-        let memfd = rustix::fs::memfd_create(
-            "leakline-session",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(|error| SessionError::Create(error.into()))?;
+        let memfd =
+            rustix::fs::memfd_create(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .map_err(|error| SessionError::Create(error.into()))?;
         rustix::fs::ftruncate(&memfd, length)
             .map_err(|error| SessionError::Create(error.into()))?;
         rustix::fs::fcntl_add_seals(
@@ -417,5 +418,54 @@ pub(crate) fn heartbeat(session: &Weak<SessionMap>) {
         }
         drop(session);
         std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Limits the size of files of this test's process.
+    fn limit_file_size(bytes: u64) {
+        let limit = Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        };
+        rustix::process::setrlimit(Resource::Fsize, limit).unwrap();
+    }
+
+    #[test]
+    fn a_tight_file_size_limit_is_refused_in_words() {
+        limit_file_size(1 << 20);
+        let error = SessionMap::create().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the file size limit (`ulimit -f`) allows 1024 KiB, \
+             and shared memory needs 66048 KiB"
+        );
+    }
+
+    #[test]
+    fn a_looser_one_makes_a_smaller_session() {
+        limit_file_size(100 << 20);
+        let session = SessionMap::create().unwrap();
+        assert_eq!(session.chunks(), (36 << 20) / CHUNK_BYTES as u32);
+        assert!(session.chunk_header(session.chunks()).is_none());
+        let pool = Pool::new(&session, u64::MAX).unwrap();
+        assert_eq!(pool.free(&session), FIRST);
+    }
+
+    #[test]
+    fn chunks_are_taken_and_given_back_once() {
+        let session = SessionMap::create().unwrap();
+        let mut pool = Pool::new(&session, 1 << 20).unwrap();
+        let chunk = session.free_list().pop().unwrap();
+        assert!(pool.take(chunk));
+        assert!(!pool.take(chunk), "it is another ring's");
+        assert!(!pool.take(session.chunks()), "there is no such chunk");
+        let free = pool.free(&session);
+        pool.give_back(&session, chunk);
+        pool.give_back(&session, chunk);
+        assert_eq!(pool.free(&session), free + 1);
     }
 }

@@ -12,7 +12,7 @@ use leakline_recording::record::{Counters, Point, Record};
 use leakline_wire::Kind;
 use leakline_wire::blob::{CodeDef, Encoder, ModuleDef};
 use leakline_wire::event::{BlobKind, Domain, head};
-use leakline_wire::layout::{CHUNK_WORDS, slot_state};
+use leakline_wire::layout::{CHUNK_WORDS, mode, slot_state};
 use leakline_wire::sync::Ordering;
 use leakline_wire::trie::{NODES_PER_BLOCK, kind, native_frame, python_frame};
 
@@ -20,7 +20,7 @@ use crate::clock::{self, Clock};
 use crate::engine::{Engine, Joined};
 use crate::image::Shared;
 use crate::output::{Output, Sink};
-use crate::process::Identity;
+use crate::process::{self, Identity};
 use crate::session::{Pool, SessionMap};
 
 /// A recording in memory.
@@ -93,6 +93,10 @@ pub(crate) fn engine(ring_bytes: u64, temporary_window: u32) -> (Engine, Records
     let pool = Pool::new(&session, ring_bytes).unwrap();
     clock.calibrate();
     session.header().clock.store(clock.kind(), Relaxed);
+    session
+        .header()
+        .mode
+        .store(mode::ON | mode::NATIVE | mode::FOLLOW, Relaxed);
     let records = Records::default();
     let shared = Shared::new(session, pool, clock, temporary_window);
     let engine = Engine::new(shared, Output::new(Box::new(records.clone())), u64::MAX);
@@ -128,7 +132,8 @@ impl FakeProcess {
                 start_ticks: 1,
                 ..Identity::default()
             },
-            pidfd: None,
+            // Of a process that lives on.
+            pidfd: process::watch(std::process::id()),
             stamp: engine.shared.clock.now(),
         });
         Self::in_slot(session, slot)

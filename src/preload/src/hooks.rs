@@ -423,6 +423,25 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
     })
 }
 
+/// `realloc(p, 0)` frees; some allocators then give an empty block.
+#[cold]
+fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
+    let mut new = core::ptr::null_mut();
+    observe_death(old, || new = call());
+    if !new.is_null()
+        && let Entry::Record(t, session) = enter(NATIVE)
+    {
+        // SAFETY: this thread's idle state; `caller` is the exported
+        // function's.
+        unsafe {
+            thread::set_depth(t, depth::HOOK);
+            born(t, session, BIRTH, Domain::Native, new, 0, caller);
+            thread::set_depth(t, depth::IDLE);
+        }
+    }
+    new
+}
+
 #[inline(always)]
 fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     if early::owns(old) {
@@ -430,6 +449,9 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
     }
     if old.is_null() {
         return observe(size, caller, call);
+    }
+    if size == 0 {
+        return reallocate_to_nothing(old, caller, call);
     }
     match enter(NATIVE) {
         Entry::Record(t, session) => {
@@ -444,15 +466,9 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
                 let new = call();
                 thread::set_depth(t, depth::HOOK);
                 if new.is_null() {
-                    // realloc(p, 0) frees in glibc; otherwise it failed, and
-                    // the old block lives.
-                    let end = if size == 0 {
-                        Kind::Free
-                    } else {
-                        Kind::ReallocFail
-                    };
+                    // It failed: the old block lives.
                     let stamp = thread::stamp(t, session);
-                    let word = event::head(end, Domain::Native as u8, old as u64);
+                    let word = event::head(Kind::ReallocFail, Domain::Native as u8, old as u64);
                     thread::emit(t, session, [word, stamp]);
                 } else {
                     born(t, session, REBIRTH, Domain::Native, new, size, caller);

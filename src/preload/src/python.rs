@@ -117,7 +117,7 @@ const V311: Layout = Layout {
     frame_code: 32,
     frame_previous: 48,
     frame_instruction: 56,
-    frame_owner: 0,
+    frame_owner: 69,
     frame_is_entry: 68,
     code_first_line: 72,
     code_file: 112,
@@ -521,6 +521,23 @@ impl Interpreter {
         }
     }
 
+    /// Whether a frame is still being set up (3.11 on): CPython itself does not
+    /// show it, and what is allocated belongs to its caller.
+    unsafe fn is_incomplete(&self, frame: &Frame, code: u64, offset: u64) -> bool {
+        const GENERATOR: u8 = 1;
+        if self.layout.index_unit != 0 {
+            return false;
+        }
+        // `_co_firsttraceable` lies two words before the instructions, and
+        // counts them in units of two bytes.
+        // SAFETY: the frame and its code are live.
+        unsafe {
+            let first = ((code + self.layout.code_instructions - 16) as *const u32).read();
+            let owner = ((frame.at + self.layout.frame_owner) as *const u8).read();
+            owner != GENERATOR && (offset as i64) < i64::from(first) * 2
+        }
+    }
+
     /// Whether the first frame ever met is one, with a code object where the
     /// version says. A debug or patched build has other structures: none of
     /// its frames is read.
@@ -785,6 +802,9 @@ impl Interpreter {
             } else {
                 (frame.instruction & 0x1f_ffff) * self.layout.index_unit
             };
+            if self.is_incomplete(frame, code, offset) {
+                return parent;
+            }
             // Before the first instruction the index is -1 or below.
             let offset = if offset < 1 << 24 { offset as u32 } else { 0 };
             let node_kind = if entry {

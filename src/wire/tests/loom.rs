@@ -3,10 +3,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p leakline-wire --test loom`
 //!
 //! What a chunk holds is a loom cell here, so that an access that is not
-//! ordered after the last owner's fails the model. Checked to fail: `push`
-//! without Release, `pop` without Acquire, the list without its tag, `next`
-//! read after `committed`, and each of the publication's four orderings taken
-//! away.
+//! ordered after the last owner's fails the model.
 #![cfg(loom)]
 #![expect(unsafe_code, reason = "access to loom's cells")]
 

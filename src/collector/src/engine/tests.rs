@@ -8,6 +8,7 @@ use leakline_wire::sync::Ordering::Relaxed;
 use proptest::prelude::*;
 
 use super::*;
+use crate::output::Sink;
 use crate::testing::{FakeProcess, FakeRing, Records, engine};
 
 const RING_BYTES: u64 = 16 << 20;
@@ -559,6 +560,83 @@ fn slots_and_stacks_of_the_dead_come_back_when_nobody_needs_them() {
         .filter(|slot| is_live(engine.shared.session.slot(*slot).unwrap()))
         .count();
     assert_eq!(slots, 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_for_a_while_is_told_of() {
+    struct Faulty(Records, u32);
+    impl Sink for Faulty {
+        fn push(&mut self, record: Record) {
+            self.0.push(record);
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            self.1 += 1;
+            if self.1 < 3 {
+                Err(std::io::Error::other("disk full"))
+            } else {
+                Ok(())
+            }
+        }
+        fn bytes(&self) -> u64 {
+            0
+        }
+        fn dropped(&self) -> u64 {
+            7
+        }
+    }
+    let (mut engine, _) = engine(RING_BYTES, 1);
+    let records = Records::default();
+    engine.output = Output::new(Box::new(Faulty(records.clone(), 0)));
+    let mut process = FakeProcess::join(&mut engine, 1);
+    let mut ring = process.thread(1);
+    process.alloc(&mut ring, 0x10, 1, 0);
+    engine.round();
+    engine.settle();
+    engine.settle();
+    process.alloc(&mut ring, 0x20, 1, 0);
+    engine.round();
+    end(&mut engine);
+    assert_eq!(engine.summary().write_error.as_deref(), Some("disk full"));
+    assert_eq!(
+        totals(&records, 0).allocations,
+        2,
+        "the rest is recorded all the same"
+    );
+    let notes = records.pick(|record| match record {
+        Record::Note(note) => Some(note.text.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        notes,
+        [
+            "the recording could not be written for some time: disk full",
+            "7 records were dropped: the file could not be written"
+        ]
+    );
+}
+
+#[test]
+fn a_table_that_would_use_up_memory_ends_the_recording() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    engine.memory_limit = 1 << 20;
+    let mut process = FakeProcess::join(&mut engine, 1);
+    let mut ring = process.thread(1);
+    for block in 1..40_000u64 {
+        process.alloc(&mut ring, block << 8, 1, 0);
+        if block % 1000 == 0 {
+            engine.round();
+        }
+    }
+    engine.chores();
+    end(&mut engine);
+    let mode = engine.shared.session.header().mode.load(Relaxed);
+    assert_eq!(mode & leakline_wire::layout::mode::ON, 0);
+    let notes = records.pick(|record| match record {
+        Record::Note(note) => Some(note.text.clone()),
+        _ => None,
+    });
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("recording stopped here"), "{notes:?}");
 }
 
 /// What a step of the story below does.
