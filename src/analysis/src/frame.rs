@@ -281,7 +281,7 @@ mod tests {
             ("/lib64/ld-linux-x86-64.so.2", Role::System),
             ("/usr/bin/python3.11", Role::Interpreter),
             (
-                "/root/.pyenv/versions/3.13.0/lib/libpython3.13.so.1.0",
+                "/home/me/.pyenv/versions/3.13.0/lib/libpython3.13.so.1.0",
                 Role::Interpreter,
             ),
             ("/usr/bin/pythonize", Role::Own),
