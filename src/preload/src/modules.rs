@@ -140,23 +140,29 @@ pub unsafe fn refresh(t: *mut Thread, session: &Session) {
 }
 
 /// Keeps the list as it is until [`end_update`]. Waits for whoever is at it,
-/// but not for ever.
-pub fn begin_update() {
+/// but not for ever: false when it gave up.
+pub fn begin_update() -> bool {
     for _ in 0..2_000 {
         if UPDATING
             .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
         {
-            return;
+            return true;
         }
         let word = (&raw const UPDATING).cast::<u32>();
         let _ = sys::futex_wait(word, BUSY, 1_000_000);
     }
+    false
 }
 
-/// See [`begin_update`].
+/// See [`begin_update`]. What somebody asked for meanwhile is not forgotten:
+/// no rule is trusted until the list was read again.
 pub fn end_update() {
-    UPDATING.store(IDLE, Ordering::Release);
+    if UPDATING.swap(IDLE, Ordering::AcqRel) == AGAIN {
+        CHANGES.store(u64::MAX, Ordering::Relaxed);
+        crate::unwind::forget_rules();
+        FLUSH.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// # Safety

@@ -554,7 +554,10 @@ impl Session {
         let parent = self.slot_index();
         let parent_slot = self.slot();
         // SAFETY: this thread's state, if not null.
-        let fork = unsafe { t.as_mut() }.map_or(0, |own| core::mem::take(&mut own.fork));
+        let fork = unsafe { t.as_mut() }.map_or(0, |own| {
+            own.holds_modules = false;
+            core::mem::take(&mut own.fork)
+        });
         // Giving up is for good, and for the descendants too: the word is
         // private memory, which they inherit.
         let give_up = || {
@@ -652,7 +655,7 @@ extern "C" fn before_fork() {
         thread::set_depth(t, depth::HOOK);
         // libc does not free the loader's list lock in a child: nobody of us
         // may hold it while we fork.
-        modules::begin_update();
+        (*t).holds_modules = modules::begin_update();
         let sequence = session.slot().forks.fetch_add(1, Ordering::Relaxed) + 1;
         (*t).fork = sequence;
         let stamp = thread::stamp(t, session);
@@ -666,11 +669,10 @@ extern "C" fn before_fork() {
 }
 
 extern "C" fn after_fork_in_parent() {
-    let t = thread::current();
-    if !t.is_null() {
-        // SAFETY: this thread's state.
-        let was = unsafe { core::mem::take(&mut (*t).fork) };
-        if was != 0 {
+    // SAFETY: this thread's state, if not null.
+    if let Some(own) = unsafe { thread::current().as_mut() } {
+        own.fork = 0;
+        if core::mem::take(&mut own.holds_modules) {
             modules::end_update();
         }
     }

@@ -98,6 +98,8 @@ pub struct Thread {
     pub in_main: bool,
     /// Number of the fork that this thread is making, 0 for none.
     pub fork: u32,
+    /// It keeps the list of modules as it is meanwhile.
+    pub holds_modules: bool,
     /// Where this thread's own stack lies.
     pub stack_low: u64,
     pub stack_high: u64,
