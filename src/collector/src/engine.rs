@@ -608,23 +608,29 @@ impl Engine {
                 .stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
             process.image.expire_forks(patience);
         }
-        for process in self.processes.values_mut() {
-            let identity = &process.identity;
-            // One whose start is not known cannot be told from another.
-            if process.pidfd.is_none()
-                && process.ended.is_none()
-                && identity.start_ticks != 0
-                && !process::is_there(identity.pid, identity.start_ticks)
-            {
-                process.ending.get_or_insert_default();
-            }
-        }
+        self.note_vanished();
         self.release_slots();
         if now_ns >= self.peaks_ns {
             self.peaks_ns = now_ns + PEAKS_EVERY_NS;
             self.report_peaks();
         }
         self.check_memory();
+    }
+
+    /// Looks whether those processes are still there of which no descriptor
+    /// tells: they were gone before one could be had.
+    pub(crate) fn note_vanished(&mut self) {
+        for process in self.processes.values_mut() {
+            if process.pidfd.is_none()
+                && process.ended.is_none()
+                && !process.identity.is_still_there()
+            {
+                process.ending.get_or_insert_default();
+            }
+        }
+        for newborn in &mut self.newborns {
+            newborn.is_dead |= newborn.pidfd.is_none() && !newborn.identity.is_still_there();
+        }
     }
 
     fn check_memory(&mut self) {

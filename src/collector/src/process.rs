@@ -47,6 +47,12 @@ impl Identity {
             command: public_command(&arguments),
         }
     }
+
+    /// Whether the process of that pid and start still is there. One that was
+    /// gone when this was read is not.
+    pub(crate) fn is_still_there(&self) -> bool {
+        self.start_ticks != 0 && stat(self.pid).is_some_and(|(start, _)| start == self.start_ticks)
+    }
 }
 
 /// Start time and parent of a process.
@@ -110,11 +116,6 @@ fn innermost_pid(pid: u32) -> Option<u32> {
     let mut pids = pids.split_ascii_whitespace();
     pids.next()?;
     pids.next_back()?.parse().ok()
-}
-
-/// Whether the process of that pid and start time still is there.
-pub(crate) fn is_there(pid: u32, start_ticks: u64) -> bool {
-    stat(pid).is_some_and(|(start, _)| start == start_ticks)
 }
 
 /// Options of interpreters that take the next argument as their value.
@@ -241,13 +242,21 @@ mod tests {
         assert!(own.start_ticks > 0);
         assert_eq!(own.parent_pid, std::os::unix::process::parent_id());
         assert_eq!(
-            std::path::PathBuf::from(std::ffi::OsString::from_vec(own.executable)),
+            std::path::PathBuf::from(std::ffi::OsString::from_vec(own.executable.clone())),
             std::env::current_exe().unwrap()
         );
         assert!(rss_bytes(own.pid).unwrap() > 100_000);
         assert!(watch(own.pid).is_some());
-        assert!(is_there(own.pid, own.start_ticks));
-        assert!(!is_there(own.pid, own.start_ticks + 1));
+        assert!(own.is_still_there());
+        let later = Identity {
+            start_ticks: own.start_ticks + 1,
+            ..own.clone()
+        };
+        assert!(!later.is_still_there(), "another process of that pid");
+        assert!(
+            !Identity::default().is_still_there(),
+            "gone when it was read"
+        );
         assert_eq!(pid_of_child(own.pid, own.parent_pid), Some(own.pid));
         assert_eq!(pid_of_child(4_000_000, own.pid), None);
     }

@@ -413,6 +413,7 @@ impl Collector {
         for process in dead {
             self.engine.died(process, Ending::default());
         }
+        self.engine.note_vanished();
     }
 
     /// Ends the session when nobody is left to record and nobody to tell us

@@ -79,15 +79,19 @@ pub(crate) struct Site {
     total_bytes: u64,
     total_blocks: u64,
     temporary_blocks: u64,
-    resizes: u64,
+    /// Live bytes in its last point.
+    pointed_bytes: u64,
     /// Its process.
     pub(crate) process: u32,
     process_epoch: u32,
     session_epoch: u32,
     /// It is in [`Tally::moved`].
     is_listed: bool,
+    /// It is in [`Tally::far`].
+    is_far: bool,
     /// Its process has ended, with this site's blocks.
     is_over: bool,
+    resizes: u64,
     process_saved: Saved,
     session_saved: Saved,
 }
@@ -131,6 +135,10 @@ pub(crate) struct Tally {
     pointed: Vec<Counters>,
     /// Sites that changed since their last point.
     moved: Vec<u32>,
+    /// Those of them that stood [`MOVED_BYTES`] from their last point at some
+    /// time since: what an incomplete bin looks at. A program's start makes a
+    /// hundred thousand sites that move, and bins of a millisecond.
+    far: Vec<u32>,
     threads: Vec<ThreadState>,
     /// The session, merged: blocks count for the process that bore them, as
     /// long as it lives and has them.
@@ -207,6 +215,10 @@ impl Tally {
         if !state.is_listed {
             state.is_listed = true;
             self.moved.push(site);
+        }
+        if state.live_bytes.abs_diff(state.pointed_bytes) > MOVED_BYTES && !state.is_far {
+            state.is_far = true;
+            self.far.push(site);
         }
         Some(state)
     }
@@ -374,23 +386,27 @@ impl Tally {
     /// Points for a bin: of all sites that changed, or of those that moved
     /// enough. Rising by site.
     pub(crate) fn points(&mut self, all: bool) -> Vec<Point> {
-        let mut points = Vec::new();
-        let mut later = Vec::new();
-        let mut moved = std::mem::take(&mut self.moved);
-        moved.sort_unstable();
-        for id in moved.drain(..) {
-            let (Some(site), Some(last)) = (
-                self.sites.get_mut(id as usize),
-                self.pointed.get_mut(id as usize),
-            ) else {
-                continue;
-            };
-            let moved_bytes = site.live_bytes.abs_diff(last.live_bytes);
-            if !all && moved_bytes <= MOVED_BYTES.max(last.live_bytes / 100) {
-                later.push(id);
-                continue;
+        let mut ids = std::mem::take(&mut self.far);
+        if all {
+            for id in ids.drain(..) {
+                self.sites[id as usize].is_far = false;
             }
-            site.is_listed = false;
+            ids = std::mem::take(&mut self.moved);
+        }
+        ids.sort_unstable();
+        let mut points = Vec::new();
+        for &id in &ids {
+            let (site, last) = (&mut self.sites[id as usize], &mut self.pointed[id as usize]);
+            site.is_far = false;
+            if all {
+                site.is_listed = false;
+            } else {
+                // It stays among the moved: what it does later counts too.
+                let moved_bytes = site.live_bytes.abs_diff(last.live_bytes);
+                if moved_bytes <= MOVED_BYTES.max(last.live_bytes / 100) {
+                    continue;
+                }
+            }
             let now = site.counters();
             if now == *last {
                 continue;
@@ -405,9 +421,16 @@ impl Tally {
                 temporary_blocks: change(now.temporary_blocks, last.temporary_blocks),
                 resizes: change(now.resizes, last.resizes),
             });
+            site.pointed_bytes = now.live_bytes;
             *last = now;
         }
-        self.moved = later;
+        // Their room is used again.
+        ids.clear();
+        if all {
+            self.moved = ids;
+        } else {
+            self.far = ids;
+        }
         points
     }
 

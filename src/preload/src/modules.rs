@@ -15,7 +15,7 @@ use leakline_wire::blob::{Encoder, ModuleDef};
 use leakline_wire::event::BlobKind;
 use leakline_wire::layout::mode;
 
-use crate::session::{FLUSH, Session};
+use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{self, Thread};
 use crate::{elf, sys};
 
@@ -161,7 +161,7 @@ pub fn end_update() {
     if UPDATING.swap(IDLE, Ordering::AcqRel) == AGAIN {
         CHANGES.store(u64::MAX, Ordering::Relaxed);
         crate::unwind::forget_rules();
-        FLUSH.fetch_add(1, Ordering::Release);
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
 }
 
@@ -196,7 +196,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     if died || came {
         // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
-        FLUSH.fetch_add(1, Ordering::Release);
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
     if came && session.mode() & mode::PYTHON != 0 {
         // An interpreter may have come with it (an embedded one).

@@ -23,7 +23,7 @@ use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
-use crate::session::{FLUSH, Session};
+use crate::session::{CODE_DIED, FLUSH, Session};
 use crate::thread::{self, MAX_PYTHON, Thread, depth};
 use crate::{elf, hooks, sys, trie, unwind};
 
@@ -764,12 +764,13 @@ impl Interpreter {
                 frame.instruction
             };
             let key = key | 1 << 63;
-            if let Some(node) = unwind::cached(t, parent, key) {
+            let place = parent | unwind::mark(t);
+            if let Some(node) = unwind::cached(t, place, key) {
                 return node;
             }
             let node = self.intern(t, session, parent, frame, entry);
             if node != NO_STACK && node != parent {
-                unwind::remember(t, parent, key, node);
+                unwind::remember(t, place, key, node);
             }
             node
         }
@@ -893,7 +894,7 @@ fn code_died(address: u64) {
         if here == address {
             code.address.store(1, Ordering::Release);
             // Caches name frames by instruction: those of this code are void.
-            FLUSH.fetch_add(1, Ordering::Release);
+            FLUSH.fetch_add(CODE_DIED, Ordering::Release);
             return true;
         }
         here == 0
@@ -945,7 +946,7 @@ impl Interpreter {
         FILTER[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
         if !placed {
             // No room to watch for its death: nothing of it may be cached.
-            FLUSH.fetch_add(1, Ordering::Release);
+            FLUSH.fetch_add(CODE_DIED, Ordering::Release);
         }
         id
     }

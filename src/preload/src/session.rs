@@ -78,9 +78,14 @@ static SESSION: Global = Global(UnsafeCell::new(Session {
     errno: 0,
 }));
 
-/// Bumped when something that the caches of every thread rest on went away:
-/// a module was unloaded, a code object died.
-pub static FLUSH: AtomicU32 = AtomicU32::new(1);
+/// Changes when something that the caches of every thread rest on went away:
+/// by [`CODE_DIED`] when a code object died, by [`MODULES_CHANGED`] when a
+/// module was unloaded or came.
+pub static FLUSH: AtomicU64 = AtomicU64::new(1);
+/// See [`FLUSH`].
+pub const CODE_DIED: u64 = 1;
+/// See [`FLUSH`]. (The lower half may run over into it: a flush too many.)
+pub const MODULES_CHANGED: u64 = 1 << 32;
 
 unsafe extern "C" {
     /// The main thread's stack as the kernel laid it out: argc, argv, envp.

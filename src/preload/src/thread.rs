@@ -24,8 +24,9 @@ use crate::{python, sys, unwind};
 pub const MAX_NATIVE: usize = 4096;
 /// Most Python frames of a stack.
 pub const MAX_PYTHON: usize = 2048;
-/// Entries of the cache (caller's node, frame) -> node.
-pub const NODE_CACHE: usize = 1024;
+/// Entries of the cache (caller's node, frame) -> node: 128 KiB, of which a
+/// thread with few stacks touches few pages.
+pub const NODE_CACHE: usize = 8192;
 
 /// Values of [`Thread::depth`].
 pub mod depth {
@@ -69,6 +70,7 @@ pub struct Ring {
 #[repr(C)]
 pub struct Cached {
     pub key: u64,
+    /// The caller's node and, of Python's frames, a [`unwind::mark`].
     pub parent: u32,
     pub node: u32,
 }
@@ -78,8 +80,10 @@ pub struct Cached {
 pub struct Thread {
     /// One of [`depth`].
     pub depth: u32,
-    /// The session's flush generation that the caches below belong to.
-    pub flush: u32,
+    /// Marks cached Python frames; see [`unwind::mark`].
+    pub generation: u32,
+    /// [`crate::session::FLUSH`] as it was when the caches below were filled.
+    pub flush: u64,
     last_stamp: u64,
     pub ring: Ring,
     /// Native frames kept of the last stack.

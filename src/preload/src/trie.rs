@@ -4,12 +4,20 @@
 //!
 //! * A node is written whole before its id is put anywhere that another
 //!   thread can see, and never changes afterwards.
-//! * No lock: who loses a race has made a node that nobody names (or a twin
-//!   with the same meaning, which the collector folds).
+//! * No lock: who loses a race, or does not find a node while the table grows,
+//!   makes a twin with the same meaning, which the collector folds.
+//!
+//! # The table
+//!
+//! Open addressing, so that a node that is not there costs one cache miss:
+//! the start of a large program makes a million of them, each met once. A
+//! table that is half full is followed by one of twice its size. Nobody moves
+//! anything at that moment: who misses in the new table looks in the one
+//! before, and carries over what is there. Tables stay mapped; those before
+//! the last two give their pages back.
 
-use core::cell::UnsafeCell;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::layout::{Slot, TRIE_BLOCKS};
 use leakline_wire::trie::{MAX_NODES, NO_STACK, NODES_PER_BLOCK, Node, kind};
@@ -17,25 +25,38 @@ use leakline_wire::trie::{MAX_NODES, NO_STACK, NODES_PER_BLOCK, Node, kind};
 use crate::session::Session;
 use crate::sys;
 
-const BUCKETS: usize = 1 << 17;
+/// Entries of the first table: 64 KiB.
+const FIRST_BITS: u32 = 13;
+/// Of the last: one for each node.
+const LEVELS: usize = (MAX_NODES.trailing_zeros() - FIRST_BITS + 1) as usize;
+/// Places after its own where an entry may lie: two cache lines.
+const PROBES: usize = 16;
 
-struct Buckets(UnsafeCell<*mut AtomicU32>);
-// SAFETY: written once, while the session starts; the words are atomic.
-unsafe impl Sync for Buckets {}
-static HEADS: Buckets = Buckets(UnsafeCell::new(null_mut()));
+/// An entry is 32 bits of the node's hash above the node's id; 0 = empty.
+static TABLES: [AtomicPtr<AtomicU64>; LEVELS] = [const { AtomicPtr::new(null_mut()) }; LEVELS];
+/// Index of the last of them.
+static LEVEL: AtomicU32 = AtomicU32::new(0);
+/// The id at which the next table is due.
+static GROW_AT: AtomicU32 = AtomicU32::new(1 << (FIRST_BITS - 1));
 
 /// Chunk index + 1 of each block: this process's own copy of the directory.
 static BLOCKS: [AtomicU32; TRIE_BLOCKS] = [const { AtomicU32::new(0) }; TRIE_BLOCKS];
 /// The next id to hand out. 0 is the empty stack.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// Gets memory for the table. False when there is none.
+/// Gets memory for the first table. False when there is none.
 pub fn set_up() -> bool {
-    let Some(memory) = sys::map_private(BUCKETS * 4) else {
+    add_table(0)
+}
+
+fn add_table(level: usize) -> bool {
+    let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + level);
+    let Some(memory) = sys::map_private(bytes) else {
         return false;
     };
-    // SAFETY: the session is being started: nobody else looks.
-    unsafe { *HEADS.0.get() = memory.cast() };
+    // Release pairs with the Acquire in `entries`: zeroed pages, all empty.
+    TABLES[level].store(memory.cast(), Ordering::Release);
+    LEVEL.store(level as u32, Ordering::Release);
     true
 }
 
@@ -61,15 +82,20 @@ pub fn after_fork(slot: &Slot) {
 #[cold]
 #[inline(never)]
 pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> u32 {
-    let hash = (frame ^ u64::from(parent) << 32 ^ u64::from(node_kind) << 59 ^ u64::from(parent))
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        >> 47;
-    // SAFETY: set up before any hook records; the index is below BUCKETS (17
-    // bits).
-    let head = unsafe { &*(*HEADS.0.get()).add(hash as usize & (BUCKETS - 1)) };
-    // Acquire pairs with the Release below: the nodes of the chain are whole.
-    let mut first = head.load(Ordering::Acquire);
-    if let Some(found) = search(session, first, 0, parent, node_kind, frame) {
+    let wanted = Wanted {
+        parent,
+        kind: node_kind,
+        frame,
+    };
+    let hash = wanted.hash();
+    let level = LEVEL.load(Ordering::Acquire) as usize;
+    if let Some(found) = wanted.search(session, level, hash) {
+        return found;
+    }
+    if let Some(before) = level.checked_sub(1)
+        && let Some(found) = wanted.search(session, before, hash)
+    {
+        put(level, hash, found);
         return found;
     }
     let Some(id) = new_id(session) else {
@@ -82,40 +108,101 @@ pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> u32
     node.frame.store(frame, Ordering::Relaxed);
     node.kind.store(node_kind, Ordering::Relaxed);
     node.label.store(0, Ordering::Relaxed);
-    loop {
-        node.chain.store(first, Ordering::Relaxed);
-        match head.compare_exchange_weak(first, id, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return id,
-            Err(now) => {
-                if let Some(found) = search(session, now, first, parent, node_kind, frame) {
-                    return found;
-                }
-                first = now;
+    put(level, hash, id);
+    if id >= GROW_AT.load(Ordering::Relaxed) {
+        grow(level, id);
+    }
+    id
+}
+
+/// What a node is to be.
+struct Wanted {
+    parent: u32,
+    kind: u32,
+    frame: u64,
+}
+
+impl Wanted {
+    fn hash(&self) -> u64 {
+        let caller = (u64::from(self.kind) << 32 | u64::from(self.parent))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.frame ^ caller).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// The id of the node in a table.
+    fn search(&self, session: &Session, level: usize, hash: u64) -> Option<u32> {
+        for entry in entries(level, hash) {
+            // Acquire pairs with the Release in `put`: the node is whole.
+            let entry = entry.load(Ordering::Acquire);
+            if entry == 0 {
+                return None;
             }
+            if entry >> 32 == hash & 0xffff_ffff {
+                let id = entry as u32;
+                let here = node(session, id)?;
+                if here.frame.load(Ordering::Relaxed) == self.frame
+                    && here.parent.load(Ordering::Relaxed) == self.parent
+                    && here.kind.load(Ordering::Relaxed) == self.kind
+                {
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Puts a node where it will be found, if there is a place: else it will be
+/// made again.
+fn put(level: usize, hash: u64, id: u32) {
+    let new = (hash & 0xffff_ffff) << 32 | u64::from(id);
+    for entry in entries(level, hash) {
+        // Release pairs with the Acquire in `search`.
+        if entry.load(Ordering::Relaxed) == 0
+            && entry
+                .compare_exchange(0, new, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+        {
+            return;
         }
     }
 }
 
-/// Looks along a chain up to node `end`.
-fn search(
-    session: &Session,
-    mut at: u32,
-    end: u32,
-    parent: u32,
-    node_kind: u32,
-    frame: u64,
-) -> Option<u32> {
-    while at != end && at != NO_STACK {
-        let here = node(session, at)?;
-        if here.frame.load(Ordering::Relaxed) == frame
-            && here.parent.load(Ordering::Relaxed) == parent
-            && here.kind.load(Ordering::Relaxed) == node_kind
-        {
-            return Some(at);
-        }
-        at = here.chain.load(Ordering::Relaxed);
+/// The places where an entry may lie, in order.
+fn entries(level: usize, hash: u64) -> impl Iterator<Item = &'static AtomicU64> {
+    let bits = FIRST_BITS + level as u32;
+    let table = TABLES[level].load(Ordering::Acquire);
+    let first = (hash >> (u64::BITS - bits)) as usize;
+    let mask = (1usize << bits) - 1;
+    // SAFETY: a level that was read from `LEVEL`, or the one before, has a
+    // table of `1 << bits` entries, which is never unmapped.
+    (0..PROBES).map(move |i| unsafe { &*table.add((first + i) & mask) })
+}
+
+/// Adds the next table, unless another thread does.
+#[cold]
+fn grow(level: usize, id: u32) {
+    let due = GROW_AT.load(Ordering::Relaxed);
+    let next = level + 1;
+    if next >= LEVELS || id < due {
+        return;
     }
-    None
+    // Half of the next table, what is carried over into it aside.
+    let then = id.saturating_add(3 << (FIRST_BITS as usize + next - 3));
+    if GROW_AT
+        .compare_exchange(due, then, Ordering::Relaxed, Ordering::Relaxed)
+        .is_err()
+    {
+        return;
+    }
+    if add_table(next)
+        && let Some(old) = level.checked_sub(1)
+    {
+        let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + old);
+        // Who still looks there finds nothing.
+        sys::empty(TABLES[old].load(Ordering::Relaxed).cast(), bytes);
+    }
 }
 
 fn node(session: &Session, id: u32) -> Option<&Node> {

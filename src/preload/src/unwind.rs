@@ -23,10 +23,10 @@ use core::cell::UnsafeCell;
 use core::ptr::{addr_of, addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use leakline_wire::trie::{NO_STACK, kind, native_frame};
+use leakline_wire::trie::{MAX_NODES, NO_STACK, kind, native_frame};
 
 use crate::cfi::{self, Cfa, Rule, SavedBp};
-use crate::session::{FLUSH, Session};
+use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{Cached, MAX_NATIVE, NODE_CACHE, Thread};
 use crate::{elf, modules, sys, trie};
 
@@ -585,7 +585,7 @@ unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) 
 fn cache_index(parent: u32, key: u64) -> usize {
     let mixed = (key ^ u64::from(parent).wrapping_mul(0xd6e8_feb8_6659_fd93))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 54) as usize & (NODE_CACHE - 2)
+    (mixed >> 51) as usize & (NODE_CACHE - 2)
 }
 
 /// The cached node of frame `key` called from `parent`.
@@ -642,18 +642,43 @@ pub unsafe fn check_flush(t: *mut Thread) {
     }
 }
 
+/// Bits above a node's number that say how many code objects had died when a
+/// Python frame was cached: its instruction may be another code's now.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+#[inline(always)]
+pub unsafe fn mark(t: *mut Thread) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { (*t).generation << MARK_SHIFT }
+}
+
+const MARK_SHIFT: u32 = MAX_NODES.trailing_zeros();
+const MARKS: u32 = 1 << (u32::BITS - MARK_SHIFT);
+const _: () = assert!(MAX_NODES.is_power_of_two());
+
+/// Native frames stay as long as no module went. Of Python's, those that were
+/// cached or kept may be another code's now.
 #[cold]
 #[inline(never)]
-unsafe fn flush(t: *mut Thread, now: u32) {
+unsafe fn flush(t: *mut Thread, now: u64) {
     // SAFETY: the caller's.
     unsafe {
+        let modules_changed = (*t).flush / MODULES_CHANGED != now / MODULES_CHANGED;
         (*t).flush = now;
-        (*t).native_length = 0;
         (*t).python_length = 0;
         (*t).last_pair = 0;
-        let cache = addr_of_mut!((*t).cache).cast::<Cached>();
-        for i in 0..NODE_CACHE {
-            (*cache.add(i)).key = 0;
+        (*t).generation = ((*t).generation + 1) % MARKS;
+        if modules_changed {
+            (*t).native_length = 0;
+        }
+        // All marks were used: those of old frames come round.
+        if modules_changed || (*t).generation == 0 {
+            let cache = addr_of_mut!((*t).cache).cast::<Cached>();
+            for i in 0..NODE_CACHE {
+                (*cache.add(i)).key = 0;
+            }
         }
     }
 }

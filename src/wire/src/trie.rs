@@ -25,7 +25,7 @@ pub struct Node {
     /// The caller's node; 0 at the outermost frame. For a [`kind::PAIR`] the
     /// native stack.
     pub parent: AtomicU32,
-    /// The interposer's own hash chain; nothing to the collector.
+    /// Not used: 0.
     pub chain: AtomicU32,
     /// What the frame is, by [`Node::kind`].
     pub frame: AtomicU64,
