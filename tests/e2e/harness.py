@@ -259,11 +259,17 @@ class Programs:
             "libreentrant.so", "-shared", "-fPIC", "-fno-builtin", source
         )
 
-    def signals_anywhere(self) -> Path:
-        library = self.reentrant()
-        source = PROGRAMS / "signals.c"
+    def _with_reentrant(self, name: str, *arguments: Part) -> Path:
         rpath = f"-Wl,-rpath,{self.directory}"
-        return self._build("signals_anywhere", "-DANYWHERE", source, library, rpath)
+        return self._build(name, *arguments, self.reentrant(), rpath)
+
+    def signals_anywhere(self) -> Path:
+        return self._with_reentrant(
+            "signals_anywhere", "-DANYWHERE", PROGRAMS / "signals.c"
+        )
+
+    def abandoned(self) -> Path:
+        return self._with_reentrant("abandoned", PROGRAMS / "abandoned.c")
 
     def counting(self) -> Path:
         """Directory of the counting allocator for the target interpreter."""

@@ -57,6 +57,8 @@ def test_a_million_calls_in_four_threads(
         "resizes",
         "deep",
         "early",
+        "stacks",
+        "many_stacks",
     ],
 )
 def test_program(leakline: Leakline, programs: Programs, name: str) -> None:
@@ -84,6 +86,26 @@ def test_signals_at_any_instant(leakline: Leakline, programs: Programs) -> None:
     assert found["live_blocks"] == truth["in_handler"]["live_blocks"]
     assert found["live_bytes"] == truth["in_handler"]["live_bytes"]
     assert groups["in_handler"]
+
+
+def test_jumps_out_of_hooks(leakline: Leakline, programs: Programs) -> None:
+    """A handler that leaves a hook by siglongjmp once left its thread marked as
+    inside of it: nothing that came later had a stack."""
+    result, recording = leakline.run(programs.abandoned())
+    assert result.status == 0
+    check_complete(recording)
+    truth = result.truth()["sites"]
+    rows = by_function(recording.rows(), truth)["after_jump"]
+    check_sites(rows, truth)
+
+
+def test_every_stack_has_its_place(leakline: Leakline, programs: Programs) -> None:
+    _, recording = leakline.run(programs.program("many_stacks"))
+    rows = by_function(recording.rows(), ["at_the_leaf"])["at_the_leaf"]
+    stacks = {tuple(frame["line"] for frame in row["stack"]) for row in rows}
+    # Both threads walk all paths twice; they differ by what called `walk`.
+    assert len(stacks) == 2 * 8192
+    assert all(row["total_blocks"] == 2 for row in rows)
 
 
 @pytest.mark.parametrize("name", ["truth", "edges", "resizes"])

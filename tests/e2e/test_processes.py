@@ -12,6 +12,7 @@ from harness import (
     Programs,
     by_function,
     check_complete,
+    check_sites,
     execute,
     sums,
     without_pids,
@@ -128,6 +129,49 @@ def test_many_programs_at_once(leakline: Leakline, programs: Programs) -> None:
     check_complete(recording)
     rows = by_function(recording.rows(), ["before_leaving"])["before_leaving"]
     assert sums(rows)["total_blocks"] == 40 * 500
+
+
+@pytest.mark.parametrize("way", ["return", "exit"])
+def test_the_instant_before_exit_handlers(
+    leakline: Leakline, programs: Programs, way: str
+) -> None:
+    program = programs.program("ways_out")
+    result, recording = leakline.run(program, f"{way}, then release")
+    assert result.status == 4
+    check_complete(recording)
+    check_sites(recording.rows(), result.truth()["sites"])
+    rows = by_function(recording.rows("--at", "exiting"), ["before_leaving"])
+    found = sums(rows["before_leaving"])
+    assert (found["live_blocks"], found["live_bytes"]) == (500, 500 * 128)
+    # Nothing of ours shows in a stack.
+    for row in rows["before_leaving"]:
+        assert not any("leakline" in frame["module"] for frame in row["stack"])
+        assert [frame["function"] for frame in row["stack"]][:3] == [
+            "before_leaving",
+            "allocate",
+            "main",
+        ]
+
+
+@pytest.mark.parametrize("way", ["_exit", "quick_exit"])
+def test_the_instant_of_leaving_at_once(
+    leakline: Leakline, programs: Programs, way: str
+) -> None:
+    _, recording = leakline.run(programs.program("ways_out"), way)
+    rows = by_function(recording.rows("--at", "exiting"), ["before_leaving"])
+    assert sums(rows["before_leaving"])["live_blocks"] == 500
+
+
+def test_a_vfork_does_not_end_its_parent(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """The child of a vfork leaves by _exit, in its parent's memory."""
+    result, recording = leakline.run(programs.program("ways_out"), "vfork")
+    own = result.json_lines()[-1]["pid"]
+    marks = [mark for mark in recording.stats()["marks"] if mark["name"] == "exiting"]
+    # Ten children became other programs, ten could not.
+    assert len(marks) == 11
+    assert max(marks, key=lambda mark: mark["seconds"])["pid"] == own
 
 
 def test_the_recording_is_the_users_alone(

@@ -12,11 +12,23 @@ static struct site site = TRUTH_INIT("before_leaving");
 
 SITE static void *before_leaving(void) { return kept(malloc(128)); }
 
+static void *first[500];
+
 static void allocate(int count) {
     for (int i = 0; i < count; i++) {
-        before_leaving();
+        void *block = before_leaving();
+        if (i < 500) first[i] = block;
         born(&site, 128);
     }
+}
+
+/* What an exit handler gives back was live when the program ended. */
+static void release(void) {
+    for (int i = 0; i < 500; i++) {
+        free(first[i]);
+        died(&site, 128);
+    }
+    say_truth(&site, 1);
 }
 
 static void say_site(void) { say_truth(&site, 1); }
@@ -30,6 +42,14 @@ int main(int argc, char **argv) {
     if (strcmp(way, "plain") == 0) {
         say_site();
         return 7;
+    }
+    if (strcmp(way, "return, then release") == 0) {
+        atexit(release);
+        return 4;
+    }
+    if (strcmp(way, "exit, then release") == 0) {
+        atexit(release);
+        exit(4);
     }
     if (strcmp(way, "_exit") == 0) {
         say_site();

@@ -924,6 +924,18 @@ impl Engine {
     pub(crate) fn finish(&mut self, reason: &str) {
         let at_ns = self.now_ns();
         self.output.append(&mut self.shared.records);
+        let turned_away = self
+            .shared
+            .session
+            .header()
+            .turned_away
+            .load(Ordering::Relaxed);
+        if turned_away > 0 {
+            self.note(format!(
+                "{turned_away} forked processes were not recorded: \
+                 a session holds {SLOT_COUNT} at a time"
+            ));
+        }
         let dropped = self.output.dropped();
         if dropped > 0 {
             self.note(format!(

@@ -17,11 +17,12 @@
 //!   otherwise it is a signal handler's, and goes to the side ring.
 
 use core::arch::naked_asm;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use leakline_wire::Domain;
+use leakline_wire::event::{self, Kind, MarkKind};
 use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind};
-use leakline_wire::{Domain, Kind, event};
 
 use crate::python::{self, Allocator};
 use crate::real::{self, Real};
@@ -69,9 +70,9 @@ export! {
     /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
     cfree("rsi", "rdx") => on_free;
     /// `free_sized` (C23), observed.
-    free_sized("rdx", "rcx") => on_free;
+    free_sized("rdx", "rcx") => on_free_sized;
     /// `free_aligned_sized` (C23), observed.
-    free_aligned_sized("rcx", "r8") => on_free;
+    free_aligned_sized("rcx", "r8") => on_free_aligned_sized;
     /// `posix_memalign(3)`, observed.
     posix_memalign("rcx", "r8") => on_posix_memalign;
     /// `aligned_alloc(3)`, observed.
@@ -89,6 +90,14 @@ export! {
     pthread_getattr_np("rdx", "rcx") => on_getattr;
     /// `dlclose(3)`, observed: unloaded code's addresses may be used again.
     dlclose("rsi", "rdx") => on_dlclose;
+    /// `exit(3)`: marks the instant before exit handlers run.
+    exit("rsi", "rdx") => on_exit;
+    /// `quick_exit(3)`: as `exit`.
+    quick_exit("rsi", "rdx") => on_quick_exit;
+    /// `_exit(2)`: as `exit`.
+    _exit("rsi", "rdx") => on_exit_at_once;
+    /// `_Exit(3)`: as `exit`.
+    _Exit("rsi", "rdx") => on_exit_at_once;
 }
 
 macro_rules! export_mmap {
@@ -169,23 +178,26 @@ enum Entry {
 
 /// The fast path: started, alive, adopted, idle, switched on.
 #[inline(always)]
-fn enter(needed: u32) -> Entry {
+fn enter(needed: u32, sp: u64) -> Entry {
     if let Some(session) = session::get()
         && session.is_alive()
         && session.mode() & needed == needed
     {
         let t = thread::current();
         // SAFETY: a non-null word is this thread's state.
-        if !t.is_null() && unsafe { thread::get_depth(t) } == depth::IDLE {
-            return Entry::Record(t, session);
+        unsafe {
+            if !t.is_null() && thread::get_depth(t) == depth::IDLE {
+                (*t).entered = sp;
+                return Entry::Record(t, session);
+            }
         }
     }
-    enter_slowly(needed)
+    enter_slowly(needed, sp)
 }
 
 #[cold]
 #[inline(never)]
-fn enter_slowly(needed: u32) -> Entry {
+fn enter_slowly(needed: u32, sp: u64) -> Entry {
     let Some(session) = session::get() else {
         return Entry::Pass;
     };
@@ -204,8 +216,17 @@ fn enter_slowly(needed: u32) -> Entry {
         }
     }
     // SAFETY: this thread's state.
-    match unsafe { thread::get_depth(t) } {
-        depth::IDLE => Entry::Record(t, session),
+    let mut now = unsafe { thread::get_depth(t) };
+    // SAFETY: as above; `sp` is an exported function's.
+    if now != depth::IDLE && unsafe { thread::was_abandoned(t, sp) } {
+        now = depth::IDLE;
+    }
+    match now {
+        depth::IDLE => {
+            // SAFETY: as above.
+            unsafe { (*t).entered = sp };
+            Entry::Record(t, session)
+        }
         depth::PYTHON | depth::QUIET => Entry::Pass,
         _ => Entry::Nested(t, session),
     }
@@ -311,7 +332,7 @@ const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
 /// Runs a real function that gives a block, and records the birth.
 #[inline(always)]
 fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
-    match enter(NATIVE) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -350,8 +371,8 @@ unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usi
 
 /// Records a death, then runs the real function.
 #[inline(always)]
-fn observe_death(block: Block, call: impl FnOnce()) {
-    match enter(NATIVE) {
+fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -427,9 +448,9 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
 #[cold]
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
-    observe_death(old, || new = call());
+    observe_death(old, caller, || new = call());
     if !new.is_null()
-        && let Entry::Record(t, session) = enter(NATIVE)
+        && let Entry::Record(t, session) = enter(NATIVE, caller.sp)
     {
         // SAFETY: this thread's idle state; `caller` is the exported
         // function's.
@@ -453,7 +474,7 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
     if size == 0 {
         return reallocate_to_nothing(old, caller, call);
     }
-    match enter(NATIVE) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -493,12 +514,22 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
     }
 }
 
-extern "C" fn on_free(block: Block) {
+extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
     if block.is_null() || early::owns(block) {
         return;
     }
-    // The sized forms promise a size that nothing here needs.
-    observe_death(block, || real!(free(block) as fn(Block) -> ()));
+    observe_death(block, Caller { sp, bp }, || {
+        real!(free(block) as fn(Block) -> ());
+    });
+}
+
+/// The sized forms promise a size that nothing here needs.
+extern "C" fn on_free_sized(block: Block, _: usize, sp: u64, bp: u64) {
+    on_free(block, sp, bp);
+}
+
+extern "C" fn on_free_aligned_sized(block: Block, _: usize, _: usize, sp: u64, bp: u64) {
+    on_free(block, sp, bp);
 }
 
 extern "C" fn on_posix_memalign(
@@ -576,7 +607,7 @@ extern "C" fn on_mmap(
         // Another library's constructor comes before ours.
         let _ = session::get();
     }
-    match enter(NATIVE) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -630,13 +661,12 @@ unsafe fn unmapped(t: *mut Thread, session: &Session, address: u64, length: usiz
     }
 }
 
-extern "C" fn on_munmap(address: u64, length: usize) -> i32 {
+extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
+    let caller = Caller { sp, bp };
     let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
-    // A coroutine's stack may be gone with it.
-    unwind::mappings_changed();
     // What the kernel refuses unmaps nothing.
     let valid = address.is_multiple_of(4096) && length != 0;
-    match enter(NATIVE) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) if valid => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -672,8 +702,7 @@ extern "C" fn on_mremap(
         real!(mremap(old, old_length, length, flags, target)
             as fn(u64, usize, usize, i32, u64) -> u64)
     };
-    unwind::mappings_changed();
-    match enter(NATIVE) {
+    match enter(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -706,17 +735,17 @@ extern "C" fn on_mremap(
     }
 }
 
-extern "C" fn on_getattr(thread: u64, attributes: *mut u64) -> i32 {
-    let _ = enter(mode::ON);
+extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
+    let _ = enter(mode::ON, sp);
     real::resolve_late(Real::pthread_getattr_np);
     real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
 }
 
-extern "C" fn on_dlclose(handle: sys::Pointer) -> i32 {
+extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     // Before glibc 2.34 it comes with libdl, perhaps long after us.
     real::resolve_late(Real::dlclose);
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
-    if let Entry::Record(t, session) = enter(mode::ON) {
+    if let Entry::Record(t, session) = enter(mode::ON, sp) {
         // SAFETY: this thread's idle state.
         unsafe {
             thread::set_depth(t, depth::QUIET);
@@ -725,6 +754,139 @@ extern "C" fn on_dlclose(handle: sys::Pointer) -> i32 {
         }
     }
     result
+}
+
+// ---------------------------------------------------------------- the end
+
+/// The program's own `main`.
+static MAIN: AtomicU64 = AtomicU64::new(0);
+/// The mark was set.
+static IS_EXITING: AtomicU32 = AtomicU32::new(0);
+
+unsafe extern "C" {
+    /// What the program's `main` returns to.
+    #[link_name = "leakline_main_returned"]
+    static MAIN_RETURNED: u8;
+}
+
+/// The address that the program's `main` returns to: a frame of ours, to be
+/// left out of stacks.
+pub fn main_returns_to() -> u64 {
+    &raw const MAIN_RETURNED as u64
+}
+
+/// `__libc_start_main`: puts [`run_main`] in `main`'s place, so that the
+/// instant is seen at which `main` has returned and no exit handler has run.
+///
+/// # Safety
+///
+/// As for the function of that name: it is called by a program's entry point,
+/// with libc's own arguments (the seventh, on the stack, is handed on as it
+/// lies).
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn __libc_start_main() {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov [rip + {main}], rdi",
+        "lea rdi, [rip + {run_main}]",
+        "push rdi",
+        ".cfi_adjust_cfa_offset 8",
+        "push rsi",
+        ".cfi_adjust_cfa_offset 8",
+        "push rdx",
+        ".cfi_adjust_cfa_offset 8",
+        "push rcx",
+        ".cfi_adjust_cfa_offset 8",
+        "push r8",
+        ".cfi_adjust_cfa_offset 8",
+        "push r9",
+        ".cfi_adjust_cfa_offset 8",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "call {real}",
+        "add rsp, 8",
+        ".cfi_adjust_cfa_offset -8",
+        "pop r9",
+        ".cfi_adjust_cfa_offset -8",
+        "pop r8",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rcx",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rdx",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rsi",
+        ".cfi_adjust_cfa_offset -8",
+        "pop rdi",
+        ".cfi_adjust_cfa_offset -8",
+        "jmp rax",
+        ".cfi_endproc",
+        main = sym MAIN,
+        run_main = sym run_main,
+        real = sym real_start_main,
+    )
+}
+
+extern "C" fn real_start_main() -> u64 {
+    // Every program that gets here was linked against a libc that has it.
+    let _ = session::get();
+    real::address(Real::start_main)
+}
+
+/// Runs the program's `main` and sets the mark.
+#[unsafe(naked)]
+unsafe extern "C" fn run_main() {
+    naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 24",
+        ".cfi_adjust_cfa_offset 24",
+        "call qword ptr [rip + {main}]",
+        ".globl leakline_main_returned",
+        ".hidden leakline_main_returned",
+        "leakline_main_returned:",
+        "mov [rsp + 8], eax",
+        "lea rdi, [rsp + 24]",
+        "call {mark}",
+        "mov eax, [rsp + 8]",
+        "add rsp, 24",
+        ".cfi_adjust_cfa_offset -24",
+        "ret",
+        ".cfi_endproc",
+        main = sym MAIN,
+        mark = sym mark_exiting,
+    )
+}
+
+/// Marks the instant at which the process begins to exit, once.
+extern "C" fn mark_exiting(sp: u64) {
+    if let Entry::Record(t, session) = enter(mode::ON, sp) {
+        // SAFETY: this thread's idle state. The child of a vfork is not the
+        // process that it runs in.
+        unsafe {
+            if thread::is_own(t) && IS_EXITING.swap(1, Ordering::Relaxed) == 0 {
+                thread::set_depth(t, depth::HOOK);
+                let stamp = thread::stamp(t, session);
+                let word = event::head(Kind::Mark, MarkKind::Exiting as u8, 0);
+                thread::emit(t, session, [word, stamp]);
+                thread::set_depth(t, depth::IDLE);
+            }
+        }
+    }
+}
+
+extern "C" fn on_exit(status: i32, sp: u64) {
+    mark_exiting(sp);
+    real!(exit(status) as fn(i32) -> ());
+}
+
+extern "C" fn on_quick_exit(status: i32, sp: u64) {
+    mark_exiting(sp);
+    real!(quick_exit(status) as fn(i32) -> ());
+}
+
+extern "C" fn on_exit_at_once(status: i32, sp: u64) {
+    mark_exiting(sp);
+    real!(exit_at_once(status) as fn(i32) -> ());
 }
 
 // ---------------------------------------------------------------- Python
@@ -767,7 +929,7 @@ macro_rules! python_domain {
         }
         #[unsafe(naked)]
         unsafe extern "C" fn $free() {
-            naked_asm!(".cfi_startproc", "jmp {hook}", ".cfi_endproc", hook = sym py_free::<$hooks>)
+            naked_asm!(".cfi_startproc", "mov rdx, rsp", "mov rcx, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_free::<$hooks>)
         }
     };
 }
@@ -807,7 +969,7 @@ fn observe_python(
     caller: Caller,
     call: impl FnOnce() -> Block,
 ) -> Block {
-    match enter(PYTHON) {
+    match enter(PYTHON, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -863,7 +1025,7 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     if old.is_null() {
         return observe_python(domain_of(HOOKS), size, caller, call);
     }
-    match enter(PYTHON) {
+    match enter(PYTHON, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -889,7 +1051,8 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     }
 }
 
-extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block) {
+extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64, bp: u64) {
+    let caller = Caller { sp, bp };
     let call = || original!(HOOKS, free(block) as fn(Block) -> ());
     if block.is_null() {
         return call();
@@ -897,7 +1060,7 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block) {
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    match enter(PYTHON) {
+    match enter(PYTHON, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {

@@ -93,13 +93,17 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Pl
         .is_ok()
     {
         let mut changes = 0;
-        elf::each_object(|object| {
-            changes = object.adds ^ object.subs << 32;
-            true
-        });
-        if changes != CHANGES.load(Ordering::Relaxed) {
-            // SAFETY: the caller's; `UPDATING` is ours.
-            unsafe { update(t, session) };
+        // SAFETY: the caller's; `UPDATING` is ours.
+        unsafe {
+            (*t).updates_modules = true;
+            elf::each_object(|object| {
+                changes = object.adds ^ object.subs << 32;
+                true
+            });
+            if changes != CHANGES.load(Ordering::Relaxed) {
+                update(t, session);
+            }
+            (*t).updates_modules = false;
         }
         end_update();
     }
@@ -128,7 +132,11 @@ pub unsafe fn refresh(t: *mut Thread, session: &Session) {
     }
     loop {
         // SAFETY: the caller's; `UPDATING` is ours.
-        unsafe { update(t, session) };
+        unsafe {
+            (*t).updates_modules = true;
+            update(t, session);
+            (*t).updates_modules = false;
+        }
         if UPDATING
             .compare_exchange(BUSY, IDLE, Ordering::Release, Ordering::Relaxed)
             .is_ok()
@@ -279,44 +287,4 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
 /// In a forked child: whoever was updating is not here.
 pub fn after_fork() {
     UPDATING.store(IDLE, Ordering::Relaxed);
-}
-
-/// Bounds of the mapping that `address` lies in, read from the kernel: for a
-/// stack that is not the thread's own.
-pub fn mapping_around(address: u64) -> Option<(u64, u64)> {
-    let fd = sys::open(c"/proc/self/maps").ok()?;
-    let mut buffer = [0u8; 1024];
-    let (mut low, mut high, mut field) = (0u64, 0u64, 0u8);
-    let mut found = None;
-    'reading: while let Ok(length) = sys::read(fd, &mut buffer) {
-        if length == 0 {
-            break;
-        }
-        for &byte in &buffer[..length] {
-            // A line is `LOW-HIGH rest`.
-            match (field, byte) {
-                (_, b'\n') => (low, high, field) = (0, 0, 0),
-                (0, b'-') => field = 1,
-                (1, b' ') => {
-                    field = 2;
-                    if (low..high).contains(&address) {
-                        found = Some((low, high));
-                        break 'reading;
-                    }
-                }
-                (0 | 1, _) => {
-                    let digit = match byte {
-                        b'0'..=b'9' => byte - b'0',
-                        b'a'..=b'f' => byte - b'a' + 10,
-                        _ => 0,
-                    };
-                    let number = if field == 0 { &mut low } else { &mut high };
-                    *number = *number << 4 | u64::from(digit);
-                }
-                _ => {}
-            }
-        }
-    }
-    sys::close(fd);
-    found
 }

@@ -253,7 +253,7 @@ pub fn install(session: &Session) {
     };
     if text.windows(14).any(|words| words == b"free-threading") {
         REFUSED.store(1, Ordering::Relaxed);
-        sys::complain(&[b"free-threaded Python is not supported yet: native frames only"]);
+        session.tell(b"free-threaded Python is not supported yet: native frames only");
         return;
     }
     let mut parts = text.split(|byte| !byte.is_ascii_digit());
@@ -276,7 +276,7 @@ pub fn install(session: &Session) {
         (3, 14 | 15) => V314,
         _ => {
             REFUSED.store(1, Ordering::Relaxed);
-            sys::complain(&[b"this Python's version is not supported: native frames only"]);
+            session.tell(b"this Python's version is not supported: native frames only");
             return;
         }
     };
@@ -452,7 +452,7 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         {
             frame = sys::word(frame + offset);
         }
-        if frame == 0 || !python.fits(frame) {
+        if frame == 0 || !python.fits(session, frame) {
             python.watch_main(t, session, 0);
             return NO_STACK;
         }
@@ -542,16 +542,16 @@ impl Interpreter {
     /// version says. A debug or patched build has other structures: none of
     /// its frames is read.
     #[inline(always)]
-    fn fits(&self, frame: u64) -> bool {
+    fn fits(&self, session: &Session, frame: u64) -> bool {
         match FIT.load(Ordering::Relaxed) {
             FITS => true,
-            NOT_TRIED => self.try_fit(frame),
+            NOT_TRIED => self.try_fit(session, frame),
             _ => false,
         }
     }
 
     #[cold]
-    fn try_fit(&self, frame: u64) -> bool {
+    fn try_fit(&self, session: &Session, frame: u64) -> bool {
         // SAFETY: the thread's innermost frame: larger than the offsets read
         // in every build of a known version.
         let fits = unsafe {
@@ -564,7 +564,7 @@ impl Interpreter {
         };
         FIT.store(if fits { FITS } else { DOES_NOT_FIT }, Ordering::Relaxed);
         if !fits {
-            sys::complain(&[b"this build of Python is not understood: no Python frames"]);
+            session.tell(b"this build of Python is not understood: no Python frames");
         }
         fits
     }

@@ -32,6 +32,10 @@ reals! {
     mremap = c"mremap",
     dlclose = c"dlclose",
     pthread_getattr_np = c"pthread_getattr_np",
+    start_main = c"__libc_start_main",
+    exit = c"exit",
+    quick_exit = c"quick_exit",
+    exit_at_once = c"_exit",
 }
 
 /// Looks all of them up.

@@ -15,10 +15,11 @@ use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use leakline_wire::Kind;
+use leakline_wire::event::{self, BlobKind};
 use leakline_wire::layout::{self, ChunkHeader, Header, Hello, Slot, Welcome, mode, slot_state};
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
-use leakline_wire::{Kind, event};
 
 use crate::thread::{self, Thread, depth};
 use crate::{elf, modules, python, real, sys, trie};
@@ -81,7 +82,7 @@ static SESSION: Global = Global(UnsafeCell::new(Session {
 /// Changes when something that the caches of every thread rest on went away:
 /// by [`CODE_DIED`] when a code object died, by [`MODULES_CHANGED`] when a
 /// module was unloaded or came.
-pub static FLUSH: AtomicU64 = AtomicU64::new(1);
+pub static FLUSH: AtomicU64 = AtomicU64::new(MODULES_CHANGED + CODE_DIED);
 /// See [`FLUSH`].
 pub const CODE_DIED: u64 = 1;
 /// See [`FLUSH`]. (The lower half may run over into it: a flush too many.)
@@ -429,6 +430,22 @@ impl Session {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Puts a sentence for the user into the recording. Descriptor 2 may be
+    /// anything by now: a program's file, even.
+    pub fn tell(&self, text: &[u8]) {
+        let t = thread::current();
+        if t.is_null() {
+            return;
+        }
+        // SAFETY: this thread's state.
+        unsafe {
+            let was = thread::get_depth(t);
+            thread::set_depth(t, depth::HOOK);
+            thread::emit_blob(t, self, BlobKind::Note, 0, text);
+            thread::set_depth(t, was);
+        }
+    }
+
     /// Tells the collector of a ring's first chunk.
     pub fn announce_ring(&self, index: u32, header: &ChunkHeader) {
         let list = &self.slot().new_rings;
@@ -574,7 +591,7 @@ impl Session {
             return give_up();
         }
         let Some(index) = self.claim_slot() else {
-            sys::complain(&[b"not recording this forked process: the session is full"]);
+            self.header().turned_away.fetch_add(1, Ordering::Relaxed);
             return give_up();
         };
         // A child of a raw clone may get here long after its parent ended, and

@@ -12,10 +12,10 @@ pub const ESRCH: Errno = Errno(3);
 pub const ETIMEDOUT: Errno = Errno(110);
 
 mod number {
-    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
+    pub const RT_SIGPROCMASK: usize = 14;
     pub const MADVISE: usize = 28;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
@@ -29,7 +29,6 @@ mod number {
     pub const FUTEX: usize = 202;
     pub const CLOCK_GETTIME: usize = 228;
     pub const TGKILL: usize = 234;
-    pub const OPENAT: usize = 257;
 }
 
 /// Makes a system call.
@@ -89,6 +88,22 @@ pub fn map_private(bytes: usize) -> Option<*mut u8> {
     }
 }
 
+/// Whether a word can be read there, as the kernel sees it.
+pub fn is_readable(at: u64) -> bool {
+    const NO_SUCH_WAY: usize = usize::MAX;
+    const EFAULT: Errno = Errno(14);
+    // SAFETY: the kernel copies the set in before it finds that there is no
+    // such way to change the mask: it answers EFAULT or EINVAL and does
+    // nothing.
+    let answer = unsafe {
+        syscall(
+            number::RT_SIGPROCMASK,
+            [NO_SUCH_WAY, at as usize, 0, 8, 0, 0],
+        )
+    };
+    answer != Err(EFAULT)
+}
+
 /// Gives the pages of memory from [`map_private`] back: it reads as zeros.
 pub fn empty(at: *mut u8, bytes: usize) {
     const MADV_DONTNEED: usize = 4;
@@ -142,38 +157,6 @@ pub fn write(fd: i32, bytes: &[u8]) {
             [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0],
         )
     };
-}
-
-/// Reads from a descriptor.
-pub fn read(fd: i32, bytes: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: the kernel writes within `bytes`, which are ours alone.
-    unsafe {
-        syscall(
-            number::READ,
-            [
-                fd as usize,
-                bytes.as_mut_ptr() as usize,
-                bytes.len(),
-                0,
-                0,
-                0,
-            ],
-        )
-    }
-}
-
-/// Opens a file for reading.
-pub fn open(path: &core::ffi::CStr) -> Result<i32, Errno> {
-    const AT_FDCWD: usize = -100_isize as usize;
-    const CLOEXEC: usize = 0o2_000_000;
-    // SAFETY: `path` is a valid C string.
-    unsafe {
-        syscall(
-            number::OPENAT,
-            [AT_FDCWD, path.as_ptr() as usize, CLOEXEC, 0, 0, 0],
-        )
-        .map(|fd| fd as i32)
-    }
 }
 
 /// Closes a descriptor of ours.

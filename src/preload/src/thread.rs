@@ -18,7 +18,7 @@ use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
 
 use crate::session::Session;
-use crate::{python, sys, unwind};
+use crate::{modules, python, sys, unwind};
 
 /// Most native frames of a stack.
 pub const MAX_NATIVE: usize = 4096;
@@ -82,6 +82,9 @@ pub struct Thread {
     pub depth: u32,
     /// Marks cached Python frames; see [`unwind::mark`].
     pub generation: u32,
+    /// Where the hook now at work was called from: the slot of its return
+    /// address.
+    pub entered: u64,
     /// [`crate::session::FLUSH`] as it was when the caches below were filled.
     pub flush: u64,
     last_stamp: u64,
@@ -104,14 +107,11 @@ pub struct Thread {
     pub fork: u32,
     /// It keeps the list of modules as it is meanwhile.
     pub holds_modules: bool,
+    /// It is at work on the list of modules.
+    pub updates_modules: bool,
     /// Where this thread's own stack lies.
     pub stack_low: u64,
     pub stack_high: u64,
-    /// Where another stack lies on which it was seen (coroutine, signal).
-    pub foreign_low: u64,
-    pub foreign_high: u64,
-    /// State of the process's mappings when that was looked up.
-    pub foreign_mappings: u32,
     /// A handler is writing to `side`.
     side_busy: bool,
     /// Where a signal handler's events go that interrupt a hook.
@@ -201,6 +201,50 @@ pub unsafe fn get_depth(t: *mut Thread) -> u32 {
     unsafe { addr_of!((*t).depth).read_volatile() }
 }
 
+/// Whether the hook that `depth` tells of was left by `siglongjmp` from a
+/// signal handler: this call, from `sp`, does not come from below it. If so,
+/// the thread is idle again.
+///
+/// A hook's own frames, and those of a handler that interrupts it, lie below
+/// the slot that it was called from. After a jump further out a call may lie
+/// below as well: then the thread stays as it is until one does not, and its
+/// events go to the side ring.
+///
+/// # Safety
+///
+/// `t` must be this thread's state; `sp` the slot of the caller's return
+/// address.
+#[cold]
+pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let own = (*t).stack_low..(*t).stack_high;
+        let entered = (*t).entered;
+        if sp < entered || !own.contains(&sp) || !own.contains(&entered) {
+            return false;
+        }
+        // What it was writing may be half written: the caches are emptied.
+        (*t).flush = 0;
+        (*t).side_busy = false;
+        if core::mem::take(&mut (*t).updates_modules) {
+            modules::end_update();
+        }
+        set_depth(t, depth::IDLE);
+        true
+    }
+}
+
+/// Whether the calling thread is the state's own, and not the child of a
+/// `vfork` that runs in its place.
+///
+/// # Safety
+///
+/// `t` must be the state that this thread finds.
+pub unsafe fn is_own(t: *mut Thread) -> bool {
+    // SAFETY: the caller's; the word is atomic.
+    sys::gettid() == unsafe { (*t).tid.load(Ordering::Relaxed) }
+}
+
 /// Gives this thread a state: one that a dead thread left, or a new one.
 /// Null when there is no memory.
 #[cold]
@@ -218,7 +262,6 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).python_length = 0;
         (*t).stack_low = 0;
         (*t).stack_high = 0;
-        (*t).foreign_high = 0;
         (*t).is_main = tid == sys::getpid();
         (*t).outermost = 0;
         (*t).in_main = false;

@@ -28,7 +28,7 @@ use leakline_wire::trie::{MAX_NODES, NO_STACK, kind, native_frame};
 use crate::cfi::{self, Cfa, Rule, SavedBp};
 use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{Cached, MAX_NATIVE, NODE_CACHE, Thread};
-use crate::{elf, modules, sys, trie};
+use crate::{elf, hooks, modules, sys, trie};
 
 /// A frame of the last stack.
 #[derive(Clone, Copy)]
@@ -184,32 +184,32 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, sp: u64, bp: u64) -> u32 
     }
 }
 
-/// Changes with every unmapping that we see.
-static MAPPINGS: AtomicU32 = AtomicU32::new(0);
-
-/// Memory is about to be unmapped: what is known of stacks may be no longer so.
-pub fn mappings_changed() {
-    MAPPINGS.fetch_add(1, Ordering::Relaxed);
-}
-
 /// On a coroutine's or a signal's stack: nothing is reused, nothing kept.
 #[cold]
 #[inline(never)]
 unsafe fn elsewhere(t: *mut Thread, session: &Session, sp: u64, bp: u64) -> u32 {
-    // SAFETY: as for `stack`.
-    unsafe {
-        let mappings = MAPPINGS.load(Ordering::Relaxed);
-        if (*t).foreign_mappings != mappings || !((*t).foreign_low..(*t).foreign_high).contains(&sp)
-        {
-            (*t).foreign_mappings = mappings;
-            let Some((low, high)) = modules::mapping_around(sp) else {
-                return trie::root(session, kind::BROKEN);
-            };
-            (*t).foreign_low = low;
-            (*t).foreign_high = high;
+    // SAFETY: as for `stack`: the page of a word on the stack we are on.
+    unsafe { walk(t, session, sp, bp, (sp & !(PAGE - 1)) + PAGE, false) }
+}
+
+const PAGE: u64 = 4096;
+/// Most pages that one frame of another stack may span.
+const MOST_FRAME_PAGES: u64 = 256;
+
+/// Bounds of a stack that is not the thread's own are not known: what they
+/// were may be unmapped, or another stack's, since. So the kernel is asked of
+/// each page before it is read. The new bound, if all up to `end` is there.
+#[cold]
+#[inline(never)]
+fn readable_up_to(high: u64, end: u64) -> Option<u64> {
+    let mut at = high;
+    while at < end {
+        if at - high >= MOST_FRAME_PAGES * PAGE || !sys::is_readable(at) {
+            return None;
         }
-        walk(t, session, sp, bp, (*t).foreign_high, false)
+        at += PAGE;
     }
+    Some(at)
 }
 
 #[inline(always)]
@@ -231,6 +231,7 @@ unsafe fn walk(
         let mut length = if own { (*t).native_length } else { 0 };
         let mut verified = false;
         let mut high = stack_high;
+        let mut may_reach_on = !own;
         let mut keep = own;
         let (mut slot, mut bp) = (sp, bp);
         let mut count = 0;
@@ -289,6 +290,12 @@ unsafe fn walk(
                 Cfa::Bp(offset) => bp.wrapping_add_signed(offset),
                 Cfa::AtBp(offset) => {
                     let at = bp.wrapping_add_signed(offset);
+                    if may_reach_on
+                        && at >= slot
+                        && let Some(bound) = readable_up_to(high, at.saturating_add(8))
+                    {
+                        high = bound;
+                    }
                     if at < slot || at > high - 8 {
                         // Not kept: `append` would read there again.
                         keep = false;
@@ -303,6 +310,9 @@ unsafe fn walk(
                     // signal interrupted. Such stacks are not kept.
                     keep = false;
                     length = 0;
+                    if may_reach_on && let Some(bound) = readable_up_to(high, sp + 256) {
+                        high = bound;
+                    }
                     if sp + 256 > high {
                         root = broken(session);
                         break;
@@ -318,6 +328,7 @@ unsafe fn walk(
                             break;
                         }
                         high = (*t).stack_high;
+                        may_reach_on = false;
                     }
                     slot = interrupted - 8;
                     continue;
@@ -333,6 +344,12 @@ unsafe fn walk(
                     break;
                 }
             };
+            if may_reach_on
+                && cfa > high
+                && let Some(bound) = readable_up_to(high, cfa)
+            {
+                high = bound;
+            }
             if cfa < sp || cfa > high {
                 length = 0;
                 root = broken(session);
@@ -560,6 +577,9 @@ unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh)
 #[cold]
 #[inline(never)]
 unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> u32 {
+    if frame.address == hooks::main_returns_to() {
+        return parent;
+    }
     let inside = if frame.exact {
         frame.address
     } else {

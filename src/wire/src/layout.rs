@@ -77,8 +77,10 @@ pub struct Header {
     pub wait_strikes: AtomicU32,
     /// Pid of the collector, in its own pid namespace.
     pub collector_pid: AtomicU32,
+    /// Forked processes that found no free slot. Written by them.
+    pub turned_away: AtomicU32,
     #[doc(hidden)]
-    pub pad0: [u32; 9],
+    pub pad0: [u32; 8],
     /// Head of the free list: tag in the high half, chunk index + 1 in the low
     /// (0 = empty). Written by everyone, see [`crate::pool`].
     pub free_head: AtomicU64,
