@@ -17,6 +17,7 @@
 //!   otherwise it is a signal handler's, and goes to the side ring.
 
 use core::arch::naked_asm;
+use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::Domain;
@@ -27,7 +28,7 @@ use leakline_wire::trie::{NO_STACK, kind};
 use crate::python::{self, Allocator};
 use crate::real::{self, Real};
 use crate::session::{self, Session};
-use crate::thread::{self, Thread, depth};
+use crate::thread::{self, PAIRS, Pair, Thread, depth};
 use crate::{early, modules, sys, trie, unwind};
 
 type Block = *mut u8;
@@ -271,8 +272,11 @@ unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: 
         if python == NO_STACK {
             return native;
         }
-        if (*t).last_pair != 0 && (*t).last_native == native && (*t).last_python == python {
-            return (*t).last_pair;
+        let recent = addr_of_mut!((*t).pairs)
+            .cast::<Pair>()
+            .add(native as usize % PAIRS);
+        if (*recent).native == native && (*recent).python == python && (*recent).node != 0 {
+            return (*recent).node;
         }
         let key = 1 << 62 | u64::from(python);
         let pair = if let Some(node) = unwind::cached(t, native, key) {
@@ -282,9 +286,11 @@ unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: 
             unwind::remember(t, native, key, node);
             node
         };
-        (*t).last_native = native;
-        (*t).last_python = python;
-        (*t).last_pair = pair;
+        recent.write(Pair {
+            native,
+            python,
+            node: pair,
+        });
         pair
     }
 }

@@ -211,11 +211,50 @@ struct Frame {
     boundary: bool,
 }
 
+/// The newest frames of a recent Python stack, down to a kept frame.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Memo {
+    /// Innermost first. How many; 0 = empty.
+    count: u32,
+    /// [`Thread::generation`] at that time.
+    generation: u32,
+    /// The kept frame that they lead to, and what it was.
+    join: u32,
+    join_node: u32,
+    join_boundary: bool,
+    /// The stack's node.
+    node: u32,
+    at: [u64; MEMO_FRAMES],
+    instruction: [u64; MEMO_FRAMES],
+}
+
+/// Stacks that a thread remembers the newest frames of.
+const MEMOS: usize = 64;
+/// Most frames of a memo: of longer ways the kept stack is made new.
+const MEMO_FRAMES: usize = 4;
+
 /// A thread's last Python stack, and room for the next.
 #[repr(C)]
 pub struct Kept {
     frames: [Frame; MAX_PYTHON],
     fresh: [Frame; MAX_PYTHON],
+    memos: [Memo; MEMOS],
+}
+
+/// Empties a thread's memos.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+pub unsafe fn forget_memos(t: *mut Thread) {
+    // SAFETY: the caller's.
+    unsafe {
+        let memos = addr_of_mut!((*t).python.memos).cast::<Memo>();
+        for i in 0..MEMOS {
+            (*memos.add(i)).count = 0;
+        }
+    }
 }
 
 // ---------------------------------------------------------------- hooks
@@ -456,7 +495,10 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             python.watch_main(t, session, 0);
             return NO_STACK;
         }
-        let node = python.walk(t, session, frame);
+        let node = match python.recall(t, frame) {
+            Some(node) => node,
+            None => python.walk(t, session, frame),
+        };
         // The outermost frames were just walked or verified: they are live.
         let mut outermost = addr_of!((*t).python.frames).cast::<Frame>();
         let mut length = (*t).python_length;
@@ -574,7 +616,11 @@ impl Interpreter {
         // SAFETY: `frame` is live, as the caller vouches.
         unsafe {
             let word = sys::word(frame + self.layout.frame_instruction);
-            if self.layout.index_unit == 0 {
+            if self.layout.frame_is_entry != 0 {
+                // Whether the evaluator was entered for it is compared too.
+                let entry = ((frame + self.layout.frame_is_entry) as *const u8).read();
+                word | u64::from(entry) << 63
+            } else if self.layout.index_unit == 0 {
                 word
             } else {
                 // An index names no code: join it with the code's address
@@ -594,6 +640,86 @@ impl Interpreter {
     }
 
     #[inline(always)]
+    fn memo_index(at: u64, instruction: u64) -> usize {
+        ((instruction ^ at.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize
+            & (MEMOS - 1)
+    }
+
+    /// The node of a stack that was met before, if the chain leads the same
+    /// way.
+    #[inline(always)]
+    unsafe fn recall(&self, t: *mut Thread, innermost: u64) -> Option<u32> {
+        // SAFETY: every frame read is reached from the innermost one by
+        // `previous`.
+        unsafe {
+            let kept = addr_of!((*t).python);
+            let instruction = self.instruction(innermost);
+            let memo = addr_of!((*kept).memos)
+                .cast::<Memo>()
+                .add(Self::memo_index(innermost, instruction));
+            let count = (*memo).count as usize;
+            if count == 0
+                || (*memo).at[0] != innermost
+                || (*memo).instruction[0] != instruction
+                || (*memo).generation != (*t).generation
+                || (*memo).join as usize >= (*t).python_length
+            {
+                return None;
+            }
+            let frames = addr_of!((*kept).frames).cast::<Frame>();
+            let join = frames.add((*memo).join as usize);
+            if (*join).node != (*memo).join_node || (*join).boundary != (*memo).join_boundary {
+                return None;
+            }
+            let mut at = innermost;
+            let mut i = 1;
+            while i < count.min(MEMO_FRAMES) {
+                at = sys::word(at + self.layout.frame_previous);
+                if at != (*memo).at[i] || self.instruction(at) != (*memo).instruction[i] {
+                    return None;
+                }
+                i += 1;
+            }
+            at = sys::word(at + self.layout.frame_previous);
+            if at != (*join).at || self.instruction(at) != (*join).instruction {
+                return None;
+            }
+            (self.verify(frames, (*memo).join as usize + 1) == 0).then_some((*memo).node)
+        }
+    }
+
+    /// Remembers the frames above kept frame `join`: those of the stack that
+    /// was just kept, `length` frames in all.
+    #[inline(always)]
+    unsafe fn memorize(t: *mut Thread, join: usize, length: usize, node: u32) {
+        let count = length - 1 - join;
+        if count > MEMO_FRAMES {
+            return;
+        }
+        // SAFETY: the caller's; frames up to `length` are written.
+        unsafe {
+            let kept = addr_of_mut!((*t).python);
+            let frames = addr_of!((*kept).frames).cast::<Frame>();
+            let (top, joined) = (frames.add(length - 1), frames.add(join));
+            let memo = addr_of_mut!((*kept).memos)
+                .cast::<Memo>()
+                .add(Self::memo_index((*top).at, (*top).instruction));
+            (*memo).count = count as u32;
+            (*memo).generation = (*t).generation;
+            (*memo).join = join as u32;
+            (*memo).join_node = (*joined).node;
+            (*memo).join_boundary = (*joined).boundary;
+            (*memo).node = node;
+            let mut i = 0;
+            while i < count {
+                (*memo).at[i] = (*top.sub(i)).at;
+                (*memo).instruction[i] = (*top.sub(i)).instruction;
+                i += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn walk(&self, t: *mut Thread, session: &Session, innermost: u64) -> u32 {
         // SAFETY: every frame read is reached from the innermost one by
         // `previous`, or is a kept one that the chain was just seen to lead
@@ -609,9 +735,9 @@ impl Interpreter {
             loop {
                 let instruction = self.instruction(at);
                 // The kept frame that this one could be: the newest, or one
-                // of the next few if some have returned.
+                // of the next if some have returned since.
                 let mut candidate = length;
-                let stop = length.saturating_sub(8);
+                let stop = length.saturating_sub(if count == 0 { 64 } else { 8 });
                 while candidate > stop && (*frames.add(candidate - 1)).at != at {
                     candidate -= 1;
                 }
@@ -712,6 +838,7 @@ impl Interpreter {
             let kept = addr_of_mut!((*t).python);
             let frames = addr_of_mut!((*kept).frames).cast::<Frame>();
             let fresh = addr_of_mut!((*kept).fresh).cast::<Frame>();
+            let joined = length;
             let (mut node, mut behind_boundary) = if length > 0 {
                 let frame = frames.add(length - 1);
                 ((*frame).node, (*frame).boundary)
@@ -736,6 +863,9 @@ impl Interpreter {
                 }
             }
             (*t).python_length = if length == MAX_PYTHON { 0 } else { length };
+            if joined > 0 && (joined + 1..MAX_PYTHON).contains(&length) && node != NO_STACK {
+                Self::memorize(t, joined - 1, length, node);
+            }
             node
         }
     }
@@ -752,7 +882,7 @@ impl Interpreter {
         // SAFETY: the caller's: the frame is live.
         unsafe {
             let entry = if self.layout.frame_is_entry != 0 {
-                ((frame.at + self.layout.frame_is_entry) as *const u8).read() != 0
+                frame.instruction >> 63 != 0
             } else {
                 self.layout.frame_owner == 0 || behind_boundary
             };
@@ -797,9 +927,7 @@ impl Interpreter {
                 return parent;
             }
             let offset = if self.layout.index_unit == 0 {
-                frame
-                    .instruction
-                    .wrapping_sub(code + self.layout.code_instructions)
+                (frame.instruction & !(1 << 63)).wrapping_sub(code + self.layout.code_instructions)
             } else {
                 (frame.instruction & 0x1f_ffff) * self.layout.index_unit
             };

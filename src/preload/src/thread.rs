@@ -75,6 +75,18 @@ pub struct Cached {
     pub node: u32,
 }
 
+/// Recent pairs of a native and a Python stack that are at hand.
+pub const PAIRS: usize = 64;
+
+/// One of them; `node` 0 = none.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Pair {
+    pub native: u32,
+    pub python: u32,
+    pub node: u32,
+}
+
 /// See the module.
 #[repr(C, align(64))]
 pub struct Thread {
@@ -93,10 +105,6 @@ pub struct Thread {
     pub native_length: usize,
     /// Python frames kept of the last stack.
     pub python_length: usize,
-    /// The last pair of stacks, and its node.
-    pub last_native: u32,
-    pub last_python: u32,
-    pub last_pair: u32,
     /// The process's main thread: its outermost Python frame is `__main__`'s.
     pub is_main: bool,
     /// Code object of its outermost Python frame at the last event, 0 for none.
@@ -118,6 +126,8 @@ pub struct Thread {
     side: Ring,
     status: AtomicU32,
     tid: AtomicU32,
+    /// Nodes of recent pairs of stacks, by the native one.
+    pub pairs: [Pair; PAIRS],
     pub cache: [Cached; NODE_CACHE],
     /// Room to encode a code object's definition.
     pub scratch: [u8; 64 * 1024],

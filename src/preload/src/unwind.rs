@@ -6,6 +6,9 @@
 //! with the same contents; then every older word is checked to be what it was,
 //! and that frame's node is the stack's.
 //!
+//! Events alternate between a few places: the newest frames of recent stacks are
+//! kept aside as well ([`Memo`]), each with the kept frame that it joins.
+//!
 //! Why that is exact: the walk from a state (slot, rbp) outwards is a function
 //! of the words it reads. If they are unchanged, so is the walk. Only words
 //! that matter are kept: the return addresses, and saved copies of rbp where
@@ -28,7 +31,7 @@ use leakline_wire::trie::{MAX_NODES, NO_STACK, kind, native_frame};
 use crate::cfi::{self, Cfa, Rule, SavedBp};
 use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{Cached, MAX_NATIVE, NODE_CACHE, Thread};
-use crate::{elf, hooks, modules, sys, trie};
+use crate::{elf, hooks, modules, python, sys, trie};
 
 /// A frame of the last stack.
 #[derive(Clone, Copy)]
@@ -65,12 +68,40 @@ struct Fresh {
     exact: bool,
 }
 
+/// The newest frames of a recent stack, down to a kept frame: all words that
+/// the walk read on the way, and where it came to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Memo {
+    /// As the walk began. 0 = empty.
+    slot: u64,
+    bp: u64,
+    /// The kept frame that it came to: its index, and what it was.
+    join_slot: u64,
+    join_bp: u64,
+    join: u32,
+    join_node: u32,
+    /// The stack's node.
+    node: u32,
+    count: u32,
+    /// The walk computed from `bp`.
+    bp_matters: bool,
+    /// The first is that of `slot`.
+    words: [Check; MEMO_WORDS],
+}
+
+/// Stacks that a thread remembers the newest frames of.
+const MEMOS: usize = 64;
+/// Most words of a memo: of longer ways the kept stack is made new.
+const MEMO_WORDS: usize = 8;
+
 /// A thread's last stack, and room for the next.
 #[repr(C)]
 pub struct Kept {
     frames: [Frame; MAX_NATIVE],
     checks: [Check; 2 * MAX_NATIVE],
     fresh: [Fresh; MAX_NATIVE],
+    memos: [Memo; MEMOS],
 }
 
 // ---------------------------------------------------------------- rules
@@ -177,6 +208,9 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, sp: u64, bp: u64) -> u32 
     // SAFETY: the caller's; see the invariants for every word read.
     unsafe {
         if sp.wrapping_sub((*t).stack_low) < (*t).stack_high.wrapping_sub((*t).stack_low) {
+            if let Some(node) = recall(t, sp, bp) {
+                return node;
+            }
             walk(t, session, sp, bp, (*t).stack_high, true)
         } else {
             elsewhere(t, session, sp, bp)
@@ -210,6 +244,95 @@ fn readable_up_to(high: u64, end: u64) -> Option<u64> {
         at += PAGE;
     }
     Some(at)
+}
+
+#[inline(always)]
+fn memo_index(slot: u64, address: u64) -> usize {
+    ((address ^ slot.wrapping_mul(0xd6e8_feb8_6659_fd93)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+        as usize
+        & (MEMOS - 1)
+}
+
+/// The node of a stack that was met before, if every word that the walk would
+/// read is what it was.
+#[inline(always)]
+unsafe fn recall(t: *mut Thread, sp: u64, bp: u64) -> Option<u32> {
+    // SAFETY: `t` is this thread's state. The words of a memo lie on the
+    // thread's own stack, as those of kept frames do.
+    unsafe {
+        let kept = addr_of!((*t).native);
+        let address = sys::word(sp);
+        let frames = addr_of!((*kept).frames).cast::<Frame>();
+        let checks = addr_of!((*kept).checks).cast::<Check>();
+        let length = (*t).native_length;
+        // The last stack once more?
+        if length > 0 {
+            let top = frames.add(length - 1);
+            if (*top).slot == sp
+                && (*top).address == address
+                && ((*top).bp == bp || !(*top).bp_matters)
+            {
+                let end = (*top).checks_end as usize;
+                return (verify(checks, end) == end).then_some((*top).node);
+            }
+        }
+        let memo = addr_of!((*kept).memos)
+            .cast::<Memo>()
+            .add(memo_index(sp, address));
+        if (*memo).slot != sp
+            || ((*memo).bp != bp && (*memo).bp_matters)
+            || (*memo).join as usize >= length
+        {
+            return None;
+        }
+        let join = frames.add((*memo).join as usize);
+        if (*join).node != (*memo).join_node
+            || (*join).slot != (*memo).join_slot
+            || ((*join).bp != (*memo).join_bp && (*join).bp_matters)
+        {
+            return None;
+        }
+        let count = (*memo).count as usize;
+        if verify(addr_of!((*memo).words).cast(), count) != count {
+            return None;
+        }
+        let end = (*join).checks_end as usize;
+        (verify(checks, end) == end).then_some((*memo).node)
+    }
+}
+
+/// Remembers the frames above kept frame `join`: those of the stack that was
+/// just kept.
+#[inline(always)]
+unsafe fn memorize(t: *mut Thread, join: usize, length: usize, node: u32) {
+    // SAFETY: as in `recall`; frames and checks up to `length` are written.
+    unsafe {
+        let kept = addr_of_mut!((*t).native);
+        let frames = addr_of!((*kept).frames).cast::<Frame>();
+        let checks = addr_of!((*kept).checks).cast::<Check>();
+        let (top, joined) = (frames.add(length - 1), frames.add(join));
+        let (from, to) = ((*joined).checks_end as usize, (*top).checks_end as usize);
+        let count = to - from;
+        if count > MEMO_WORDS {
+            return;
+        }
+        let memo = addr_of_mut!((*kept).memos)
+            .cast::<Memo>()
+            .add(memo_index((*top).slot, (*top).address));
+        (*memo).slot = (*top).slot;
+        (*memo).bp = (*top).bp;
+        (*memo).bp_matters = (*top).bp_matters;
+        (*memo).join = join as u32;
+        (*memo).join_node = (*joined).node;
+        (*memo).join_slot = (*joined).slot;
+        (*memo).join_bp = (*joined).bp;
+        (*memo).node = node;
+        (*memo).count = count as u32;
+        let words = addr_of_mut!((*memo).words).cast::<Check>();
+        for i in 0..count {
+            words.add(i).write(*checks.add(from + i));
+        }
+    }
 }
 
 #[inline(always)]
@@ -446,6 +569,7 @@ unsafe fn append(
         let frames = addr_of_mut!((*kept).frames).cast::<Frame>();
         let checks = addr_of_mut!((*kept).checks).cast::<Check>();
         let fresh = addr_of!((*kept).fresh).cast::<Fresh>();
+        let joined = length;
         let (mut node, mut checks_end, mut older_matters, mut older_bp) = if length > 0 {
             let frame = frames.add(length - 1);
             (
@@ -552,6 +676,9 @@ unsafe fn append(
         let _ = checks_end;
         if own {
             (*t).native_length = if keep { length } else { 0 };
+            if keep && joined > 0 && length > joined {
+                memorize(t, joined - 1, length, node);
+            }
         }
         node
     }
@@ -688,10 +815,16 @@ unsafe fn flush(t: *mut Thread, now: u64) {
         let modules_changed = (*t).flush / MODULES_CHANGED != now / MODULES_CHANGED;
         (*t).flush = now;
         (*t).python_length = 0;
-        (*t).last_pair = 0;
         (*t).generation = ((*t).generation + 1) % MARKS;
+        if (*t).generation == 0 {
+            python::forget_memos(t);
+        }
         if modules_changed {
             (*t).native_length = 0;
+            let memos = addr_of_mut!((*t).native.memos).cast::<Memo>();
+            for i in 0..MEMOS {
+                (*memos.add(i)).slot = 0;
+            }
         }
         // All marks were used: those of old frames come round.
         if modules_changed || (*t).generation == 0 {
