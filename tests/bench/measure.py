@@ -107,26 +107,27 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-class HalfCpu:
-    """A control group with half a CPU, of whichever version is mounted.
-    `name` is None where none can be made."""
+class ControlGroup:
+    """A control group with some limit, of whichever version is mounted.
+    `place` is None where none can be made."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, kind: str, first: dict[str, str], second: dict[str, str]
+    ) -> None:
+        """`first` are the files to write in a hierarchy `kind` of version 1,
+        `second` those of version 2."""
         self.place: Path | None = None
-        for root, quota in (
-            (
-                Path("/sys/fs/cgroup/cpu"),
-                {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
-            ),
-            (Path("/sys/fs/cgroup"), {"cpu.max": "50000 100000"}),
+        for root, limits in (
+            (Path("/sys/fs/cgroup") / kind, first),
+            (Path("/sys/fs/cgroup"), second),
         ):
-            place = root / f"leakline-bench-{os.getpid()}"
+            place = root / f"leakline-bench-{os.getpid()}-{kind}"
             try:
                 place.mkdir()
             except OSError:
                 continue
             try:
-                for name, value in quota.items():
+                for name, value in limits.items():
                     (place / name).write_text(value)
             except OSError:
                 place.rmdir()
@@ -142,6 +143,23 @@ class HalfCpu:
     def remove(self) -> None:
         if self.place is not None:
             self.place.rmdir()
+
+
+def half_a_cpu() -> ControlGroup:
+    return ControlGroup(
+        "cpu",
+        {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
+        {"cpu.max": "50000 100000"},
+    )
+
+
+def memory_of(size: int) -> ControlGroup:
+    """A group with so many bytes for a program and its recorder together."""
+    return ControlGroup(
+        "memory",
+        {"memory.limit_in_bytes": str(size)},
+        {"memory.max": str(size), "memory.swap.max": "0"},
+    )
 
 
 def signal_collector(number: signal.Signals, after: float) -> Callable[[int], None]:
