@@ -4,6 +4,8 @@ These run over other interpreters too (tests/matrix)."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from harness import (
@@ -71,6 +73,48 @@ def test_every_line_equals_a_counting_allocator(
     compare(recorded, known, counters)
     extra = set(recorded) - {row["key"] for row in known}
     assert not extra, f"lines that allocated nothing: {sorted(extra)}"
+
+
+def version_of(python: str) -> tuple[int, ...]:
+    code = "import sys; print(*sys.version_info[:3])"
+    return tuple(int(part) for part in execute([python, "-c", code]).out.split())
+
+
+def test_objects_from_free_lists(leakline: Leakline) -> None:
+    """With --objects an object made of a freed one is its own line's, as
+    tracemalloc has it."""
+    if version_of(TARGET_PYTHON) < (3, 13, 3):
+        pytest.skip("before 3.13.3 CPython does not tell of them")
+    program = PYTHON_PROGRAMS / "free_lists.py"
+    traced = execute([TARGET_PYTHON, "-X", "tracemalloc", program])
+    known = {line: (blocks, size) for line, blocks, size in json.loads(traced.out)}
+    result, recording = leakline.run(TARGET_PYTHON, program, options=["--objects"])
+    assert result.status == 0
+    check_complete(recording)
+    rows = recording.rows("--at", "main left", "--filter", "*/free_lists.py")
+    found: dict[int, tuple[int, int]] = {}
+    for (line, _), row in python_lines(rows, program).items():
+        blocks, size = found.get(line, (0, 0))
+        found[line] = (blocks + row["live_blocks"], size + row["live_bytes"])
+    source = program.read_text().splitlines()
+    made = [at for at, text in enumerate(source, 1) if "made.append" in text]
+    assert len(made) == 4
+    for line in made:
+        assert python_lines(rows, program)[line, "obj"]["live_blocks"] >= 60
+        # tracemalloc does not know a block from before it started.
+        blocks, size = known[line]
+        assert 0 <= found[line][0] - blocks <= 3
+        assert 0 <= found[line][1] - size <= 3 * 64
+
+
+def test_an_interpreter_that_tells_of_no_objects(leakline: Leakline) -> None:
+    if version_of(TARGET_PYTHON) >= (3, 13, 3):
+        pytest.skip("it does")
+    result, recording = leakline.run(TARGET_PYTHON, "-c", "[[]]", options=["--objects"])
+    assert result.status == 0
+    assert result.err == b""
+    notes = [note["text"] for note in recording.stats()["notes"]]
+    assert any("does not tell of objects" in note for note in notes)
 
 
 def test_nine_hundred_frames_are_all_there(leakline: Leakline) -> None:

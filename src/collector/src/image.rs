@@ -421,6 +421,7 @@ impl Image {
                 self.forks.push(fork);
             }
             Event::Mark { kind } => self.mark(shared, kind, stamp),
+            Event::Reborn { address, stack } => self.reborn(shared, ring, address, stack, stamp),
         }
         Ok(())
     }
@@ -548,6 +549,32 @@ impl Image {
         held.bytes = held.bytes.wrapping_add(bytes);
         held.blocks = held.blocks.wrapping_add(blocks);
         self.inherited_changed = true;
+    }
+
+    /// An object was made of a block that lay in a free list: what was there
+    /// died, whenever that was, and the new one is born.
+    fn reborn(
+        &mut self,
+        shared: &mut Shared,
+        ring: &RingState,
+        address: u64,
+        stack: u32,
+        stamp: u64,
+    ) {
+        // Objects that no allocator gave (static ones) are told of as well.
+        let Some(old) = self.live.remove(address) else {
+            return;
+        };
+        self.count_death(shared, &old, false, stamp);
+        let block = Block {
+            size: old.size,
+            site: self.site(shared, Domain::Obj, stack),
+            thread: ring.thread,
+            birth_ms: shared.birth_ms,
+        };
+        if self.live.insert(address, block).is_ok() {
+            self.count_birth(shared, &block, stamp);
+        }
     }
 
     #[inline]

@@ -127,7 +127,8 @@ impl Cursor {
                 | Kind::AllocLarge
                 | Kind::Free
                 | Kind::ReallocStart
-                | Kind::ReallocEnd => touch(head & event::VALUE_MASK),
+                | Kind::ReallocEnd
+                | Kind::Reborn => touch(head & event::VALUE_MASK),
                 Kind::Blob => {
                     let bytes = self.words.get(self.ahead + 3).copied().unwrap_or(0);
                     length += (bytes as usize).min(CHUNK_WORDS * 8).div_ceil(8);

@@ -34,6 +34,9 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const SYMBOL_PATIENCE: Duration = Duration::from_secs(5);
 /// ... and after that, before the recording ends without them.
 const LAST_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the target's end waits for those of its processes that are about
+/// to end as well, before the supervisor is told that some live on.
+const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the collector stays without any process once nobody is there to
 /// tell it of one.
 const LONELY_PATIENCE: Duration = Duration::from_secs(2);
@@ -361,19 +364,21 @@ impl Collector {
                 exec: false,
             },
         );
-        self.engine.round();
-        // A child that was forked a moment ago may not have shown up yet.
-        let deadline = Instant::now() + Duration::from_millis(100);
-        while self.engine.living() == 0
-            && self.engine.expects_newborns()
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(1));
+        // A child that was forked a moment ago may not have shown up yet, and
+        // helpers (multiprocessing's resource tracker) end a moment later.
+        let deadline = Instant::now() + OTHERS_PATIENCE;
+        loop {
             self.take_joined();
+            self.note_deaths();
             self.engine.round();
+            if self.engine.living() == 0 && !self.engine.expects_newborns() {
+                return Next::End("exited");
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        self.note_deaths();
-        self.engine.round();
         if self.engine.living() == 0 {
             return Next::End("exited");
         }

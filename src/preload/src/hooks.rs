@@ -316,6 +316,9 @@ unsafe fn born(
         let stack = u64::from(capture(t, session, caller, holds_gil));
         let stamp = thread::stamp(t, session);
         let address = block as u64;
+        if matches!(domain, Domain::Obj) {
+            (*t).newest_object = address;
+        }
         let recorded = if u32::try_from(size).is_ok() {
             let word = event::head(kinds.0, domain as u8, address);
             thread::emit(t, session, [word, stamp, (size as u64) << 32 | stack])
@@ -1081,4 +1084,48 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
         }
         Entry::Nested(..) | Entry::Pass => call(),
     }
+}
+
+/// Address of the function that CPython's reference tracing is to call.
+pub fn reference_tracer() -> u64 {
+    traced as *const () as u64
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn traced() {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov rdx, rsp",
+        "mov rcx, rbp",
+        "jmp {hook}",
+        ".cfi_endproc",
+        hook = sym on_reference,
+    )
+}
+
+/// An object was made, or dies. What was made of a block that was just
+/// allocated is known already; any other block comes from a free list.
+extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
+    const CREATE: i32 = 0;
+    if what != CREATE || object == 0 {
+        return 0;
+    }
+    // SAFETY: CPython passes a live object.
+    let block = unsafe { python::block_of(object) };
+    if let Entry::Record(t, session) = enter(PYTHON, sp) {
+        // SAFETY: this thread's idle state; `sp` is the tracer's own slot.
+        unsafe {
+            if (*t).newest_object == block {
+                (*t).newest_object = 0;
+                return 0;
+            }
+            thread::set_depth(t, depth::HOOK);
+            let stack = capture(t, session, Caller { sp, bp }, true);
+            let stamp = thread::stamp(t, session);
+            let word = event::head(Kind::Reborn, Domain::Obj as u8, block);
+            thread::emit(t, session, [word, stamp, stack.into()]);
+            thread::set_depth(t, depth::IDLE);
+        }
+    }
+    0
 }

@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
+use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{CODE_DIED, FLUSH, Session};
@@ -172,6 +173,10 @@ struct Interpreter {
     code_type: u64,
     is_initialized: u64,
     is_finalizing: u64,
+    /// `PyRefTracer_SetTracer` and `PyRefTracer_GetTracer`, of a version in
+    /// which they are sound; else 0.
+    set_tracer: u64,
+    get_tracer: u64,
 }
 
 struct Global(UnsafeCell<Interpreter>);
@@ -188,12 +193,17 @@ static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     code_type: 0,
     is_initialized: 0,
     is_finalizing: 0,
+    set_tracer: 0,
+    get_tracer: 0,
 }));
 static READY: AtomicU32 = AtomicU32::new(0);
 /// 1 when there is an interpreter that is not supported, and we said so.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
 static STARTING: AtomicU32 = AtomicU32::new(0);
+/// 1 from when `__main__` runs until the reference tracer is set: that takes a
+/// thread that holds the GIL.
+static TRACER_DUE: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
 static FIT: AtomicU32 = AtomicU32::new(NOT_TRIED);
 const NOT_TRIED: u32 = 0;
@@ -265,6 +275,28 @@ fn interpreter() -> Option<&'static Interpreter> {
         // SAFETY: whole since READY, and only read from then on.
         unsafe { &*PYTHON.0.get() }
     })
+}
+
+/// Where the block of a live object begins: some types keep words before it.
+///
+/// # Safety
+///
+/// `object` must be a live object of a GIL build.
+#[inline(always)]
+pub unsafe fn block_of(object: u64) -> u64 {
+    const TYPE_FLAGS: u64 = 168;
+    const HAVE_GC: u64 = 1 << 14;
+    const MANAGED_WEAKREF_OR_DICT: u64 = 1 << 3 | 1 << 4;
+    // SAFETY: an object's second word is its type; both are live.
+    let flags = unsafe { sys::word(sys::word(object + 8) + TYPE_FLAGS) };
+    let mut before = 0;
+    if flags & HAVE_GC != 0 {
+        before += 16;
+    }
+    if flags & MANAGED_WEAKREF_OR_DICT != 0 {
+        before += 16;
+    }
+    object - before
 }
 
 /// The allocator below the hooks numbered `hooks`: domain + layer * `DOMAINS`.
@@ -343,6 +375,12 @@ pub fn install(session: &Session) {
                 .map(|name| elf::find(name))
                 .find(|address| *address != 0)
                 .unwrap_or(0),
+            set_tracer: if minor > 13 || minor == 13 && micro >= 3 {
+                elf::find(c"PyRefTracer_SetTracer")
+            } else {
+                0
+            },
+            get_tracer: elf::find(c"PyRefTracer_GetTracer"),
         };
     }
     let hexadecimal = major << 24 | minor << 16 | micro << 8 | 0xf0;
@@ -491,6 +529,9 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         {
             frame = sys::word(frame + offset);
         }
+        if holds_gil && TRACER_DUE.load(Ordering::Relaxed) != 0 {
+            python.set_tracer(session);
+        }
         if frame == 0 || !python.fits(session, frame) {
             python.watch_main(t, session, 0);
             return NO_STACK;
@@ -506,10 +547,13 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             outermost = outermost.add(1);
             length -= 1;
         }
-        if length > 0 {
-            let code = sys::word((*outermost).at + layout.frame_code);
-            python.watch_main(t, session, code);
-        }
+        let code = if length > 0 {
+            sys::word((*outermost).at + layout.frame_code)
+        } else {
+            // From 3.15 on a thread has a base frame when nothing runs.
+            0
+        };
+        python.watch_main(t, session, code);
         node
     }
 }
@@ -540,6 +584,43 @@ impl Interpreter {
                 thread::emit(t, session, [word, stamp]);
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
+            if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
+                TRACER_DUE.store(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Has CPython tell of each new object, unless it tells another tool: there
+    /// is one place for one.
+    #[cold]
+    #[inline(never)]
+    fn set_tracer(&self, session: &Session) {
+        if TRACER_DUE.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
+        if self.set_tracer == 0 || self.get_tracer == 0 {
+            session.tell(
+                b"this Python does not tell of objects from its free lists (3.13.3 and later do)",
+            );
+            return;
+        }
+        // SAFETY: CPython's functions of these types, and the caller holds the
+        // GIL.
+        unsafe {
+            let get: extern "C" fn(*mut sys::Pointer) -> u64 =
+                core::mem::transmute(self.get_tracer);
+            let set: extern "C" fn(u64, sys::Pointer) -> i32 =
+                core::mem::transmute(self.set_tracer);
+            let mut data = null_mut();
+            let there = get(&raw mut data);
+            if there == 0 {
+                set(hooks::reference_tracer(), null_mut());
+            } else if there != hooks::reference_tracer() {
+                session.tell(
+                    b"objects from free lists have their blocks' sites: \
+                      another tool (tracemalloc?) has the reference tracer",
+                );
+            }
         }
     }
 

@@ -101,6 +101,9 @@ pub struct Thread {
     pub flush: u64,
     last_stamp: u64,
     pub ring: Ring,
+    /// Where the last block of Python's obj domain was born, until an object
+    /// is seen to be made of it.
+    pub newest_object: u64,
     /// Native frames kept of the last stack.
     pub native_length: usize,
     /// Python frames kept of the last stack.

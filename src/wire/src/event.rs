@@ -59,6 +59,9 @@ pub enum Kind {
     Fork = 14,
     /// An instant to keep: detail = [`MarkKind`].
     Mark = 15,
+    /// A block that lay in a free list is an object again: address;
+    /// w2 = stack.
+    Reborn = 16,
 }
 
 impl Kind {
@@ -80,6 +83,7 @@ impl Kind {
             13 => Kind::Blob,
             14 => Kind::Fork,
             15 => Kind::Mark,
+            16 => Kind::Reborn,
             _ => return None,
         })
     }
@@ -93,7 +97,7 @@ impl Kind {
             | Kind::Loss
             | Kind::Fork
             | Kind::Mark => 2,
-            Kind::Alloc | Kind::ReallocEnd | Kind::Unmap => 3,
+            Kind::Alloc | Kind::ReallocEnd | Kind::Unmap | Kind::Reborn => 3,
             Kind::AllocLarge | Kind::ReallocEndLarge | Kind::Map | Kind::Thread | Kind::Blob => 4,
             Kind::Remap => 6,
         }
@@ -211,6 +215,8 @@ pub enum Event<'a> {
     Fork { sequence: u32 },
     /// See [`Kind::Mark`].
     Mark { kind: u8 },
+    /// See [`Kind::Reborn`].
+    Reborn { address: u64, stack: u32 },
 }
 
 /// Why words are no event.
@@ -320,6 +326,10 @@ pub fn decode(words: &[u64]) -> Result<(u64, Event<'_>, usize), Malformed> {
             sequence: value as u32,
         },
         Kind::Mark => Event::Mark { kind: detail },
+        Kind::Reborn => Event::Reborn {
+            address: value,
+            stack: words[2] as u32,
+        },
     };
     Ok((words[1], event, length))
 }

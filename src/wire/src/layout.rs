@@ -50,6 +50,8 @@ pub mod mode {
     pub const NATIVE: u32 = 8;
     /// Forked and executed children are followed.
     pub const FOLLOW: u32 = 16;
+    /// Objects that come from CPython's free lists are told of.
+    pub const OBJECTS: u32 = 32;
 }
 
 /// Where event stamps come from: [`Header::clock`].

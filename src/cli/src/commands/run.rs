@@ -77,6 +77,11 @@ pub(crate) struct Args {
     #[arg(long)]
     no_native: bool,
 
+    /// See new objects that CPython makes of freed ones (its free lists),
+    /// each with its own stack: CPython 3.13.3 and later; slower
+    #[arg(long, conflicts_with = "no_python")]
+    objects: bool,
+
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
@@ -250,6 +255,9 @@ impl Args {
         }
         if !self.no_follow {
             bits |= mode::FOLLOW;
+        }
+        if self.objects {
+            bits |= mode::OBJECTS;
         }
         Options {
             session: record::Session {
