@@ -4,7 +4,7 @@
 //! whoever changes a line here changes it there.
 
 use crate::ids::Ids;
-use crate::record::Counters;
+use crate::record::{Counters, Point};
 use serde::{Deserialize, Serialize};
 
 /// Format version: a reader refuses a newer major one. A minor one adds record
@@ -207,7 +207,7 @@ pub(crate) fn split_record(content: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Adds a point to a site's counters.
-pub(crate) fn advance(counters: &mut Counters, point: &crate::record::Point) {
+pub(crate) fn advance(counters: &mut Counters, point: &Point) {
     let add = |counter: &mut u64, change: i64| *counter = counter.wrapping_add_signed(change);
     add(&mut counters.live_bytes, point.live_bytes);
     add(&mut counters.live_blocks, point.live_blocks);
@@ -215,4 +215,18 @@ pub(crate) fn advance(counters: &mut Counters, point: &crate::record::Point) {
     add(&mut counters.total_blocks, point.total_blocks);
     add(&mut counters.temporary_blocks, point.temporary_blocks);
     add(&mut counters.resizes, point.resizes);
+}
+
+/// The way from one state of a site to another.
+pub(crate) fn difference(site: u32, from: &Counters, to: &Counters) -> Point {
+    let change = |from: u64, to: u64| to.wrapping_sub(from) as i64;
+    Point {
+        site,
+        live_bytes: change(from.live_bytes, to.live_bytes),
+        live_blocks: change(from.live_blocks, to.live_blocks),
+        total_bytes: change(from.total_bytes, to.total_bytes),
+        total_blocks: change(from.total_blocks, to.total_blocks),
+        temporary_blocks: change(from.temporary_blocks, to.temporary_blocks),
+        resizes: change(from.resizes, to.resizes),
+    }
 }

@@ -17,9 +17,15 @@ pub(crate) mod kind {
     pub(crate) const SITE: u8 = 7;
     pub(crate) const SYMBOLS: u8 = 8;
     pub(crate) const BIN: u8 = 9;
+    pub(crate) const PEAK: u8 = 10;
+    pub(crate) const SIZES: u8 = 11;
+    pub(crate) const TOTALS: u8 = 12;
+    pub(crate) const THREAD_TOTALS: u8 = 13;
+    pub(crate) const MARK: u8 = 15;
     pub(crate) const END: u8 = 18;
+    pub(crate) const INHERITED: u8 = 19;
     /// The newest one.
-    pub(crate) const LAST: u8 = 19;
+    pub(crate) const LAST: u8 = INHERITED;
 }
 
 /// Counts of the numbered kinds.
@@ -85,6 +91,16 @@ impl Ids {
             })
     }
 
+    /// As [`Ids::admit`], of a bin.
+    pub(crate) fn admit_bin(self, bin: &Bin) -> bool {
+        bin.rss.iter().all(|&(id, _)| id < self.processes)
+            && bin
+                .points
+                .last()
+                .is_none_or(|point| point.site < self.sites)
+            && bin.points.is_sorted_by(|a, b| a.site < b.site)
+    }
+
     /// Every id that the record names came before it.
     pub(crate) fn admit(self, record: &Record) -> bool {
         let process = |id: u32| id < self.processes;
@@ -103,11 +119,7 @@ impl Ids {
             }
             Record::Site(site) => process(site.process) && site.node <= self.nodes,
             Record::Symbols(symbols) => symbols.module < self.modules,
-            Record::Bin(Bin { rss, points, .. }) => {
-                rss.iter().all(|&(id, _)| process(id))
-                    && points.last().is_none_or(|point| point.site < self.sites)
-                    && points.is_sorted_by(|a, b| a.site < b.site)
-            }
+            Record::Bin(bin) => self.admit_bin(bin),
             Record::Peak(Peak {
                 process: of, sites, ..
             }) => of.is_none_or(process) && sites.iter().all(|&(id, ..)| id < self.sites),

@@ -1,8 +1,8 @@
 //! leakline's recording: an append-only file of checked chunks.
 //!
 //! [`record`] says what a recording holds, [`Writer`] appends it, [`Recording`]
-//! reads it, whole or while it is being written. docs/format.md describes the
-//! bytes.
+//! reads it, whole or while it is being written, and [`compact`] makes a shorter
+//! copy for the writer to go on in. docs/format.md describes the bytes.
 //!
 //! # Invariants
 //!
@@ -18,6 +18,7 @@
 extern crate self as leakline_recording;
 
 mod chunk;
+mod compact;
 mod error;
 mod ids;
 mod reader;
@@ -26,6 +27,7 @@ pub mod record;
 mod tests;
 mod writer;
 
+pub use compact::{CompactError, Compacted, Detail, Source, compact};
 pub use error::OpenError;
 pub use reader::{Damage, Reader, Recording};
 pub use writer::{Dropped, Writer};

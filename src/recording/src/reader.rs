@@ -16,11 +16,11 @@
 
 use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, FILE_MAGIC, FLAG_DROPPED, FileHeader,
-    KIND_RECORDS, KIND_RESTATEMENT, MAJOR, Restatement, advance, split_record,
+    KIND_RECORDS, KIND_RESTATEMENT, MAJOR, Restatement, advance, difference, split_record,
 };
 use crate::error::OpenError;
 use crate::ids::{Ids, kind, placeholder, unknown_session};
-use crate::record::{Bin, Counters, Point, Record};
+use crate::record::{Bin, Counters, Record};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -419,7 +419,7 @@ impl<F: Read + Seek> Reader<F> {
         let points: Vec<_> = (0..)
             .zip(self.sites.iter().zip(&stated))
             .filter(|(_, (have, stated))| have != stated)
-            .map(|(site, (have, stated))| point(site, have, stated))
+            .map(|(site, (have, stated))| difference(site, have, stated))
             .collect();
         self.damage.sites_off = false;
         if !points.is_empty() {
@@ -459,20 +459,6 @@ impl<F> Reader<F> {
             damage.cut_bytes = self.tail.cut_bytes;
         }
         damage
-    }
-}
-
-/// The way from one state of a site to another.
-fn point(site: u32, from: &Counters, to: &Counters) -> Point {
-    let change = |from: u64, to: u64| to.wrapping_sub(from) as i64;
-    Point {
-        site,
-        live_bytes: change(from.live_bytes, to.live_bytes),
-        live_blocks: change(from.live_blocks, to.live_blocks),
-        total_bytes: change(from.total_bytes, to.total_bytes),
-        total_blocks: change(from.total_blocks, to.total_blocks),
-        temporary_blocks: change(from.temporary_blocks, to.temporary_blocks),
-        resizes: change(from.resizes, to.resizes),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FLAG_DROPPED, FileHeader, KIND_RECORDS, KIND_RESTATEMENT,
     MAX_CONTENT_BYTES, MAX_SHARED_BYTES, Restatement, advance, put_length, split_record,
 };
+use crate::compact::{CompactError, Compacted, Detail, Source, chunk_at};
 use crate::ids::{Ids, kind, placeholder};
 use crate::record::{Bin, Counters, Record};
 use std::fs::File;
@@ -32,6 +33,16 @@ const WAITING_BYTES: usize = 32 << 20;
 /// zstd's fastest of its usual ones: the collector shares the machine with the
 /// target, and a recording grows with time and sites, not with events.
 const LEVEL: i32 = 1;
+
+/// Compacting is worth it from this many bytes more than the last time left
+/// on, or half as many as it left.
+const GROWN_BYTES: u64 = 8 << 20;
+/// ... or from this many bins on, or twice as many as it left.
+const GROWN_BINS: u64 = 1024;
+
+/// For a copy made at leisure: 12 % less than the fastest, for half as much time
+/// again (`examples/day`).
+const CLOSE_LEVEL: i32 = 3;
 
 /// Points a site must have had on average before all sites are restated, so
 /// that restatements stay a small part of a file.
@@ -64,6 +75,11 @@ pub struct Writer {
     hole: bool,
     sites: Sites,
     error: Option<io::Error>,
+    level: i32,
+    /// Bins that were pushed and that no compaction merged.
+    bins: u64,
+    /// Bytes and bins from which compacting is worth it.
+    worth: (u64, u64),
 }
 
 /// Where the sites stand, for restatements.
@@ -101,6 +117,9 @@ impl Writer {
             hole: false,
             sites: Sites::default(),
             error: None,
+            level: LEVEL,
+            bins: 0,
+            worth: (GROWN_BYTES, GROWN_BINS),
         };
         writer.append(&FileHeader::encode())?;
         Ok(writer)
@@ -117,6 +136,7 @@ impl Writer {
     pub fn push(&mut self, record: Record) {
         if let Record::Bin(bin) = &record {
             self.sites.follow(bin, self.pushed.sites);
+            self.bins += 1;
         }
         let mut encoded = postcard::to_stdvec(&record).unwrap_or_default();
         let of = encoded.first().copied().unwrap_or(u8::MAX);
@@ -127,9 +147,15 @@ impl Writer {
                 _ => return,
             }
         }
-        self.pushed.count(of);
+        self.push_encoded(&encoded);
+    }
+
+    /// Takes a record, no bin, as it lies in a chunk.
+    pub(crate) fn push_encoded(&mut self, encoded: &[u8]) {
+        self.pushed
+            .count(encoded.first().copied().unwrap_or(u8::MAX));
         put_length(&mut self.waiting, encoded.len());
-        self.waiting.extend_from_slice(&encoded);
+        self.waiting.extend_from_slice(encoded);
         if self.error.is_none() && self.waiting.len() >= CHUNK_BYTES {
             // Kept in `self.error`; the next `flush` tries again and tells.
             let _ = self.flush();
@@ -165,6 +191,109 @@ impl Writer {
     /// What had to be dropped because the file could not be written for long.
     pub fn dropped(&self) -> Dropped {
         self.dropped
+    }
+
+    /// Packs better, and takes longer.
+    pub(crate) fn pack_closely(&mut self) {
+        self.level = CLOSE_LEVEL;
+    }
+
+    /// Ids given out so far.
+    pub(crate) fn pushed(&self) -> Ids {
+        self.pushed
+    }
+
+    /// Why the last attempt to write failed, if it did.
+    pub(crate) fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
+    }
+
+    /// Goes on after a hole: at these ids, if they are not earlier ones.
+    pub(crate) fn skip_to(&mut self, base: Ids) -> io::Result<()> {
+        self.flush()?;
+        if self.pushed.missing_until(base).is_some() {
+            self.base = base;
+            self.pushed = base;
+        }
+        self.hole = true;
+        self.sites.holes = true;
+        Ok(())
+    }
+
+    /// How to compact the file, when it has grown enough for it.
+    pub fn compaction_due(&self) -> Option<Detail> {
+        if self.end >= self.worth.0 {
+            Some(Detail::Thinned)
+        } else {
+            (self.bins >= self.worth.1).then_some(Detail::Full)
+        }
+    }
+
+    /// Has the next compaction due when the file has grown as much again.
+    pub fn postpone_compaction(&mut self) {
+        self.worth = (
+            self.end + (self.end / 2).max(GROWN_BYTES),
+            (self.bins * 2).max(GROWN_BINS),
+        );
+    }
+
+    /// What is in the file now, to be compacted while this goes on.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no further descriptor.
+    pub fn source(&self) -> io::Result<Source> {
+        Ok(Source {
+            file: self.file.try_clone()?,
+            end: self.end,
+        })
+    }
+
+    /// Goes on in a compacted copy of what was in this file before: copies
+    /// what came since, has `install` put the copy in the file's place, and
+    /// takes it.
+    ///
+    /// # Errors
+    ///
+    /// The copy cannot be completed or installed; this goes on in its file.
+    pub fn adopt(
+        &mut self,
+        copy: Compacted,
+        install: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), CompactError> {
+        let Compacted {
+            writer: mut new,
+            end,
+            source_bins,
+        } = copy;
+        let mut at = end;
+        let mut base = new.base;
+        while at < self.end {
+            let (header, payload) = chunk_at(&self.file, at)?;
+            // Ids may skip what was dropped, and never go back.
+            if base.missing_until(header.base).is_none() {
+                return Err(CompactError::Damaged);
+            }
+            at += header.chunk_bytes();
+            base = header.base;
+            let header = ChunkHeader {
+                sequence: new.sequence,
+                ..header
+            };
+            new.append(&[&header.encode()[..], &payload].concat())
+                .map_err(CompactError::Write)?;
+            new.sequence += 1;
+        }
+        if base.missing_until(self.base).is_none() {
+            return Err(CompactError::Damaged);
+        }
+        install().map_err(CompactError::Write)?;
+        self.file = new.file;
+        self.end = new.end;
+        self.sequence = new.sequence;
+        self.bins = self.bins.saturating_sub(source_bins) + new.bins;
+        self.postpone_compaction();
+        Ok(())
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
@@ -203,7 +332,7 @@ impl Writer {
 
     /// Compresses and appends a chunk.
     fn write_chunk(&mut self, kind: u8, content: &[u8], records: u32) -> io::Result<()> {
-        let payload = zstd::bulk::compress(content, LEVEL)?;
+        let payload = zstd::bulk::compress(content, self.level)?;
         let header = ChunkHeader {
             kind,
             flags: if self.hole { FLAG_DROPPED } else { 0 },
