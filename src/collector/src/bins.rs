@@ -10,7 +10,8 @@ const FIRST_WIDTH_NS: u64 = 1_000_000;
 const LAST_WIDTH_NS: u64 = 1_000_000_000;
 /// Written bins after which the width doubles.
 const BINS_AT_A_WIDTH: u32 = 512;
-/// At least this often all that changed is told.
+/// All that changed is told in the bin that holds the beginning of one of
+/// these: what is merged later ends at such a bin.
 const COMPLETE_EVERY_NS: u64 = 1_000_000_000;
 
 /// The bin that is being filled.
@@ -39,14 +40,14 @@ impl Bins {
         self.end_ns
     }
 
-    /// Whether, at this time, a bin must hold all that changed.
-    pub(crate) fn is_complete_due(&self, now_ns: u64) -> bool {
-        now_ns >= self.complete_ns
+    /// Whether the current bin must hold all that changed.
+    pub(crate) fn is_complete_due(&self) -> bool {
+        self.end_ns >= self.complete_ns
     }
 
     /// A complete bin was made, or nothing was there to tell.
     pub(crate) fn completed(&mut self, now_ns: u64) {
-        self.complete_ns = now_ns + COMPLETE_EVERY_NS;
+        self.complete_ns = (now_ns / COMPLETE_EVERY_NS + 1) * COMPLETE_EVERY_NS;
     }
 
     /// A bin was written.

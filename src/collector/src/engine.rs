@@ -403,7 +403,7 @@ impl Engine {
             let end_ns = self.bins.end_ns();
             // With nothing left to come, the time until now is empty.
             let until = if found.more { end_ns } else { now_ns };
-            let complete = self.bins.is_complete_due(until);
+            let complete = self.bins.is_complete_due();
             if complete {
                 let session = self.shared.session.clone();
                 session::while_busy(&session, || {
@@ -584,6 +584,9 @@ impl Engine {
             self.note(format!(
                 "the recording could not be written for some time: {reason}"
             ));
+        }
+        if let Some(text) = self.output.take_note() {
+            self.note(text);
         }
     }
 

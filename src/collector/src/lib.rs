@@ -2,8 +2,9 @@
 //!
 //! The collector is a process of its own, one a session (`serve`). Its thread
 //! of rounds reads what targets publish in shared memory and owns all state; a
-//! second one answers targets that join; a third resolves symbols. Nothing a
-//! target wrote is believed: it is copied, checked, then used.
+//! second one answers targets that join; a third resolves symbols; now and then
+//! one compacts the recording. Nothing a target wrote is believed: it is copied,
+//! checked, then used.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -16,6 +17,7 @@
 //! | `live`, `maps` | its live blocks and mappings |
 //! | `tally` | counters by site, thread and session; the state at the peak |
 //! | `names`, `lines` | stacks, modules, code objects |
+//! | `output`, `compaction` | what waits for the file, and the file kept small |
 //! | `resolve` | symbols and source lines |
 #![expect(
     unsafe_code,
@@ -24,6 +26,7 @@
 
 mod bins;
 mod clock;
+mod compaction;
 mod engine;
 mod handshake;
 mod image;

@@ -7,7 +7,6 @@
 
 use std::io;
 
-use leakline_recording::Writer;
 use leakline_recording::record::Record;
 
 /// Most records that wait.
@@ -23,23 +22,9 @@ pub(crate) trait Sink {
     fn bytes(&self) -> u64;
     /// Records given up because the file could not be written for long.
     fn dropped(&self) -> u64;
-}
-
-impl Sink for Writer {
-    fn push(&mut self, record: Record) {
-        Writer::push(self, record);
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Writer::flush(self)
-    }
-
-    fn bytes(&self) -> u64 {
-        Writer::bytes(self)
-    }
-
-    fn dropped(&self) -> u64 {
-        Writer::dropped(self).records
+    /// What the recording should say of itself, once.
+    fn take_note(&mut self) -> Option<String> {
+        None
     }
 }
 
@@ -130,6 +115,11 @@ impl Output {
     /// Why writing failed first, if it did.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// What the recording should say of itself, once.
+    pub(crate) fn take_note(&mut self) -> Option<String> {
+        self.sink.take_note()
     }
 
     /// Bytes in the file.

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::clock::Clock;
+use crate::compaction::Recorder;
 use crate::engine::{Ending, Engine, Joined};
 use crate::handshake::Handshake;
 use crate::image::Shared;
@@ -212,8 +213,9 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         .map_err(|error| format!("cannot start a thread: {error}"))?;
     let mut recorded = options.session.clone();
     recorded.started_unix_ns = clock.started_unix_ns();
-    let writer = Writer::new(output).map_err(|error| format!("cannot write: {error}"))?;
-    let mut output = Output::new(Box::new(writer));
+    let writer = output.try_clone().and_then(Writer::new);
+    let writer = writer.map_err(|error| format!("cannot write: {error}"))?;
+    let mut output = Output::new(Box::new(Recorder::new(writer, output)));
     output.push(Record::Session(recorded));
     let window = options.session.temporary_window;
     let shared = Shared::new(session.clone(), pool, clock, window);
