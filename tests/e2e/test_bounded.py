@@ -1,0 +1,68 @@
+"""The recording's file is made shorter while it is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from harness import (
+    Leakline,
+    Programs,
+    Recording,
+    by_function,
+    collector_of,
+    sums,
+    wait_for,
+)
+
+
+def leaked(recording: Recording) -> int:
+    """Blocks that the program leaked and has reported."""
+    rows = by_function(recording.rows(), ["leaked"])["leaked"]
+    return sums(row for row in rows if row["domain"] == "native")["live_blocks"]
+
+
+def is_replaced(path: Path, inode: int) -> bool:
+    """Another file has the name. It leads to one at every instant."""
+    return path.stat().st_ino != inode
+
+
+def test_a_recording_is_compacted_while_it_is_made(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """All is there afterwards, under the same name, and nothing else."""
+    program = [programs.program("batches"), "100", "1000", "4000"]
+    with leakline.started(*program) as (process, recording):
+        assert process.stdout is not None
+        process.stdout.readline()
+        path = recording.path
+        inode = path.stat().st_ino
+        lines = process.stdout.read().splitlines()
+        process.wait(60)
+        assert process.returncode == 0
+        assert lines[-1] == b"done"
+        assert is_replaced(path, inode)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert leaked(recording) == int(lines[-2].split()[1])
+        assert recording.stats()["totals"]["complete"] is True
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_kill_of_the_collector_after_it_compacted(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """The file that took the name opens and has what came before."""
+    program = [programs.program("batches"), "100", "1000", "4000"]
+    with leakline.started(*program) as (process, recording):
+        assert process.stdout is not None
+        process.stdout.readline()
+        inode = recording.path.stat().st_ino
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        wait_for("the copy", lambda: is_replaced(recording.path, inode))
+        os.kill(collector, signal.SIGKILL)
+        process.stdout.read()
+        process.wait(60)
+        stats = recording.stats()
+        assert stats["totals"]["live_blocks"] > 0
+        assert stats["totals"]["complete"] is False
