@@ -36,15 +36,13 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const MINUTE_NS: u64 = 60 * SECOND_NS;
 
-/// Widths of cells by age: the first whose limit an age is below, else
-/// [`OLDEST_NS`]. Each divides into the next.
-const CELLS: [(u64, u64); 3] = [
-    (10 * MINUTE_NS, SECOND_NS),
-    (120 * MINUTE_NS, 10 * SECOND_NS),
-    (24 * 60 * MINUTE_NS, MINUTE_NS),
-];
-/// Width of the oldest cells.
-const OLDEST_NS: u64 = 10 * MINUTE_NS;
+/// Widths of cells. Each divides into the next.
+const WIDTHS_NS: [u64; 4] = [SECOND_NS, 10 * SECOND_NS, MINUTE_NS, 10 * MINUTE_NS];
+/// Ages up to which a cell has the width at the same place; the last has no
+/// limit.
+const AGES_NS: [u64; 3] = [10 * MINUTE_NS, 120 * MINUTE_NS, 24 * 60 * MINUTE_NS];
+/// The same for [`Detail::Coarse`].
+const COARSE_AGES_NS: [u64; 3] = [MINUTE_NS, 10 * MINUTE_NS, 120 * MINUTE_NS];
 
 /// Narrower cells than a second are at most this many: a short run has, with a
 /// boundary each second, at most 512 bins.
@@ -63,6 +61,9 @@ pub enum Detail {
     /// between, a site that moved by no more than max(64 KiB, 1 %) waits for
     /// one: what many sites cost grows with these boundaries.
     Thinned,
+    /// Thinned, and cells widen earlier: for so many sites that move by more
+    /// all the time that nothing else keeps the file small.
+    Coarse,
 }
 
 /// Why there is no compacted copy. The source is as it was.
@@ -102,6 +103,7 @@ pub struct Compacted {
     pub(crate) end: u64,
     /// The source's bins.
     pub(crate) source_bins: u64,
+    pub(crate) detail: Detail,
 }
 
 impl Compacted {
@@ -156,6 +158,7 @@ pub fn compact(
         writer,
         end: source.end,
         source_bins: survey.bins,
+        detail,
     })
 }
 
@@ -453,7 +456,7 @@ impl<'a> Merge<'a> {
         let is_pinned = self.pins.get(first).is_some_and(|pin| *pin <= end_ns)
             || self.pins.binary_search(&end_ns).is_ok();
         let age_ns = self.now_ns.saturating_sub(end_ns);
-        let (width_ns, next_ns) = widths(age_ns, self.narrowest_ns);
+        let (width_ns, next_ns) = widths(age_ns, self.narrowest_ns, self.detail);
         let all = holds_multiple(next_ns) || is_pinned;
         self.is_boundary = all || holds_multiple(width_ns);
         self.tells_all = all;
@@ -537,15 +540,15 @@ fn narrowest(length_ns: u64) -> u64 {
 }
 
 /// The width of cells of an age, and of those that they will be merged into.
-fn widths(age_ns: u64, narrowest_ns: u64) -> (u64, u64) {
-    let at = CELLS
-        .iter()
-        .position(|(limit_ns, _)| age_ns < *limit_ns)
-        .unwrap_or(CELLS.len());
-    let width = |at: usize| CELLS.get(at).map_or(OLDEST_NS, |(_, width_ns)| *width_ns);
+fn widths(age_ns: u64, narrowest_ns: u64, detail: Detail) -> (u64, u64) {
+    let ages_ns = match detail {
+        Detail::Full | Detail::Thinned => AGES_NS,
+        Detail::Coarse => COARSE_AGES_NS,
+    };
+    let at = ages_ns.partition_point(|limit_ns| *limit_ns <= age_ns);
     match at {
         0 if narrowest_ns < SECOND_NS => (narrowest_ns, SECOND_NS),
-        _ => (width(at), width(at + 1)),
+        _ => (WIDTHS_NS[at], WIDTHS_NS[(at + 1).min(WIDTHS_NS.len() - 1)]),
     }
 }
 

@@ -30,6 +30,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Most encoded bytes that wait while the file cannot be written.
 const WAITING_BYTES: usize = 32 << 20;
 
+/// What a compaction may leave for each day that was begun, half as much again
+/// being what the file grows by until the next. If it leaves more, the next one
+/// is coarse.
+const LEFT_BYTES_A_DAY: u64 = 64 << 20;
+const DAY_NS: u64 = 24 * 3600 * 1_000_000_000;
+
 /// zstd's fastest of its usual ones: the collector shares the machine with the
 /// target, and a recording grows with time and sites, not with events.
 const LEVEL: i32 = 1;
@@ -80,6 +86,10 @@ pub struct Writer {
     bins: u64,
     /// Bytes and bins from which compacting is worth it.
     worth: (u64, u64),
+    /// Bytes that the last compaction left.
+    left: u64,
+    /// The next one waits until the file has grown.
+    may_wait: bool,
 }
 
 /// Where the sites stand, for restatements.
@@ -120,6 +130,8 @@ impl Writer {
             level: LEVEL,
             bins: 0,
             worth: (GROWN_BYTES, GROWN_BINS),
+            left: 0,
+            may_wait: true,
         };
         writer.append(&FileHeader::encode())?;
         Ok(writer)
@@ -222,15 +234,23 @@ impl Writer {
 
     /// How to compact the file, when it has grown enough for it.
     pub fn compaction_due(&self) -> Option<Detail> {
-        if self.end >= self.worth.0 {
+        if self.left_much() && (self.end >= self.worth.0 || !self.may_wait) {
+            Some(Detail::Coarse)
+        } else if self.end >= self.worth.0 {
             Some(Detail::Thinned)
         } else {
             (self.bins >= self.worth.1).then_some(Detail::Full)
         }
     }
 
+    fn left_much(&self) -> bool {
+        let days = self.sites.end_ns / DAY_NS + 1;
+        self.left > LEFT_BYTES_A_DAY.saturating_mul(days)
+    }
+
     /// Has the next compaction due when the file has grown as much again.
     pub fn postpone_compaction(&mut self) {
+        self.may_wait = true;
         self.worth = (
             self.end + (self.end / 2).max(GROWN_BYTES),
             (self.bins * 2).max(GROWN_BINS),
@@ -265,6 +285,7 @@ impl Writer {
             writer: mut new,
             end,
             source_bins,
+            detail,
         } = copy;
         let mut at = end;
         let mut base = new.base;
@@ -292,7 +313,9 @@ impl Writer {
         self.end = new.end;
         self.sequence = new.sequence;
         self.bins = self.bins.saturating_sub(source_bins) + new.bins;
+        self.left = self.end;
         self.postpone_compaction();
+        self.may_wait = detail == Detail::Coarse || !self.left_much();
         Ok(())
     }
 
@@ -465,4 +488,51 @@ fn copy(error: &io::Error) -> io::Error {
         || io::Error::new(error.kind(), error.to_string()),
         io::Error::from_raw_os_error,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_too_much_is_followed_by_something_coarser() {
+        let mut writer = Writer::new(tempfile::tempfile().unwrap()).unwrap();
+        assert_eq!(writer.compaction_due(), None);
+        writer.bins = GROWN_BINS;
+        assert_eq!(writer.compaction_due(), Some(Detail::Full));
+        writer.end = GROWN_BYTES;
+        assert_eq!(writer.compaction_due(), Some(Detail::Thinned));
+        writer.postpone_compaction();
+        assert_eq!(writer.compaction_due(), None);
+
+        let mut left = |bytes, detail| {
+            let copy = Compacted {
+                writer: Writer {
+                    end: bytes,
+                    ..Writer::new(tempfile::tempfile().unwrap()).unwrap()
+                },
+                end: writer.end,
+                source_bins: 0,
+                detail,
+            };
+            writer.adopt(copy, || Ok(())).unwrap();
+            let now = writer.compaction_due();
+            writer.end += writer.end / 2;
+            let later = writer.compaction_due();
+            writer.postpone_compaction();
+            assert_eq!(writer.compaction_due(), None, "a failure is not repeated");
+            (now, later)
+        };
+        let (thinned, coarse) = (Some(Detail::Thinned), Some(Detail::Coarse));
+        let limit = LEFT_BYTES_A_DAY;
+        assert_eq!(left(limit, Detail::Thinned), (None, thinned));
+        assert_eq!(left(limit + 1, Detail::Thinned), (coarse, coarse));
+        assert_eq!(left(limit + 1, Detail::Coarse), (None, coarse));
+        assert_eq!(left(limit, Detail::Coarse), (None, thinned));
+        // On the next day there may be as much again.
+        writer.left = limit + 1;
+        writer.sites.end_ns = DAY_NS;
+        writer.end = writer.worth.0;
+        assert_eq!(writer.compaction_due(), thinned);
+    }
 }

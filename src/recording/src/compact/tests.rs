@@ -316,7 +316,7 @@ fn check(before: &[Record], after: &[Record], detail: Detail) {
 }
 
 fn detail() -> impl Strategy<Value = Detail> {
-    prop::sample::select(vec![Detail::Full, Detail::Thinned])
+    prop::sample::select(vec![Detail::Full, Detail::Thinned, Detail::Coarse])
 }
 
 proptest! {
@@ -425,19 +425,24 @@ fn bins_grow_with_their_age() {
         .chain((1..=2 * day).map(second))
         .collect();
     let (writer, _file) = write(&records);
-    let (_copy, file) = compacted(&writer, Detail::Full);
-    let ends: Vec<u64> = states(&read(file.path()))
-        .iter()
-        .map(|(end, ..)| end / SECOND_NS)
-        .collect();
-    let within = |from: u64, to: u64| {
-        let ages = ends.iter().map(|end| 2 * day - end);
-        ages.filter(|age| (from..to).contains(age)).count() as u64
+    let within = |detail, ages: [u64; 4]| -> Vec<usize> {
+        let (_copy, file) = compacted(&writer, detail);
+        let records = read(file.path());
+        let ends = states(&records);
+        let mut from = 0;
+        let mut counts = Vec::new();
+        for to in ages {
+            let ages = ends.iter().map(|(end, ..)| 2 * day - end / SECOND_NS);
+            counts.push(ages.filter(|age| (from..to).contains(age)).count());
+            from = to;
+        }
+        counts
     };
-    assert_eq!(within(0, 600), 600);
-    assert_eq!(within(600, 7200), 660);
-    assert_eq!(within(7200, day), 22 * 60);
-    assert_eq!(within(day, 2 * day), 24 * 6);
+    let usual = [600, 660, 22 * 60, 24 * 6];
+    assert_eq!(within(Detail::Full, [600, 7200, day, 2 * day]), usual);
+    assert_eq!(within(Detail::Thinned, [600, 7200, day, 2 * day]), usual);
+    let coarse = within(Detail::Coarse, [60, 600, 7200, 2 * day]);
+    assert_eq!(coarse, [60, 54, 110, 46 * 6]);
 }
 
 #[test]
