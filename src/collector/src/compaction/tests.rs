@@ -98,6 +98,14 @@ fn a_file_with_many_bins_is_compacted_in_its_place() {
     // And it goes on in the new one.
     fill(&mut recorder, MANY + 3..MANY + 4);
     assert_eq!(bins_and_marks(&path), (bins + 1, 3));
+    // And once more.
+    let inode = status.ino();
+    fill(&mut recorder, MANY + 4..3 * MANY);
+    settle(&mut recorder);
+    assert_ne!(fs::metadata(&path).unwrap().ino(), inode);
+    let (bins, marks) = bins_and_marks(&path);
+    assert!((200..500).contains(&bins), "{bins} bins");
+    assert_eq!(marks, 4);
     assert_eq!(recorder.take_note(), None);
 }
 
@@ -196,10 +204,14 @@ fn without_a_place_for_the_copy_recording_goes_on_and_says_so_once() {
         )
     );
     assert_eq!(bins_and_marks(&path), (MANY as usize, 1));
-    fill(&mut recorder, MANY..2 * MANY);
+    fs::remove_dir(copy_of(&path)).unwrap();
+    fill(&mut recorder, MANY..MANY + 3);
+    assert!(recorder.running.is_none(), "it is not tried at every flush");
+    fs::create_dir(copy_of(&path)).unwrap();
+    fill(&mut recorder, MANY + 3..2 * MANY);
     fill(&mut recorder, 2 * MANY..4 * MANY);
     assert_eq!(recorder.take_note(), None, "it was told");
-    assert_eq!(bins_and_marks(&path), (4 * MANY as usize, 3));
+    assert_eq!(bins_and_marks(&path), (4 * MANY as usize, 4));
     // In time, it is tried again.
     fs::remove_dir(copy_of(&path)).unwrap();
     fill(&mut recorder, 4 * MANY..9 * MANY);

@@ -41,7 +41,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         400 * SECOND_NS,
         30_000 * SECOND_NS,
     ]);
-    let change = prop_oneof![-200i64..2000, 60_000i64..200_000, Just(-65_536i64)];
+    let change = prop_oneof![
+        -200i64..2000,
+        60_000i64..200_000,
+        Just(-65_536i64),
+        Just(1_000_000i64),
+        Just(20_000_000i64)
+    ];
     let points = prop::collection::vec((0..SITES, change), 0..4);
     let step = prop_oneof![
         8 => (gap, points, any::<bool>()).prop_map(|(gap, points, all)| Step::Bin(gap, points, all)),
