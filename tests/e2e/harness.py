@@ -121,9 +121,12 @@ class Recording:
     def stats(self) -> Json:
         return self.report("stats")
 
-    def rows(self, *arguments: str) -> list[Json]:
-        """All rows of `top`. Those of a whole Python program have many and
-        deep stacks: with `--filter` there are fewer to read."""
+    def rows(self, *arguments: str, at: str | None = "end") -> list[Json]:
+        """All rows of `top`, at the end or at the instant that it shows when
+        none is asked for. Those of a whole Python program have many and deep
+        stacks: with `--filter` there are fewer to read."""
+        if at is not None:
+            arguments = ("--at", at, *arguments)
         rows: list[Json] = self.report("top", "--limit", "0", *arguments)["rows"]
         return rows
 

@@ -268,3 +268,41 @@ def test_the_program_sees_itself_as_without(leakline: Leakline) -> None:
     bare = execute(command)
     result, _ = leakline.run(*command)
     assert without_pids(result.out) == without_pids(bare.out)
+
+
+GOES_ON = """
+import threading
+def work():
+    threading.main_thread().join()
+    kept.append([bytes(1000) for _ in range(20000)])
+    print("done", flush=True)
+kept = []
+threading.Thread(target=work).start()
+"""
+
+
+def test_without_an_instant_it_is_that_of_leaving_main(leakline: Leakline) -> None:
+    program = "kept = [bytes(1000) for _ in range(777)]"
+    _, recording = leakline.run(TARGET_PYTHON, "-c", program)
+
+    def live(at: str | None) -> int:
+        rows = recording.rows("--filter", "<string>:1", at=at)
+        return sum(row["live_blocks"] for row in rows if row["live_bytes"] > 700_000)
+
+    assert live(None) == live("main left") == 777
+    assert live("end") == 0
+    report = recording.report("top", "--limit", "1")
+    mark = next(m for m in recording.stats()["marks"] if m["name"] == "main left")
+    assert report["resolved_to"] == mark["seconds"]
+    assert (report["as_left_main"], report["resolution_seconds"]) == (True, 0)
+
+
+def test_threads_that_go_on_after_main_are_seen_at_the_end(leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, "-c", GOES_ON)
+    assert result.out == b"done\n"
+    report = recording.report("top", "--limit", "1")
+    assert report["as_left_main"] is False
+    assert (
+        report["resolved_to"]
+        > recording.report("top", "--at", "main left")["resolved_to"]
+    )

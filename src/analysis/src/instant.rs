@@ -2,6 +2,9 @@
 
 use crate::model::Model;
 
+/// Name of the mark at which a process's main thread left `__main__`.
+pub(crate) const MAIN_LEFT: &str = "main left";
+
 const SECOND_NS: u64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
 
@@ -162,11 +165,24 @@ fn parse_clock(text: &str) -> Option<u32> {
     (hours < 24 && minutes < 60 && seconds < 60).then_some(hours * 3600 + minutes * 60 + seconds)
 }
 
+/// Whether processes that had left `__main__` by an instant are shown as they
+/// were when they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// They are not.
+    No,
+    /// They are, at the instant at which the first process left.
+    AtFirst,
+    /// They are, each as it was then, at the end of the others.
+    Each,
+}
+
 /// A recorded state: the one nearest to an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     bin: Option<usize>,
     peak: bool,
+    left: Left,
     resolved_ns: u64,
     resolution_ns: u64,
     exact: bool,
@@ -181,6 +197,12 @@ impl At {
     /// Live figures are those of the high-water mark.
     pub(crate) fn is_peak(&self) -> bool {
         self.peak
+    }
+
+    /// The figures of a process whose main thread had left `__main__` are
+    /// those of that instant, before the interpreter was taken down.
+    pub(crate) fn is_as_left(&self) -> bool {
+        self.left != Left::No
     }
 
     /// When the state was, nanoseconds since the start.
@@ -208,6 +230,40 @@ pub struct Span {
 }
 
 impl Span {
+    /// What is worth seeing where no instant was asked for: the state when the
+    /// program had done its work.
+    ///
+    /// A Python process has when its main thread leaves `__main__`: what comes
+    /// after is the interpreter's own end. Any other has at its end, and so
+    /// has one that came to hold more afterwards (by a tenth): threads went on.
+    pub fn usual(model: &Model<'_>) -> Self {
+        Span {
+            from: None,
+            to: at_usual(model),
+        }
+    }
+
+    /// From an instant to the usual one; to the end where that came before.
+    ///
+    /// # Errors
+    ///
+    /// The instant is not in the recording.
+    pub fn since(model: &Model<'_>, from: &Instant) -> Result<Self, InstantError> {
+        let (from, usual) = (resolve(model, from)?, at_usual(model));
+        if from.resolved_ns >= usual.resolved_ns {
+            return Ok(Span {
+                from: Some(from),
+                to: at_end(model),
+            });
+        }
+        // A process that had left by then did not change since.
+        let left = usual.left;
+        Ok(Span {
+            from: Some(At { left, ..from }),
+            to: usual,
+        })
+    }
+
     /// The whole recording: its state at the end.
     pub fn whole(model: &Model<'_>) -> Self {
         Span {
@@ -265,6 +321,23 @@ impl Span {
     pub fn reaches_end(&self, model: &Model<'_>) -> bool {
         self.to == at_end(model)
     }
+
+    /// Whether processes that had left `__main__` are shown as they were then.
+    pub(crate) fn is_as_left(&self) -> bool {
+        self.to.is_as_left()
+    }
+
+    /// The later instant is the one at which the only process left
+    /// `__main__`.
+    pub(crate) fn is_as_first_left(&self) -> bool {
+        self.to.left == Left::AtFirst
+    }
+
+    /// There is no one later instant: processes that left `__main__` are
+    /// shown as they were then, others at their end.
+    pub(crate) fn is_as_each_left(&self) -> bool {
+        self.to.left == Left::Each
+    }
 }
 
 fn resolve(model: &Model<'_>, instant: &Instant) -> Result<At, InstantError> {
@@ -275,8 +348,13 @@ fn resolve(model: &Model<'_>, instant: &Instant) -> Result<At, InstantError> {
         Instant::After(ns) => nearest(model, *ns),
         Instant::Clock(seconds) => nearest(model, clock_ns(model, *seconds)?),
         Instant::Mark(name) => {
-            let mark = model.marks().iter().find(|mark| mark.name == *name);
-            let mark = mark.ok_or_else(|| {
+            let named = || model.marks().iter().filter(|mark| mark.name == *name);
+            let first = model.first_process();
+            let of_first = named().find(|mark| {
+                mark.process
+                    .is_some_and(|process| Some(process as usize) == first)
+            });
+            let mark = of_first.or_else(|| named().next()).ok_or_else(|| {
                 let mut known: Vec<String> =
                     model.marks().iter().map(|mark| mark.name.clone()).collect();
                 known.sort_unstable();
@@ -286,7 +364,7 @@ fn resolve(model: &Model<'_>, instant: &Instant) -> Result<At, InstantError> {
                     known,
                 }
             })?;
-            nearest(model, mark.at_ns)
+            at_mark(model, mark.at_ns)
         }
     })
 }
@@ -294,6 +372,7 @@ fn resolve(model: &Model<'_>, instant: &Instant) -> Result<At, InstantError> {
 const AT_START: At = At {
     bin: None,
     peak: false,
+    left: Left::No,
     resolved_ns: 0,
     resolution_ns: 0,
     exact: true,
@@ -305,6 +384,7 @@ fn at_bin(model: &Model<'_>, index: usize) -> At {
     At {
         bin: Some(index),
         peak: false,
+        left: Left::No,
         resolved_ns: ends[index],
         resolution_ns: ends[index] - before,
         exact: model.bins()[index].complete,
@@ -321,6 +401,37 @@ fn at_end(model: &Model<'_>) -> At {
             resolution_ns: 0,
             ..at_bin(model, last)
         })
+}
+
+/// See [`Span::usual`].
+fn at_usual(model: &Model<'_>) -> At {
+    let left = model.left_main();
+    let first = model.first_process();
+    match first.and_then(|first| left[first]) {
+        // The others had ended: an instant of the whole session.
+        Some(left) if model.is_alone(first, left.at_ns) => At {
+            left: Left::AtFirst,
+            ..at_mark(model, left.at_ns)
+        },
+        _ if left.iter().any(Option::is_some) => At {
+            left: Left::Each,
+            ..at_end(model)
+        },
+        _ => at_end(model),
+    }
+}
+
+/// The recorder ends a bin at each mark.
+fn at_mark(model: &Model<'_>, ns: u64) -> At {
+    let at = nearest(model, ns);
+    if at.resolved_ns == ns && at.exact {
+        At {
+            resolution_ns: 0,
+            ..at
+        }
+    } else {
+        at
+    }
 }
 
 /// Live figures are the peak's own; what was allocated by then is that of the

@@ -11,6 +11,7 @@
 //!   and down, so a damaged bin gives wrong figures, never a panic.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use leakline_recording::record::{
     Bin, Code, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Process, ProcessEnd,
@@ -19,7 +20,7 @@ use leakline_recording::record::{
 use rustc_hash::FxHashMap;
 
 use crate::figures::Figures;
-use crate::instant::{At, Span};
+use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
 
 /// What a recording's file says beside its records.
@@ -131,6 +132,15 @@ enum HighWaterSource {
     Bin(usize),
 }
 
+/// The instant at which a process's main thread left `__main__`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeftMain {
+    /// When.
+    pub(crate) at_ns: u64,
+    /// The last bin that had ended by then.
+    bin: Option<usize>,
+}
+
 /// A recording, arranged.
 #[derive(Debug)]
 pub struct Model<'a> {
@@ -154,6 +164,8 @@ pub struct Model<'a> {
     sources: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
     end: Option<&'a End>,
     last_ns: u64,
+    /// Found when first asked for.
+    left_main: OnceLock<Vec<Option<LeftMain>>>,
 }
 
 impl<'a> Model<'a> {
@@ -185,6 +197,7 @@ impl<'a> Model<'a> {
             sources: BTreeMap::new(),
             end: None,
             last_ns: 0,
+            left_main: OnceLock::new(),
         };
         for record in records {
             model.add(record);
@@ -539,11 +552,23 @@ impl<'a> Model<'a> {
 
     /// Counters of every site at the end of bin `bin`; all 0 before the first.
     pub fn counters(&self, bin: Option<usize>) -> Vec<Counters> {
+        self.counters_of(bin, |_, _| true)
+    }
+
+    /// The same of those points alone, by bin and site, that `counts` lets in.
+    fn counters_of(
+        &self,
+        bin: Option<usize>,
+        counts: impl Fn(usize, &Site) -> bool,
+    ) -> Vec<Counters> {
         let mut counters = vec![Counters::default(); self.sites.len()];
         let Some(last) = bin else { return counters };
-        for bin in self.bins.iter().take(last.saturating_add(1)) {
+        for (index, bin) in self.bins.iter().enumerate().take(last.saturating_add(1)) {
             for point in &bin.points {
-                if let Some(site) = counters.get_mut(point.site as usize) {
+                let id = point.site as usize;
+                if let Some(site) = counters.get_mut(id)
+                    && counts(index, &self.sites[id])
+                {
                     site.live_bytes = site.live_bytes.wrapping_add_signed(point.live_bytes);
                     site.live_blocks = site.live_blocks.wrapping_add_signed(point.live_blocks);
                     site.total_bytes = site.total_bytes.wrapping_add_signed(point.total_bytes);
@@ -583,6 +608,88 @@ impl<'a> Model<'a> {
         series
     }
 
+    /// For each process, when its main thread left `__main__`, if it is one of
+    /// those that ended their work with that.
+    ///
+    /// One that came to hold more afterwards, by a tenth, went on in other
+    /// threads.
+    pub(crate) fn left_main(&self) -> &[Option<LeftMain>] {
+        self.left_main.get_or_init(|| {
+            let mut left: Vec<Option<LeftMain>> = vec![None; self.processes.len()];
+            for mark in self.marks.iter().filter(|mark| mark.name == MAIN_LEFT) {
+                let Some(left) = mark.process.and_then(|id| left.get_mut(id as usize)) else {
+                    continue;
+                };
+                let ended = self.bin_ends.partition_point(|&end| end <= mark.at_ns);
+                left.get_or_insert(LeftMain {
+                    at_ns: mark.at_ns,
+                    bin: ended.checked_sub(1),
+                });
+            }
+            if left.iter().any(Option::is_some) {
+                self.drop_those_that_went_on(&mut left);
+            }
+            left
+        })
+    }
+
+    fn drop_those_that_went_on(&self, left: &mut [Option<LeftMain>]) {
+        let mut live = vec![0_i64; left.len()];
+        // Process, the bin, live bytes at its end, and the most since.
+        let mut judged: Vec<(usize, Option<usize>, i64, i64)> = left
+            .iter()
+            .enumerate()
+            .filter_map(|(process, left)| Some((process, (*left)?.bin, 0, 0)))
+            .collect();
+        for (index, bin) in self.bins.iter().enumerate() {
+            for point in &bin.points {
+                let process = self.sites.get(point.site as usize).map(|site| site.process);
+                if let Some(live) = process.and_then(|process| live.get_mut(process as usize)) {
+                    *live = live.wrapping_add(point.live_bytes);
+                }
+            }
+            for (process, left_at, then, most) in &mut judged {
+                if *left_at == Some(index) {
+                    *then = live[*process];
+                }
+                if *left_at < Some(index) {
+                    *most = live[*process].max(*most);
+                }
+            }
+        }
+        for (process, _, then, most) in judged {
+            if most > then.saturating_add(then / 10) {
+                left[process] = None;
+            }
+        }
+    }
+
+    /// The program that was recorded: what the first process became.
+    pub(crate) fn first_process(&self) -> Option<usize> {
+        let identity = |facts: &ProcessFacts<'_>| (facts.process.pid, facts.process.start_ticks);
+        let first = identity(self.processes.first()?);
+        self.processes
+            .iter()
+            .rposition(|facts| identity(facts) == first)
+    }
+
+    /// Whether all other processes had ended by then.
+    pub(crate) fn is_alone(&self, process: Option<usize>, at_ns: u64) -> bool {
+        self.processes.iter().enumerate().all(|(id, facts)| {
+            Some(id) == process || facts.end.is_some_and(|end| end.at_ns <= at_ns)
+        })
+    }
+
+    /// Counters as [`Model::counters`] has them, but those of processes that
+    /// had left `__main__` as they were when they did.
+    fn counters_as_left(&self, bin: Option<usize>) -> Vec<Counters> {
+        let left = self.left_main();
+        self.counters_of(bin, |index, site| {
+            let left = left.get(site.process as usize).copied().flatten();
+            left.is_none_or(|left| Some(index) <= left.bin)
+        })
+    }
+
     /// Bytes and blocks that each site held at the high-water mark.
     fn peak_sites(&self) -> Vec<(u64, u64)> {
         let mut held = vec![(0, 0); self.sites.len()];
@@ -611,7 +718,11 @@ impl<'a> Model<'a> {
     pub fn figures(&self, span: &Span) -> Vec<Figures> {
         let peaks = self.peak_sites();
         let state = |at: &At| {
-            let mut counters = self.counters(at.bin());
+            let mut counters = if at.is_as_left() {
+                self.counters_as_left(at.bin())
+            } else {
+                self.counters(at.bin())
+            };
             if at.is_peak() {
                 for (counters, peak) in counters.iter_mut().zip(&peaks) {
                     (counters.live_bytes, counters.live_blocks) = *peak;

@@ -1,6 +1,6 @@
 //! `summary`: the answer first, then what it rests on.
 
-use crate::figures::{Measure, Unit};
+use crate::figures::{Figures, Measure, Unit};
 use crate::instant::Span;
 use crate::model::Model;
 use crate::stack::Stacks;
@@ -20,7 +20,7 @@ impl Summary {
     /// Sums up; with `sites` rows, or all.
     pub fn new<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, sites: Option<usize>) -> Self {
         let query = TopQuery {
-            span: Span::whole(model),
+            span: Span::usual(model),
             by: GroupBy::Site,
             measure: Measure::Peak,
             unit: Unit::Bytes,
@@ -30,6 +30,20 @@ impl Summary {
         Summary {
             stats: Stats::new(model),
             top: Top::new(model, stacks, query),
+        }
+    }
+    /// What was live at the instant shown.
+    pub(crate) fn live(&self) -> Figures {
+        if self.top.query.span.is_as_left() {
+            return self.top.sum;
+        }
+        // The recorder's own count, without what went with processes that had
+        // ended.
+        let totals = &self.stats.totals;
+        Figures {
+            live_bytes: i64::try_from(totals.live_bytes).unwrap_or(i64::MAX),
+            live_blocks: i64::try_from(totals.live_blocks).unwrap_or(i64::MAX),
+            ..Figures::default()
         }
     }
 }

@@ -42,7 +42,7 @@ fn report_of(
 
 fn by_site(model: &Model<'_>) -> TopQuery {
     TopQuery {
-        span: Span::whole(model),
+        span: Span::usual(model),
         by: GroupBy::Site,
         measure: Measure::Live,
         unit: Unit::Bytes,
@@ -53,7 +53,7 @@ fn by_site(model: &Model<'_>) -> TopQuery {
 
 fn from_outermost(model: &Model<'_>) -> TreeQuery {
     TreeQuery {
-        span: Span::whole(model),
+        span: Span::usual(model),
         measure: Measure::Live,
         unit: Unit::Bytes,
         inverted: false,
@@ -66,7 +66,7 @@ fn from_outermost(model: &Model<'_>) -> TreeQuery {
 
 fn in_order(model: &Model<'_>) -> LinesQuery {
     LinesQuery {
-        span: Span::whole(model),
+        span: Span::usual(model),
         inclusive: false,
         sort: None,
         limit: None,
@@ -81,6 +81,11 @@ fn show_top(by: GroupBy, width: usize) -> String {
             stacks,
             TopQuery {
                 by,
+                // Threads are known for the whole recording only.
+                span: match by {
+                    GroupBy::Thread => Span::whole(model),
+                    _ => Span::usual(model),
+                },
                 ..by_site(model)
             },
         );
@@ -134,8 +139,9 @@ fn stats_json(records: &[Record], origin: Origin) -> Value {
 #[test]
 fn top_at_80_columns() {
     assert_snapshot!(show_top(GroupBy::Site, 80), @r"
-    35.0 MiB live in 42,364 blocks at the end, in 6 sites
+    35.0 MiB live in 42,364 blocks when the main thread left __main__, in 6 sites
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
         live  blocks      peak      total  made in
     30.0 MiB   3,000  20.0 MiB   30.0 MiB  Trainer.epoch app/train.py:43
@@ -157,8 +163,9 @@ fn top_at_80_columns() {
 #[test]
 fn top_at_120_columns() {
     assert_snapshot!(show_top(GroupBy::Site, 120), @r"
-    35.0 MiB live in 42,364 blocks at the end, in 6 sites
+    35.0 MiB live in 42,364 blocks when the main thread left __main__, in 6 sites
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
         live  blocks      peak      total  temporary  made in                                     your code
     30.0 MiB   3,000  20.0 MiB   30.0 MiB        750  Trainer.epoch app/train.py:43               the same
@@ -176,8 +183,9 @@ fn top_at_120_columns() {
 #[test]
 fn top_by_everything_else() {
     assert_snapshot!(show_top(GroupBy::Line, 80), @r"
-    35.0 MiB live in 42,364 blocks at the end, in 6 lines
+    35.0 MiB live in 42,364 blocks when the main thread left __main__, in 6 lines
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
         live  blocks      peak      total  made in
     30.0 MiB   3,000  20.0 MiB   30.0 MiB  app/train.py:43 Trainer.epoch
@@ -195,8 +203,10 @@ fn top_by_everything_else() {
           leakline top --sort peak train.4121.leakline   (at the high-water mark)
     ");
     assert_snapshot!(show_top(GroupBy::Library, 80), @r"
-    35.0 MiB live in 42,364 blocks at the end, in 3 libraries
+    35.0 MiB live in 42,364 blocks when the main thread left __main__, in 3
+          libraries
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
         live  blocks      peak      total  library
     30.0 MiB   3,000  1.19 GiB   9.03 GiB  /srv/app
@@ -207,12 +217,12 @@ fn top_by_everything_else() {
           leakline top --sort peak train.4121.leakline   (at the high-water mark)
     ");
     assert_snapshot!(show_top(GroupBy::Thread, 80), @r"
-    35.0 MiB live in 42,363 blocks at the end, in 2 threads
+    3.0 MiB live in 19,363 blocks at the end, in 2 threads
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
 
-        live  blocks  peak      total  thread
-    32.0 MiB  42,000     -   9.00 GiB  python (tid 4121 of 4121)
-     3.0 MiB     363     -  200.0 MiB  loader (tid 4130 of 4121)
+       live  blocks  peak      total  thread
+    2.0 MiB  19,000     -   9.00 GiB  python (tid 4121 of 4121)
+    1.0 MiB     363     -  200.0 MiB  loader (tid 4130 of 4121)
 
     next: leakline top --by process train.4121.leakline   (by process)
           leakline summary train.4121.leakline   (in short)
@@ -222,7 +232,7 @@ fn top_by_everything_else() {
 #[test]
 fn top_between_two_instants() {
     let text = report(&training(), |model, stacks, out| {
-        let span = Span::between(model, &Instant::After(58 * SECOND), &Instant::End).unwrap();
+        let span = Span::since(model, &Instant::After(58 * SECOND)).unwrap();
         let query = TopQuery {
             span,
             measure: Measure::Growth,
@@ -233,10 +243,10 @@ fn top_between_two_instants() {
         text::top(model, stacks, &top, styled(80), out)
     });
     assert_snapshot!(text, @r"
-    live memory fell by 184.0 MiB (+1,583 blocks) from +1 min 00 s to the end, in 5
-          sites
+    live memory fell by 184.0 MiB (+1,583 blocks) from +1 min 00 s until the main
+          thread left __main__, in 5 sites
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
-    instants: 22:14:20-22:16:32, the nearest recorded (every 59.0 s)
+    instants: 22:14:20-22:16:31, the nearest recorded (every 59.0 s)
 
         growth  blocks      live     total  made in
      +20.0 MiB  +2,000  30.0 MiB  20.0 MiB  Trainer.epoch app/train.py:43
@@ -275,8 +285,9 @@ fn tree_at_80_columns() {
 fn inverted_tree_at_120_columns() {
     assert_snapshot!(
         show_tree(120, |_, query| TreeQuery { inverted: true, ..query }), @r"
-    35.0 MiB live in 42,364 blocks at the end, innermost frame first
+    35.0 MiB live in 42,364 blocks when the main thread left __main__, innermost frame first
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
       30.0 MiB   86 %  ├─ Trainer.epoch app/train.py:43
                        │  <module> app/train.py:10
@@ -298,8 +309,10 @@ fn inverted_tree_at_120_columns() {
 #[test]
 fn lines_at_80_columns() {
     assert_snapshot!(show_lines(80, None), @r"
-    train.py: 32.0 MiB live in 12,363 blocks at the end, by 2 lines
+    train.py: 32.0 MiB live in 12,363 blocks when the main thread left __main__, by
+          2 lines
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
     /srv/app/train.py
 
         live  blocks      peak     total  line
@@ -319,8 +332,9 @@ fn lines_with_the_file_at_hand_at_120_columns() {
     file.push_str(&"#\n".repeat(13));
     file.push_str("    rows = [json.loads(line) for line in lines]\n    return rows\n");
     assert_snapshot!(show_lines(120, Some(&file)), @r"
-    train.py: 32.0 MiB live in 12,363 blocks at the end, by 2 lines
+    train.py: 32.0 MiB live in 12,363 blocks when the main thread left __main__, by 2 lines
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
     /srv/app/train.py
 
         live  blocks      peak     total  temporary  line
@@ -350,17 +364,17 @@ fn lines_with_the_file_at_hand_at_120_columns() {
 #[test]
 fn stats_at_80_columns() {
     assert_snapshot!(show_stats(&training(), origin(), 80), @r"
-    206,863 allocations (9.28 GiB) and 164,499 frees in 3 min 12 s
+    206,863 allocations (9.28 GiB) and 187,500 frees in 3 min 12 s
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
 
     allocations        206,863  1.1 k a second
     allocated         9.28 GiB  49.5 MiB a second
-    frees              164,499  857 a second
+    frees              187,500  977 a second
     temporary           51,715  25.0 % of the allocations
     resized in place        12
     high-water mark   1.19 GiB  after 2 min 07 s
-    live at the end   35.0 MiB  42,364 blocks
-    events             371,362  1.9 k a second
+    live at the end    3.0 MiB  19,363 blocks
+    events             394,363  2.1 k a second
     lost events              0
 
               size  allocations
@@ -370,8 +384,8 @@ fn stats_at_80_columns() {
            16-31 B            0   0.0 %
            32-63 B          500   0.2 %  █
 
-     pid      live      peak  allocations  lost  process
-    4121  35.0 MiB  1.19 GiB      206,863     0  python3.11 train.py
+     pid     live      peak  allocations  lost  process
+    4121  3.0 MiB  1.19 GiB      206,863     0  python3.11 train.py
 
     next: leakline top train.4121.leakline   (who allocated)
           leakline summary train.4121.leakline   (in short)
@@ -381,8 +395,10 @@ fn stats_at_80_columns() {
 #[test]
 fn summary_at_80_columns() {
     assert_snapshot!(show_summary(&training(), origin(), 80), @r"
-    peak 1.19 GiB after 2 min 07 s; 35.0 MiB live at the end in 42,364 blocks
+    peak 1.19 GiB after 2 min 07 s; 35.0 MiB live in 42,364 blocks when the main
+          thread left __main__
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, complete
+    instants: 22:16:31, exact
 
         peak  blocks      live      total  made in
     1.17 GiB     600       0 B   9.00 GiB  load_batch app/train.py:57
@@ -426,10 +442,12 @@ fn summary_of_a_killed_and_damaged_recording() {
         ..origin()
     };
     assert_snapshot!(show_summary(&records, origin.clone(), 80), @r"
-    peak 219.0 MiB after 1 min 00 s; 35.0 MiB live at the end in 42,364 blocks
+    peak 219.0 MiB after 1 min 00 s; 35.0 MiB live in 42,364 blocks when the main
+          thread left __main__
     python train.py (pid 4121), 22:13:20-22:16:32 (3 min 12 s), exact, 1,234 of
-          372,596 events lost, parts of the file are unreadable, ends without a
+          395,597 events lost, parts of the file are unreadable, ends without a
           farewell
+    instants: 22:16:31, exact
 
          peak  blocks      live      total  made in
     200.0 MiB     100       0 B   9.00 GiB  load_batch app/train.py:57
@@ -463,7 +481,7 @@ fn summary_of_a_killed_and_damaged_recording() {
 #[test]
 fn an_empty_recording_has_reports_too() {
     assert_snapshot!(show_summary(&[], Origin::default(), 80), @r"
-    peak 0 B after 0 s; 0 B live at the end in 0 blocks
+    peak 0 B after 0 s; 0 B live in 0 blocks at the end
     unknown program (no process), 00:00:00-00:00:00 (0 s), mode not known, ends
           without a farewell
 
@@ -490,7 +508,9 @@ fn top_as_json() {
     assert_eq!(report["total_rows"], 6);
     assert_eq!(report["rest"]["rows"], 4);
     assert_eq!(report["rest"]["live_blocks"], 9364);
-    assert_eq!(report["resolved_to"], 192.0);
+    assert_eq!(report["resolved_to"], 191.0);
+    assert_eq!(report["resolution_seconds"], 0.0);
+    assert_eq!(report["as_left_main"], true);
     assert_eq!(report["resolved_from"], Value::Null);
     assert_snapshot!(serde_json::to_string_pretty(&report["rows"][0]).unwrap(), @r#"
     {
@@ -572,16 +592,16 @@ fn stats_as_json() {
     assert_snapshot!(serde_json::to_string_pretty(&report["totals"]).unwrap(), @r#"
     {
       "allocations": 206863,
-      "frees": 164499,
+      "frees": 187500,
       "allocated_bytes": 9961472000,
-      "live_blocks": 42364,
-      "live_bytes": 36704768,
+      "live_blocks": 19363,
+      "live_bytes": 3149824,
       "peak_bytes": 1282408448,
       "temporary_blocks": 51715,
       "resizes": 12,
       "unknown_frees": 0,
       "implied_frees": 0,
-      "events": 371362,
+      "events": 394363,
       "lost_events": 0,
       "lost_bytes": 0,
       "malformed_events": 0,
@@ -594,7 +614,7 @@ fn stats_as_json() {
     assert_eq!(report["processes"][0]["command"], "python3.11 train.py");
     assert_eq!(report["processes"][0]["exit_status"], 0);
     assert_eq!(report["processes"][0]["signal"], Value::Null);
-    assert_eq!(report["processes"][0]["totals"]["frees"], 164_499);
+    assert_eq!(report["processes"][0]["totals"]["frees"], 187_500);
     assert_eq!(report["mode"], "exact");
     assert_eq!(report["duration_seconds"], 192.0);
     assert_eq!(report["sizes"][1]["min_bytes"], 4);
@@ -978,12 +998,13 @@ fn instants_resolve_to_the_nearest_bin() {
     assert_eq!(at("+900ms"), (1, 1));
     assert_eq!(at("+25s"), (1, 1));
     assert_eq!(at("+40s"), (60, 59));
-    assert_eq!(at("+9h"), (192, 132));
+    assert_eq!(at("+9h"), (192, 1));
     assert_eq!(at("end"), (192, 0));
     assert_eq!(at("peak"), (127, 0));
-    assert_eq!(at("python ready"), (1, 1));
+    assert_eq!(at("+190s"), (191, 131));
+    assert_eq!(at("main left"), (191, 0));
     assert_eq!(at("22:14:20"), (60, 59));
-    assert_eq!(at("22:16"), (192, 132));
+    assert_eq!(at("22:16"), (191, 131));
     let error = |text: &str| {
         let error = Instant::parse(text)
             .and_then(|at| Span::at(&model, &at))
@@ -1008,6 +1029,120 @@ fn instants_resolve_to_the_nearest_bin() {
     ");
     let reversed = Span::between(&model, &Instant::End, &Instant::Start);
     assert_eq!(reversed.unwrap_err(), InstantError::Reversed);
+}
+
+/// The heading and the live bytes of each process in an order of their own.
+fn usual(records: &[Record]) -> (String, Vec<i64>) {
+    let mut live = Vec::new();
+    let text = report(records, |model, stacks, out| {
+        let by = GroupBy::Process;
+        let top = Top::new(
+            model,
+            stacks,
+            TopQuery {
+                by,
+                ..by_site(model)
+            },
+        );
+        text::top(model, stacks, &top, styled(300), out)
+    });
+    let model = Model::new(records, origin());
+    for figures in model.figures(&Span::usual(&model)) {
+        live.push(figures.live_bytes);
+    }
+    (text.lines().next().unwrap().to_owned(), live)
+}
+
+#[test]
+fn without_an_instant_python_is_shown_as_it_left_main() {
+    let mut b = Builder::new(&["python"]);
+    let node = b.native(0, 0, 0x10);
+    let shell = b.process(10, &["sh"]);
+    let python = b.process(10, &["python"]);
+    let child = b.process(11, &["true"]);
+    let sites = [shell, python, child].map(|process| b.site(process, node, Domain::Native));
+    let held = |bytes| counters(bytes, 1, 1000, 9);
+    b.bin(SECOND, &[(sites[0], held(10)), (sites[2], held(50))]);
+    b.process_end(shell, SECOND, None);
+    b.process_end(child, SECOND, Some(0));
+    b.bin(2 * SECOND, &[(sites[1], held(500))]);
+    b.mark("main left", 2 * SECOND, python);
+    // A little may still be allocated while the interpreter ends.
+    b.bin(3 * SECOND, &[(sites[1], held(550))]);
+    b.bin(4 * SECOND, &[(sites[1], held(20))]);
+    let without_end = b.records.clone();
+    b.process_end(python, 4 * SECOND, Some(0));
+    b.end(4 * SECOND);
+    let text = "560 B live in 3 blocks when the main thread left __main__ (60 B of it in \
+                processes that had ended), in 3 processes";
+    assert_eq!(usual(&b.records), (text.into(), vec![10, 500, 50]));
+    assert_eq!(usual(&without_end).1, [10, 500, 50]);
+
+    // Since an instant after that one: to the end.
+    let model = Model::new(&b.records, origin());
+    let since = |at| {
+        let span = Span::since(&model, &Instant::After(at * SECOND)).unwrap();
+        (
+            span.to().resolved_ns() / SECOND,
+            model.figures(&span)[1].delta_bytes,
+        )
+    };
+    assert_eq!(since(1), (2, 500));
+    assert_eq!(since(2), (4, -480));
+    assert_eq!(since(3), (4, -530));
+}
+
+#[test]
+fn a_process_that_goes_on_in_threads_is_shown_at_its_end() {
+    let mut b = Builder::new(&["python"]);
+    let node = b.native(0, 0, 0x10);
+    let process = b.process(10, &["python"]);
+    let site = b.site(process, node, Domain::Native);
+    b.bin(SECOND, &[(site, counters(500, 1, 1000, 9))]);
+    b.mark("main left", SECOND, process);
+    b.bin(2 * SECOND, &[(site, counters(551, 1, 1000, 9))]);
+    b.bin(3 * SECOND, &[(site, counters(20, 1, 1000, 9))]);
+    b.process_end(process, 3 * SECOND, Some(0));
+    b.end(3 * SECOND);
+    let text = "20 B live in 1 block at the end, in 1 process";
+    assert_eq!(usual(&b.records), (text.into(), vec![20]));
+}
+
+#[test]
+fn of_several_processes_each_is_shown_as_it_left() {
+    let mut b = Builder::new(&["python"]);
+    let node = b.native(0, 0, 0x10);
+    let processes = [10, 11, 12].map(|pid| b.process(pid, &["python"]));
+    let [parent, spawned, forked] = processes;
+    let sites = processes.map(|process| b.site(process, node, Domain::Native));
+    let held = |bytes| counters(bytes, 1, 1000, 9);
+    let all = [held(1000), held(100), held(10)];
+    b.bin(SECOND, &[0, 1, 2].map(|at| (sites[at], all[at])));
+    b.mark("main left", SECOND, spawned);
+    b.bin(2 * SECOND, &[(sites[1], held(3))]);
+    b.process_end(spawned, 2 * SECOND, Some(0));
+    b.mark("main left", 2 * SECOND, parent);
+    b.bin(3 * SECOND, &[(sites[0], held(7)), (sites[2], held(20))]);
+    b.process_end(parent, 3 * SECOND, Some(0));
+    b.bin(4 * SECOND, &[(sites[2], held(30))]);
+    b.process_end(forked, 4 * SECOND, Some(0));
+    b.end(4 * SECOND);
+    let text = "1.1 KiB live in 3 blocks when each process left __main__ or ended (1.1 KiB of it in \
+                processes that had ended), in 3 processes";
+    assert_eq!(usual(&b.records), (text.into(), vec![1000, 100, 30]));
+    let model = Model::new(&b.records, origin());
+    let since = Span::since(&model, &Instant::After(2 * SECOND)).unwrap();
+    let growth: Vec<i64> = model
+        .figures(&since)
+        .iter()
+        .map(|figures| figures.delta_bytes)
+        .collect();
+    assert_eq!(growth, [0, 0, 20], "who had left does not change");
+    assert_snapshot!(show_summary(&b.records, origin(), 80).lines().take(3).collect::<Vec<_>>().join("\n"), @r"
+    peak 1.1 KiB after 1.0 s; 1.1 KiB live in 3 blocks when each process left
+          __main__ or ended (1.1 KiB of it in processes that had ended)
+    python (pid 10 and 2 more processes), 22:13:20-22:13:24 (4.0 s), exact, complete
+    ");
 }
 
 #[test]
@@ -1045,7 +1180,7 @@ fn a_site_has_a_series() {
         .into_iter()
         .map(|(bin, counters)| (bin, counters.live_bytes))
         .collect();
-    assert_eq!(live, [(1, 10 * MIB), (2, 30 * MIB)]);
+    assert_eq!(live, [(1, 10 * MIB), (2, 30 * MIB), (3, 0)]);
 }
 
 /// Every report of `records`, at a width; panics are what it is for.
@@ -1066,7 +1201,14 @@ fn all_reports(records: &[Record], width: usize) {
     };
     let from_start = Span::between(&model, &Instant::Start, &Instant::End).unwrap();
     let at_peak = Span::at(&model, &Instant::Peak).unwrap();
-    for span in [Span::whole(&model), from_start, at_peak] {
+    let since = Span::since(&model, &Instant::After(1)).unwrap();
+    for span in [
+        Span::whole(&model),
+        Span::usual(&model),
+        from_start,
+        since,
+        at_peak,
+    ] {
         for by in [
             GroupBy::Site,
             GroupBy::Line,

@@ -51,6 +51,7 @@ struct Header<'m> {
     resolved_from: Option<f64>,
     resolved_to: f64,
     resolution_seconds: f64,
+    as_left_main: bool,
     warnings: &'m [String],
 }
 
@@ -73,6 +74,7 @@ impl<'m> Header<'m> {
             resolved_from: span.from().map(|from| seconds(from.resolved_ns())),
             resolved_to: seconds(span.to().resolved_ns()),
             resolution_seconds: seconds(span.resolution_ns()),
+            as_left_main: span.is_as_left(),
             warnings: &origin.warnings,
         }
     }

@@ -35,12 +35,13 @@ pub(crate) struct Input {
 #[derive(Debug, clap::Args)]
 pub(crate) struct When {
     /// The state at an instant: start, end, peak, a mark's name, +90s, 14:05
+    /// [default: end, of Python when its main thread left __main__]
     #[arg(long, value_name = "INSTANT", value_parser = instant, conflicts_with_all = ["from", "to"])]
     at: Option<Instant>,
     /// Only what happened after an instant, and the growth since
     #[arg(long, value_name = "INSTANT", value_parser = instant)]
     from: Option<Instant>,
-    /// Only what happened before an instant [default with --from: end]
+    /// Only what happened before an instant [default with --from: as of --at]
     #[arg(long, value_name = "INSTANT", value_parser = instant)]
     to: Option<Instant>,
 }
@@ -60,12 +61,11 @@ impl When {
     pub(crate) fn span(&self, model: &Model<'_>) -> Result<Span, CliError> {
         let span = match (&self.at, &self.from, &self.to) {
             (Some(at), _, _) => Span::at(model, at),
-            (None, None, None) => Ok(Span::whole(model)),
-            (None, from, to) => Span::between(
-                model,
-                from.as_ref().unwrap_or(&Instant::Start),
-                to.as_ref().unwrap_or(&Instant::End),
-            ),
+            (None, None, None) => Ok(Span::usual(model)),
+            (None, Some(from), None) => Span::since(model, from),
+            (None, from, Some(to)) => {
+                Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)
+            }
         };
         span.map_err(|error: InstantError| CliError::Report {
             hint: Some(error.hint()),

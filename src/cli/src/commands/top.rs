@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use leakline_analysis::report::{json, text};
-use leakline_analysis::{GroupBy, Top, TopQuery};
+use leakline_analysis::{GroupBy, Span, Top, TopQuery};
 
 use super::report::{Input, Output, Rows, When, report};
 use crate::CliError;
@@ -12,7 +12,8 @@ use crate::CliError;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  leakline top                            sites by what is live at the end
+  leakline top                            sites by what is live when the program is done
+  leakline top --at end                   and what Python's own end left of it
   leakline top --sort peak --at peak      who made the high-water mark
   leakline top --by function --sort total
   leakline top --from +60s --to end       what grew after the first minute
@@ -71,8 +72,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 hint: Some("leave out `--at`, `--from` and `--to`, or use another `--by`".into()),
             });
         }
+        let span = if args.by == By::Thread {
+            Span::whole(model)
+        } else {
+            args.when.span(model)?
+        };
         let query = TopQuery {
-            span: args.when.span(model)?,
+            span,
             by: args.by.into(),
             measure: args.rows.measure(&args.when),
             unit: args.rows.unit(),

@@ -12,7 +12,7 @@ use crate::CliError;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  leakline tree                          from main to what is live at the end
+  leakline tree                          from main to what is live when it is done
   leakline tree --inverted               from the allocating function outwards
   leakline tree --at peak --threshold 5  only what held 5 % of the peak")]
 pub(crate) struct Args {

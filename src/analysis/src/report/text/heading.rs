@@ -34,10 +34,10 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
             "{} allocated in {} {}",
             bytes(sum.total_bytes),
             counted(sum.total_blocks, "block", "blocks"),
-            if span.from().is_some() || !span.reaches_end(model) {
-                when
-            } else {
-                "in all".into()
+            match until_left(span) {
+                Some(until) if span.from().is_none() => until.into(),
+                None if span.from().is_none() && span.reaches_end(model) => "in all".into(),
+                _ => when,
             }
         ),
         Measure::Peak => {
@@ -61,14 +61,29 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
 fn when(model: &Model<'_>, span: &Span) -> String {
     let to = span.to();
     match span.from() {
+        None if span.is_as_first_left() => "when the main thread left __main__".into(),
+        None if span.is_as_each_left() => "when each process left __main__ or ended".into(),
         None if span.reaches_end(model) => "at the end".into(),
         None if to.is_peak() => "at the high-water mark".into(),
         None => format!("after {}", duration(to.resolved_ns())),
-        Some(from) => format!(
-            "from {} to {}",
-            instant(model, span, from),
-            instant(model, span, to)
-        ),
+        Some(from) => {
+            let from = instant(model, span, from);
+            match until_left(span) {
+                Some(until) => format!("from {from} {until}"),
+                None => format!("from {from} to {}", instant(model, span, to)),
+            }
+        }
+    }
+}
+
+/// Until when, where that is not an instant as users name one.
+fn until_left(span: &Span) -> Option<&'static str> {
+    if span.is_as_first_left() {
+        Some("until the main thread left __main__")
+    } else if span.is_as_each_left() {
+        Some("until each process left __main__ or ended")
+    } else {
+        None
     }
 }
 
@@ -92,7 +107,9 @@ pub(super) fn head(
 ) -> io::Result<()> {
     style.wrapped(out, BOLD, 6, answer)?;
     trust(model, style, out)?;
-    if span.from().is_some() || !span.reaches_end(model) {
+    // The answer says when where that is not one instant of the session.
+    let is_told = span.reaches_end(model) || span.is_as_each_left();
+    if span.from().is_some() || !is_told {
         let mut text = String::from("instants: ");
         if let Some(from) = span.from() {
             text.push_str(&clock(model, from.resolved_ns()));

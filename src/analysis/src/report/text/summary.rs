@@ -3,13 +3,13 @@
 use std::io;
 
 use super::closing::{next_commands, notes};
-use super::heading::head;
+use super::heading::{answer, head};
 use super::processes::{by_peak, fate};
 use super::top::rows_table;
-use crate::instant::Span;
+use crate::figures::Measure;
 use crate::model::Model;
 use crate::report::table::Style;
-use crate::report::words::{blocks, bytes, counted, duration};
+use crate::report::words::{blocks, bytes, duration};
 use crate::stack::Stacks;
 use crate::summary::Summary;
 use crate::top::process_label;
@@ -25,14 +25,14 @@ pub fn summary<'a>(
     const MOST_PROCESSES: usize = 4;
     let totals = &summary.stats.totals;
     let peak = model.high_water();
+    let span = &summary.top.query.span;
     let answer = format!(
-        "peak {} after {}; {} live at the end in {}",
+        "peak {} after {}; {}",
         bytes(totals.peak_bytes),
         duration(peak.at_ns),
-        bytes(totals.live_bytes),
-        counted(totals.live_blocks, "block", "blocks")
+        answer(model, span, Measure::Live, &summary.live())
     );
-    head(model, &Span::whole(model), &answer, style, out)?;
+    head(model, span, &answer, style, out)?;
 
     writeln!(out)?;
     if summary.top.rows.is_empty() {
