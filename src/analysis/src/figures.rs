@@ -7,6 +7,11 @@ use leakline_recording::record::Counters;
 /// Live figures are those at the later instant, or at the end of a process
 /// that ended before. Totals count from the earlier
 /// instant where there is one, else from the start. Sums saturate.
+///
+/// What is live was allocated: of one instant totals are never below the live
+/// figures, and between two never below the growth. Where a bin lacks a site's
+/// last changes, or ends after the high-water mark that live figures are of,
+/// totals are raised to that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Bytes live. Negative only in a damaged recording.
@@ -47,17 +52,23 @@ impl Figures {
     ) -> Self {
         let zero = Counters::default();
         let from = before.unwrap_or(&zero);
+        let delta_bytes = (to.live_bytes as i64).saturating_sub(from.live_bytes as i64);
+        let delta_blocks = (to.live_blocks as i64).saturating_sub(from.live_blocks as i64);
+        let at_least = |total: u64, grown: i64| total.max(u64::try_from(grown).unwrap_or(0));
         Figures {
             live_bytes: to.live_bytes as i64,
             live_blocks: to.live_blocks as i64,
-            total_bytes: to.total_bytes.saturating_sub(from.total_bytes),
-            total_blocks: to.total_blocks.saturating_sub(from.total_blocks),
+            total_bytes: at_least(to.total_bytes.saturating_sub(from.total_bytes), delta_bytes),
+            total_blocks: at_least(
+                to.total_blocks.saturating_sub(from.total_blocks),
+                delta_blocks,
+            ),
             temporary_blocks: to.temporary_blocks.saturating_sub(from.temporary_blocks),
             resizes: to.resizes.saturating_sub(from.resizes),
             peak_bytes,
             peak_blocks,
-            delta_bytes: (to.live_bytes as i64).saturating_sub(from.live_bytes as i64),
-            delta_blocks: (to.live_blocks as i64).saturating_sub(from.live_blocks as i64),
+            delta_bytes,
+            delta_blocks,
             ended_bytes: if has_ended { to.live_bytes as i64 } else { 0 },
             ended_blocks: if has_ended { to.live_blocks as i64 } else { 0 },
         }

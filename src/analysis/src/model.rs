@@ -730,7 +730,14 @@ impl<'a> Model<'a> {
             }
             counters
         };
-        let to = state(span.to());
+        let mut to = state(span.to());
+        // A site may lack its last changes: it was given what it held before.
+        if !span.to().exact() && span.to().resolved_ns() >= self.high_water().at_ns {
+            for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
+                counters.total_bytes = counters.total_bytes.max(*bytes);
+                counters.total_blocks = counters.total_blocks.max(*blocks);
+            }
+        }
         let from = span.from().map(state);
         let ended = self.ended_processes(span.to().resolved_ns());
         to.iter()

@@ -1286,3 +1286,4 @@ fn tables_keep_to_the_width() {
 }
 
 mod arbitrary;
+mod consistent;
