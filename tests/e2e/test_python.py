@@ -297,6 +297,17 @@ def test_without_an_instant_it_is_that_of_leaving_main(leakline: Leakline) -> No
     assert (report["as_left_main"], report["resolution_seconds"]) == (True, 0)
 
 
+def test_json_without_a_limit_stays_small(leakline: Leakline) -> None:
+    program = "import asyncio, decimal, email.mime.text, json"
+    _, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    report = recording.report("top")
+    frames = sum(len(row["stack"]) for row in report["rows"])
+    assert 50_000 < frames <= 100_000
+    assert len(report["rows"]) + report["rest"]["rows"] == report["total_rows"]
+    live = sum(row["live_bytes"] for row in report["rows"])
+    assert live + report["rest"]["live_bytes"] == report["sum"]["live_bytes"]
+
+
 def test_threads_that_go_on_after_main_are_seen_at_the_end(leakline: Leakline) -> None:
     result, recording = leakline.run(TARGET_PYTHON, "-c", GOES_ON)
     assert result.out == b"done\n"

@@ -25,6 +25,7 @@ impl Summary {
             measure: Measure::Peak,
             unit: Unit::Bytes,
             limit: sites,
+            most_frames: None,
             filter: None,
         };
         Summary {

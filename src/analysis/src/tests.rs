@@ -47,6 +47,7 @@ fn by_site(model: &Model<'_>) -> TopQuery {
         measure: Measure::Live,
         unit: Unit::Bytes,
         limit: None,
+        most_frames: None,
         filter: None,
     }
 }
@@ -584,6 +585,34 @@ fn top_as_json() {
     "#);
     assert_eq!(report["rows"][1]["your_code"]["function"], "<module>");
     assert_eq!(report["rows"][1]["site_kind"], "block");
+}
+
+#[test]
+fn rows_may_be_limited_by_their_stacks() {
+    let rows = |most_frames| {
+        let report = top_json(&training(), |_, query| TopQuery {
+            most_frames,
+            ..query
+        });
+        let lengths = report["rows"].as_array().unwrap().iter();
+        let lengths: Vec<usize> = lengths
+            .map(|row| row["stack"].as_array().unwrap().len())
+            .collect();
+        let live = report["rows"].as_array().unwrap().iter();
+        let live: u64 = live.map(|row| row["live_bytes"].as_u64().unwrap()).sum();
+        let rest = report["rest"]["live_bytes"].as_u64().unwrap_or(0);
+        assert_eq!(live + rest, report["sum"]["live_bytes"]);
+        let left_out = report["rest"]["rows"].as_u64().unwrap_or(0);
+        assert_eq!(lengths.len() as u64 + left_out, report["total_rows"]);
+        lengths
+    };
+    let all = rows(None);
+    assert_eq!(all.len(), 6);
+    let two: usize = all[..2].iter().map(|length| length + 4).sum();
+    assert_eq!(rows(Some(two)), all[..2]);
+    assert_eq!(rows(Some(two - 1)), all[..1]);
+    assert_eq!(rows(Some(0)), all[..1], "never none");
+    assert_eq!(rows(Some(usize::MAX)), all);
 }
 
 #[test]

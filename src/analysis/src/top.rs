@@ -47,6 +47,9 @@ impl GroupBy {
     }
 }
 
+/// What a row without its stack counts as, in frames: it takes as much room.
+pub const ROW_FRAMES: usize = 4;
+
 /// A question to `top`.
 #[derive(Clone, Debug)]
 pub struct TopQuery {
@@ -60,6 +63,10 @@ pub struct TopQuery {
     pub unit: Unit,
     /// Most rows; `None` = all.
     pub limit: Option<usize>,
+    /// Most frames in the stacks of all rows together, each row by itself
+    /// counting as [`ROW_FRAMES`] more; `None` = any number. A first row is
+    /// kept.
+    pub most_frames: Option<usize>,
     /// Rows to keep.
     pub filter: Option<Filter>,
 }
@@ -172,16 +179,26 @@ impl Top {
                 .then(one.site.cmp(&other.site))
         });
         let total_rows = groups.len();
-        let shown = query.limit.unwrap_or(total_rows).min(total_rows);
-        let mut rest = Figures::default();
-        for group in &groups[shown..] {
-            rest.add(&group.figures);
+        let most_rows = query.limit.unwrap_or(usize::MAX);
+        let most_frames = query.most_frames.unwrap_or(usize::MAX);
+        let (mut rows, mut rest) = (Vec::new(), Figures::default());
+        let (mut frames, mut is_full) = (0_usize, false);
+        for group in groups {
+            is_full |= rows.len() >= most_rows;
+            if is_full {
+                rest.add(&group.figures);
+                continue;
+            }
+            let figures = group.figures;
+            let row = group.into_row(model, stacks);
+            frames = frames.saturating_add(row.stack.len() + ROW_FRAMES);
+            is_full = frames > most_frames && !rows.is_empty();
+            if is_full {
+                rest.add(&figures);
+            } else {
+                rows.push(row);
+            }
         }
-        groups.truncate(shown);
-        let rows = groups
-            .into_iter()
-            .map(|group| group.into_row(model, stacks))
-            .collect();
         Top {
             query,
             rows,

@@ -88,7 +88,8 @@ pub(crate) struct Rows {
     /// Judge by blocks, not bytes
     #[arg(long)]
     blocks: bool,
-    /// Most rows; 0 = all [default: what fits a screen; all with --json]
+    /// Most rows; 0 = all [default: what fits a screen; with --json all, top's up
+    /// to about 20 MB]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Only rows whose function, file, module or process matches: a text to
@@ -145,6 +146,14 @@ impl Rows {
             None if input.json => None,
             None => Some(screenful),
         }
+    }
+
+    /// Most frames in the stacks of all rows, where no number of rows was
+    /// asked for: a Python program has some 10,000 sites of 100 frames.
+    pub(crate) fn most_frames(&self) -> Option<usize> {
+        /// About 20 MB of JSON.
+        const MOST_FRAMES: usize = 100_000;
+        self.limit.is_none().then_some(MOST_FRAMES)
     }
 
     /// Rows to keep.

@@ -17,7 +17,8 @@ Examples:
   leakline top --sort peak --at peak      who made the high-water mark
   leakline top --by function --sort total
   leakline top --from +60s --to end       what grew after the first minute
-  leakline top --filter 'app/*' --json")]
+  leakline top --filter 'app/*' --json
+  leakline top --json --limit 0           all sites, however many")]
 pub(crate) struct Args {
     #[command(flatten)]
     input: Input,
@@ -83,6 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             measure: args.rows.measure(&args.when),
             unit: args.rows.unit(),
             limit: args.rows.limit(&args.input, SCREENFUL),
+            most_frames: args.rows.most_frames(),
             filter: args.rows.filter(),
         };
         let top = Top::new(model, stacks, query);

@@ -187,6 +187,7 @@ pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
         measure: Measure::Peak,
         unit: Unit::Bytes,
         limit: Some(1),
+        most_frames: None,
         filter: None,
     };
     let top = Top::new(&model, &mut stacks, query);
