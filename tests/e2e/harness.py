@@ -274,18 +274,19 @@ class Programs:
     def abandoned(self) -> Path:
         return self._with_reentrant("abandoned", PROGRAMS / "abandoned.c")
 
-    def counting(self) -> Path:
-        """Directory of the counting allocator for the target interpreter."""
-        directory = self.directory / "counting"
+    def extension(self, name: str, *flags: str) -> Path:
+        """Directory of tests/programs/python/NAME.c as an extension module of
+        the target interpreter."""
+        directory = self.directory / name
         directory.mkdir(exist_ok=True)
-        if "counting" not in self.built:
+        if name not in self.built:
             include, suffix = target_paths()
-            output = directory / f"counting{suffix}"
-            source = PYTHON_PROGRAMS / "counting.c"
-            flags = ["-shared", "-fPIC", "-I", include]
-            result = execute(["cc", *C_FLAGS, *flags, "-o", output, source])
+            output = directory / f"{name}{suffix}"
+            source = PYTHON_PROGRAMS / f"{name}.c"
+            options = [*C_FLAGS, *flags, "-shared", "-fPIC", "-I", include]
+            result = execute(["cc", *options, "-o", output, source])
             assert result.status == 0, result.err.decode()
-            self.built["counting"] = output
+            self.built[name] = output
         return directory
 
 

@@ -5,6 +5,8 @@ These run over other interpreters too (tests/matrix)."""
 from __future__ import annotations
 
 import json
+import os
+import re
 
 import pytest
 
@@ -58,7 +60,7 @@ def test_every_line_equals_a_counting_allocator(
         PYTHON_PROGRAMS / "workload.py",
     )
     result, recording = leakline.run(
-        TARGET_PYTHON, program, programs.counting(), workload
+        TARGET_PYTHON, program, programs.extension("counting"), workload
     )
     assert result.status == 0, result.err.decode()
     check_complete(recording)
@@ -316,4 +318,37 @@ def test_threads_that_go_on_after_main_are_seen_at_the_end(leakline: Leakline) -
     assert (
         report["resolved_to"]
         > recording.report("top", "--at", "main left")["resolved_to"]
+    )
+
+
+def test_builtins_of_a_stripped_module_have_their_names(
+    leakline: Leakline, programs: Programs
+) -> None:
+    directory = programs.extension("fastparse", "-s")
+    program = (
+        f"import sys; sys.path.insert(0, {os.fspath(directory)!r}); import fastparse\n"
+        "fastparse.parse(31); fastparse.scan(17)\n"
+        "fastparse.Parser()(5)\n"
+    )
+    _, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    rows = [
+        [frame["function"] for frame in row["stack"]]
+        for row in recording.rows("--filter", "fastparse")
+        if row["live_blocks"] in (31, 17, 5)
+        and row["live_bytes"] % 112 == 0
+        and row["domain"] == "native"
+    ]
+    own = [
+        [name for name in stack if "fastparse" in name or "<module>" in name]
+        for stack in rows
+    ]
+    named = {tuple(stack[stack.index("<module>") - 1 :][:2]) for stack in own}
+    assert named == {
+        ("fastparse.parse (builtin)", "<module>"),
+        ("fastparse.scan (builtin)", "<module>"),
+        ("fastparse.Parser.__call__ (builtin)", "<module>"),
+    }
+    helper = next(stack[0] for stack in own if "fastparse.parse (builtin)" in stack)
+    assert re.fullmatch(
+        r"fastparse\..*so\+0x[0-9a-f]+( \(near .*\+0x[0-9a-f]+\))?", helper
     )

@@ -7,10 +7,19 @@ use crate::names::{Name, base_name};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameId(pub(crate) u32);
 
+/// Between an address without a symbol and the nearest symbol before it:
+/// `fastparse.so+0x3c1a (near parse+0x77)`.
+pub(crate) const NEAR: &str = " (near ";
+
+/// What follows the name of a function that is known by the name that Python
+/// calls it by: `fastparse.parse (builtin)`.
+pub(crate) const BUILTIN: &str = " (builtin)";
+
 /// A frame with names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// Its function; `module+0x1f` where no symbol is known.
+    /// Its function; `module+0x1f` where no symbol is known,
+    /// `module+0x1f (near name+0xf)` where one is near.
     pub function: Name,
     /// Its source file, empty when not known.
     pub file: Name,

@@ -15,7 +15,7 @@ use leakline_recording::record::Frame as Recorded;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::frame::{
-    Frame, FrameId, FrameKind, Role, role_of_function, role_of_module, role_of_python,
+    Frame, FrameId, FrameKind, NEAR, Role, role_of_function, role_of_module, role_of_python,
 };
 use crate::model::Model;
 use crate::names::{Name, Names, base_name};
@@ -402,8 +402,10 @@ impl<'a> Stacks<'a> {
                 evaluates |= is_evaluator(&symbol.function);
                 self.names.intern(symbol.function.as_str())
             } else {
+                let module = base_name(self.names.get(names.path));
+                let near = format!("{}+{:#x}", symbol.function, symbol.beyond);
                 self.names
-                    .intern(format!("{}+{:#x}", symbol.function, symbol.beyond))
+                    .intern(format!("{module}+{address:#x}{NEAR}{near})"))
             };
             let file = self.names.intern(symbol.file.as_str());
             self.push(Frame {

@@ -902,6 +902,48 @@ fn stacks_that_differ_inside_the_interpreter_are_one_row() {
 }
 
 #[test]
+fn a_frame_without_a_symbol_names_its_address_and_what_is_near() {
+    let mut b = Builder::new(&["python"]);
+    let process = b.process(1, &["python"]);
+    let module = b.module("/venv/lib/python3.11/site-packages/fastparse.cpython-311.so");
+    b.symbols(module, 0x100, &[("fastparse.parse (builtin)", "", 0)]);
+    b.symbols(module, 0x80, &[("PyInit_fastparse", "", 0)]);
+    if let Some(Record::Symbols(symbols)) = b.records.last_mut() {
+        symbols.addresses[0].1[0].beyond = 0x77;
+    }
+    let entry = b.native(0, module, 0x100);
+    let helper = b.native(entry, module, 0x80);
+    for (node, bytes) in [(helper, 200), (entry, 100)] {
+        let site = b.site(process, node, Domain::Native);
+        b.bin(SECOND, &[(site, counters(bytes, 1, bytes, 1))]);
+    }
+    let rows = &top_json(&b.records, |_, query| query)["rows"];
+    let stack: Vec<&str> = rows[0]["stack"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|frame| frame["function"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        stack,
+        [
+            "fastparse.cpython-311.so+0x7f (near PyInit_fastparse+0x77)",
+            "fastparse.parse (builtin)"
+        ]
+    );
+    let text = report(&b.records, |model, stacks, out| {
+        let top = Top::new(model, stacks, by_site(model));
+        text::top(model, stacks, &top, styled(80), out)
+    });
+    let rows: Vec<&str> = text.lines().skip(3).take(3).collect();
+    assert_snapshot!(rows.join("\n"), @r"
+     live  blocks   peak  total  made in
+    200 B       1  200 B  200 B  fastparse.cp~-311.so+0x7f near PyInit_~stparse+0x77
+    100 B       1  100 B  100 B  fastparse.parse (builtin) fastparse.cpython-311.so
+    ");
+}
+
+#[test]
 fn rows_of_one_stack_merge_over_processes() {
     let mut b = Builder::new(&["app"]);
     let module = b.module("/srv/app");

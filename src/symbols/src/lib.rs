@@ -2,8 +2,9 @@
 //!
 //! blazesym reads ELF and DWARF (debug links and inlined functions included)
 //! and demangles. Added here: the file has to be the one that was loaded, by
-//! build-id; an address that no symbol covers gets the nearest symbol below it
-//! and the distance; what goes wrong is said in words; memory is bounded.
+//! build-id; an address that no symbol covers gets the name by which Python
+//! calls the function it is in, or else the nearest symbol below it and the
+//! distance; what goes wrong is said in words; memory is bounded.
 //!
 //! # Invariants
 //!
@@ -15,10 +16,12 @@
 //! (rather than replaced, as package managers and linkers do) while it is read
 //! can end the process with SIGBUS.
 
+mod builtins;
 mod nearest;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{self, CodeInfo, Input, Sym};
+use builtins::Builtins;
 use nearest::Starts;
 use object::Object as _;
 use object::read::{ReadCache, elf::ElfFile64};
@@ -91,6 +94,8 @@ struct Kept {
     reader: symbolize::Symbolizer,
     /// Read when first needed.
     starts: Option<Starts>,
+    /// Likewise.
+    builtins: Option<Builtins>,
 }
 
 impl Symbolizer {
@@ -150,6 +155,7 @@ impl Symbolizer {
                     .enable_auto_reload(false)
                     .build(),
                 starts: None,
+                builtins: None,
             });
         }
         let last = self.files.len() - 1;
@@ -185,9 +191,33 @@ impl Kept {
         let mut near = 0;
         let mut frames = Vec::with_capacity(addresses.len());
         for (&address, found) in addresses.iter().zip(found) {
-            frames.push(if let Some(symbol) = found.as_sym() {
-                expand(symbol)
-            } else if let Some(start) = self.starts.get_or_insert_with(|| Starts::read(&self.path)).below(address)
+            let symbol = found.as_sym();
+            if let Some(symbol) = symbol.filter(|symbol| is_covering(symbol)) {
+                frames.push(expand(symbol));
+                continue;
+            }
+            let builtins = self
+                .builtins
+                .get_or_insert_with(|| Builtins::read(&self.path));
+            if let Some(name) = builtins.at(address) {
+                frames.push(vec![frame(name, None, false, 0)]);
+                continue;
+            }
+            if let Some(symbol) = symbol {
+                frames.push(expand(symbol));
+                continue;
+            }
+            let starts = self.starts.get_or_insert_with(|| Starts::read(&self.path));
+            let below = starts.below(address);
+            // A builtin between it and the symbol is nearer.
+            let builtin = builtins
+                .below(address)
+                .filter(|&(start, _, _)| starts.in_one_section(start, address))
+                .filter(|&(start, _, _)| below.is_none_or(|symbol| symbol < start));
+            frames.push(if let Some((start, _, name)) = builtin {
+                near += 1;
+                vec![frame(name, None, false, address - start)]
+            } else if let Some(start) = below
                 // By its start, for its demangled name.
                 && let symbolize::Symbolized::Sym(symbol) =
                     self.reader.symbolize_single(&source, Input::VirtOffset(start))?
@@ -242,16 +272,24 @@ fn check(module: &ModuleFile<'_>) -> Result<fs::Metadata, String> {
     Ok(metadata)
 }
 
+/// Whether an address that has this symbol is known to be in it.
+fn is_covering(symbol: &Sym<'_>) -> bool {
+    // A function in several pieces (a cold one far away) has no size in DWARF,
+    // but its pieces are known.
+    symbol.size.is_some() || symbol.code_info.is_some()
+}
+
 /// A symbol and what is inlined at the address, innermost first.
 fn expand(symbol: &Sym<'_>) -> Vec<Frame> {
     let inlined = symbol.inlined.iter().rev();
     let mut frames: Vec<_> = inlined
         .map(|function| frame(&function.name, function.code_info.as_ref(), true, 0))
         .collect();
-    // A function in several pieces (a cold one far away) has no size in DWARF,
-    // but its pieces are known.
-    let covered = symbol.size.is_some() || symbol.code_info.is_some();
-    let beyond = if covered { 0 } else { symbol.offset as u64 };
+    let beyond = if is_covering(symbol) {
+        0
+    } else {
+        symbol.offset as u64
+    };
     frames.push(frame(
         &symbol.name,
         symbol.code_info.as_deref(),

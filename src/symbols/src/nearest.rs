@@ -48,6 +48,13 @@ impl Starts {
         })
     }
 
+    /// Whether two addresses lie in the same section.
+    pub(crate) fn in_one_section(&self, one: u64, other: u64) -> bool {
+        self.sections
+            .iter()
+            .any(|&(start, end)| (start..end).contains(&one) && (start..end).contains(&other))
+    }
+
     /// Start of the function nearest below `address`, in the same section:
     /// the last function of `.init` says nothing about a stub in `.plt`.
     pub(crate) fn below(&self, address: u64) -> Option<u64> {

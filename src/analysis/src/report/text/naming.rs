@@ -1,6 +1,6 @@
 //! Frames in words.
 
-use crate::frame::FrameId;
+use crate::frame::{BUILTIN, FrameId, NEAR};
 use crate::names::base_name;
 use crate::report::table::Cell;
 use crate::stack::Stacks;
@@ -27,7 +27,12 @@ pub(super) fn frame_cell(stacks: &Stacks<'_>, id: FrameId) -> Cell {
 
 pub(super) fn frame_words(stacks: &Stacks<'_>, id: FrameId) -> (String, String) {
     let frame = stacks.frame(id);
-    let function = without_arguments(stacks.name(frame.function));
+    let function = stacks.name(frame.function);
+    if let Some((address, near)) = function.split_once(NEAR) {
+        let near = near.strip_suffix(')').unwrap_or(near);
+        return (address.to_owned(), format!("near {near}"));
+    }
+    let function = without_arguments(function);
     let file = stacks.name(frame.file);
     let module = base_name(stacks.name(frame.module));
     let place = if !file.is_empty() {
@@ -59,7 +64,7 @@ fn last_parts(file: &str) -> &str {
 /// stay as they are.
 fn without_arguments(function: &str) -> &str {
     let trimmed = function.trim_end_matches(" const");
-    if !trimmed.ends_with(')') {
+    if !trimmed.ends_with(')') || trimmed.ends_with(BUILTIN) {
         return function;
     }
     let mut depth = 0_usize;
@@ -100,6 +105,7 @@ mod tests {
             ("<alloc::vec::Vec<T>>::push", "<alloc::vec::Vec<T>>::push"),
             ("(lambda)", "(lambda)"),
             ("f)", "f)"),
+            ("fastparse.parse (builtin)", "fastparse.parse (builtin)"),
         ] {
             assert_eq!(without_arguments(function), shown);
         }
