@@ -12,16 +12,19 @@
 //!   none where none is expected.
 //! * Whatever a file holds, looking an address up returns.
 //!
-//! Reading happens through memory maps: a file that is overwritten in place
-//! (rather than replaced, as package managers and linkers do) while it is read
-//! can end the process with SIGBUS.
+//! Files are read into memory first. Only those of more than 64 MiB and those
+//! whose debug information is in another file, and that file, are read through
+//! maps: one that is cut short in place (rather than replaced, as package
+//! managers and linkers do) while it is read can end the process with SIGBUS.
 
 mod builtins;
+mod copied;
 mod nearest;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{self, CodeInfo, Input, Sym};
 use builtins::Builtins;
+use copied::Copied;
 use nearest::Starts;
 use object::Object as _;
 use object::read::{ReadCache, elf::ElfFile64};
@@ -89,6 +92,8 @@ struct Kept {
     /// Tells whether it is still the same file.
     modified: Option<SystemTime>,
     bytes: u64,
+    /// Where that could be made.
+    copy: Option<Copied>,
     /// One a file, so that dropping it drops all it read, linked debug files
     /// too.
     reader: symbolize::Symbolizer,
@@ -151,6 +156,7 @@ impl Symbolizer {
                 path: path.to_owned(),
                 modified,
                 bytes,
+                copy: Copied::of_file(path, bytes),
                 reader: symbolize::Symbolizer::builder()
                     .enable_auto_reload(false)
                     .build(),
@@ -165,8 +171,9 @@ impl Symbolizer {
 
 impl Kept {
     fn look_up(&mut self, addresses: &[u64]) -> blazesym::Result<Symbolized> {
+        let path = self.copy.as_ref().map_or(&*self.path, Copied::path);
         let source = |debug_syms| {
-            let mut elf = Elf::new(&self.path);
+            let mut elf = Elf::new(path);
             elf.debug_syms = debug_syms;
             Source::Elf(elf)
         };
@@ -207,7 +214,7 @@ impl Kept {
                 frames.push(expand(symbol));
                 continue;
             }
-            let starts = self.starts.get_or_insert_with(|| Starts::read(&self.path));
+            let starts = self.starts.get_or_insert_with(|| Starts::read(path));
             let below = starts.below(address);
             // A builtin between it and the symbol is nearer.
             let builtin = builtins

@@ -377,3 +377,26 @@ fn what_was_read_can_be_forgotten() {
     assert!(!mapped());
     assert!(!symbolizer.symbolize(&module, &[start]).frames[0].is_empty());
 }
+
+#[test]
+fn a_file_that_is_cut_short_while_it_is_known_does_no_harm() {
+    let (directory, library) = library("");
+    let add = range(directory.path(), "libshop.so", ADD);
+    let mut symbolizer = Symbolizer::new();
+    let module = ModuleFile {
+        path: &library,
+        build_id: &[],
+    };
+    let mut look_up = || symbolizer.symbolize(&module, &[add.0]).frames[0].clone();
+    assert_eq!(look_up()[0].line, 10);
+    // No page that is still to be read comes from the file itself.
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains(library.to_str().unwrap()), "{maps}");
+    let bytes = fs::metadata(&library).unwrap().len();
+    let modified = fs::metadata(&library).unwrap().modified().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&library).unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(bytes).unwrap();
+    file.set_modified(modified).unwrap();
+    assert_eq!(look_up(), [], "what it is now has no names");
+}
