@@ -12,22 +12,24 @@
 //!   none where none is expected.
 //! * Whatever a file holds, looking an address up returns.
 //!
-//! Files are read into memory first. Only those of more than 64 MiB and those
-//! whose debug information is in another file, and that file, are read through
-//! maps: one that is cut short in place (rather than replaced, as package
+//! Files are read into memory first. Only those of more than 64 MiB (256 MiB
+//! with packed symbols), those whose debug information is in another file, and
+//! that file, are read through maps: one that is cut short in place (rather than replaced, as package
 //! managers and linkers do) while it is read can end the process with SIGBUS.
 
 mod builtins;
 mod copied;
+mod minidebug;
 mod nearest;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{self, CodeInfo, Input, Sym};
 use builtins::Builtins;
-use copied::Copied;
+use copied::{Copied, debug_directories};
 use nearest::Starts;
 use object::Object as _;
 use object::read::{ReadCache, elf::ElfFile64};
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -101,6 +103,8 @@ struct Kept {
     starts: Option<Starts>,
     /// Likewise.
     builtins: Option<Builtins>,
+    /// Likewise: the symbols that it carries packed, if any.
+    packed: OnceCell<Option<Copied>>,
 }
 
 impl Symbolizer {
@@ -152,16 +156,21 @@ impl Symbolizer {
             if self.files.len() == KEPT_FILES {
                 self.files.remove(0);
             }
+            let copy = Copied::of_file(path, bytes);
+            let mut reader = symbolize::Symbolizer::builder().enable_auto_reload(false);
+            if copy.is_some() {
+                let id = build_id(path).ok().flatten();
+                reader = reader.set_debug_dirs(Some(debug_directories(path, id.as_deref())));
+            }
             self.files.push(Kept {
                 path: path.to_owned(),
                 modified,
                 bytes,
-                copy: Copied::of_file(path, bytes),
-                reader: symbolize::Symbolizer::builder()
-                    .enable_auto_reload(false)
-                    .build(),
+                copy,
+                reader: reader.build(),
                 starts: None,
                 builtins: None,
+                packed: OnceCell::new(),
             });
         }
         let last = self.files.len() - 1;
@@ -203,6 +212,23 @@ impl Kept {
                 frames.push(expand(symbol));
                 continue;
             }
+            let packed = self.packed.get_or_init(|| minidebug::unpack(path));
+            let packed = packed.as_ref().map(|packed| {
+                let mut elf = Elf::new(packed.path());
+                elf.debug_syms = false;
+                Source::Elf(elf)
+            });
+            let from_packed = |address| {
+                let found = self
+                    .reader
+                    .symbolize_single(packed.as_ref()?, Input::VirtOffset(address));
+                // What it carries may be anything; it has symbols of its own.
+                found.ok()?.into_sym()
+            };
+            if let Some(symbol) = from_packed(address).filter(is_covering) {
+                frames.push(expand(&symbol));
+                continue;
+            }
             let builtins = self
                 .builtins
                 .get_or_insert_with(|| Builtins::read(&self.path));
@@ -214,7 +240,13 @@ impl Kept {
                 frames.push(expand(symbol));
                 continue;
             }
-            let starts = self.starts.get_or_insert_with(|| Starts::read(path));
+            let starts = self.starts.get_or_insert_with(|| {
+                let mut starts = Starts::read(path);
+                if let Some(Some(packed)) = self.packed.get() {
+                    starts.add(&Starts::read(packed.path()));
+                }
+                starts
+            });
             let below = starts.below(address);
             // A builtin between it and the symbol is nearer.
             let builtin = builtins
@@ -226,8 +258,12 @@ impl Kept {
                 vec![frame(name, None, false, address - start)]
             } else if let Some(start) = below
                 // By its start, for its demangled name.
-                && let symbolize::Symbolized::Sym(symbol) =
-                    self.reader.symbolize_single(&source, Input::VirtOffset(start))?
+                && let Some(symbol) = from_packed(start)
+                    .filter(|symbol| symbol.addr == start)
+                    .or(self
+                        .reader
+                        .symbolize_single(&source, Input::VirtOffset(start))?
+                        .into_sym())
             {
                 near += 1;
                 vec![frame(&symbol.name, None, false, address - start)]

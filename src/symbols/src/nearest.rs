@@ -48,6 +48,13 @@ impl Starts {
         })
     }
 
+    /// Adds the functions of another file with the same addresses.
+    pub(crate) fn add(&mut self, other: &Starts) {
+        self.addresses.extend(&other.addresses);
+        self.addresses.sort_unstable();
+        self.addresses.dedup();
+    }
+
     /// Whether two addresses lie in the same section.
     pub(crate) fn in_one_section(&self, one: u64, other: u64) -> bool {
         self.sections

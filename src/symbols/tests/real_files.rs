@@ -1,5 +1,5 @@
 //! Against files as compilers and distributions make them. Needs `g++`,
-//! `objcopy`, `strip` and `nm`.
+//! `objcopy`, `strip`, `nm` and `xz`.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use leakline_symbols::{Frame, ModuleFile, Symbolized, Symbolizer, build_id};
@@ -399,4 +399,98 @@ fn a_file_that_is_cut_short_while_it_is_known_does_no_harm() {
     file.set_len(bytes).unwrap();
     file.set_modified(modified).unwrap();
     assert_eq!(look_up(), [], "what it is now has no names");
+}
+
+/// As Fedora makes it: the symbols that a strip takes, without the others.
+const PACK_SYMBOLS: &str = "
+    nm -D libshop.so --format=posix --defined-only | cut -d' ' -f1 | sort > dynamic
+    nm libshop.so --format=posix --defined-only | grep -i ' t ' | cut -d' ' -f1 | sort > all
+    comm -13 dynamic all > own
+    objcopy --only-keep-debug libshop.so symbols
+    objcopy -S --remove-section .gdb_index --remove-section .comment --keep-symbols=own symbols
+    strip libshop.so";
+
+#[test]
+fn symbols_that_a_stripped_file_carries_packed_are_found() {
+    let (directory, library) = library("-fno-toplevel-reorder");
+    let hidden = range(directory.path(), "libshop.so", "_ZL6hiddenPVi");
+    let add = range(directory.path(), "libshop.so", ADD);
+    let exported = range(directory.path(), "libshop.so", "exported");
+    run(
+        directory.path(),
+        &format!(
+            "{PACK_SYMBOLS}
+            xz --check=crc32 symbols
+            objcopy --add-section .gnu_debugdata=symbols.xz libshop.so"
+        ),
+    );
+    for (range, name) in [
+        (hidden, "hidden(int volatile*)"),
+        (add, "shop::Cart::add(int)"),
+        (exported, "exported"),
+    ] {
+        let found = symbolize(&library, range);
+        assert_eq!(found.note, None, "{name}");
+        let names = found.frames.iter().map(|frames| &frames[0]);
+        let names: Vec<_> = names
+            .map(|frame| (&*frame.function, frame.beyond))
+            .collect();
+        assert!(names.iter().all(|&found| found == (name, 0)), "{names:?}");
+    }
+}
+
+#[test]
+fn a_file_with_packed_symbols_finds_its_debug_file_too() {
+    for place in ["libshop.debug", ".debug/libshop.debug"] {
+        let (directory, library) = library("");
+        let add = range(directory.path(), "libshop.so", ADD);
+        run(
+            directory.path(),
+            &format!(
+                "mkdir .debug
+                objcopy --only-keep-debug libshop.so {place}
+                {PACK_SYMBOLS}
+                xz --check=crc32 symbols
+                objcopy --add-section .gnu_debugdata=symbols.xz libshop.so
+                objcopy --add-gnu-debuglink={place} libshop.so"
+            ),
+        );
+        let found = symbolize(&library, add);
+        assert_eq!(found.note, None);
+        assert_eq!(found.frames[0][0].function, "shop::Cart::add(int)");
+        assert!((9..=12).contains(&found.frames[0][0].line), "{found:?}");
+    }
+}
+
+#[test]
+fn packed_symbols_that_cannot_be_unpacked_are_as_none() {
+    let (directory, library) = library("-fno-toplevel-reorder");
+    let hidden = range(directory.path(), "libshop.so", "_ZL6hiddenPVi");
+    // Larger than will be unpacked, damaged, and no ELF file.
+    for packed in [
+        "head -c 100000000 /dev/zero | xz -1",
+        "head -c 3000 symbols | xz | head -c 200",
+        "echo hello | xz",
+        "echo hello",
+    ] {
+        let found = {
+            let copy = tempfile::tempdir().unwrap();
+            run(
+                directory.path(),
+                &format!("cp libshop.so {}", copy.path().display()),
+            );
+            run(
+                copy.path(),
+                &format!(
+                    "{PACK_SYMBOLS}
+                    ({packed}) > symbols.xz
+                    objcopy --add-section .gnu_debugdata=symbols.xz libshop.so"
+                ),
+            );
+            symbolize(&copy.path().join("libshop.so"), hidden)
+        };
+        assert_eq!(found.frames[0][0].function, "exported", "{packed}");
+        assert!(found.note.unwrap().contains("nearest"));
+    }
+    drop(library);
 }
