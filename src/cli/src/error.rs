@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
+use leakline_analysis::report::bytes;
 
 use crate::commands::run::program::{Lookup, Unrecordable};
 use crate::preload::Tried;
@@ -44,6 +45,23 @@ pub enum CliError {
     /// No place was found to unpack the interposer to.
     #[error("found no place to unpack the interposer to")]
     NoPlaceForPreload(#[source] Tried),
+
+    /// A limit on a resource is too tight to record under.
+    #[error(
+        "cannot record under a limit of {} on {what}: it takes {}",
+        bytes(*allowed),
+        bytes(*needed)
+    )]
+    Limit {
+        /// The resource.
+        what: &'static str,
+        /// The shell's option for it.
+        option: &'static str,
+        /// Bytes under the limit.
+        allowed: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
 
     /// The collector could not start, or gave up before the target began.
     #[error("the collector cannot record: {why}")]
@@ -101,9 +119,15 @@ impl CliError {
                  on a file system without `noexec`",
                 leakline_wire::env::PRELOAD_DIR
             )),
+            CliError::Limit { option, .. } => Some(format!(
+                "raise the limit, as with `ulimit {option} unlimited`"
+            )),
             CliError::Usage { hint, .. } | CliError::Report { hint, .. } => hint.clone(),
             CliError::System { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
                 Some("raise the limit on open files, as with `ulimit -n 64`".into())
+            }
+            CliError::System { source, .. } if source.raw_os_error() == Some(libc::EAGAIN) => {
+                Some("end other processes, or raise the limit on them (`ulimit -u`)".into())
             }
             CliError::Collector { .. } | CliError::System { .. } | CliError::Output(_) => None,
         }
@@ -119,6 +143,7 @@ impl CliError {
             | CliError::OutputExists { .. }
             | CliError::OutputNotWritable { .. }
             | CliError::NoPlaceForPreload(_)
+            | CliError::Limit { .. }
             | CliError::Collector { .. }
             | CliError::System { .. } => 125,
             CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -160,12 +185,18 @@ impl CliError {
 /// An error's words, without the number that the standard library adds to
 /// the system's.
 pub(crate) fn plain(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
-    if let Some(at) = words.find(" (os error ") {
-        words.truncate(at);
-        if let Some(first) = words.get_mut(0..1) {
-            first.make_ascii_lowercase();
-        }
+    plain_words(&error.to_string())
+}
+
+/// The same of a text that may end with an error's words.
+pub(crate) fn plain_words(text: &str) -> String {
+    let Some((text, _)) = text.split_once(" (os error ") else {
+        return text.to_owned();
+    };
+    let mut words = text.to_owned();
+    let start = text.rfind(": ").map_or(0, |colon| colon + 2);
+    if let Some(first) = words.get_mut(start..=start) {
+        first.make_ascii_lowercase();
     }
     words
 }

@@ -12,6 +12,7 @@ use leakline_collector::protocol::{CONTROL_FD, LISTENER_FD, OUTPUT_FD};
 pub(crate) fn run() -> ExitCode {
     // `ps` and `pgrep` would know it as `exe`, the name it was executed by.
     let _ = rustix::thread::set_name(c"leakline");
+    super::run::limits::raise_own();
     let mut owned = [OUTPUT_FD, LISTENER_FD, CONTROL_FD].map(|number| {
         // SAFETY: asks about a number; the answer for one that is not open
         // is an error.

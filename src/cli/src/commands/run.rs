@@ -36,6 +36,7 @@ use supervise::Supervisor;
 use target::Launch;
 
 mod end;
+pub(crate) mod limits;
 mod output;
 pub(crate) mod program;
 mod session;
@@ -174,6 +175,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         return Err(join_outer_session(&path, args));
     }
     program::check(&path, path_list.as_deref())?;
+    limits::check()?;
     let interposer = preload::unpack()?;
 
     let random = |source: rustix::io::Errno| CliError::System {

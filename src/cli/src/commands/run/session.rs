@@ -21,6 +21,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::CliError;
+use crate::error::plain_words;
 
 /// Longest a collector may take until it answers that targets may come.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -113,9 +114,9 @@ impl Collector {
         }
         let result = match collector.receive(READY_WITHIN) {
             Answer::Message(FromCollector::Ready) => Ok(()),
-            Answer::Message(FromCollector::Failed { error }) => {
-                Err(CliError::Collector { why: error })
-            }
+            Answer::Message(FromCollector::Failed { error }) => Err(CliError::Collector {
+                why: plain_words(&error),
+            }),
             Answer::Message(FromCollector::Finished(_)) => Err(silent("it finished at once")),
             Answer::Nothing => Err(silent("it did not answer")),
             Answer::Gone => Err(silent("it ended at once")),

@@ -67,17 +67,19 @@ impl Launch {
                 drop(failure);
                 self.become_target(gate_child.into(), failure_child.into(), signals)
             }
-            pid => match Pid::from_raw(pid).filter(|_| pid > 0) {
+            // `Pid::from_raw` takes no -1.
+            ..0 => Err(CliError::System {
+                action,
+                source: io::Error::last_os_error(),
+            }),
+            pid @ 1.. => match Pid::from_raw(pid) {
                 Some(pid) => Ok(Waiting {
                     pid,
                     path: self.path,
                     gate: Some(gate),
                     failure: failure.into(),
                 }),
-                None => Err(CliError::System {
-                    action,
-                    source: io::Error::last_os_error(),
-                }),
+                None => unreachable!("it is not 0"),
             },
         }
     }
