@@ -683,11 +683,13 @@ impl<'a> Model<'a> {
     /// Counters as [`Model::counters`] has them, but those of processes that
     /// had left `__main__` as they were when they did.
     fn counters_as_left(&self, bin: Option<usize>) -> Vec<Counters> {
-        let left = self.left_main();
-        self.counters_of(bin, |index, site| {
-            let left = left.get(site.process as usize).copied().flatten();
-            left.is_none_or(|left| Some(index) <= left.bin)
-        })
+        self.counters_of(bin, |index, site| self.was_in_main(site, Some(index)))
+    }
+
+    /// Whether a site's process had not left `__main__` before bin `bin`.
+    fn was_in_main(&self, site: &Site, bin: Option<usize>) -> bool {
+        let left = self.left_main().get(site.process as usize);
+        left.copied().flatten().is_none_or(|left| bin <= left.bin)
     }
 
     /// Bytes and blocks that each site held at the high-water mark.
@@ -724,8 +726,11 @@ impl<'a> Model<'a> {
                 self.counters(at.bin())
             };
             if at.is_peak() {
-                for (counters, peak) in counters.iter_mut().zip(&peaks) {
-                    (counters.live_bytes, counters.live_blocks) = *peak;
+                let sites = counters.iter_mut().zip(&peaks).zip(&self.sites);
+                for ((counters, peak), site) in sites {
+                    if !at.is_as_left() || self.was_in_main(site, at.bin()) {
+                        (counters.live_bytes, counters.live_blocks) = *peak;
+                    }
                 }
             }
             counters

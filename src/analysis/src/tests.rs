@@ -1164,6 +1164,30 @@ fn without_an_instant_python_is_shown_as_it_left_main() {
 }
 
 #[test]
+fn growth_since_the_peak_leaves_out_who_had_left_before() {
+    let mut b = Builder::new(&["python"]);
+    let node = b.native(0, 0, 0x10);
+    let processes = [10, 11].map(|pid| b.process(pid, &["python"]));
+    let sites = processes.map(|process| b.site(process, node, Domain::Native));
+    let held = |bytes| counters(bytes, 1, 3000, 9);
+    b.bin(SECOND, &[(sites[0], held(1000)), (sites[1], held(100))]);
+    b.mark("main left", SECOND, processes[1]);
+    b.bin(2 * SECOND, &[(sites[0], held(2000)), (sites[1], held(3))]);
+    b.peak(2 * SECOND, &[(sites[0], 2000, 1), (sites[1], 3, 1)]);
+    b.process_end(processes[1], 2 * SECOND, Some(0));
+    b.bin(3 * SECOND, &[(sites[0], held(1500))]);
+    b.mark("main left", 3 * SECOND, processes[0]);
+    b.bin(4 * SECOND, &[(sites[0], held(1))]);
+    b.process_end(processes[0], 4 * SECOND, Some(0));
+    b.end(4 * SECOND);
+    let model = Model::new(&b.records, origin());
+    let span = Span::since(&model, &Instant::Peak).unwrap();
+    let figures = model.figures(&span).into_iter();
+    let growth: Vec<_> = figures.map(|figures| figures.delta_bytes).collect();
+    assert_eq!(growth, [-500, 0]);
+}
+
+#[test]
 fn a_process_that_goes_on_in_threads_is_shown_at_its_end() {
     let mut b = Builder::new(&["python"]);
     let node = b.native(0, 0, 0x10);
