@@ -140,7 +140,7 @@ def test_the_instant_before_exit_handlers(
     assert result.status == 4
     check_complete(recording)
     check_sites(recording.rows(), result.truth()["sites"])
-    rows = by_function(recording.rows("--at", "exiting"), ["before_leaving"])
+    rows = by_function(recording.rows(at="exiting"), ["before_leaving"])
     found = sums(rows["before_leaving"])
     assert (found["live_blocks"], found["live_bytes"]) == (500, 500 * 128)
     # Nothing of ours shows in a stack.
@@ -158,7 +158,7 @@ def test_the_instant_of_leaving_at_once(
     leakline: Leakline, programs: Programs, way: str
 ) -> None:
     _, recording = leakline.run(programs.program("ways_out"), way)
-    rows = by_function(recording.rows("--at", "exiting"), ["before_leaving"])
+    rows = by_function(recording.rows(at="exiting"), ["before_leaving"])
     assert sums(rows["before_leaving"])["live_blocks"] == 500
 
 

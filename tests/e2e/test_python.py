@@ -93,7 +93,7 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
     result, recording = leakline.run(TARGET_PYTHON, program, options=["--objects"])
     assert result.status == 0
     check_complete(recording)
-    rows = recording.rows("--at", "main left", "--filter", "*/free_lists.py")
+    rows = recording.rows("--filter", "*/free_lists.py", at="main left")
     found: dict[int, tuple[int, int]] = {}
     for (line, _), row in python_lines(rows, program).items():
         blocks, size = found.get(line, (0, 0))
