@@ -543,6 +543,8 @@ impl Engine {
     }
 
     fn report_peaks(&mut self) {
+        // The sites that they name come first.
+        self.output.append(&mut self.shared.records);
         let clock = &self.shared.clock;
         let several = self.next_process > 1;
         for (id, process) in &mut self.processes {

@@ -472,6 +472,32 @@ fn children_have_what_their_parents_had() {
 }
 
 #[test]
+fn peaks_name_no_site_that_comes_after_them() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut first = FakeProcess::join(&mut engine, 100);
+    let _second = FakeProcess::join(&mut engine, 101);
+    let mut ring = first.thread(100);
+    let stack = first.native(0, 1);
+    first.alloc(&mut ring, 0x10, 1000, stack);
+    (engine.chores_ns, engine.peaks_ns) = (0, 0);
+    engine.round();
+    end(&mut engine);
+    let mut sites = 0;
+    let mut peaks = 0;
+    for record in records.all() {
+        match record {
+            Record::Site(_) => sites += 1,
+            Record::Peak(peak) => {
+                assert!(peak.sites.iter().all(|site| site.0 < sites), "{peak:?}");
+                peaks += usize::from(!peak.sites.is_empty());
+            }
+            _ => {}
+        }
+    }
+    assert!(peaks >= 2, "of the session and of the process: {peaks}");
+}
+
+#[test]
 fn an_ended_process_leaves_the_merged_figures_and_keeps_its_own() {
     let (mut engine, records) = engine(RING_BYTES, 1);
     let mut first = FakeProcess::join(&mut engine, 100);
