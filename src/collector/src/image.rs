@@ -447,7 +447,7 @@ impl Image {
             self.totals.malformed_events += 1;
         }
         let node = shared.names.stack(&session, slot, &mut self.names, stack);
-        shared.records.append(&mut shared.names.take_records());
+        shared.names.hand_over(&mut shared.records);
         let site = match shared.tally.site(self.process, node, domain as u8) {
             Ok(site) => site,
             Err(site) => {
@@ -916,7 +916,7 @@ impl Image {
             }
             _ => false,
         };
-        shared.records.append(&mut shared.names.take_records());
+        shared.names.hand_over(&mut shared.records);
         if !is_understood {
             self.totals.malformed_events += 1;
         }

@@ -108,9 +108,9 @@ struct CodeLines {
 }
 
 impl Names {
-    /// Takes the records that became due.
-    pub(crate) fn take_records(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records)
+    /// Hands over the records that became due.
+    pub(crate) fn hand_over(&mut self, records: &mut Vec<Record>) {
+        records.append(&mut self.records);
     }
 
     /// Takes the native addresses met since last time.
