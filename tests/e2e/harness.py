@@ -271,6 +271,9 @@ class Programs:
             "signals_anywhere", "-DANYWHERE", PROGRAMS / "signals.c"
         )
 
+    def storm(self) -> Path:
+        return self._with_reentrant("storm", "-ldl", PROGRAMS / "storm.c")
+
     def abandoned(self) -> Path:
         return self._with_reentrant("abandoned", PROGRAMS / "abandoned.c")
 

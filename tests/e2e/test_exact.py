@@ -99,6 +99,24 @@ def test_jumps_out_of_hooks(leakline: Leakline, programs: Programs) -> None:
     check_sites(rows, truth)
 
 
+def test_everything_at_once(leakline: Leakline, programs: Programs, long: bool) -> None:
+    """Loading, forking, starting threads, signals within signals: nothing may
+    wait for anything for ever, and every count is right."""
+    for _ in range(20 if long else 2):
+        result, recording = leakline.run(
+            programs.storm(), programs.plugin("storm", 500), timeout=120
+        )
+        assert result.status == 0, result.out
+        truth = result.truth()
+        assert truth["handled"] > 100
+        check_complete(recording)
+        rows = recording.rows()
+        check_sites(rows, truth["sites"])
+        children = by_function(rows, ["in_child"])["in_child"]
+        assert sums(children)["total_blocks"] == truth["child_blocks"]
+        recording.path.unlink()
+
+
 def test_every_stack_has_its_place(leakline: Leakline, programs: Programs) -> None:
     _, recording = leakline.run(programs.program("many_stacks"))
     rows = by_function(recording.rows(), ["at_the_leaf"])["at_the_leaf"]

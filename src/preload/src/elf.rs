@@ -3,6 +3,7 @@
 //! the newest glibc's symbol versions), and unwind tables.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys;
 
@@ -43,11 +44,12 @@ unsafe extern "C" {
 }
 
 /// Calls `visit` for every loaded object, in the loader's search order, until
-/// it returns true.
+/// it returns true. False when the list cannot be looked at.
 ///
 /// Takes the loader's list lock, which is recursive and never held while code
-/// outside the loader runs, except in callbacks like this.
-pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) {
+/// outside the loader runs, except in callbacks like this. Signals wait
+/// meanwhile: a handler that left by a jump would leave it locked for good.
+pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
     unsafe extern "C" fn call<F: FnMut(&PhdrInfo) -> bool>(
         info: *const PhdrInfo,
         _size: usize,
@@ -57,10 +59,72 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) {
         // below, which outlives the iteration.
         unsafe { c_int::from((*data.cast::<F>())(&*info)) }
     }
+    if LIST_IS_LOST.load(Ordering::Relaxed) != 0 {
+        return false;
+    }
+    let mask = sys::block_signals();
     // SAFETY: `call::<F>` matches `visit`'s type.
     unsafe {
         dl_iterate_phdr(call::<F>, (&raw mut visit).cast());
     }
+    sys::restore_signals(mask);
+    true
+}
+
+/// Where the loader's list lock lies; 0 = not looked for yet, 1 = not found.
+static LIST_LOCK: AtomicU64 = AtomicU64::new(0);
+/// 1 in a forked child whose list was locked by a thread that is not here:
+/// nobody will unlock it. (libc frees its own locks in a child, not this one.)
+static LIST_IS_LOST: AtomicU32 = AtomicU32::new(0);
+
+/// Finds the list lock: the one mutex of the loader's that is ours while its
+/// list is being walked, and is not before.
+///
+/// Not to be called from within [`each_object`].
+pub fn find_list_lock() {
+    if LIST_LOCK.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let mut globals = (0, 0);
+    each_object(|object| {
+        globals = object.sized_symbol(c"_rtld_global");
+        globals.0 != 0
+    });
+    let (start, bytes) = globals;
+    let mut found = 1;
+    if start != 0 && (64..1 << 16).contains(&bytes) {
+        let thread = sys::gettid();
+        // `pthread_mutex_t`: lock, count, owner, users, kind (1: recursive).
+        let is_ours = |at: u64| {
+            // SAFETY: within the loader's own data; read as it may change.
+            let word = |i: u64| unsafe { ((at + 4 * i) as *const u32).read_volatile() };
+            word(0) != 0 && word(1) == 1 && word(2) == thread && word(3) == 1 && word(4) & 127 == 1
+        };
+        let places = || (start..start + bytes - 40).step_by(8);
+        let before = places().filter(|at| is_ours(*at)).count();
+        // Those that are ours now already (a fork from a constructor) would
+        // have to be told apart; that is not worth it.
+        if before == 0 {
+            each_object(|_| {
+                let mut all = places().filter(|at| is_ours(*at));
+                if let (Some(only), None) = (all.next(), all.next()) {
+                    found = only;
+                }
+                true
+            });
+        }
+    }
+    if found != 1 || bytes == 0 {
+        LIST_LOCK.store(found, Ordering::Relaxed);
+    }
+}
+
+/// In a forked child: sees whether the list can be looked at.
+pub fn after_fork() {
+    let lock = LIST_LOCK.load(Ordering::Relaxed);
+    // SAFETY: a word of the loader's data.
+    let is_lost = lock <= 1 || unsafe { (lock as *const u32).read_volatile() } != 0;
+    LIST_IS_LOST.store(is_lost.into(), Ordering::Relaxed);
 }
 
 impl PhdrInfo {
@@ -154,12 +218,17 @@ impl PhdrInfo {
     /// Address of a symbol that the object defines and exports, in its default
     /// version. 0 when it does not.
     pub fn symbol(&self, name: &CStr) -> u64 {
+        self.sized_symbol(name).0
+    }
+
+    /// As [`PhdrInfo::symbol`], with the symbol's size in bytes.
+    pub fn sized_symbol(&self, name: &CStr) -> (u64, u64) {
         let Some(dynamic) = self
             .headers()
             .iter()
             .find(|header| header.kind == PT_DYNAMIC)
         else {
-            return 0;
+            return (0, 0);
         };
         let (mut symbols, mut strings, mut gnu_hash, mut versions) = (0, 0, 0, 0);
         let mut at = self.bias.wrapping_add(dynamic.address);
@@ -185,7 +254,7 @@ impl PhdrInfo {
             at += 16;
         }
         if symbols == 0 || strings == 0 || gnu_hash == 0 {
-            return 0;
+            return (0, 0);
         }
         // SAFETY: the tables that the dynamic section names are mapped, and
         // are walked as the hash table's own layout bounds it.
@@ -203,7 +272,7 @@ unsafe fn lookup(
     strings: u64,
     gnu_hash: u64,
     versions: u64,
-) -> u64 {
+) -> (u64, u64) {
     let hash = name.to_bytes().iter().fold(5381u32, |hash, byte| {
         hash.wrapping_mul(33).wrapping_add(u32::from(*byte))
     });
@@ -215,13 +284,13 @@ unsafe fn lookup(
         let first = table.add(1).read();
         let bloom_words = table.add(2).read();
         if buckets == 0 {
-            return 0;
+            return (0, 0);
         }
         let bucket = table.add(4 + 2 * bloom_words as usize);
         let chain = bucket.add(buckets as usize);
         let mut index = bucket.add((hash % buckets) as usize).read();
         if index < first {
-            return 0;
+            return (0, 0);
         }
         loop {
             let here = chain.add((index - first) as usize).read();
@@ -235,11 +304,12 @@ unsafe fn lookup(
                     && ((versions + u64::from(index) * 2) as *const u16).read() & 0x8000 != 0;
                 let is_ifunc = info & 15 == 10;
                 if section != 0 && !hidden && !is_ifunc && CStr::from_ptr(text) == name {
-                    return bias.wrapping_add(sys::word(symbol as u64 + 8));
+                    let value = bias.wrapping_add(sys::word(symbol as u64 + 8));
+                    return (value, sys::word(symbol as u64 + 16));
                 }
             }
             if here & 1 != 0 {
-                return 0;
+                return (0, 0);
             }
             index += 1;
         }
@@ -257,6 +327,13 @@ pub fn find(name: &CStr) -> u64 {
 /// than it does must go to its allocator), else the next after ours.
 pub fn find_real(name: &CStr) -> u64 {
     search(name, |place| place != Place::Before)
+}
+
+/// Address of the next definition of `name` after ours: of a function that is
+/// of no family, so that an executable that has its own can only mean to call
+/// on through us.
+pub fn find_next(name: &CStr) -> u64 {
+    search(name, |place| place == Place::After)
 }
 
 /// Where an object stands in search order.

@@ -283,7 +283,9 @@ unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: 
             node
         } else {
             let node = trie::intern(session, native, kind::PAIR, python.into());
-            unwind::remember(t, native, key, node);
+            if node != NO_STACK {
+                unwind::remember(t, native, key, node);
+            }
             node
         };
         recent.write(Pair {
@@ -346,7 +348,7 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::set_depth(t, depth::NATIVE);
+                thread::begin(t, depth::NATIVE, caller.sp);
                 let block = call();
                 if !block.is_null() {
                     thread::set_depth(t, depth::HOOK);
@@ -385,7 +387,7 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
-                thread::set_depth(t, depth::HOOK);
+                thread::begin(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -464,7 +466,7 @@ fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Bloc
         // SAFETY: this thread's idle state; `caller` is the exported
         // function's.
         unsafe {
-            thread::set_depth(t, depth::HOOK);
+            thread::begin(t, depth::HOOK, caller.sp);
             born(t, session, BIRTH, Domain::Native, new, 0, caller);
             thread::set_depth(t, depth::IDLE);
         }
@@ -488,7 +490,7 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::set_depth(t, depth::HOOK);
+                thread::begin(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::ReallocStart, 0, old as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -621,7 +623,7 @@ extern "C" fn on_mmap(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::set_depth(t, depth::NATIVE);
+                thread::begin(t, depth::NATIVE, caller.sp);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -679,7 +681,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
         Entry::Record(t, session) if valid => {
             // SAFETY: this thread's idle state.
             unsafe {
-                thread::set_depth(t, depth::HOOK);
+                thread::begin(t, depth::HOOK, caller.sp);
                 unmapped(t, session, address, length);
                 thread::set_depth(t, depth::NATIVE);
                 let result = call();
@@ -716,7 +718,7 @@ extern "C" fn on_mremap(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::set_depth(t, depth::NATIVE);
+                thread::begin(t, depth::NATIVE, caller.sp);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -757,7 +759,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     if let Entry::Record(t, session) = enter(mode::ON, sp) {
         // SAFETY: this thread's idle state.
         unsafe {
-            thread::set_depth(t, depth::QUIET);
+            thread::begin(t, depth::QUIET, sp);
             modules::refresh(t, session);
             thread::set_depth(t, depth::IDLE);
         }
@@ -839,6 +841,7 @@ pub unsafe extern "C" fn __libc_start_main() {
 extern "C" fn real_start_main() -> u64 {
     // Every program that gets here was linked against a libc that has it.
     let _ = session::get();
+    real::resolve_late(Real::start_main);
     real::address(Real::start_main)
 }
 
@@ -866,14 +869,24 @@ unsafe extern "C" fn run_main() {
     )
 }
 
+/// In a forked child: it is not the process that began to exit.
+pub fn after_fork() {
+    IS_EXITING.store(0, Ordering::Relaxed);
+}
+
 /// Marks the instant at which the process begins to exit, once.
 extern "C" fn mark_exiting(sp: u64) {
+    // A thread that never allocated: not worth what adopting it takes, in what
+    // may be a signal handler.
+    if thread::current().is_null() {
+        return;
+    }
     if let Entry::Record(t, session) = enter(mode::ON, sp) {
         // SAFETY: this thread's idle state. The child of a vfork is not the
         // process that it runs in.
         unsafe {
             if thread::is_own(t) && IS_EXITING.swap(1, Ordering::Relaxed) == 0 {
-                thread::set_depth(t, depth::HOOK);
+                thread::begin(t, depth::HOOK, sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::Exiting as u8, 0);
                 thread::emit(t, session, [word, stamp]);
@@ -885,16 +898,28 @@ extern "C" fn mark_exiting(sp: u64) {
 
 extern "C" fn on_exit(status: i32, sp: u64) {
     mark_exiting(sp);
+    real::resolve_late(Real::exit);
+    if real::address(Real::exit) == 0 {
+        sys::exit_group(status);
+    }
     real!(exit(status) as fn(i32) -> ());
 }
 
 extern "C" fn on_quick_exit(status: i32, sp: u64) {
     mark_exiting(sp);
+    real::resolve_late(Real::quick_exit);
+    if real::address(Real::quick_exit) == 0 {
+        sys::exit_group(status);
+    }
     real!(quick_exit(status) as fn(i32) -> ());
 }
 
 extern "C" fn on_exit_at_once(status: i32, sp: u64) {
     mark_exiting(sp);
+    real::resolve_late(Real::exit_at_once);
+    if real::address(Real::exit_at_once) == 0 {
+        sys::exit_group(status);
+    }
     real!(exit_at_once(status) as fn(i32) -> ());
 }
 
@@ -982,7 +1007,7 @@ fn observe_python(
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
-                thread::set_depth(t, depth::PYTHON);
+                thread::begin(t, depth::PYTHON, caller.sp);
                 let block = call();
                 if !block.is_null() {
                     thread::set_depth(t, depth::HOOK);
@@ -1038,7 +1063,7 @@ extern "C" fn py_realloc<const HOOKS: usize>(
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
-                thread::set_depth(t, depth::HOOK);
+                thread::begin(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::ReallocStart, 0, old as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1073,7 +1098,10 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
-                thread::set_depth(t, depth::HOOK);
+                if (*t).newest_object == block as u64 {
+                    (*t).newest_object = 0;
+                }
+                thread::begin(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Free, domain_of(HOOKS) as u8, block as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1119,7 +1147,7 @@ extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
                 (*t).newest_object = 0;
                 return 0;
             }
-            thread::set_depth(t, depth::HOOK);
+            thread::begin(t, depth::HOOK, sp);
             let stack = capture(t, session, Caller { sp, bp }, true);
             let stamp = thread::stamp(t, session);
             let word = event::head(Kind::Reborn, Domain::Obj as u8, block);

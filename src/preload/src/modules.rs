@@ -88,19 +88,19 @@ pub fn at(address: u64) -> Option<Place> {
 ///
 /// `t` must be this thread's state, `depth` not `IDLE`.
 pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Place> {
-    if UPDATING
-        .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
-        .is_ok()
-    {
+    // While another thread is at the list, it may lack what was just loaded
+    // and still have what was unloaded. That thread may wait for a lock of the
+    // loader which we hold: so not for long.
+    if acquire(100, 100_000) {
         let mut changes = 0;
         // SAFETY: the caller's; `UPDATING` is ours.
         unsafe {
             (*t).updates_modules = true;
-            elf::each_object(|object| {
+            let was_seen = elf::each_object(|object| {
                 changes = object.adds ^ object.subs << 32;
                 true
             });
-            if changes != CHANGES.load(Ordering::Relaxed) {
+            if was_seen && changes != CHANGES.load(Ordering::Relaxed) {
                 update(t, session);
             }
             (*t).updates_modules = false;
@@ -150,15 +150,18 @@ pub unsafe fn refresh(t: *mut Thread, session: &Session) {
 /// Keeps the list as it is until [`end_update`]. Waits for whoever is at it,
 /// but not for ever: false when it gave up.
 pub fn begin_update() -> bool {
-    for _ in 0..2_000 {
-        if UPDATING
-            .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-        {
+    acquire(2_000, 1_000_000)
+}
+
+/// Makes the list ours, with so many waits of so many nanoseconds in between.
+fn acquire(turns: u32, turn_ns: u64) -> bool {
+    for _ in 0..turns {
+        let Err(now) = UPDATING.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
+        else {
             return true;
-        }
+        };
         let word = (&raw const UPDATING).cast::<u32>();
-        let _ = sys::futex_wait(word, BUSY, 1_000_000);
+        let _ = sys::futex_wait(word, now, turn_ns);
     }
     false
 }
@@ -180,14 +183,20 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let known = COUNT.load(Ordering::Relaxed);
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
-    elf::each_object(|object| {
+    let mut is_whole = true;
+    let was_seen = elf::each_object(|object| {
         changes = object.adds ^ object.subs << 32;
         // SAFETY: the caller's.
-        if let Some(id) = unsafe { note(t, session, object) } {
-            seen[id / 64] |= 1 << (id % 64);
+        match unsafe { note(t, session, object) } {
+            Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+            Noted::Not => {}
+            Noted::Lost => is_whole = false,
         }
         false
     });
+    if !was_seen {
+        return;
+    }
     let mut died = false;
     for (id, module) in MODULES[..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES)]
         .iter()
@@ -199,6 +208,8 @@ unsafe fn update(t: *mut Thread, session: &Session) {
             died = true;
         }
     }
+    // What was lost on the way is told of next time.
+    let changes = if is_whole { changes } else { u64::MAX };
     CHANGES.store(changes, Ordering::Relaxed);
     let came = COUNT.load(Ordering::Relaxed) != known;
     if died || came {
@@ -212,13 +223,23 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     }
 }
 
+/// What became of an object of the loader's list.
+enum Noted {
+    /// It has this id.
+    As(usize),
+    /// It has none: no segments, or too many modules.
+    Not,
+    /// The collector could not be told of it just now.
+    Lost,
+}
+
 /// # Safety
 ///
 /// As for [`refresh`], which holds `UPDATING`.
-unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Option<usize> {
+unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Noted {
     let (start, end) = object.span();
     if end == 0 {
-        return None;
+        return Noted::Not;
     }
     let path = object.name().to_bytes();
     let build_id = object.build_id();
@@ -227,6 +248,9 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
         .iter()
         .find(|header| header.kind == elf::PT_GNU_EH_FRAME)
         .map_or(0, |header| object.bias.wrapping_add(header.address));
+    if path.windows(10).any(|part| part == b"/_greenlet") {
+        crate::python::greenlets_came();
+    }
     let mut identity = 0xcbf2_9ce4_8422_2325u64;
     for byte in path
         .iter()
@@ -242,10 +266,12 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
     for (id, module) in MODULES[..count].iter().enumerate().skip(1) {
         if module.identity.load(Ordering::Relaxed) == identity {
             module.end.store(end, Ordering::Release);
-            return Some(id);
+            return Noted::As(id);
         }
     }
-    let module = MODULES.get(count)?;
+    let Some(module) = MODULES.get(count) else {
+        return Noted::Not;
+    };
     let mut buffer = [0u8; 1024];
     let mut out = Encoder::new(&mut buffer);
     ModuleDef {
@@ -272,7 +298,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
         thread::set_depth(t, was);
         if !told {
             // Lost with the events of these moments: tried again later.
-            return None;
+            return Noted::Lost;
         }
     }
     module.start.store(start, Ordering::Relaxed);
@@ -281,7 +307,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Opt
     module.identity.store(identity, Ordering::Relaxed);
     module.end.store(end, Ordering::Release);
     COUNT.store(count as u32 + 1, Ordering::Release);
-    Some(count)
+    Noted::As(count)
 }
 
 /// In a forked child: whoever was updating is not here.

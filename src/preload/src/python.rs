@@ -204,6 +204,8 @@ static STARTING: AtomicU32 = AtomicU32::new(0);
 /// 1 from when `__main__` runs until the reference tracer is set: that takes a
 /// thread that holds the GIL.
 static TRACER_DUE: AtomicU32 = AtomicU32::new(0);
+/// 1 once the greenlet library is loaded.
+static GREENLETS: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
 static FIT: AtomicU32 = AtomicU32::new(NOT_TRIED);
 const NOT_TRIED: u32 = 0;
@@ -250,6 +252,11 @@ pub struct Kept {
     frames: [Frame; MAX_PYTHON],
     fresh: [Frame; MAX_PYTHON],
     memos: [Memo; MEMOS],
+}
+
+/// The greenlet library was loaded: frame chains may be exchanged.
+pub fn greenlets_came() {
+    GREENLETS.store(1, Ordering::Relaxed);
 }
 
 /// Empties a thread's memos.
@@ -533,13 +540,17 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             python.set_tracer(session);
         }
         if frame == 0 || !python.fits(session, frame) {
-            python.watch_main(t, session, 0);
+            python.watch_main(t, session, 0, 0);
             return NO_STACK;
         }
         let node = match python.recall(t, frame) {
             Some(node) => node,
             None => python.walk(t, session, frame),
         };
+        if (*t).python_length == 0 {
+            // Deeper than what is kept: who is outermost is not known.
+            return node;
+        }
         // The outermost frames were just walked or verified: they are live.
         let mut outermost = addr_of!((*t).python.frames).cast::<Frame>();
         let mut length = (*t).python_length;
@@ -547,13 +558,14 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             outermost = outermost.add(1);
             length -= 1;
         }
-        let code = if length > 0 {
-            sys::word((*outermost).at + layout.frame_code)
+        if length > 0 {
+            let at = (*outermost).at;
+            let code = sys::word(at + layout.frame_code);
+            python.watch_main(t, session, code, at);
         } else {
             // From 3.15 on a thread has a base frame when nothing runs.
-            0
-        };
-        python.watch_main(t, session, code);
+            python.watch_main(t, session, 0, 0);
+        }
         node
     }
 }
@@ -561,29 +573,39 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
 impl Interpreter {
     /// Marks the instant at which the main thread is first seen outside
     /// `__main__` after it was in it: exit handlers and the teardown of
-    /// modules are still to come. `code` is that of the outermost frame, or 0.
+    /// modules are still to come. `code` is that of the outermost frame, which
+    /// lies `at`, or 0.
     #[inline(always)]
-    unsafe fn watch_main(&self, t: *mut Thread, session: &Session, code: u64) {
+    unsafe fn watch_main(&self, t: *mut Thread, session: &Session, code: u64, at: u64) {
         // SAFETY: this thread's state.
         unsafe {
             if (*t).outermost != code && (*t).is_main {
-                self.outermost_changed(t, session, code);
+                self.outermost_changed(t, session, code, at);
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn outermost_changed(&self, t: *mut Thread, session: &Session, code: u64) {
+    unsafe fn outermost_changed(&self, t: *mut Thread, session: &Session, code: u64, at: u64) {
         // SAFETY: this thread's state; `code` is 0 or what a live frame holds.
         unsafe {
             (*t).outermost = code;
             if (*t).in_main {
+                // A greenlet's frames begin elsewhere, or it has none yet:
+                // `__main__` has only been put aside.
+                let has_greenlets = GREENLETS.load(Ordering::Relaxed) != 0;
+                let is_same_place = at != 0 && at == (*t).main_frame;
+                if has_greenlets && !is_same_place {
+                    return;
+                }
+                (*t).in_main = false;
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::MainLeft as u8, 0);
                 thread::emit(t, session, [word, stamp]);
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
+            (*t).main_frame = at;
             if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
                 TRACER_DUE.store(1, Ordering::Relaxed);
             }
@@ -944,6 +966,10 @@ impl Interpreter {
                 }
             }
             (*t).python_length = if length == MAX_PYTHON { 0 } else { length };
+            if core::mem::take(&mut (*t).is_incomplete) {
+                (*t).python_length = 0;
+                return node;
+            }
             if joined > 0 && (joined + 1..MAX_PYTHON).contains(&length) && node != NO_STACK {
                 Self::memorize(t, joined - 1, length, node);
             }
@@ -980,7 +1006,9 @@ impl Interpreter {
                 return node;
             }
             let node = self.intern(t, session, parent, frame, entry);
-            if node != NO_STACK && node != parent {
+            if node == NO_STACK {
+                (*t).is_incomplete = true;
+            } else if node != parent {
                 unwind::remember(t, place, key, node);
             }
             node
@@ -1005,6 +1033,9 @@ impl Interpreter {
             }
             let id = self.code_id(t, session, code);
             if id == 0 {
+                // There is no room just now: the frame is left out, and not
+                // kept as if it were not there.
+                (*t).is_incomplete = true;
                 return parent;
             }
             let offset = if self.layout.index_unit == 0 {

@@ -40,16 +40,35 @@ reals! {
 
 /// Looks all of them up.
 pub fn resolve() {
-    for (place, name) in REALS.iter().zip(NAMES) {
-        place.store(elf::find_real(name), Ordering::Release);
+    for which in 0..NAMES.len() {
+        look_up(which);
+    }
+}
+
+fn look_up(which: usize) {
+    // Allocators are families; the others stand alone.
+    let is_of_a_family = which <= Real::pvalloc as usize;
+    let found = if is_of_a_family {
+        elf::find_real(NAMES[which])
+    } else {
+        elf::find_next(NAMES[which])
+    };
+    REALS[which].store(found, Ordering::Release);
+}
+
+/// Looks up what was not there at the start.
+pub fn resolve_missing() {
+    for (which, place) in REALS.iter().enumerate() {
+        if place.load(Ordering::Relaxed) == 0 {
+            look_up(which);
+        }
     }
 }
 
 /// Looks a function up that was not there at the start.
 pub fn resolve_late(which: Real) {
-    let place = &REALS[which as usize];
-    if place.load(Ordering::Relaxed) == 0 {
-        place.store(elf::find_real(NAMES[which as usize]), Ordering::Release);
+    if REALS[which as usize].load(Ordering::Relaxed) == 0 {
+        look_up(which as usize);
     }
 }
 

@@ -22,7 +22,7 @@ use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
 
 use crate::thread::{self, Thread, depth};
-use crate::{elf, modules, python, real, sys, trie};
+use crate::{elf, hooks, modules, python, real, sys, trie};
 
 /// Values of `STATE`.
 pub mod state {
@@ -573,6 +573,8 @@ impl Session {
         // SAFETY: only one thread lives in a forked child, and it is here.
         unsafe { thread::after_fork(t) };
         modules::after_fork();
+        elf::after_fork();
+        hooks::after_fork();
         let parent = self.slot_index();
         let parent_slot = self.slot();
         // SAFETY: this thread's state, if not null.
@@ -639,6 +641,7 @@ impl Session {
             // SAFETY: this thread's state; `depth` keeps handlers out.
             unsafe {
                 let was = thread::get_depth(t);
+                (*t).entered = u64::MAX;
                 thread::set_depth(t, depth::HOOK);
                 thread::introduce_child(t, self);
                 thread::set_depth(t, was);
@@ -674,9 +677,12 @@ extern "C" fn before_fork() {
         if thread::get_depth(t) != depth::IDLE {
             return;
         }
-        thread::set_depth(t, depth::HOOK);
+        thread::begin(t, depth::HOOK, &raw const session as u64);
         // libc does not free the loader's list lock in a child: nobody of us
-        // may hold it while we fork.
+        // may hold it while we fork, and the child has to know whether
+        // somebody else does.
+        elf::find_list_lock();
+        real::resolve_missing();
         (*t).holds_modules = modules::begin_update();
         let sequence = session.slot().forks.fetch_add(1, Ordering::Relaxed) + 1;
         (*t).fork = sequence;

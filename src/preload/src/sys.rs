@@ -16,6 +16,8 @@ mod number {
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const SIGALTSTACK: usize = 131;
+    pub const EXIT_GROUP: usize = 231;
     pub const MADVISE: usize = 28;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
@@ -57,6 +59,30 @@ unsafe fn syscall(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
     }
 }
 
+/// Private anonymous memory, zeroed, without further ado: a program may have
+/// forbidden itself other calls (seccomp) by now.
+pub fn map_late(bytes: usize) -> Option<*mut u8> {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
+    // SAFETY: a new mapping at an address of the kernel's choosing touches no
+    // memory that exists.
+    unsafe {
+        syscall(
+            number::MMAP,
+            [
+                0,
+                bytes,
+                READ_WRITE,
+                PRIVATE_ANONYMOUS_NORESERVE,
+                usize::MAX,
+                0,
+            ],
+        )
+        .ok()
+        .map(|at| at as *mut u8)
+    }
+}
+
 /// Private anonymous memory, zeroed, kept out of core dumps and huge pages.
 pub fn map_private(bytes: usize) -> Option<*mut u8> {
     const READ_WRITE: usize = 3;
@@ -88,10 +114,68 @@ pub fn map_private(bytes: usize) -> Option<*mut u8> {
     }
 }
 
+/// Keeps signals waiting, but for those that the thread's own faults raise.
+/// Gives the mask that was.
+pub fn block_signals() -> u64 {
+    const BLOCK: usize = 0;
+    // SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV.
+    let set: u64 = !(1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 10);
+    let mut old = 0u64;
+    // SAFETY: both words are ours, and as long as the kernel is told.
+    let _ = unsafe {
+        syscall(
+            number::RT_SIGPROCMASK,
+            [
+                BLOCK,
+                &raw const set as usize,
+                &raw mut old as usize,
+                8,
+                0,
+                0,
+            ],
+        )
+    };
+    old
+}
+
+/// Puts back a mask from [`block_signals`].
+pub fn restore_signals(mask: u64) {
+    const SET: usize = 2;
+    // SAFETY: the word is ours.
+    let _ = unsafe {
+        syscall(
+            number::RT_SIGPROCMASK,
+            [SET, &raw const mask as usize, 0, 8, 0, 0],
+        )
+    };
+}
+
+/// Whether the thread runs on its alternate signal stack.
+pub fn is_on_signal_stack() -> bool {
+    const ONSTACK: u64 = 1;
+    let mut old = [0u64; 3];
+    // SAFETY: `stack_t` is three words; nothing is set.
+    let _ = unsafe {
+        syscall(
+            number::SIGALTSTACK,
+            [0, old.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    };
+    old[1] & ONSTACK != 0
+}
+
+/// Ends the process at once.
+pub fn exit_group(status: i32) -> ! {
+    loop {
+        // SAFETY: it does not come back.
+        let _ = unsafe { syscall(number::EXIT_GROUP, [status as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
 /// Whether a word can be read there, as the kernel sees it.
 pub fn is_readable(at: u64) -> bool {
     const NO_SUCH_WAY: usize = usize::MAX;
-    const EFAULT: Errno = Errno(14);
+    const EINVAL: Errno = Errno(22);
     // SAFETY: the kernel copies the set in before it finds that there is no
     // such way to change the mask: it answers EFAULT or EINVAL and does
     // nothing.
@@ -101,7 +185,7 @@ pub fn is_readable(at: u64) -> bool {
             [NO_SUCH_WAY, at as usize, 0, 8, 0, 0],
         )
     };
-    answer != Err(EFAULT)
+    answer == Err(EINVAL)
 }
 
 /// Gives the pages of memory from [`map_private`] back: it reads as zeros.

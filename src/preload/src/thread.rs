@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
 
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::{modules, python, sys, unwind};
 
 /// Most native frames of a stack.
@@ -63,6 +63,8 @@ pub struct Ring {
     pending_loss: u64,
     number: u32,
     sequence: u32,
+    /// It is going on to another chunk.
+    is_switching: bool,
 }
 
 /// An entry of the node cache; `key` 0 = empty.
@@ -112,8 +114,12 @@ pub struct Thread {
     pub is_main: bool,
     /// Code object of its outermost Python frame at the last event, 0 for none.
     pub outermost: u64,
-    /// That frame runs `__main__`.
+    /// A frame of the Python stack now taken could not be told.
+    pub is_incomplete: bool,
+    /// `__main__` runs.
     pub in_main: bool,
+    /// Where its frame lies.
+    pub main_frame: u64,
     /// Number of the fork that this thread is making, 0 for none.
     pub fork: u32,
     /// It keeps the list of modules as it is meanwhile.
@@ -236,14 +242,64 @@ pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
         if sp < entered || !own.contains(&sp) || !own.contains(&entered) {
             return false;
         }
-        // What it was writing may be half written: the caches are emptied.
-        (*t).flush = 0;
-        (*t).side_busy = false;
-        if core::mem::take(&mut (*t).updates_modules) {
-            modules::end_update();
+        // A program may have put its signal stack into its own stack: above
+        // the hook that the handler interrupted.
+        if sys::is_on_signal_stack() {
+            return false;
+        }
+        forget_half_done(t);
+        let session = session::get();
+        let is_new = (*t).ring.data.is_null();
+        if let Some(session) = session
+            && is_new
+        {
+            (*t).entered = sp;
+            set_depth(t, depth::HOOK);
+            announce(t, session, (*t).tid.load(Ordering::Relaxed));
         }
         set_depth(t, depth::IDLE);
         true
+    }
+}
+
+/// What a hook was writing when it was left may be half written: the caches
+/// are emptied, the rings stand where they were published.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and no hook of it be at work.
+unsafe fn forget_half_done(t: *mut Thread) {
+    // SAFETY: the caller's.
+    unsafe {
+        (*t).flush = 0;
+        let pairs = addr_of_mut!((*t).pairs).cast::<Pair>();
+        for i in 0..PAIRS {
+            (*pairs.add(i)).node = 0;
+        }
+        (*t).ring.recover();
+        (*t).side.recover();
+        (*t).side_busy = false;
+        (*t).newest_object = 0;
+        if core::mem::take(&mut (*t).updates_modules) {
+            modules::end_update();
+        }
+    }
+}
+
+/// A hook begins: says so, and where it was called from.
+///
+/// # Safety
+///
+/// `t` must be this thread's state; `sp` the slot of the hook's return
+/// address.
+#[inline(always)]
+pub unsafe fn begin(t: *mut Thread, value: u32, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        set_depth(t, value);
+        // Once more: a handler may have come between the first time and now,
+        // with hooks of its own.
+        addr_of_mut!((*t).entered).write_volatile(sp);
     }
 }
 
@@ -278,6 +334,10 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).is_main = tid == sys::getpid();
         (*t).outermost = 0;
         (*t).in_main = false;
+        // Its last thread may have died inside a hook, and elsewhere on the
+        // stack. Nothing that comes now is below a hook's call.
+        (*t).entered = u64::MAX;
+        forget_half_done(t);
         set_depth(t, depth::QUIET);
         set_current(t);
         let (low, high) = session.stack_of_this_thread();
@@ -358,7 +418,7 @@ fn new_state() -> *mut Thread {
     if at as usize >= MAX_THREADS {
         return null_mut();
     }
-    let Some(memory) = sys::map_private(size_of::<Thread>()) else {
+    let Some(memory) = sys::map_late(size_of::<Thread>()) else {
         return null_mut();
     };
     let t = memory.cast::<Thread>();
@@ -407,6 +467,7 @@ pub unsafe fn after_fork(own: *mut Thread) {
             if t != own {
                 (*t).status.store(status::FREE, Ordering::Relaxed);
                 (*t).depth = depth::IDLE;
+                (*t).updates_modules = false;
                 free += 1;
             }
         }
@@ -433,6 +494,17 @@ pub unsafe fn introduce_child(t: *mut Thread, session: &Session) {
 }
 
 impl Ring {
+    /// Goes back to what was published, or begins anew where that is not sure.
+    fn recover(&mut self) {
+        if core::mem::take(&mut self.is_switching) {
+            self.forget();
+        } else if !self.header.is_null() {
+            // SAFETY: the header of the ring's own chunk.
+            let committed = unsafe { (*self.header).committed.load(Ordering::Relaxed) };
+            self.position = committed as usize;
+        }
+    }
+
     fn forget(&mut self) {
         self.data = null_mut();
         self.header = null_mut();
@@ -613,6 +685,8 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
             .sequence
             .store((*ring).sequence, Ordering::Relaxed);
         let old = (*ring).header;
+        addr_of_mut!((*ring).is_switching).write_volatile(true);
+        compiler_fence(Ordering::SeqCst);
         (*ring).data = chunk.add(CHUNK_HEADER_BYTES).cast();
         (*ring).header = header;
         (*ring).position = 0;
@@ -629,6 +703,8 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
             // written above.
             (*old).next.store(index + 1, Ordering::Release);
         }
+        compiler_fence(Ordering::SeqCst);
+        addr_of_mut!((*ring).is_switching).write_volatile(false);
     }
     true
 }

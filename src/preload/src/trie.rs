@@ -49,14 +49,29 @@ pub fn set_up() -> bool {
     add_table(0)
 }
 
+/// Adds the table of a level, unless it is there.
 fn add_table(level: usize) -> bool {
-    let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + level);
-    let Some(memory) = sys::map_private(bytes) else {
-        return false;
-    };
-    // Release pairs with the Acquire in `entries`: zeroed pages, all empty.
-    TABLES[level].store(memory.cast(), Ordering::Release);
-    LEVEL.store(level as u32, Ordering::Release);
+    let place = &TABLES[level];
+    if place.load(Ordering::Acquire).is_null() {
+        let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + level);
+        let memory = if level == 0 {
+            sys::map_private(bytes)
+        } else {
+            sys::map_late(bytes)
+        };
+        let Some(memory) = memory else {
+            return false;
+        };
+        // Release pairs with the Acquire in `entries`: zeroed pages, all
+        // empty. Who loses has mapped memory that nobody touches.
+        let _ = place.compare_exchange(
+            null_mut(),
+            memory.cast(),
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+    }
+    LEVEL.fetch_max(level as u32, Ordering::Release);
     true
 }
 
@@ -68,6 +83,10 @@ pub fn after_fork(slot: &Slot) {
         (next.div_ceil(NODES_PER_BLOCK) * NODES_PER_BLOCK) as u32,
         Ordering::Relaxed,
     );
+    // A thread of the parent's may have been about to begin a block.
+    for block in &BLOCKS[next.div_ceil(NODES_PER_BLOCK).min(TRIE_BLOCKS)..] {
+        block.store(0, Ordering::Relaxed);
+    }
     for (to, from) in slot.trie.iter().zip(&BLOCKS) {
         let chunk = from.load(Ordering::Relaxed);
         to.store(chunk, Ordering::Relaxed);
@@ -196,9 +215,10 @@ fn grow(level: usize, id: u32) {
     {
         return;
     }
-    if add_table(next)
-        && let Some(old) = level.checked_sub(1)
-    {
+    if !add_table(next) {
+        // No memory now: perhaps later.
+        GROW_AT.store(id.saturating_add(4096), Ordering::Relaxed);
+    } else if let Some(old) = level.checked_sub(1) {
         let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + old);
         // Who still looks there finds nothing.
         sys::empty(TABLES[old].load(Ordering::Relaxed).cast(), bytes);

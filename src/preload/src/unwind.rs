@@ -444,6 +444,12 @@ unsafe fn walk(
                     let interrupted = sys::word(sp + 160);
                     address = sys::word(sp + 168);
                     exact = true;
+                    if may_reach_on
+                        && interrupted > sp
+                        && let Some(bound) = readable_up_to(high, interrupted)
+                    {
+                        high = bound;
+                    }
                     if interrupted <= sp || interrupted >= high {
                         // Back from a signal stack to the thread's own.
                         if interrupted < (*t).stack_low || interrupted >= (*t).stack_high {
@@ -712,8 +718,10 @@ unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) 
     } else {
         frame.address.wrapping_sub(1)
     };
-    // SAFETY: the caller's.
-    let word = match unsafe { modules::find(t, session, inside) } {
+    // Its rule was looked up a moment ago, so the list of modules is as new as
+    // that. SAFETY: the caller's.
+    let place = modules::at(inside).or_else(|| unsafe { modules::find(t, session, inside) });
+    let word = match place {
         Some(place) => native_frame(place.id, frame.address.wrapping_sub(place.bias)),
         None => native_frame(0, frame.address),
     };
