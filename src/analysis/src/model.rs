@@ -621,7 +621,8 @@ impl<'a> Model<'a> {
                     continue;
                 };
                 let ended = self.bin_ends.partition_point(|&end| end <= mark.at_ns);
-                left.get_or_insert(LeftMain {
+                // The last one: what looked like it before was not.
+                *left = Some(LeftMain {
                     at_ns: mark.at_ns,
                     bin: ended.checked_sub(1),
                 });

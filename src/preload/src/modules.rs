@@ -82,20 +82,25 @@ pub fn at(address: u64) -> Option<Place> {
         })
 }
 
-/// As [`at`], after asking the loader whether anything changed.
+/// As [`at`], after asking the loader whether anything changed; and whether it
+/// could be asked.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state, `depth` not `IDLE`.
-pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Place> {
+pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<Place>, bool) {
     // While another thread is at the list, it may lack what was just loaded
     // and still have what was unloaded. That thread may wait for a lock of the
     // loader which we hold: so not for long.
-    if acquire(100, 100_000) {
+    // SAFETY: the caller's. A handler on a thread that is about to fork finds
+    // the list kept by its own thread.
+    let is_ours = unsafe { (*t).holds_modules };
+    let may_look = is_ours || acquire(1_000, 100_000);
+    if may_look {
         let mut changes = 0;
         // SAFETY: the caller's; `UPDATING` is ours.
         unsafe {
-            (*t).updates_modules = true;
+            (*t).updates_modules = !is_ours;
             let was_seen = elf::each_object(|object| {
                 changes = object.adds ^ object.subs << 32;
                 true
@@ -105,9 +110,11 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> Option<Pl
             }
             (*t).updates_modules = false;
         }
-        end_update();
+        if !is_ours {
+            end_update();
+        }
     }
-    at(address)
+    (at(address), may_look)
 }
 
 /// Reads the loader's list: new objects get an entry and are told to the

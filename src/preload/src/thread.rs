@@ -563,9 +563,13 @@ pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, wor
     // SAFETY: as above; only handlers that interrupted a hook use `side`, and
     // one that interrupted another of them leaves it alone.
     unsafe {
+        // A handler that interrupts this one waits; only one for a fault of
+        // our own could still come, or an event from before the mask was set.
+        let mask = sys::block_signals();
         let busy = addr_of_mut!((*t).side_busy);
         if busy.read_volatile() {
             session.slot().lost_nested.fetch_add(1, Ordering::Relaxed);
+            sys::restore_signals(mask);
             return;
         }
         busy.write_volatile(true);
@@ -585,6 +589,7 @@ pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, wor
         }
         compiler_fence(Ordering::SeqCst);
         busy.write_volatile(false);
+        sys::restore_signals(mask);
     }
 }
 

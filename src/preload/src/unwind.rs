@@ -146,7 +146,7 @@ pub fn forget_rules() {
 }
 
 /// The rule for the frame that `address` returns to (or, if `exact`, that was
-/// interrupted there).
+/// interrupted there). One that could not be looked up just now is not kept.
 #[inline(always)]
 unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool) -> Rule {
     let index = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as usize & (RULES - 1);
@@ -160,7 +160,10 @@ unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool)
         return Rule::from_word(rule);
     }
     // SAFETY: the caller's.
-    let found = unsafe { find_rule(t, session, address, exact) };
+    let (found, is_sure) = unsafe { find_rule(t, session, address, exact) };
+    if !is_sure {
+        return found;
+    }
     slot.check.store(mark ^ found.word(), Ordering::Relaxed);
     slot.rule.store(found.word(), Ordering::Relaxed);
     found
@@ -168,7 +171,7 @@ unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool)
 
 #[cold]
 #[inline(never)]
-unsafe fn find_rule(t: *mut Thread, session: &Session, address: u64, exact: bool) -> Rule {
+unsafe fn find_rule(t: *mut Thread, session: &Session, address: u64, exact: bool) -> (Rule, bool) {
     // A call can be a function's last instruction: the return address then
     // belongs to the next one.
     let inside = if exact {
@@ -177,21 +180,22 @@ unsafe fn find_rule(t: *mut Thread, session: &Session, address: u64, exact: bool
         address.wrapping_sub(1)
     };
     // SAFETY: the caller's.
-    let Some(place) = (unsafe { modules::find(t, session, inside) }) else {
-        return Rule::UNKNOWN;
+    let (place, is_sure) = unsafe { modules::find(t, session, inside) };
+    let Some(place) = place else {
+        return (Rule::UNKNOWN, is_sure);
     };
     if place.unwind_table == 0 {
-        return Rule::UNKNOWN;
+        return (Rule::UNKNOWN, true);
     }
     // SAFETY: the table of a loaded module.
     let Some((function, mut rule)) = (unsafe { cfi::rule_at(place.unwind_table, inside) }) else {
-        return Rule::UNKNOWN;
+        return (Rule::UNKNOWN, true);
     };
     let evaluator = EVALUATOR.load(Ordering::Relaxed);
     if evaluator != 0 && function == evaluator {
         rule = rule.as_evaluator();
     }
-    rule
+    (rule, true)
 }
 
 // ---------------------------------------------------------------- walking
@@ -720,7 +724,7 @@ unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) 
     };
     // Its rule was looked up a moment ago, so the list of modules is as new as
     // that. SAFETY: the caller's.
-    let place = modules::at(inside).or_else(|| unsafe { modules::find(t, session, inside) });
+    let place = modules::at(inside).or_else(|| unsafe { modules::find(t, session, inside).0 });
     let word = match place {
         Some(place) => native_frame(place.id, frame.address.wrapping_sub(place.bias)),
         None => native_frame(0, frame.address),
