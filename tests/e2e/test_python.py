@@ -134,6 +134,29 @@ def test_nine_hundred_frames_are_all_there(leakline: Leakline) -> None:
         assert names == ["at_the_bottom"] + ["descend"] * 901 + ["<module>"]
 
 
+def test_main_is_left_once(leakline: Leakline) -> None:
+    """Deeper than stacks are kept, the outermost frame is not known: that once
+    looked as if __main__ had been left."""
+    code = """
+import sys
+
+def fall(depth):
+    kept = [depth]
+    return fall(depth - 1) if depth else len(kept)
+
+sys.setrecursionlimit(10000)
+for _ in range(3):
+    fall(3000)
+blocks = [bytes(1000) for _ in range(1000)]
+"""
+    result, recording = leakline.run(TARGET_PYTHON, "-c", code)
+    assert result.status == 0
+    marks = [mark["name"] for mark in recording.stats()["marks"]]
+    assert marks.count("main left") == 1
+    rows = recording.rows("--sort", "live", at="main left")
+    assert max(row["live_blocks"] for row in rows) >= 1000
+
+
 def test_a_code_object_where_another_stood(leakline: Leakline) -> None:
     result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "codes.py")
     truth = result.truth()

@@ -593,10 +593,10 @@ impl Interpreter {
             (*t).outermost = code;
             if (*t).in_main {
                 // A greenlet's frames begin elsewhere, or it has none yet:
-                // `__main__` has only been put aside.
-                let has_greenlets = GREENLETS.load(Ordering::Relaxed) != 0;
-                let is_same_place = at != 0 && at == (*t).main_frame;
-                if has_greenlets && !is_same_place {
+                // `__main__` has only been put aside, or is back.
+                let is_back = code == (*t).main_code;
+                let is_elsewhere = at == 0 || at != (*t).main_frame;
+                if is_back || is_elsewhere && GREENLETS.load(Ordering::Relaxed) != 0 {
                     return;
                 }
                 (*t).in_main = false;
@@ -606,6 +606,7 @@ impl Interpreter {
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
             (*t).main_frame = at;
+            (*t).main_code = code;
             if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
                 TRACER_DUE.store(1, Ordering::Relaxed);
             }

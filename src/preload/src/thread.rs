@@ -118,8 +118,9 @@ pub struct Thread {
     pub is_incomplete: bool,
     /// `__main__` runs.
     pub in_main: bool,
-    /// Where its frame lies.
+    /// Where its frame lies, and its code.
     pub main_frame: u64,
+    pub main_code: u64,
     /// Number of the fork that this thread is making, 0 for none.
     pub fork: u32,
     /// It keeps the list of modules as it is meanwhile.
