@@ -639,19 +639,21 @@ impl Engine {
     }
 
     fn check_memory(&mut self) {
-        let bytes: usize = self
+        // All of it: tables, names, what waits to be written, compaction.
+        let tables: usize = self
             .processes
             .values()
             .map(|process| process.image.table_bytes())
             .sum();
-        if bytes as u64 > self.memory_limit && !self.is_full {
+        let bytes = (tables as u64).max(process::rss_bytes(std::process::id()).unwrap_or(0));
+        if bytes > self.memory_limit && !self.is_full {
             self.is_full = true;
             // From here on the hooks pass through; what was published is
             // still drained.
             self.switch_off();
             self.note(format!(
-                "recording stopped here: the table of live blocks takes {} MiB, \
-                 and memory is nearly used up",
+                "recording stopped here: leakline's tables take {} MiB, and memory is \
+                 nearly used up",
                 bytes >> 20
             ));
         }

@@ -109,6 +109,111 @@ impl Site {
     }
 }
 
+/// Sites by id, in sheets: those of processes that are over are given up
+/// sheet by sheet, so that a session of ten thousand short processes holds
+/// what the living ones need.
+#[derive(Debug, Default)]
+struct Sites {
+    sheets: Vec<Option<Box<Sheet>>>,
+    count: u32,
+    /// Sheets all of whose sites are over.
+    over: Vec<usize>,
+}
+
+const SITES_PER_SHEET: usize = 1024;
+
+#[derive(Debug)]
+struct Sheet {
+    sites: Vec<Site>,
+    /// Counters in each site's last point.
+    pointed: Vec<Counters>,
+    /// Sites that are over.
+    over: usize,
+}
+
+impl Sites {
+    /// Adds a site: its id.
+    fn push(&mut self, site: Site) -> u32 {
+        let id = self.count;
+        self.count += 1;
+        if (id as usize).is_multiple_of(SITES_PER_SHEET) {
+            self.sheets.push(Some(Box::new(Sheet {
+                sites: Vec::with_capacity(SITES_PER_SHEET),
+                pointed: Vec::with_capacity(SITES_PER_SHEET),
+                over: 0,
+            })));
+        }
+        // A sheet is given up only when it is full.
+        if let Some(Some(sheet)) = self.sheets.last_mut() {
+            sheet.sites.push(site);
+            sheet.pointed.push(Counters::default());
+        }
+        id
+    }
+
+    #[inline]
+    fn get(&self, id: u32) -> Option<&Site> {
+        let sheet = self.sheets.get(id as usize / SITES_PER_SHEET)?.as_ref()?;
+        sheet.sites.get(id as usize % SITES_PER_SHEET)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, id: u32) -> Option<&mut Site> {
+        let sheet = self
+            .sheets
+            .get_mut(id as usize / SITES_PER_SHEET)?
+            .as_mut()?;
+        sheet.sites.get_mut(id as usize % SITES_PER_SHEET)
+    }
+
+    /// A site and the counters in its last point.
+    fn with_point(&mut self, id: u32) -> Option<(&mut Site, &mut Counters)> {
+        let sheet = self
+            .sheets
+            .get_mut(id as usize / SITES_PER_SHEET)?
+            .as_mut()?;
+        let at = id as usize % SITES_PER_SHEET;
+        Some((sheet.sites.get_mut(at)?, sheet.pointed.get_mut(at)?))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &Site)> {
+        let sheets = (0u32..).step_by(SITES_PER_SHEET).zip(&self.sheets);
+        sheets
+            .filter_map(|(first, sheet)| Some((first, sheet.as_ref()?)))
+            .flat_map(|(first, sheet)| (first..).zip(&sheet.sites))
+    }
+
+    /// Notes that a site is over.
+    fn close(&mut self, id: u32) {
+        let at = id as usize / SITES_PER_SHEET;
+        if let Some(Some(sheet)) = self.sheets.get_mut(at) {
+            sheet.over += 1;
+            if sheet.over == SITES_PER_SHEET {
+                self.over.push(at);
+            }
+        }
+    }
+
+    /// Gives up sheets that are over and of which `is_needed` finds nothing.
+    fn give_up(&mut self, is_needed: impl Fn(&Site) -> bool) {
+        let sheets = &mut self.sheets;
+        self.over.retain(|&at| {
+            let needed = sheets[at]
+                .as_ref()
+                .is_some_and(|sheet| sheet.sites.iter().any(&is_needed));
+            if !needed {
+                sheets[at] = None;
+            }
+            needed
+        });
+    }
+
+    #[cfg(test)]
+    fn sheets(&self) -> usize {
+        self.sheets.iter().flatten().count()
+    }
+}
+
 /// A thread's counters.
 #[derive(Clone, Copy, Debug, Default)]
 struct ThreadState {
@@ -130,9 +235,7 @@ impl Default for Classes {
 /// The session's counters.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    sites: Vec<Site>,
-    /// Counters in each site's last point.
-    pointed: Vec<Counters>,
+    sites: Sites,
     /// Sites that changed since their last point.
     moved: Vec<u32>,
     /// Those of them that stood [`MOVED_BYTES`] from their last point at some
@@ -147,24 +250,23 @@ pub(crate) struct Tally {
     pub(crate) bin_max: u64,
     sizes: Classes,
     sizes_changed: bool,
-    by_key: FxHashMap<(u32, u32, u8), u32>,
+    /// By process, then by node and domain.
+    by_key: FxHashMap<u32, FxHashMap<(u32, u8), u32>>,
 }
 
 impl Tally {
     /// The site of a stack in a process and domain; `Err`: it is new and has
     /// this id, the caller tells the recording.
     pub(crate) fn site(&mut self, process: u32, node: u32, domain: u8) -> Result<u32, u32> {
-        let next = self.sites.len() as u32;
-        match self.by_key.entry((process, node, domain)) {
+        let known = self.by_key.entry(process).or_default();
+        match known.entry((node, domain)) {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(*entry.get()),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(next);
-                self.sites.push(Site {
+                let id = self.sites.push(Site {
                     process,
                     ..Site::default()
                 });
-                self.pointed.push(Counters::default());
-                Err(next)
+                Err(*entry.insert(id))
             }
         }
     }
@@ -178,9 +280,7 @@ impl Tally {
     /// The process that a site belongs to.
     #[inline]
     pub(crate) fn process_of(&self, site: u32) -> u32 {
-        self.sites
-            .get(site as usize)
-            .map_or(u32::MAX, |site| site.process)
+        self.sites.get(site).map_or(u32::MAX, |site| site.process)
     }
 
     /// Moves a site and the scopes around it by so many live bytes and blocks
@@ -197,7 +297,7 @@ impl Tally {
         let save_process = process.shift(bytes, blocks, stamp);
         let save_session = self.session.shift(bytes, blocks, stamp);
         self.bin_max = self.bin_max.max(self.session.live_bytes);
-        let state = self.sites.get_mut(site as usize)?;
+        let state = self.sites.get_mut(site)?;
         let held = Saved {
             bytes: state.live_bytes,
             blocks: state.live_blocks,
@@ -309,20 +409,20 @@ impl Tally {
     /// A process ended while others live on: what its sites hold is gone from
     /// the session. They keep their counters as of its end.
     pub(crate) fn retire(&mut self, sites: &[u32], stamp: u64) {
-        let (bytes, blocks) = sites
-            .iter()
-            .filter_map(|id| self.sites.get(*id as usize))
-            .fold((0u64, 0u64), |(bytes, blocks), site| {
+        let (bytes, blocks) = sites.iter().filter_map(|id| self.sites.get(*id)).fold(
+            (0u64, 0u64),
+            |(bytes, blocks), site| {
                 (
                     bytes.wrapping_add(site.live_bytes),
                     blocks.wrapping_add(site.live_blocks),
                 )
-            });
+            },
+        );
         let below = self
             .session
             .shift(bytes.wrapping_neg(), blocks.wrapping_neg(), stamp);
         for &id in sites {
-            if let Some(site) = self.sites.get_mut(id as usize) {
+            if let Some(site) = self.sites.get_mut(id) {
                 if below && site.session_epoch != self.session.epoch {
                     site.session_epoch = self.session.epoch;
                     site.session_saved = Saved {
@@ -330,7 +430,11 @@ impl Tally {
                         blocks: site.live_blocks,
                     };
                 }
-                site.is_over = true;
+                if !std::mem::replace(&mut site.is_over, true) {
+                    let process = site.process;
+                    self.sites.close(id);
+                    self.by_key.remove(&process);
+                }
             }
         }
     }
@@ -341,7 +445,7 @@ impl Tally {
         sites
             .iter()
             .filter_map(|id| {
-                let site = self.sites.get(*id as usize)?;
+                let site = self.sites.get(*id)?;
                 (site.live_blocks != 0).then_some((*id, site.live_bytes, site.live_blocks))
             })
             .collect()
@@ -350,7 +454,7 @@ impl Tally {
     /// What each of a process's own sites held at that process's peak.
     pub(crate) fn process_peak(&self, sites: &[u32], scope: &Scope) -> Vec<(u32, u64, u64)> {
         let held = |id: &u32| {
-            let site = self.sites.get(*id as usize)?;
+            let site = self.sites.get(*id)?;
             let held = if scope.below && site.process_epoch == scope.epoch {
                 site.process_saved
             } else {
@@ -380,7 +484,7 @@ impl Tally {
             };
             (held.blocks != 0).then_some((id, held.bytes, held.blocks))
         };
-        (0..).zip(&self.sites).filter_map(held).collect()
+        self.sites.iter().filter_map(held).collect()
     }
 
     /// Points for a bin: of all sites that changed, or of those that moved
@@ -389,14 +493,18 @@ impl Tally {
         let mut ids = std::mem::take(&mut self.far);
         if all {
             for id in ids.drain(..) {
-                self.sites[id as usize].is_far = false;
+                if let Some(site) = self.sites.get_mut(id) {
+                    site.is_far = false;
+                }
             }
             ids = std::mem::take(&mut self.moved);
         }
         ids.sort_unstable();
         let mut points = Vec::new();
         for &id in &ids {
-            let (site, last) = (&mut self.sites[id as usize], &mut self.pointed[id as usize]);
+            let Some((site, last)) = self.sites.with_point(id) else {
+                continue;
+            };
             site.is_far = false;
             if all {
                 site.is_listed = false;
@@ -428,6 +536,12 @@ impl Tally {
         ids.clear();
         if all {
             self.moved = ids;
+            // What the state at the peak is still told from stays.
+            let Scope { epoch, below, .. } = self.session;
+            self.sites.give_up(|site| {
+                site.is_listed
+                    || below && site.session_epoch == epoch && site.session_saved.blocks != 0
+            });
         } else {
             self.far = ids;
         }
@@ -504,6 +618,48 @@ mod tests {
             "unless all are asked for"
         );
         assert!(tally.points(true).is_empty());
+    }
+
+    #[test]
+    fn what_ended_processes_held_is_given_up() {
+        let mut tally = Tally::default();
+        let many = 3 * SITES_PER_SHEET as u32;
+        let block = |site| Block {
+            size: 10,
+            site,
+            thread: 0,
+            birth_ms: 0,
+        };
+        let run = |tally: &mut Tally, process: u32| -> Vec<u32> {
+            let mut scope = Scope::default();
+            let sites: Vec<u32> = (1..=many)
+                .map(|node| tally.site(process, node, 0).unwrap_err())
+                .collect();
+            for &site in &sites {
+                tally.born(&mut scope, &block(site), 1);
+            }
+            sites
+        };
+        let first = run(&mut tally, 0);
+        tally.retire(&first, 2);
+        tally.points(true);
+        assert_eq!(
+            tally.sites.sheets(),
+            3,
+            "the high-water mark is told from them"
+        );
+        assert_eq!(tally.session_peak().len(), many as usize);
+
+        // A higher one makes them void.
+        let second = run(&mut tally, 1);
+        let mut scope = Scope::default();
+        tally.born(&mut scope, &block(second[0]), 3);
+        tally.points(true);
+        assert_eq!(tally.sites.sheets(), 3, "the first process's are gone");
+        let peak: u64 = tally.session_peak().iter().map(|row| row.2).sum();
+        assert_eq!(peak, u64::from(many) + 1);
+        assert_eq!(tally.process_of(first[0]), u32::MAX);
+        assert_eq!(tally.process_of(second[0]), 1);
     }
 
     proptest! {
