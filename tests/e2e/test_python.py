@@ -21,6 +21,7 @@ from harness import (
     execute,
     python_lines,
     sums,
+    wait_for,
     without_pids,
 )
 
@@ -196,6 +197,8 @@ def test_children(leakline: Leakline, way: str) -> None:
     assert result.status == 0, result.err.decode()
     *children, end = result.json_lines()
     assert end["statuses"] == [0, 1, 2, 3]
+    # What multiprocessing starts for itself may end after the program.
+    wait_for("the last process to end", lambda: recording.stats()["ended"])
     stats = check_complete(recording)
     recorded = {process["pid"]: process for process in stats["processes"]}
     for child in children:
