@@ -419,11 +419,15 @@ impl Engine {
             self.bins.go_on(until);
         }
         round.busy |= self.drain(now, true).any;
-        self.bury();
-        if self.now_ns() >= self.chores_ns {
-            self.chores();
-        }
-        self.output.append(&mut self.shared.records);
+        // Peaks, and what a process left, may take a while to tell.
+        let session = self.shared.session.clone();
+        session::while_busy(&session, || {
+            self.bury();
+            if self.now_ns() >= self.chores_ns {
+                self.chores();
+            }
+            self.output.append(&mut self.shared.records);
+        });
         round
     }
 
