@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import (
     Leakline,
+    Part,
     Programs,
     Recording,
     by_function,
@@ -32,7 +33,7 @@ def test_a_recording_is_compacted_while_it_is_made(
     leakline: Leakline, programs: Programs
 ) -> None:
     """All is there afterwards, under the same name, and nothing else."""
-    program = [programs.program("batches"), "100", "1000", "4000"]
+    program: list[Part] = [programs.program("batches"), "100", "1000", "4000"]
     with leakline.started(*program) as (process, recording):
         assert process.stdout is not None
         process.stdout.readline()
@@ -53,7 +54,7 @@ def test_kill_of_the_collector_after_it_compacted(
     leakline: Leakline, programs: Programs
 ) -> None:
     """The file that took the name opens and has what came before."""
-    program = [programs.program("batches"), "100", "1000", "4000"]
+    program: list[Part] = [programs.program("batches"), "100", "1000", "4000"]
     with leakline.started(*program) as (process, recording):
         assert process.stdout is not None
         process.stdout.readline()
