@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use leakline_wire::env;
 use rustix::fs::StatVfsMountFlags;
-use rustix::process::geteuid;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::CliError;
 
@@ -151,9 +151,27 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
         env!("LEAKLINE_PRELOAD_HASH")
     ));
     if !is_ours(&path) {
-        write(place, &path)?;
+        let limit = raise_file_size();
+        let written = write(place, &path);
+        // The program gets the limit that we were given.
+        let _ = setrlimit(Resource::Fsize, limit);
+        written?;
     }
     Ok(path)
+}
+
+/// Lifts the soft limit on file sizes, under which the interposer may not fit
+/// (a write beyond it ends the process); gives the limit as it was.
+fn raise_file_size() -> Rlimit {
+    let limit = getrlimit(Resource::Fsize);
+    let _ = setrlimit(
+        Resource::Fsize,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+    limit
 }
 
 /// Nobody but root and this user can have put something here.

@@ -11,6 +11,8 @@ use crate::support::{Place, output, text};
 fn under(limit: &str) -> Output {
     let place = Place::new();
     let leakline = place.run(["-o", "x.leakline", "--", "true"]);
+    let unpacked = place.path().join("unpacked");
+    fs::create_dir(&unpacked).unwrap();
     let mut shell = Command::new("sh");
     shell
         .current_dir(place.path())
@@ -23,6 +25,8 @@ fn under(limit: &str) -> Output {
             None => shell.env_remove(name),
         };
     }
+    // A first run, which has the interposer to unpack.
+    shell.env("LEAKLINE_PRELOAD_DIR", &unpacked);
     let output = output(shell);
     let is_there = place.path().join("x.leakline").exists();
     assert_eq!(is_there, output.status.success(), "{limit}: {output:?}");
