@@ -49,6 +49,9 @@ const AGAIN: u32 = 2;
 /// `adds` and `subs` of the loader at the last refresh.
 static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// 1 once this process said that the loader's list is lost to it.
+static TOLD: AtomicU32 = AtomicU32::new(0);
+
 /// Where an address lies.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -96,12 +99,13 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
     // the list kept by its own thread.
     let is_ours = unsafe { (*t).holds_modules };
     let may_look = is_ours || acquire(1_000, 100_000);
+    let mut was_seen = true;
     if may_look {
         let mut changes = 0;
         // SAFETY: the caller's; `UPDATING` is ours.
         unsafe {
             (*t).updates_modules = !is_ours;
-            let was_seen = elf::each_object(|object| {
+            was_seen = elf::each_object(|object| {
                 changes = object.adds ^ object.subs << 32;
                 true
             });
@@ -114,7 +118,14 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
             end_update();
         }
     }
-    (at(address), may_look)
+    let place = at(address);
+    if place.is_none() && !was_seen && TOLD.swap(1, Ordering::Relaxed) == 0 {
+        session.tell(
+            b"libraries loaded since this process was forked have no names: \
+              a thread that is not here had the loader's list locked",
+        );
+    }
+    (place, may_look)
 }
 
 /// Reads the loader's list: new objects get an entry and are told to the
@@ -320,4 +331,5 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
 /// In a forked child: whoever was updating is not here.
 pub fn after_fork() {
     UPDATING.store(IDLE, Ordering::Relaxed);
+    TOLD.store(0, Ordering::Relaxed);
 }
