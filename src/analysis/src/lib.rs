@@ -14,9 +14,11 @@
 //!   saturate.
 //! * The same records give the same report, to the byte.
 
+pub mod calls;
 pub mod figures;
 pub mod filter;
 pub mod frame;
+pub mod groups;
 pub mod instant;
 pub mod lines;
 pub mod model;
@@ -25,19 +27,23 @@ pub mod report;
 pub mod stack;
 pub mod stats;
 pub mod summary;
+pub mod timeline;
 pub mod top;
 pub mod tree;
 
+pub use calls::{Calls, Weights};
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
-pub use instant::{Instant, InstantError, Span};
+pub use groups::{Group, Groups};
+pub use instant::{At, Instant, InstantError, Span};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;
+pub use timeline::Timeline;
 pub use top::{GroupBy, Top, TopQuery};
 pub use tree::{Tree, TreeQuery};
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Process, ProcessEnd,
+    Bin, Code, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process, ProcessEnd,
     ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
+use crate::timeline::{Timeline, apply};
 
 /// What a recording's file says beside its records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,6 +157,8 @@ pub struct Model<'a> {
     symbol_notes: Vec<(u32, &'a str)>,
     bins: Vec<&'a Bin>,
     bin_ends: Vec<u64>,
+    /// The points of the bins, where those have none of their own.
+    timeline: Option<&'a Timeline>,
     peak: Option<&'a Peak>,
     sizes: Option<&'a Sizes>,
     losses: Vec<Loss>,
@@ -189,6 +192,7 @@ impl<'a> Model<'a> {
             symbol_notes: Vec::new(),
             bins: Vec::new(),
             bin_ends: Vec::new(),
+            timeline: None,
             peak: None,
             sizes: None,
             losses: Vec::new(),
@@ -203,6 +207,15 @@ impl<'a> Model<'a> {
             model.add(record);
         }
         model
+    }
+
+    /// As [`Model::new`], of records whose bins have given their points, each
+    /// in its turn, to `timeline`.
+    pub fn with_timeline(records: &'a [Record], timeline: &'a Timeline, origin: Origin) -> Self {
+        Model {
+            timeline: Some(timeline),
+            ..Model::new(records, origin)
+        }
     }
 
     fn add(&mut self, record: &'a Record) {
@@ -550,9 +563,22 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Shows `each` the points of a bin, by its index.
+    pub fn for_each_point(&self, bin: usize, mut each: impl FnMut(&Point)) {
+        if let Some(timeline) = self.timeline {
+            timeline.for_each(bin, each);
+        } else {
+            let bin = self.bins.get(bin);
+            bin.iter().flat_map(|bin| &bin.points).for_each(&mut each);
+        }
+    }
+
     /// Counters of every site at the end of bin `bin`; all 0 before the first.
     pub fn counters(&self, bin: Option<usize>) -> Vec<Counters> {
-        self.counters_of(bin, |_, _| true)
+        match (bin, self.timeline) {
+            (Some(bin), Some(timeline)) => timeline.counters(bin, self.sites.len()),
+            _ => self.counters_of(bin, |_, _| true),
+        }
     }
 
     /// The same of those points alone, by bin and site, that `counts` lets in.
@@ -563,22 +589,15 @@ impl<'a> Model<'a> {
     ) -> Vec<Counters> {
         let mut counters = vec![Counters::default(); self.sites.len()];
         let Some(last) = bin else { return counters };
-        for (index, bin) in self.bins.iter().enumerate().take(last.saturating_add(1)) {
-            for point in &bin.points {
+        for index in 0..self.bins.len().min(last.saturating_add(1)) {
+            self.for_each_point(index, |point| {
                 let id = point.site as usize;
                 if let Some(site) = counters.get_mut(id)
                     && counts(index, &self.sites[id])
                 {
-                    site.live_bytes = site.live_bytes.wrapping_add_signed(point.live_bytes);
-                    site.live_blocks = site.live_blocks.wrapping_add_signed(point.live_blocks);
-                    site.total_bytes = site.total_bytes.wrapping_add_signed(point.total_bytes);
-                    site.total_blocks = site.total_blocks.wrapping_add_signed(point.total_blocks);
-                    site.temporary_blocks = site
-                        .temporary_blocks
-                        .wrapping_add_signed(point.temporary_blocks);
-                    site.resizes = site.resizes.wrapping_add_signed(point.resizes);
+                    apply(site, point);
                 }
-            }
+            });
         }
         counters
     }
@@ -589,21 +608,17 @@ impl<'a> Model<'a> {
         let mut counters = Counters::default();
         let mut series = Vec::new();
         for (index, bin) in self.bins.iter().enumerate() {
-            let Ok(at) = bin.points.binary_search_by_key(&site, |point| point.site) else {
-                continue;
-            };
-            let point = &bin.points[at];
-            counters.live_bytes = counters.live_bytes.wrapping_add_signed(point.live_bytes);
-            counters.live_blocks = counters.live_blocks.wrapping_add_signed(point.live_blocks);
-            counters.total_bytes = counters.total_bytes.wrapping_add_signed(point.total_bytes);
-            counters.total_blocks = counters
-                .total_blocks
-                .wrapping_add_signed(point.total_blocks);
-            counters.temporary_blocks = counters
-                .temporary_blocks
-                .wrapping_add_signed(point.temporary_blocks);
-            counters.resizes = counters.resizes.wrapping_add_signed(point.resizes);
-            series.push((index, counters));
+            if self.timeline.is_some() {
+                self.for_each_point(index, |point| {
+                    if point.site == site {
+                        apply(&mut counters, point);
+                        series.push((index, counters));
+                    }
+                });
+            } else if let Ok(at) = bin.points.binary_search_by_key(&site, |point| point.site) {
+                apply(&mut counters, &bin.points[at]);
+                series.push((index, counters));
+            }
         }
         series
     }
@@ -642,13 +657,13 @@ impl<'a> Model<'a> {
             .enumerate()
             .filter_map(|(process, left)| Some((process, (*left)?.bin, 0, 0)))
             .collect();
-        for (index, bin) in self.bins.iter().enumerate() {
-            for point in &bin.points {
+        for index in 0..self.bins.len() {
+            self.for_each_point(index, |point| {
                 let process = self.sites.get(point.site as usize).map(|site| site.process);
                 if let Some(live) = process.and_then(|process| live.get_mut(process as usize)) {
                     *live = live.wrapping_add(point.live_bytes);
                 }
-            }
+            });
             for (process, left_at, then, most) in &mut judged {
                 if *left_at == Some(index) {
                     *then = live[*process];
@@ -684,6 +699,15 @@ impl<'a> Model<'a> {
     /// Counters as [`Model::counters`] has them, but those of processes that
     /// had left `__main__` as they were when they did.
     fn counters_as_left(&self, bin: Option<usize>) -> Vec<Counters> {
+        // Up to the first that left, that changes nothing.
+        if self
+            .left_main()
+            .iter()
+            .flatten()
+            .all(|left| bin <= left.bin)
+        {
+            return self.counters(bin);
+        }
         self.counters_of(bin, |index, site| self.was_in_main(site, Some(index)))
     }
 

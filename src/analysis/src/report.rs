@@ -6,4 +6,4 @@ pub mod text;
 mod words;
 
 pub use table::{Style, printable};
-pub use words::{blocks, bytes, duration, signed_bytes};
+pub use words::{blocks, bytes, counted, duration, rate, signed_blocks, signed_bytes};

@@ -52,6 +52,32 @@ fn by_site(model: &Model<'_>) -> TopQuery {
     }
 }
 
+#[test]
+fn packed_points_give_the_same_figures() {
+    let records = training();
+    let mut timeline = Timeline::new();
+    let mut packed = records.clone();
+    for record in &mut packed {
+        if let Record::Bin(bin) = record {
+            timeline.push(&std::mem::take(&mut bin.points));
+        }
+    }
+    let model = Model::new(&records, origin());
+    let other = Model::with_timeline(&packed, &timeline, origin());
+    for instant in ["start", "+1s", "+70s", "peak", "main left", "end"] {
+        let instant = Instant::parse(instant).unwrap();
+        let span = Span::at(&model, &instant).unwrap();
+        assert_eq!(model.figures(&span), other.figures(&span), "{instant:?}");
+    }
+    assert_eq!(
+        model.figures(&Span::usual(&model)),
+        other.figures(&Span::usual(&other))
+    );
+    for site in (0..).take(model.sites().len()) {
+        assert_eq!(model.series(site), other.series(site));
+    }
+}
+
 fn from_outermost(model: &Model<'_>) -> TreeQuery {
     TreeQuery {
         span: Span::usual(model),

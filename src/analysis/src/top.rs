@@ -1,4 +1,5 @@
-//! `top`: rows by site, line, function, file, library, process or thread.
+//! `top`: rows by site, line, function, file, library, process, thread or
+//! domain.
 
 use leakline_recording::record::Domain;
 use rustc_hash::FxHashMap;
@@ -30,6 +31,8 @@ pub enum GroupBy {
     Process,
     /// A thread.
     Thread,
+    /// Where blocks come from: malloc, one of Python's allocators, mmap.
+    Domain,
 }
 
 impl GroupBy {
@@ -43,6 +46,7 @@ impl GroupBy {
             GroupBy::Library => "library",
             GroupBy::Process => "process",
             GroupBy::Thread => "thread",
+            GroupBy::Domain => "domain",
         }
     }
 }
@@ -113,12 +117,13 @@ pub struct Top {
 
 /// What sites of one group have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key {
+pub(crate) enum Key {
     Site(u64, Domain),
     Line(Name, u32),
     Function(Name, Name, Name),
     Name(Name),
     Process(u32),
+    Domain(Domain),
 }
 
 struct Group {
@@ -292,12 +297,13 @@ impl Group {
             .get(self.site as usize)
             .map_or(0, |site| site.node);
         let (head, stack) = match self.key {
-            Key::Process(_) => (Head::default(), Vec::new()),
+            Key::Process(_) | Key::Domain(_) => (Head::default(), Vec::new()),
             _ => (stacks.head(model, node), stacks.stack(model, node)),
         };
         let label = match self.key {
             Key::Name(name) => stacks.name(name).to_owned(),
             Key::Process(process) => process_label(model, process),
+            Key::Domain(domain) => domain.name().to_owned(),
             Key::Site(..) | Key::Line(..) | Key::Function(..) => String::new(),
         };
         Row {
@@ -314,7 +320,8 @@ impl Group {
     }
 }
 
-fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -> Key {
+/// The group that a site belongs to.
+pub(crate) fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -> Key {
     let site = model.sites()[site as usize];
     if by == GroupBy::Process {
         return Key::Process(site.process);
@@ -322,9 +329,18 @@ fn key<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, by: GroupBy, site: u32) -
     if by == GroupBy::Site {
         return Key::Site(stacks.shown_key(model, site.node), site.domain);
     }
-    let Some(id) = stacks.head(model, site.node).made_in else {
-        return Key::Name(Name::EMPTY);
-    };
+    if by == GroupBy::Domain {
+        return Key::Domain(site.domain);
+    }
+    match stacks.head(model, site.node).made_in {
+        Some(id) => frame_key(stacks, by, id),
+        None => Key::Name(Name::EMPTY),
+    }
+}
+
+/// The group that a frame belongs to, of those that frames make: lines,
+/// functions, files and libraries.
+pub(crate) fn frame_key(stacks: &mut Stacks<'_>, by: GroupBy, id: FrameId) -> Key {
     let frame = *stacks.frame(id);
     match by {
         GroupBy::Line if frame.file.is_empty() => {

@@ -119,7 +119,15 @@ impl Tree {
         for &id in &wanted {
             let size = figures[id].measure(query.measure, query.unit);
             weight = weight.saturating_add(size.saturating_abs());
-            path_of(model, stacks, model.sites()[id].node, &query, &mut path);
+            let node = model.sites()[id].node;
+            path_of(
+                model,
+                stacks,
+                node,
+                query.inverted,
+                query.all_frames,
+                &mut path,
+            );
             let mut parent = ROOT;
             for &frame in &path {
                 let at = *index.entry((parent, frame)).or_insert_with(|| {
@@ -146,7 +154,12 @@ impl Tree {
         // Only now the figures, of the rows alone.
         for &id in &wanted {
             let site = model.sites()[id];
-            path_of(model, stacks, site.node, &tree.query, &mut path);
+            let TreeQuery {
+                inverted,
+                all_frames,
+                ..
+            } = tree.query;
+            path_of(model, stacks, site.node, inverted, all_frames, &mut path);
             tree.add(&shown, &path, &figures[id], site.domain);
         }
         tree.total_rows = total_rows;
@@ -215,21 +228,22 @@ impl Tree {
 }
 
 /// The frames of a stack as the tree shows them, a root first.
-fn path_of<'a>(
+pub(crate) fn path_of<'a>(
     model: &Model<'a>,
     stacks: &mut Stacks<'a>,
     node: u32,
-    query: &TreeQuery,
+    inverted: bool,
+    all_frames: bool,
     path: &mut Vec<FrameId>,
 ) {
     stacks.stack_into(model, node, path);
-    if !query.all_frames && path.iter().any(|&id| stacks.is_shown(id)) {
+    if !all_frames && path.iter().any(|&id| stacks.is_shown(id)) {
         path.retain(|&id| stacks.is_shown(id));
     }
     if path.is_empty() {
         path.push(stacks.not_known());
     }
-    if !query.inverted {
+    if !inverted {
         path.reverse();
     }
 }

@@ -315,7 +315,7 @@ fn row_names<'s>(stacks: &'s Stacks<'_>, row: &'s Row, by: GroupBy) -> RowNames<
             domain,
             ..RowNames::default()
         },
-        GroupBy::Process | GroupBy::Thread => RowNames {
+        GroupBy::Process | GroupBy::Thread | GroupBy::Domain => RowNames {
             name: label,
             domain,
             ..RowNames::default()
@@ -700,7 +700,7 @@ impl Serialize for ProcessReport<'_, '_> {
 }
 
 /// `3.13.1` of a `PY_VERSION_HEX`; `None` of 0.
-pub(crate) fn python_version(hex: u32) -> Option<String> {
+pub fn python_version(hex: u32) -> Option<String> {
     let [major, minor, micro, _] = hex.to_be_bytes();
     (hex != 0).then(|| format!("{major}.{minor}.{micro}"))
 }

@@ -13,6 +13,8 @@ mod top;
 mod tree;
 
 pub use lines::lines;
+pub use naming::{frame_words, noun};
+pub use processes::signal_name;
 pub use stats::stats;
 pub use summary::summary;
 pub use top::top;

@@ -47,7 +47,7 @@ pub fn blocks(count: u64) -> String {
 }
 
 /// A count with a sign.
-pub(crate) fn signed_blocks(value: i64) -> String {
+pub fn signed_blocks(value: i64) -> String {
     let sign = match value {
         0 => "",
         1.. => "+",
@@ -78,7 +78,7 @@ pub fn duration(ns: u64) -> String {
 }
 
 /// `3.2 k`, `48.2 M`: a rate's three digits.
-pub(crate) fn rate(per_second: f64) -> String {
+pub fn rate(per_second: f64) -> String {
     match per_second {
         rate if rate < 999.5 => format!("{rate:.0}"),
         rate if rate < 999_500.0 => format!("{:.1} k", rate / 1e3),
@@ -87,7 +87,7 @@ pub(crate) fn rate(per_second: f64) -> String {
 }
 
 /// `1 site`, `3 sites`, `2,000 sites`.
-pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+pub fn counted(count: u64, one: &str, many: &str) -> String {
     if count == 1 {
         format!("1 {one}")
     } else {

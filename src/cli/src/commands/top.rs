@@ -47,6 +47,8 @@ enum By {
     Process,
     /// A thread
     Thread,
+    /// malloc, one of Python's allocators, or mmap
+    Domain,
 }
 
 impl From<By> for GroupBy {
@@ -59,6 +61,7 @@ impl From<By> for GroupBy {
             By::Library => GroupBy::Library,
             By::Process => GroupBy::Process,
             By::Thread => GroupBy::Thread,
+            By::Domain => GroupBy::Domain,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::stack::Stacks;
 use crate::top::GroupBy;
 
 /// What rows of a table stand for, one and many.
-pub(super) fn noun(by: GroupBy) -> (&'static str, &'static str) {
+pub fn noun(by: GroupBy) -> (&'static str, &'static str) {
     match by {
         GroupBy::Site => ("site", "sites"),
         GroupBy::Line => ("line", "lines"),
@@ -16,6 +16,7 @@ pub(super) fn noun(by: GroupBy) -> (&'static str, &'static str) {
         GroupBy::Library => ("library", "libraries"),
         GroupBy::Process => ("process", "processes"),
         GroupBy::Thread => ("thread", "threads"),
+        GroupBy::Domain => ("domain", "domains"),
     }
 }
 
@@ -25,7 +26,8 @@ pub(super) fn frame_cell(stacks: &Stacks<'_>, id: FrameId) -> Cell {
     Cell::Named(function, place)
 }
 
-pub(super) fn frame_words(stacks: &Stacks<'_>, id: FrameId) -> (String, String) {
+/// A frame's function without its arguments, and its place.
+pub fn frame_words(stacks: &Stacks<'_>, id: FrameId) -> (String, String) {
     let frame = stacks.frame(id);
     let function = stacks.name(frame.function);
     if let Some((address, near)) = function.split_once(NEAR) {

@@ -33,8 +33,8 @@ pub(super) fn fate(model: &Model<'_>, process: u32) -> String {
     python + &end
 }
 
-/// Linux's numbers on the machines that can be recorded.
-fn signal_name(signal: i32) -> String {
+/// A signal's name, by Linux's numbers on the machines that can be recorded.
+pub fn signal_name(signal: i32) -> String {
     const NAMES: [&str; 32] = [
         "",
         "SIGHUP",

@@ -1,0 +1,255 @@
+//! Sites in groups, arranged once and summed for any instant.
+//!
+//! [`Top`](crate::Top) answers one question; this is for who asks of one
+//! instant after the other. Groups are the same as `top`'s.
+
+use leakline_recording::record::Domain;
+use rustc_hash::FxHashMap;
+
+use crate::figures::Figures;
+use crate::frame::FrameId;
+use crate::model::Model;
+use crate::names::Name;
+use crate::stack::{Head, Stacks};
+use crate::top::{GroupBy, Key, frame_key, key};
+
+/// What sites have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The frames that it is named after: of a site both, of a line, function,
+    /// file or library the first.
+    pub head: Head,
+    /// Its library or file, where it is one.
+    pub name: Option<Name>,
+    /// Its process, where it is one.
+    pub process: Option<u32>,
+    /// Its domain, where all its sites agree.
+    pub domain: Option<Domain>,
+    /// Its first site; `None` where it only called what allocated.
+    pub site: Option<u32>,
+}
+
+/// Groups of all sites. There are none of threads: sites do not know theirs.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    all: Vec<Group>,
+    of_site: Vec<u32>,
+    /// For each site the groups that its stack goes through, each once: the
+    /// pieces of `through` that end at `through_ends`.
+    through: Vec<u32>,
+    through_ends: Vec<u32>,
+}
+
+impl Groups {
+    /// Groups all sites; with what their stacks go through where `inclusive`
+    /// and frames make the groups.
+    pub fn new<'a>(
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        by: GroupBy,
+        inclusive: bool,
+    ) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut index: FxHashMap<Key, u32> = FxHashMap::default();
+        let mut of_site = Vec::with_capacity(model.sites().len());
+        for (id, site) in (0..).zip(model.sites()) {
+            let key = key(model, stacks, by, id);
+            let at = *index.entry(key).or_insert_with(|| {
+                let mut head = match by {
+                    GroupBy::Process | GroupBy::Thread | GroupBy::Domain => Head::default(),
+                    _ => stacks.head(model, site.node),
+                };
+                if by != GroupBy::Site {
+                    head.your_code = None;
+                }
+                groups.push(Group {
+                    head,
+                    name: if let Key::Name(name) = key {
+                        Some(name)
+                    } else {
+                        None
+                    },
+                    process: (by == GroupBy::Process).then_some(site.process),
+                    domain: Some(site.domain),
+                    site: Some(id),
+                });
+                u32::try_from(groups.len() - 1).unwrap_or(u32::MAX)
+            });
+            let group = &mut groups[at as usize];
+            if group.domain != Some(site.domain) {
+                group.domain = None;
+            }
+            of_site.push(at);
+        }
+        let mut groups = Groups {
+            all: groups,
+            of_site,
+            through: Vec::new(),
+            through_ends: Vec::new(),
+        };
+        let of_frames = matches!(
+            by,
+            GroupBy::Line | GroupBy::Function | GroupBy::File | GroupBy::Library
+        );
+        if inclusive && of_frames {
+            groups.follow_stacks(model, stacks, by, &mut index);
+        }
+        groups
+    }
+
+    fn follow_stacks<'a>(
+        &mut self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        by: GroupBy,
+        index: &mut FxHashMap<Key, u32>,
+    ) {
+        let mut of_frame: FxHashMap<FrameId, u32> = FxHashMap::default();
+        let mut stack = Vec::new();
+        for (id, site) in model.sites().iter().enumerate() {
+            let begins = self.through.len();
+            self.through.push(self.of_site[id]);
+            stacks.stack_into(model, site.node, &mut stack);
+            stack.retain(|&frame| stacks.is_shown(frame));
+            for &frame in &stack {
+                let at = if let Some(&at) = of_frame.get(&frame) {
+                    at
+                } else {
+                    let key = frame_key(stacks, by, frame);
+                    let at = *index.entry(key).or_insert_with(|| {
+                        self.all.push(Group {
+                            head: Head {
+                                made_in: Some(frame),
+                                ..Head::default()
+                            },
+                            name: if let Key::Name(name) = key {
+                                Some(name)
+                            } else {
+                                None
+                            },
+                            process: None,
+                            domain: None,
+                            site: None,
+                        });
+                        u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
+                    });
+                    of_frame.insert(frame, at);
+                    at
+                };
+                if !self.through[begins..].contains(&at) {
+                    self.through.push(at);
+                }
+            }
+            let ends = u32::try_from(self.through.len()).unwrap_or(u32::MAX);
+            self.through_ends.push(ends);
+        }
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[Group] {
+        &self.all
+    }
+
+    /// The group of a site.
+    pub fn of_site(&self, site: usize) -> Option<usize> {
+        self.of_site.get(site).map(|&group| group as usize)
+    }
+
+    /// For each group the sum of its sites' figures.
+    pub fn own(&self, figures: &[Figures]) -> Vec<Figures> {
+        let mut sums = vec![Figures::default(); self.all.len()];
+        for (figures, &group) in figures.iter().zip(&self.of_site) {
+            sums[group as usize].add(figures);
+        }
+        sums
+    }
+
+    /// For each group the sum of the figures of sites whose stacks go through
+    /// it; the same as [`own`](Self::own) unless made `inclusive`.
+    pub fn total(&self, figures: &[Figures]) -> Vec<Figures> {
+        if self.through_ends.is_empty() {
+            return self.own(figures);
+        }
+        let mut sums = vec![Figures::default(); self.all.len()];
+        let mut begins = 0;
+        for (figures, &ends) in figures.iter().zip(&self.through_ends) {
+            let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
+            if *figures != Figures::default() {
+                for &group in through {
+                    sums[group as usize].add(figures);
+                }
+            }
+            begins = ends as usize;
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{origin, training};
+    use crate::{Measure, Span, Top, TopQuery, Unit};
+
+    #[test]
+    fn groups_are_those_of_top() {
+        let records = training();
+        let model = Model::new(&records, origin());
+        let mut stacks = Stacks::new(&model);
+        for by in [
+            GroupBy::Site,
+            GroupBy::Line,
+            GroupBy::Function,
+            GroupBy::File,
+            GroupBy::Library,
+            GroupBy::Process,
+            GroupBy::Domain,
+        ] {
+            let query = TopQuery {
+                span: Span::usual(&model),
+                by,
+                measure: Measure::Live,
+                unit: Unit::Bytes,
+                limit: None,
+                most_frames: None,
+                filter: None,
+            };
+            let figures = model.figures(&query.span);
+            let top = Top::new(&model, &mut stacks, query);
+            for inclusive in [false, true] {
+                let groups = Groups::new(&model, &mut stacks, by, inclusive);
+                let mut own: Vec<_> = groups
+                    .own(&figures)
+                    .into_iter()
+                    .filter(|figures| !figures.is_idle(false, false))
+                    .map(|figures| figures.live_bytes)
+                    .collect();
+                own.sort_unstable_by(|one, other| other.cmp(one));
+                let expected: Vec<_> = top.rows.iter().map(|row| row.figures.live_bytes).collect();
+                assert_eq!(own, expected, "{by:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_s_total_has_all_that_it_called() {
+        let records = training();
+        let model = Model::new(&records, origin());
+        let mut stacks = Stacks::new(&model);
+        let figures = model.figures(&Span::usual(&model));
+        let groups = Groups::new(&model, &mut stacks, GroupBy::Function, true);
+        let total = groups.total(&figures);
+        let of = |wanted: &str| {
+            let group = groups.groups().iter().position(|group| {
+                group
+                    .head
+                    .made_in
+                    .is_some_and(|id| stacks.name(stacks.frame(id).function) == wanted)
+            });
+            total[group.unwrap()].live_bytes
+        };
+        let sum: i64 = figures.iter().map(|figures| figures.live_bytes).sum();
+        assert_eq!(of("<module>"), sum);
+        assert!(of("load_batch") > 0 && of("load_batch") < of("Trainer.epoch"));
+    }
+}
