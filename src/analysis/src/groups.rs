@@ -155,6 +155,33 @@ impl Groups {
         self.of_site.get(site).map(|&group| group as usize)
     }
 
+    /// For each group what its sites weigh together, or those whose stacks go
+    /// through it where it was made `inclusive`.
+    pub fn weigh(&self, of_site: &[i64]) -> Vec<i64> {
+        let mut sums = vec![0_i64; self.all.len()];
+        let mut add = |group: u32, weight: i64| {
+            let sum = &mut sums[group as usize];
+            *sum = sum.saturating_add(weight);
+        };
+        if self.through_ends.is_empty() {
+            for (&weight, &group) in of_site.iter().zip(&self.of_site) {
+                add(group, weight);
+            }
+            return sums;
+        }
+        let mut begins = 0;
+        for (&weight, &ends) in of_site.iter().zip(&self.through_ends) {
+            let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
+            begins = ends as usize;
+            if weight != 0 {
+                for &group in through {
+                    add(group, weight);
+                }
+            }
+        }
+        sums
+    }
+
     /// For each group the sum of its sites' figures.
     pub fn own(&self, figures: &[Figures]) -> Vec<Figures> {
         let mut sums = vec![Figures::default(); self.all.len()];
@@ -239,6 +266,9 @@ mod tests {
         let figures = model.figures(&Span::usual(&model));
         let groups = Groups::new(&model, &mut stacks, GroupBy::Function, true);
         let total = groups.total(&figures);
+        let live: Vec<i64> = figures.iter().map(|figures| figures.live_bytes).collect();
+        let weights = groups.weigh(&live);
+        assert!(total.iter().map(|figures| figures.live_bytes).eq(weights));
         let of = |wanted: &str| {
             let group = groups.groups().iter().position(|group| {
                 group

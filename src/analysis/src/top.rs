@@ -13,7 +13,7 @@ use crate::names::Name;
 use crate::stack::{Head, Stacks};
 
 /// What a row stands for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GroupBy {
     /// A stack that allocated, in a domain; merged over processes, and over
     /// differences inside the interpreter and allocators.
