@@ -1,0 +1,152 @@
+//! Answers what screens want to know, in a thread of its own.
+//!
+//! The thread holds the recording. It is sent one [`Want`] after the other,
+//! answers the newest, and answers it anew when the file has grown.
+//!
+//! # Invariants
+//!
+//! * What is the same at every instant (names, groups, calls) is made once for
+//!   what was read of the file, and when first wanted.
+//! * An answer tells the question, so that a late one is known as such.
+
+mod answers;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leakline_analysis::{Model, Origin, escaped};
+use leakline_recording::OpenError;
+use leakline_recording::record::Record;
+
+use crate::state::data::{Answer, Facts, Want};
+use answers::Answers;
+pub(crate) use store::Store;
+
+/// What the engine says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// So many of so many bytes were read.
+    Progress(u64, u64),
+    /// The recording as a whole.
+    Facts(Arc<Facts>),
+    /// An answer.
+    Answer(Box<Answer>),
+    /// The file cannot be read any more.
+    Failed(OpenError),
+}
+
+/// Seconds east of UTC at an instant, in nanoseconds since 1970.
+pub(crate) type UtcOffset = fn(u64) -> i32;
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A recording goes on if something came within this.
+const GOES_ON: Duration = Duration::from_secs(5);
+
+/// Starts the thread. It ends when the sender of wants is dropped.
+pub(crate) fn start(
+    store: Store,
+    utc_offset: UtcOffset,
+    say: impl Fn(Said) + Send + 'static,
+) -> std::io::Result<Sender<Want>> {
+    let (wants, inbox) = channel();
+    thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || work(store, utc_offset, &inbox, &say))?;
+    Ok(wants)
+}
+
+fn work(mut store: Store, utc_offset: UtcOffset, inbox: &Receiver<Want>, say: &dyn Fn(Said)) {
+    let mut want: Option<Want> = None;
+    let mut grown = Instant::now();
+    let mut first = true;
+    loop {
+        let began = Instant::now();
+        let mut progress = |read, bytes| {
+            if first {
+                say(Said::Progress(read, bytes));
+            }
+        };
+        if let Err(error) = store.refresh(&mut progress) {
+            say(Said::Failed(error));
+            return;
+        }
+        first = false;
+        let model = model_of(&store, utc_offset);
+        let mut answers = Answers::new(&model);
+        let mut growing = !store.ended() && grown.elapsed() < GOES_ON;
+        say(Said::Facts(Arc::new(answers.facts(growing))));
+        if let Some(want) = &want {
+            answer(&mut answers, want, inbox, say);
+        }
+        // Reading anew may take long, where there is much: then not so often.
+        let pause = LOOK.max(began.elapsed() * 5);
+        let mut look = Instant::now() + pause;
+        loop {
+            match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
+                Ok(mut newest) => {
+                    while let Ok(newer) = inbox.try_recv() {
+                        newest = newer;
+                    }
+                    answer(&mut answers, &newest, inbox, say);
+                    want = Some(newest);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    look = Instant::now() + pause;
+                    if store.has_more() {
+                        grown = Instant::now();
+                        break;
+                    }
+                    if growing && grown.elapsed() >= GOES_ON {
+                        growing = false;
+                        say(Said::Facts(Arc::new(answers.facts(false))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answers, and then adds what takes longer, unless something else is wanted
+/// meanwhile.
+fn answer(answers: &mut Answers<'_, '_>, want: &Want, inbox: &Receiver<Want>, say: &dyn Fn(Said)) {
+    let answer = answers.answer(want);
+    let lacks_trends = answers.lacks_trends(want);
+    say(Said::Answer(Box::new(answer)));
+    if !lacks_trends {
+        return;
+    }
+    // A moment for whoever goes on at once.
+    thread::sleep(Duration::from_millis(20));
+    let mut newest = None;
+    while let Ok(newer) = inbox.try_recv() {
+        newest = Some(newer);
+    }
+    if let Some(newest) = newest {
+        return self::answer(answers, &newest, inbox, say);
+    }
+    answers.make_trends(want);
+    say(Said::Answer(Box::new(answers.answer(want))));
+}
+
+fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
+    let started = store.records().iter().find_map(|record| match record {
+        Record::Session(session) => Some(session.started_unix_ns),
+        _ => None,
+    });
+    let origin = Origin {
+        file: escaped(store.path().as_os_str().as_encoded_bytes()).into_owned(),
+        implied: false,
+        file_bytes: store.file_bytes(),
+        ended: store.ended(),
+        warnings: store.warnings(),
+        utc_offset_seconds: utc_offset(started.unwrap_or(0)),
+    };
+    Model::with_timeline(store.records(), store.timeline(), origin)
+}

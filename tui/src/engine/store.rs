@@ -1,0 +1,207 @@
+//! The recording in memory, and the file that it comes from.
+//!
+//! # Invariants
+//!
+//! * The bins of `records` have no points: those are in `timeline`, a bin each.
+//! * What is held is what one file says, from its beginning: when another one
+//!   takes its name (its writer compacted it), that is read anew, whole.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use leakline_analysis::Timeline;
+use leakline_recording::record::Record;
+use leakline_recording::{OpenError, Reader};
+
+/// A file, and how far it was read.
+#[derive(Debug)]
+struct Counted {
+    file: File,
+    at: u64,
+    /// The furthest that it was read.
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(into)?;
+        self.at += count as u64;
+        self.read.fetch_max(self.at, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl Seek for Counted {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = self.file.seek(to)?;
+        // A look at the end reads nothing.
+        self.at = at;
+        Ok(at)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    reader: Reader<Counted>,
+    read: Arc<AtomicU64>,
+    identity: Option<(u64, u64)>,
+    records: Vec<Record>,
+    timeline: Timeline,
+}
+
+impl Store {
+    /// Opens a recording and reads nothing of it but its header.
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        // For its errors: a directory, a pipe, what does not exist.
+        drop(Reader::open(path)?);
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let identity = file.metadata().ok().as_ref().map(identity);
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted {
+            file,
+            at: 0,
+            read: Arc::clone(&read),
+        };
+        Ok(Store {
+            path: path.to_owned(),
+            reader: Reader::new(counted, path)?,
+            read,
+            identity,
+            records: Vec::new(),
+            timeline: Timeline::new(),
+        })
+    }
+
+    /// Reads what was written since, or all anew where another file has taken
+    /// the name. Says now and then how many of how many bytes were read.
+    pub(crate) fn refresh(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
+        if self.was_replaced() {
+            // Where that one does not open there is still the old one.
+            if let Ok(mut other) = Store::open(&self.path)
+                && other.read_on(progress).is_ok()
+            {
+                *self = other;
+            }
+            return Ok(());
+        }
+        self.read_on(progress)
+    }
+
+    fn read_on(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
+        let (records, timeline) = (&mut self.records, &mut self.timeline);
+        let bytes = fs::metadata(&self.path).map_or(0, |data| data.len());
+        let read = &self.read;
+        let mut since = 0;
+        self.reader.read(&mut |mut record| {
+            if let Record::Bin(bin) = &mut record {
+                timeline.push(&std::mem::take(&mut bin.points));
+                since += 1000;
+            }
+            records.push(record);
+            since += 1;
+            if since > 20_000 {
+                since = 0;
+                progress(read.load(Ordering::Relaxed), bytes);
+            }
+        })
+    }
+
+    /// Whether the file has more than was read, or is another one by now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.was_replaced()
+            || fs::metadata(&self.path).is_ok_and(|data| data.len() != self.reader.file_bytes())
+    }
+
+    fn was_replaced(&self) -> bool {
+        // A name that is gone is no other file.
+        fs::metadata(&self.path).is_ok_and(|data| Some(identity(&data)) != self.identity)
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.reader.ended()
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.reader.file_bytes()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.reader.damage().warnings()
+    }
+}
+
+#[cfg(unix)]
+fn identity(data: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (data.dev(), data.ino())
+}
+
+/// Elsewhere no writer replaces a file that is open.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use leakline_recording::Writer;
+
+    #[test]
+    fn what_is_added_is_read_and_a_file_that_takes_the_name_is_read_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.leakline");
+        let records = testing::records();
+        let mut writer = Writer::new(File::create(&path).unwrap()).unwrap();
+        let (some, more) = records.split_at(records.len() / 2);
+        some.iter().cloned().for_each(|record| writer.push(record));
+        writer.flush().unwrap();
+
+        let mut store = Store::open(&path).unwrap();
+        store.refresh(&mut |_, _| {}).unwrap();
+        assert_eq!(store.records().len(), some.len());
+        assert!(!store.has_more());
+        more.iter().cloned().for_each(|record| writer.push(record));
+        writer.flush().unwrap();
+        assert!(store.has_more());
+        store.refresh(&mut |_, _| {}).unwrap();
+        assert_eq!(store.records().len(), records.len());
+        assert!(store.ended());
+
+        let other = directory.path().join("b.leakline");
+        let mut writer = Writer::new(File::create(&other).unwrap()).unwrap();
+        some.iter().cloned().for_each(|record| writer.push(record));
+        writer.flush().unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(store.has_more());
+        store.refresh(&mut |_, _| {}).unwrap();
+        assert_eq!(store.records().len(), some.len());
+        assert!(!store.ended());
+
+        // A file that is gone is still shown.
+        fs::remove_file(&path).unwrap();
+        assert!(!store.has_more());
+    }
+}

@@ -1,0 +1,112 @@
+//! Snapshots.
+
+use insta::assert_snapshot;
+
+use super::shown;
+use super::updates::press_all;
+use crate::state::data::{Cause, Verdict, Verdicts};
+use crate::state::{Phase, Screen, State, ThemeName};
+use crate::testing::{MIB, frame, state};
+
+const SIZES: [(u16, u16); 3] = [(20, 5), (80, 24), (120, 25)];
+
+/// A screen at each size, after some keys.
+fn at_sizes(name: &str, screen: Screen, keys: &str) {
+    for (width, height) in SIZES {
+        let mut state = state(screen, (width, height));
+        press_all(&mut state, keys);
+        assert_snapshot!(format!("{name}_{width}x{height}"), shown(&state));
+    }
+}
+
+#[test]
+fn overview() {
+    at_sizes("overview", Screen::Overview, "");
+}
+
+#[test]
+fn sites() {
+    at_sizes("sites", Screen::Sites, "j");
+}
+
+#[test]
+fn flame() {
+    at_sizes("flame", Screen::Flame, "j j");
+}
+
+#[test]
+fn tree() {
+    at_sizes("tree", Screen::Tree, "enter j");
+}
+
+#[test]
+fn diff() {
+    at_sizes("diff", Screen::Diff, "");
+}
+
+#[test]
+fn source() {
+    at_sizes("source", Screen::Source, "");
+}
+
+#[test]
+fn procs() {
+    at_sizes("procs", Screen::Procs, "");
+}
+
+#[test]
+fn stack() {
+    at_sizes("stack", Screen::Sites, "enter answer");
+}
+
+#[test]
+fn help() {
+    at_sizes("help", Screen::Sites, "?");
+}
+
+#[test]
+fn an_earlier_instant() {
+    at_sizes("earlier", Screen::Overview, "[ [ answer");
+}
+
+#[test]
+fn while_it_is_read() {
+    let mut state = State::new((80, 24), ThemeName::Default);
+    state.phase = Phase::Reading(30 * MIB, 120 * MIB);
+    assert_snapshot!("reading", shown(&state));
+}
+
+/// What is lost or damaged is said on every screen.
+#[test]
+fn losses_and_damage() {
+    let mut state = state(Screen::Overview, (80, 24));
+    let facts = std::sync::Arc::make_mut(&mut state.facts);
+    facts.totals.lost_events = 1234;
+    facts.losses = vec![(60 * crate::testing::SECOND, 1234)];
+    facts.warnings = vec!["1 chunk of the file damaged or missing".into()];
+    facts.ended = false;
+    facts.growing = true;
+    assert_snapshot!("losses", shown(&state));
+}
+
+/// The place that is kept for what another analysis will say.
+#[test]
+fn verdicts() {
+    let cause = |id: &str, verdict, rate| Cause {
+        id: id.into(),
+        verdict,
+        rate,
+        live_bytes: 14_600_000,
+        made_in: frame("load_session", "/srv/app/sessions.py", 41, true),
+        held_by: (!id.is_empty()).then(|| "SESSIONS".into()),
+    };
+    let mut state = state(Screen::Overview, (80, 24));
+    state.verdicts = Some(std::sync::Arc::new(Verdicts {
+        causes: vec![
+            cause("L1", Verdict::Leaking, Some((21_146.0, 1922.0))),
+            cause("", Verdict::Plateau, None),
+        ],
+        limit_in_seconds: Some(18_000.0),
+    }));
+    assert_snapshot!("verdicts", shown(&state));
+}

@@ -1,0 +1,268 @@
+//! What keys do.
+
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use leakline_analysis::GroupBy;
+
+use super::shown;
+use crate::keys;
+use crate::message::{Effect, Message};
+use crate::state::data::{Column, Moment};
+use crate::state::{Notice, Screen, State, ThemeName};
+use crate::testing::{SECOND, answer_to, state};
+use crate::update::update;
+
+/// Presses a key by its name; what begins with a colon or a slash is typed and
+/// entered; `answer` lets the engine answer.
+pub(super) fn press(state: &mut State, key: &str) -> Option<Effect> {
+    let words: Vec<&str> = key.split(' ').collect();
+    let number = |at: usize| words[at].parse::<u16>().unwrap();
+    match words[0] {
+        "answer" => {
+            let answer = answer_to(&state.want());
+            return update(state, Message::Answer(Box::new(answer)));
+        }
+        "click" => return update(state, Message::Click(number(1), number(2))),
+        "resize" => return update(state, Message::Resize(number(1), number(2))),
+        "paste" => return feed(state, Event::Paste(key[6..].into())),
+        _ => {}
+    }
+    if key.len() > 1 && key.starts_with([':', '/']) {
+        for letter in key.chars() {
+            press(state, &letter.to_string());
+        }
+        return press(state, "enter");
+    }
+    let (modifiers, name) = match key.split_once('-') {
+        Some(("ctrl", name)) => (KeyModifiers::CONTROL, name),
+        Some(("shift", name)) => (KeyModifiers::SHIFT, name),
+        _ => (KeyModifiers::NONE, key),
+    };
+    let code = match name {
+        "down" => KeyCode::Down,
+        "up" => KeyCode::Up,
+        "left" => KeyCode::Left,
+        "right" => KeyCode::Right,
+        "enter" => KeyCode::Enter,
+        "esc" => KeyCode::Esc,
+        "tab" => KeyCode::Tab,
+        "backtab" => KeyCode::BackTab,
+        "pagedown" => KeyCode::PageDown,
+        "pageup" => KeyCode::PageUp,
+        "home" => KeyCode::Home,
+        "end" => KeyCode::End,
+        "backspace" => KeyCode::Backspace,
+        _ => KeyCode::Char(name.chars().next().unwrap()),
+    };
+    feed(state, Event::Key(KeyEvent::new(code, modifiers)))
+}
+
+fn feed(state: &mut State, event: Event) -> Option<Effect> {
+    keys::message(state, event).and_then(|message| update(state, message))
+}
+
+/// Several, apart by spaces.
+pub(super) fn press_all(state: &mut State, keys: &str) {
+    for key in keys.split(' ').filter(|key| !key.is_empty()) {
+        press(state, key);
+    }
+}
+
+fn after(screen: Screen, keys: &str) -> State {
+    let mut state = state(screen, (80, 24));
+    press_all(&mut state, keys);
+    state
+}
+
+#[test]
+fn digits_and_tab_change_the_screen() {
+    assert_eq!(after(Screen::Overview, "4").screen, Screen::Tree);
+    assert_eq!(after(Screen::Overview, "8").screen, Screen::Procs);
+    // There is no 7 yet.
+    assert_eq!(after(Screen::Overview, "7").screen, Screen::Overview);
+    assert_eq!(after(Screen::Procs, "tab").screen, Screen::Overview);
+    assert_eq!(after(Screen::Overview, "backtab").screen, Screen::Procs);
+}
+
+#[test]
+fn the_time_cursor_is_that_of_every_screen() {
+    let mut state = after(Screen::Sites, "left");
+    // A hundredth of two minutes, at the next recorded instant.
+    assert_eq!(state.moment, Moment::At(118 * SECOND));
+    assert!(state.waiting);
+    press_all(&mut state, "4");
+    assert_eq!(state.want().moment, Moment::At(118 * SECOND));
+    press_all(&mut state, "right right");
+    assert_eq!(state.moment, Moment::Usual);
+    press(&mut state, "<");
+    assert_eq!(state.moment, Moment::At(119 * SECOND));
+    press(&mut state, "^");
+    assert_eq!(state.moment, Moment::Start);
+    press(&mut state, "right");
+    assert_eq!(state.moment, Moment::At(2 * SECOND));
+    press_all(&mut state, "left left");
+    assert_eq!(state.moment, Moment::Start);
+    press_all(&mut state, "] ]");
+    assert_eq!(state.moment, Moment::At(50 * SECOND));
+    press(&mut state, "]");
+    assert_eq!(state.moment, Moment::Peak);
+    press(&mut state, "]");
+    assert_eq!(state.notice, Some(Notice::NoMark));
+    press(&mut state, "$");
+    assert_eq!(state.moment, Moment::End);
+}
+
+#[test]
+fn enter_leads_from_a_site_to_its_stack_to_its_source() {
+    let mut state = after(Screen::Overview, "enter answer");
+    assert!(shown(&state).contains("load_session app/sessions.py:41"));
+    press_all(&mut state, "enter answer");
+    assert_eq!(state.screen, Screen::Source);
+    let line = &state.source.text.lines[state.source.list.selected];
+    assert_eq!(line.line, 41);
+    // A frame without a line leads nowhere, and says so.
+    let state = after(Screen::Overview, "enter answer G enter");
+    assert_eq!(state.notice, Some(Notice::NoSource));
+    assert!(state.stack.is_some());
+}
+
+#[test]
+fn rows_are_filtered_as_one_types_and_sorted_by_column() {
+    let mut state = after(Screen::Sites, "/ j s o");
+    assert_eq!(state.sites.want.filter, "jso");
+    press(&mut state, "esc");
+    assert_eq!(state.sites.want.filter, "");
+    press_all(&mut state, "/json o p");
+    assert_eq!(state.sites.want.filter, "json");
+    assert_eq!(state.sites.want.sort, Column::Peak);
+    press_all(&mut state, "o p");
+    assert!(state.sites.want.ascending);
+    press_all(&mut state, "g f i");
+    assert_eq!(state.sites.want.by, GroupBy::Function);
+    assert!(state.sites.want.inclusive);
+    // The head of the first column.
+    press(&mut state, "click 8 5");
+    assert_eq!(state.sites.want.sort, Column::Live);
+}
+
+#[test]
+fn commands_do_what_they_say_or_say_why_not() {
+    let mut state = after(Screen::Overview, "");
+    press(&mut state, ":goto deploy");
+    assert_eq!(state.moment, Moment::At(50 * SECOND));
+    press(&mut state, ":goto 14:06");
+    assert_eq!(state.moment, Moment::At(58 * SECOND));
+    press(&mut state, ":g +90s");
+    let Some(Notice::Failed(why)) = &state.notice else {
+        panic!("`g` could be two commands");
+    };
+    assert!(why.contains("goto"));
+    press(&mut state, ":sort temporary");
+    assert_eq!(state.screen, Screen::Sites);
+    assert_eq!(state.sites.want.sort, Column::Temporary);
+    press(&mut state, ":group library");
+    assert_eq!(state.sites.want.by, GroupBy::Library);
+    press(&mut state, ":theme colour-blind");
+    assert_eq!(state.theme, ThemeName::ColourBlind);
+    for (wrong, says) in [
+        (":goto nowhere", "deploy"),
+        (":goto 03:00", "does not reach"),
+        (":sort size", "temporary"),
+        (":group none", "library"),
+        (":theme dark", "mono"),
+    ] {
+        press(&mut state, wrong);
+        let Some(Notice::Failed(why)) = &state.notice else {
+            panic!("{wrong} went well");
+        };
+        assert!(why.contains(says), "{wrong}: {why}");
+    }
+    let effect = press(&mut state, ":export a.txt");
+    assert_eq!(effect, Some(Effect::Export(Some("a.txt".into()))));
+    press(&mut state, ":quit");
+    assert!(state.quit);
+}
+
+#[test]
+fn the_diff_is_between_two_instants_of_the_cursor() {
+    let mut state = after(Screen::Overview, "^ ] a $ 5");
+    assert_eq!(state.diff_from, Moment::At(SECOND));
+    assert_eq!(state.want().moment, Moment::End);
+    press_all(&mut state, "[ b .");
+    assert_eq!(state.want().moment, Moment::Peak);
+    press(&mut state, "x");
+    assert_eq!(state.diff_from, Moment::Peak);
+}
+
+#[test]
+fn the_tree_opens_what_follows_from_a_call_and_closes_it() {
+    let mut state = after(Screen::Tree, "enter");
+    assert!(shown(&state).contains("login"));
+    // Only what holds nearly all of it is opened too.
+    press_all(&mut state, "/parse");
+    let at = state.calls.find(state.calls.selected).unwrap();
+    assert_eq!(&*state.calls.tree.calls[at].frame.function, "parse_header");
+    press_all(&mut state, "home h");
+    assert!(!shown(&state).contains("login"));
+    press(&mut state, "i");
+    assert!(state.is_inverted);
+}
+
+#[test]
+fn the_flame_zooms_by_keys_and_by_clicks() {
+    let mut state = after(Screen::Flame, "j j j enter");
+    let at = state.calls.find(state.calls.zoom).unwrap();
+    assert_eq!(&*state.calls.tree.calls[at].frame.function, "login");
+    assert!(!shown(&state).contains("_find_and_load"));
+    press_all(&mut state, "esc esc esc");
+    assert_eq!(state.calls.zoom, None);
+    press_all(&mut state, "j j");
+    press(&mut state, "click 79 7");
+    let at = state.calls.find(state.calls.selected).unwrap();
+    assert_eq!(
+        &*state.calls.tree.calls[at].frame.function,
+        "_find_and_load"
+    );
+}
+
+#[test]
+fn a_selection_stays_with_its_group_when_rows_move() {
+    let mut state = after(Screen::Sites, "j");
+    let key = state.sites.selection().unwrap().key;
+    let mut answer = answer_to(&state.want());
+    if let crate::state::data::Content::Table(table) = &mut answer.content {
+        std::sync::Arc::make_mut(table).rows.reverse();
+    }
+    update(&mut state, Message::Answer(Box::new(answer)));
+    assert_eq!(state.sites.selection().unwrap().key, key);
+    assert_eq!(state.sites.list.selected, 2);
+}
+
+#[test]
+fn an_answer_to_an_older_question_does_not_end_the_wait() {
+    let mut state = state(Screen::Sites, (80, 24));
+    let old = answer_to(&state.want());
+    press(&mut state, "left");
+    update(&mut state, Message::Answer(Box::new(old)));
+    assert!(state.waiting);
+    press(&mut state, "answer");
+    assert!(!state.waiting);
+}
+
+#[test]
+fn quit_first_leaves_the_help() {
+    let mut state = after(Screen::Overview, "? q");
+    assert!(!state.help && !state.quit);
+    press(&mut state, "q");
+    assert!(state.quit);
+    assert!(after(Screen::Overview, "/ x ctrl-c").quit);
+    // A letter of a prompt is no key.
+    assert!(!after(Screen::Sites, "/ q").quit);
+}
+
+#[test]
+fn colour_only_repeats_words() {
+    let mut state = after(Screen::Diff, "");
+    let coloured = shown(&state);
+    press(&mut state, ":theme mono");
+    assert_eq!(shown(&state), coloured);
+}

@@ -1,0 +1,525 @@
+//! Draws the state. A file a screen; what they share is here.
+//!
+//! # Invariants
+//!
+//! * Drawn from `&State` alone: the same state, the same cells.
+//! * No size makes it panic: what does not fit is cut.
+
+mod canvas;
+mod diff;
+mod flame;
+mod help;
+mod overview;
+mod procs;
+mod rows;
+mod selection;
+mod source;
+mod stack;
+mod tree;
+mod words;
+
+use leakline_analysis::report::{blocks, bytes, duration, rate, signed_blocks, signed_bytes};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use crate::state::data::{Column, Moment, Verdict};
+use crate::state::{COLUMNS, Chord, GROUPS, Notice, Phase, PromptKind, Screen, State, layout};
+use crate::theme::{Theme, theme};
+use canvas::{Canvas, Part};
+pub(crate) use selection::selection;
+use words::{clock, percent};
+
+/// Draws everything.
+pub fn draw(state: &State, buffer: &mut Buffer) {
+    let area = buffer.area;
+    let theme = theme(state.theme);
+    let mut canvas = Canvas::new(buffer);
+    let frame = layout::frame((area.width, area.height));
+    if let Some(y) = frame.header {
+        header(state, &theme, &mut canvas, y);
+    }
+    if let Some(y) = frame.tabs {
+        tab_bar(state, &theme, &mut canvas, y);
+    }
+    for y in frame.rules.into_iter().flatten() {
+        canvas.rule(0, y, area.width, theme.dim);
+    }
+    answer(state, &theme, &mut canvas, frame.answer);
+    if state.help {
+        help::draw(state, &theme, &mut canvas, frame.body);
+    } else if state.stack.is_some() {
+        stack::draw(state, &theme, &mut canvas, frame.body);
+    } else {
+        match state.screen {
+            Screen::Overview => overview::draw(state, &theme, &mut canvas),
+            Screen::Sites => rows::draw(state, &theme, &mut canvas),
+            Screen::Flame => flame::draw(state, &theme, &mut canvas),
+            Screen::Tree => tree::draw(state, &theme, &mut canvas, frame.body),
+            Screen::Diff => diff::draw(state, &theme, &mut canvas, frame.body),
+            Screen::Source => source::draw(state, &theme, &mut canvas, frame.body),
+            Screen::Procs => procs::draw(state, &theme, &mut canvas),
+        }
+    }
+    if let Some(y) = frame.foot {
+        foot(state, &theme, &mut canvas, y);
+    }
+}
+
+/// The screen as lines of text, without spaces at their ends.
+pub fn text(state: &State) -> String {
+    let (width, height) = state.size;
+    let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+    draw(state, &mut buffer);
+    text_of(&buffer)
+}
+
+/// The cells as lines of text, without spaces at their ends.
+pub fn text_of(buffer: &Buffer) -> String {
+    let width = usize::from(buffer.area.width).max(1);
+    let mut text = String::new();
+    for row in buffer.content.chunks(width) {
+        let mut line = String::new();
+        // A wide letter covers the cell after it.
+        let mut covered = 0;
+        for cell in row {
+            if covered > 0 {
+                covered -= 1;
+                continue;
+            }
+            line.push_str(cell.symbol());
+            covered = canvas::width(cell.symbol()).saturating_sub(1);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How many lines the help on a screen has.
+pub(crate) fn help_lines(state: &State) -> usize {
+    help::wrapped(state.screen, state.size.0).len()
+}
+
+/// The column whose head is at a place.
+pub(crate) fn column_at(state: &State, x: u16) -> Option<Column> {
+    rows::column_at(state, x)
+}
+
+/// Below this width a row has room for a figure and half a name.
+const NARROW: u16 = 40;
+
+fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
+    let facts = &state.facts;
+    let width = canvas.columns();
+    if state.phase != Phase::Ready {
+        return;
+    }
+    let others = facts.processes.len().saturating_sub(1);
+    let pid = facts.processes.first().map_or(0, |first| first.pid);
+    let mut parts: Vec<(String, ratatui::style::Style)> = Vec::new();
+    let processes = match others {
+        0 => format!("pid {pid}"),
+        1 => format!("pid {pid} +1 process"),
+        _ => format!("pid {pid} +{others} processes"),
+    };
+    parts.push((processes, theme.dim));
+    let length = duration(facts.duration_ns);
+    if facts.ended {
+        parts.push((format!("ended {length}"), theme.dim));
+    } else if facts.growing {
+        parts.push((format!("LIVE {length}"), theme.unclear));
+    } else {
+        parts.push((format!("no farewell {length}"), theme.unclear));
+    }
+    let mode = if facts.sample_bytes > 0 {
+        format!("{} 1/{}", facts.mode, bytes(facts.sample_bytes))
+    } else {
+        facts.mode.clone()
+    };
+    parts.push((mode, theme.dim));
+    if !facts.warnings.is_empty() {
+        parts.push(("damaged".to_owned(), theme.bad));
+    }
+    let lost = facts.totals.lost_events;
+    let style = if lost > 0 { theme.bad } else { theme.dim };
+    parts.push((format!("lost {}", blocks(lost)), style));
+    let right: usize = parts.iter().map(|(text, _)| canvas::width(text) + 3).sum();
+    let room = usize::from(width).saturating_sub(right + 1).max(8);
+    let mut x = canvas.put(
+        1,
+        y,
+        room as u16,
+        &canvas::cut_end(&facts.program, room),
+        theme.strong,
+    );
+    for (text, style) in parts {
+        x += 3;
+        x = canvas.put(x, y, width.saturating_sub(x), &text, style);
+    }
+}
+
+fn tab_bar(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
+    let mut end = 0;
+    for (screen, x, width) in layout::tabs(canvas.columns()) {
+        let is_here = screen == state.screen;
+        let name = if width > 1 {
+            format!("{} {}", screen.digit(), screen.name())
+        } else {
+            screen.digit().to_string()
+        };
+        let style = if is_here { theme.selected } else { theme.dim };
+        end = canvas.put(x, y, width, &name, style);
+    }
+    if canvas.columns() < layout::FULL_WIDTH {
+        let left = canvas.columns().saturating_sub(end + 2);
+        canvas.put(end + 2, y, left, state.screen.name(), theme.strong);
+    }
+    if state.waiting && state.phase == Phase::Ready {
+        let x = canvas.columns().saturating_sub(2);
+        canvas.put(x, y, 1, "…", theme.dim);
+    }
+}
+
+/// The first line: what this instant has to say.
+fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
+    let width = canvas.columns();
+    if let Phase::Reading(read, of) = state.phase {
+        let share = if of == 0 {
+            0.0
+        } else {
+            read as f64 / of as f64
+        };
+        let text = format!("reading, {} of {}", percent(share), bytes(of));
+        canvas.put(1, y, width, &text, theme.strong);
+        return;
+    }
+    let is_full = width >= layout::FULL_WIDTH;
+    let x = u16::from(is_full);
+    if !state.answered {
+        canvas.put(x, y, width, "adding up", theme.dim);
+        return;
+    }
+    if let Some(verdicts) = &state.verdicts
+        && state.screen == Screen::Overview
+    {
+        let leaks = verdicts
+            .causes
+            .iter()
+            .filter(|cause| matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable));
+        let (count, rate) = leaks.fold((0, 0.0), |(count, sum), cause| {
+            (count + 1, sum + cause.rate.map_or(0.0, |(rate, _)| rate))
+        });
+        let mut text = match count {
+            0 => "No leak found".to_owned(),
+            1 => format!("LEAK  1 cause, {}", words::per_minute(rate)),
+            _ => format!("LEAK  {count} causes, {}", words::per_minute(rate)),
+        };
+        if let Some(seconds) = verdicts.limit_in_seconds {
+            let ns = (seconds.max(0.0) * 1e9) as u64;
+            text.push_str("   limit in ");
+            text.push_str(&duration(ns));
+        }
+        let style = if count > 0 { theme.bad } else { theme.good };
+        canvas.put(x, y, width, &text, style);
+        return;
+    }
+    let live = u64::try_from(state.sum.live_bytes).unwrap_or(0);
+    let count = state.sum.live_blocks;
+    let (text, when) = if state.screen == Screen::Diff && state.stack.is_none() {
+        let sum = &state.sum;
+        let grew = if sum.delta_bytes < 0 { "fell" } else { "grew" };
+        let text = if is_full {
+            format!(
+                "live memory {grew} by {} ({} blocks)",
+                bytes(sum.delta_bytes.unsigned_abs()),
+                signed_blocks(sum.delta_blocks)
+            )
+        } else {
+            format!("{} {}", signed_bytes(sum.delta_bytes), state.screen.name())
+        };
+        let from = clock(&state.facts, state.diff_at.ns);
+        (
+            text,
+            format!("{from} to {}", clock(&state.facts, state.at.ns)),
+        )
+    } else if is_full {
+        let blocks = blocks(u64::try_from(count).unwrap_or(0));
+        (
+            format!("{} live in {blocks} blocks", bytes(live)),
+            when(state),
+        )
+    } else {
+        let at = format!("+{}", duration(state.at.ns));
+        (format!("{} live", bytes(live)), at)
+    };
+    let x = canvas.put(x, y, width, &text, theme.strong);
+    let room = width.saturating_sub(x + 2);
+    let x = canvas.put(
+        x + 2,
+        y,
+        room,
+        &canvas::cut_end(&when, room.into()),
+        theme.key,
+    );
+    let peak = format!(
+        "peak {} at {}",
+        bytes(state.facts.totals.peak_bytes),
+        clock(&state.facts, state.facts.peak.at_ns)
+    );
+    let room = width.saturating_sub(x + 3);
+    if canvas::width(&peak) <= room.into() && is_full {
+        let at = width - canvas::width(&peak) as u16 - 1;
+        canvas.put(at, y, room, &peak, theme.dim);
+    }
+}
+
+/// The instant, in words.
+fn when(state: &State) -> String {
+    let facts = &state.facts;
+    let clock = clock(facts, state.at.ns);
+    let name = match state.moment {
+        Moment::Usual if facts.growing => "now",
+        Moment::Usual if facts.usual_is_main_left => "when main left",
+        Moment::Usual | Moment::End if state.at.ns == facts.duration_ns => "at the end",
+        Moment::Peak => "at the peak",
+        Moment::Start => "at the start",
+        _ => match facts.marks.iter().find(|mark| mark.at_ns == state.at.ns) {
+            Some(mark) => return format!("{clock} at `{}`", mark.name),
+            None => return format!("at {clock}, +{}", duration(state.at.ns)),
+        },
+    };
+    format!("{name}, {clock}")
+}
+
+fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
+    let width = canvas.columns();
+    if let Some(prompt) = &state.prompt {
+        let (sign, hint) = match prompt.kind {
+            PromptKind::Search if matches!(state.screen, Screen::Sites | Screen::Diff) => {
+                ("/", "rows with this; enter keeps, esc undoes")
+            }
+            PromptKind::Search => ("/", "enter finds, n next, N back"),
+            PromptKind::Command => (":", "tab completes, enter runs, esc leaves"),
+        };
+        let x = canvas.put(0, y, 1, sign, theme.key);
+        let text = canvas::cut_start(&prompt.text, usize::from(width).saturating_sub(2));
+        let x = canvas.put(x, y, width, &text, theme.strong);
+        let x = canvas.put(x, y, 1, "▏", theme.key);
+        let room = width.saturating_sub(x + 3);
+        if canvas::width(hint) <= room.into() {
+            canvas.put(x + 3, y, room, hint, theme.dim);
+        }
+        return;
+    }
+    if let Some(chord) = state.chord {
+        let (what, choices): (_, Vec<(char, &str)>) = match chord {
+            Chord::Group => {
+                let mut all: Vec<_> = GROUPS.iter().map(|(key, by)| (*key, by.name())).collect();
+                all.push(('g', "top"));
+                ("group", all)
+            }
+            Chord::Order => {
+                let mut all: Vec<_> = COLUMNS
+                    .iter()
+                    .map(|(key, column)| (*key, column.name()))
+                    .collect();
+                all.push(('r', "reverse"));
+                ("sort", all)
+            }
+        };
+        let mut x = canvas.put(0, y, width, what, theme.strong);
+        for (key, name) in choices {
+            x = canvas.put(x + 2, y, width, &key.to_string(), theme.key);
+            x = canvas.put(x + 1, y, width, name, theme.dim);
+        }
+        return;
+    }
+    if let Some(notice) = &state.notice {
+        let (text, style) = notice_words(state, notice, theme);
+        canvas.put(
+            u16::from(width >= layout::FULL_WIDTH),
+            y,
+            width,
+            &text,
+            style,
+        );
+        return;
+    }
+    if width < NARROW && !state.help {
+        // The rows have room for little: here is where the selected one is.
+        let text = selection::place(state);
+        if !text.is_empty() {
+            canvas.put(
+                0,
+                y,
+                width,
+                &canvas::cut_start(&text, width.into()),
+                theme.own,
+            );
+            return;
+        }
+    }
+    let keys: &[(&str, &str)] = if state.help {
+        &[("esc", "back"), ("j k", "scroll"), ("q", "back")]
+    } else if state.stack.is_some() {
+        &[
+            ("enter", "source"),
+            ("esc", "back"),
+            ("y", "copy"),
+            ("e", "export"),
+            ("?", "help"),
+            ("q", "quit"),
+        ]
+    } else {
+        match state.screen {
+            Screen::Overview => &[
+                ("enter", "stack"),
+                ("s", "source"),
+                ("←→", "time"),
+                ("[ ]", "marks"),
+                ("d", "diff"),
+                ("?", "help"),
+                ("q", "quit"),
+                (":", "command"),
+                ("y", "copy"),
+                ("e", "export"),
+            ],
+            Screen::Sites => &[
+                ("enter", "stack"),
+                ("s", "source"),
+                ("←→", "time"),
+                ("g", "group"),
+                ("o", "sort"),
+                ("/", "filter"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("i", "own/total"),
+                (":", "command"),
+                ("y", "copy"),
+            ],
+            Screen::Flame => &[
+                ("enter", "zoom"),
+                ("esc", "out"),
+                ("h j k l", "move"),
+                ("←→", "time"),
+                ("s", "source"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("/", "find"),
+                ("y", "copy"),
+            ],
+            Screen::Tree => &[
+                ("enter", "open"),
+                ("h l", "close, open"),
+                ("i", "invert"),
+                ("←→", "time"),
+                ("s", "source"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("/", "find"),
+                ("y", "copy"),
+            ],
+            Screen::Diff => &[
+                ("←→", "time"),
+                ("a", "A here"),
+                ("b", "B here"),
+                ("x", "swap"),
+                ("g", "group"),
+                ("enter", "stack"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("s", "source"),
+                ("/", "filter"),
+            ],
+            Screen::Source => &[
+                ("j k", "move"),
+                ("←→", "time"),
+                ("/", "find"),
+                ("g f", "functions"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("y", "copy"),
+            ],
+            Screen::Procs => &[
+                ("j k", "move"),
+                ("←→", "time"),
+                ("g t", "threads"),
+                ("g p", "processes"),
+                ("?", "help"),
+                ("q", "quit"),
+                ("y", "copy"),
+            ],
+        }
+    };
+    let mut x = u16::from(width >= layout::FULL_WIDTH);
+    for (key, name) in keys {
+        let needs = (canvas::width(key) + canvas::width(name) + 1) as u16;
+        if x + needs > width {
+            break;
+        }
+        x = canvas.put(x, y, width, key, theme.key);
+        x = canvas.put(x + 1, y, width, name, theme.dim) + 2;
+    }
+}
+
+fn notice_words(state: &State, notice: &Notice, theme: &Theme) -> (String, ratatui::style::Style) {
+    match notice {
+        Notice::Copied => ("copied, if the terminal allows it".into(), theme.good),
+        Notice::Exported(name) => (format!("written to {name}"), theme.good),
+        Notice::Failed(why) => (why.clone(), theme.bad),
+        Notice::SetA => {
+            let at = clock(&state.facts, state.ns_of(state.diff_from));
+            (format!("A is {at}"), theme.good)
+        }
+        Notice::SetB => {
+            let at = clock(
+                &state.facts,
+                state.ns_of(state.diff_to.unwrap_or(state.moment)),
+            );
+            (format!("B is {at}"), theme.good)
+        }
+        Notice::NotFound(text) => (format!("nothing has `{text}`"), theme.unclear),
+        Notice::NoMark => ("no further mark".into(), theme.unclear),
+        Notice::NoSource => (
+            "the recording names no source line for this".into(),
+            theme.unclear,
+        ),
+    }
+}
+
+/// A frame's name in so many columns: the function gives way first.
+fn frame_parts(frame: &crate::state::data::FrameName, room: usize, theme: &Theme) -> Vec<Part> {
+    let place_width = canvas::width(&frame.place);
+    let name_width = canvas::width(&frame.function);
+    let gap = usize::from(place_width > 0);
+    let style = if frame.own {
+        theme.own
+    } else {
+        ratatui::style::Style::new()
+    };
+    if name_width + gap + place_width <= room {
+        return vec![
+            Part(frame.function.to_string(), style),
+            Part(" ".repeat(gap), style),
+            Part(frame.place.to_string(), theme.dim),
+        ];
+    }
+    // The place says where to look: it stays whole as long as it can.
+    let for_name = room
+        .saturating_sub(gap + place_width)
+        .max(name_width.min(room / 2));
+    let for_place = room.saturating_sub(for_name + gap);
+    vec![
+        Part(canvas::cut_middle(&frame.function, for_name), style),
+        Part(" ".repeat(gap), style),
+        Part(canvas::cut_start(&frame.place, for_place), theme.dim),
+    ]
+}
+
+/// A rate over the whole recording.
+fn per_second(count: u64, duration_ns: u64) -> String {
+    if duration_ns == 0 {
+        return "0".into();
+    }
+    rate(count as f64 / (duration_ns as f64 / 1e9))
+}
