@@ -13,6 +13,7 @@ mod stats;
 mod summary;
 mod top;
 mod tree;
+mod tui;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Lines(lines::Args),
     /// Print what was counted
     Stats(stats::Args),
+    /// Open a recording in the terminal
+    Tui(tui::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// The collector's process: started by `run`, not by people
@@ -46,6 +49,7 @@ impl Command {
             Command::Tree(args) => tree::run(&args),
             Command::Lines(args) => lines::run(&args),
             Command::Stats(args) => stats::run(&args),
+            Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Collector => Ok(collector::run()),
         }

@@ -35,6 +35,7 @@ Examples:
   leakline run -- python train.py      record every allocation of a program
   leakline summary                     what the newest recording here says
   leakline top --sort peak             sites by what they held at the peak
+  leakline python.4121.leakline        open a recording in the terminal
 
 `leakline COMMAND --help` has examples for each command.";
 
@@ -46,7 +47,7 @@ Examples:
 /// takes over the process's signals and standard streams, and forks: it
 /// refuses to where other threads run.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(with_tui(arguments.into_iter().collect())) {
         Ok(cli) => cli,
         // Also `--help` and `--version`, which go to stdout with status 0.
         Err(message) => {
@@ -67,6 +68,29 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         error.print();
         ExitCode::from(error.status())
     })
+}
+
+/// `leakline FILE` is `leakline tui FILE`: a sole argument that is no command
+/// and no option, and is or looks like a file.
+fn with_tui(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if let [_, only] = &arguments[..] {
+        let bytes = only.as_encoded_bytes();
+        let is_option = bytes.starts_with(b"-") || bytes.is_empty();
+        let is_command = only == "help"
+            || Cli::command()
+                .get_subcommands()
+                .any(|command| only == command.get_name());
+        let is_pid = bytes.iter().all(u8::is_ascii_digit);
+        // A word that is neither was meant as a command.
+        let is_file = is_pid
+            || bytes.contains(&b'/')
+            || bytes.contains(&b'.')
+            || std::path::Path::new(only).exists();
+        if !is_option && !is_command && is_file {
+            arguments.insert(1, "tui".into());
+        }
+    }
+    arguments
 }
 
 /// Random bytes from the kernel.

@@ -261,16 +261,21 @@ impl Opened {
 }
 
 /// Seconds east of UTC here, when the recording began.
-fn utc_offset_seconds(unix_ns: u64) -> i32 {
+pub(super) fn utc_offset_seconds(unix_ns: u64) -> i32 {
     let started = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
     TimeZone::system().to_offset(started).seconds()
 }
 
-fn open(input: &Input) -> Result<Opened, CliError> {
-    let (path, implied) = match &input.file {
+/// The recording that a user means, and whether he did not name it.
+pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> {
+    Ok(match file {
         Some(given) => (by_pid(given).unwrap_or_else(|| given.clone()), false),
         None => (newest()?, true),
-    };
+    })
+}
+
+fn open(input: &Input) -> Result<Opened, CliError> {
+    let (path, implied) = find(input.file.as_ref())?;
     if input.file.as_ref() != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
