@@ -492,6 +492,8 @@ fn frame_parts(frame: &crate::state::data::FrameName, room: usize, theme: &Theme
     let place_width = canvas::width(&frame.place);
     let name_width = canvas::width(&frame.function);
     let gap = usize::from(place_width > 0);
+    // In so little room a name says more than two halves; the foot has the rest.
+    let few = 16;
     let style = if frame.own {
         theme.own
     } else {
@@ -503,6 +505,9 @@ fn frame_parts(frame: &crate::state::data::FrameName, room: usize, theme: &Theme
             Part(" ".repeat(gap), style),
             Part(frame.place.to_string(), theme.dim),
         ];
+    }
+    if room < few {
+        return vec![Part(canvas::cut_end(&frame.function, room), style)];
     }
     // The place says where to look: it stays whole as long as it can.
     let for_name = room

@@ -686,47 +686,58 @@ fn resolved(at: &At) -> Resolved {
     }
 }
 
-fn sort(rows: &mut [TableRow], infos: &[GroupInfo], want: &TableWant) {
-    if want.sort == Column::Name {
-        rows.sort_by(|one, other| {
-            let of = |row: &TableRow| words(&infos[row.group as usize]);
-            // Names begin with the first, figures with the largest.
-            in_order(of(one).cmp(&of(other)), !want.ascending)
-        });
-        return;
-    }
+fn sort(rows: &mut Vec<TableRow>, infos: &[GroupInfo], want: &TableWant) {
+    // Rows are large: their places are sorted, then they.
+    let mut order: Vec<(i64, u64, u32)> = Vec::with_capacity(rows.len());
     let unsigned = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let size = |row: &TableRow| match want.sort {
-        Column::Live | Column::Name => row.figures.live_bytes,
-        Column::Blocks => row.figures.live_blocks,
-        Column::Peak => unsigned(row.figures.peak_bytes),
-        Column::Total => unsigned(row.figures.total_bytes),
-        Column::Temporary => unsigned(row.figures.temporary_blocks),
-        Column::Growth => row.figures.delta_bytes,
+    for (at, row) in (0..).zip(rows.iter()) {
+        let figures = &row.figures;
+        let size = match want.sort {
+            Column::Live => figures.live_bytes,
+            Column::Blocks => figures.live_blocks,
+            Column::Peak => unsigned(figures.peak_bytes),
+            Column::Total => unsigned(figures.total_bytes),
+            Column::Temporary => unsigned(figures.temporary_blocks),
+            Column::Growth => figures.delta_bytes,
+            Column::Name => 0,
+        };
+        order.push((size, figures.total_bytes, at));
+    }
+    let in_order = |order: Ordering| {
+        if want.ascending {
+            order
+        } else {
+            order.reverse()
+        }
     };
-    rows.sort_by(|one, other| {
-        in_order(size(one).cmp(&size(other)), want.ascending)
-            .then_with(|| other.figures.total_bytes.cmp(&one.figures.total_bytes))
-            .then_with(|| one.group.cmp(&other.group))
-    });
-}
-
-fn in_order(order: Ordering, ascending: bool) -> Ordering {
-    if ascending { order } else { order.reverse() }
+    if want.sort == Column::Name {
+        // Names begin with the first, figures with the largest.
+        let of = |at: u32| words(&infos[rows[at as usize].group as usize]);
+        order.sort_by(|one, other| in_order(of(other.2).cmp(&of(one.2))));
+    } else {
+        // Rows come by group, which decides between equals.
+        order.sort_unstable_by(|one, other| {
+            in_order(one.0.cmp(&other.0))
+                .then(other.1.cmp(&one.1))
+                .then(one.2.cmp(&other.2))
+        });
+    }
+    *rows = order
+        .into_iter()
+        .map(|(.., at)| rows[at as usize])
+        .collect();
 }
 
 /// The words to sort a group by.
-fn words(info: &GroupInfo) -> (Arc<str>, Arc<str>) {
+fn words(info: &GroupInfo) -> (&str, &str) {
     match &info.name {
-        GroupName::Site(frame) | GroupName::Function(frame) => {
-            (Arc::clone(&frame.function), Arc::clone(&frame.place))
-        }
-        GroupName::Line(frame) => (Arc::clone(&frame.place), Arc::clone(&frame.function)),
+        GroupName::Site(frame) | GroupName::Function(frame) => (&frame.function, &frame.place),
+        GroupName::Line(frame) => (&frame.place, &frame.function),
         GroupName::Text(text) | GroupName::Process(text, _) | GroupName::Thread(text, ..) => {
-            (Arc::clone(text), "".into())
+            (text, "")
         }
-        GroupName::Domain(domain) => (domain.name().into(), "".into()),
-        GroupName::Unknown => ("".into(), "".into()),
+        GroupName::Domain(domain) => (domain.name(), ""),
+        GroupName::Unknown => ("", ""),
     }
 }
 
