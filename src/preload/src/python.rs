@@ -242,7 +242,7 @@ struct Memo {
 }
 
 /// Stacks that a thread remembers the newest frames of.
-const MEMOS: usize = 64;
+const MEMOS: usize = 256;
 /// Most frames of a memo: of longer ways the kept stack is made new.
 const MEMO_FRAMES: usize = 4;
 
@@ -745,7 +745,7 @@ impl Interpreter {
 
     #[inline(always)]
     fn memo_index(at: u64, instruction: u64) -> usize {
-        ((instruction ^ at.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize
+        ((instruction ^ at.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
             & (MEMOS - 1)
     }
 

@@ -91,7 +91,7 @@ struct Memo {
 }
 
 /// Stacks that a thread remembers the newest frames of.
-const MEMOS: usize = 64;
+const MEMOS: usize = 256;
 /// Most words of a memo: of longer ways the kept stack is made new.
 const MEMO_WORDS: usize = 8;
 
@@ -252,7 +252,7 @@ fn readable_up_to(high: u64, end: u64) -> Option<u64> {
 
 #[inline(always)]
 fn memo_index(slot: u64, address: u64) -> usize {
-    ((address ^ slot.wrapping_mul(0xd6e8_feb8_6659_fd93)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+    ((address ^ slot.wrapping_mul(0xd6e8_feb8_6659_fd93)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56)
         as usize
         & (MEMOS - 1)
 }
