@@ -309,3 +309,15 @@ def test_files_that_are_no_recordings_give_the_errors_of_all_commands(
         assert mine.err == other.err
     # A word that is no command is no file either.
     assert execute([leakline.binary, "sumary"]).status == 2
+
+
+@needs_tmux
+def test_it_ends_when_its_terminal_goes_away(
+    terminal: Terminal, leakline: Leakline, cache: Recording
+) -> None:
+    """It read the end of the lost terminal for ever, with a whole CPU."""
+    terminal.command(leakline.binary, cache.path)
+    terminal.shows("render")
+    pid = terminal.pid(cache)
+    terminal.close()
+    wait_for("its end", lambda: not Path(f"/proc/{pid}").exists())

@@ -109,6 +109,7 @@ pub fn open(path: &Path, options: Options) -> Result<(), TuiError> {
     // The engine's end alone holds the channel open.
     drop(world.said);
     world.said = channel().0;
+    end_after_hangup().map_err(TuiError::Terminal)?;
     let mut screen = Screen::take().map_err(TuiError::Terminal)?;
     let result = show(&mut screen, &mut world, &wants, path, options);
     drop(screen);
@@ -183,6 +184,32 @@ impl World {
     }
 }
 
+/// Whether the terminal has gone away.
+fn hung_up() -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+    let now = rustix::event::Timespec::default();
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(gone)
+}
+
+/// Ends the process when it is still there a while after its terminal went
+/// away: the main thread may have read the end of a terminal that went just
+/// then, and not come back from it.
+fn end_after_hangup() -> io::Result<()> {
+    let (mut receiver, sender) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGHUP, sender)?;
+    std::thread::Builder::new()
+        .name("hangup".into())
+        .spawn(move || {
+            if let Ok(1..) = receiver.read(&mut [0]) {
+                std::thread::sleep(Duration::from_secs(2));
+                let _ = signal_hook::low_level::emulate_default_handler(SIGHUP);
+            }
+        })?;
+    Ok(())
+}
+
 /// Empties a stream; says whether anything was in it.
 fn drained(mut stream: &UnixStream) -> bool {
     let mut any = false;
@@ -252,6 +279,10 @@ fn show(
                 }
             }
             changed = true;
+        }
+        // crossterm reads a terminal that hung up over and over, for ever.
+        if hung_up() {
+            return Ok(Some(SIGHUP));
         }
         while crossterm::event::poll(Duration::ZERO).map_err(TuiError::Terminal)? {
             let event = crossterm::event::read().map_err(TuiError::Terminal)?;
