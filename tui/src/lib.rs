@@ -2,7 +2,7 @@
 //!
 //! [`open`] shows one until the user leaves. What is shown is a [`State`],
 //! values only; [`update`](update::update) changes it, purely; [`view`] draws
-//! it; [`keys`] say what keys mean. A thread of its own ([`engine`]) holds the
+//! it; [`keys`] say what keys mean. A thread of its own (`engine`) holds the
 //! recording and answers what the state [wants](State::want).
 //!
 //! # Invariants

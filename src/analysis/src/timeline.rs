@@ -9,7 +9,7 @@
 //! # Invariants
 //!
 //! * Unpacking a bin gives the points that were pushed, in their order.
-//! * No more than about half of [`POINTS_A_STATE`] times the sites lie between
+//! * No more than about half of `POINTS_A_STATE` times the sites lie between
 //!   a bin and the state nearest to it, unless one bin alone has more.
 
 use leakline_recording::record::{Counters, Point};
