@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use leakline_recording::OpenError;
@@ -97,21 +97,23 @@ pub fn open(path: &Path, options: Options) -> Result<(), TuiError> {
         return Err(no_terminal("standard output"));
     }
     term::give_back_on_panic();
-    let mut world = World::new().map_err(TuiError::Terminal)?;
-    let wake = world.waker.try_clone().map_err(TuiError::Terminal)?;
-    let said = world.said.clone();
+    let (said, inbox) = channel();
+    let (woken, waker) = stream().map_err(TuiError::Terminal)?;
+    // The engine alone holds these ends: when it breaks off, they close.
     let wants = engine::start(store, options.utc_offset, move |what| {
         // Who left listens no more.
         let _ = said.send(what);
-        let _ = (&wake).write(&[0]);
+        let _ = (&waker).write(&[0]);
     })
     .map_err(TuiError::Terminal)?;
-    // The engine's end alone holds the channel open.
-    drop(world.said);
-    world.said = channel().0;
+    let world = World {
+        woken,
+        inbox,
+        signals: signals().map_err(TuiError::Terminal)?,
+    };
     end_after_hangup().map_err(TuiError::Terminal)?;
     let mut screen = Screen::take().map_err(TuiError::Terminal)?;
-    let result = show(&mut screen, &mut world, &wants, path, options);
+    let result = show(&mut screen, &world, &wants, path, options);
     drop(screen);
     match result {
         Ok(Some(signal)) => {
@@ -126,38 +128,34 @@ pub fn open(path: &Path, options: Options) -> Result<(), TuiError> {
 
 /// What can happen outside.
 struct World {
-    /// Readable when the engine said something.
+    /// Readable when the engine said something, or is gone.
     woken: UnixStream,
-    waker: UnixStream,
-    /// Readable when a signal came, its number being what is read.
-    signals: Vec<(i32, UnixStream)>,
-    said: Sender<Said>,
+    /// What it said.
     inbox: Receiver<Said>,
+    /// Each readable when its signal came.
+    signals: Vec<(i32, UnixStream)>,
+}
+
+/// An end to read, and one to write, that never wait.
+fn stream() -> io::Result<(UnixStream, UnixStream)> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    writer.set_nonblocking(true)?;
+    Ok((reader, writer))
+}
+
+fn signals() -> io::Result<Vec<(i32, UnixStream)>> {
+    [SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT, SIGWINCH]
+        .into_iter()
+        .map(|signal| {
+            let (reader, writer) = stream()?;
+            signal_hook::low_level::pipe::register(signal, writer)?;
+            Ok((signal, reader))
+        })
+        .collect()
 }
 
 impl World {
-    fn new() -> io::Result<Self> {
-        let (woken, waker) = UnixStream::pair()?;
-        woken.set_nonblocking(true)?;
-        waker.set_nonblocking(true)?;
-        let mut signals = Vec::new();
-        for signal in [SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT, SIGWINCH] {
-            let (receiver, sender) = UnixStream::pair()?;
-            receiver.set_nonblocking(true)?;
-            sender.set_nonblocking(true)?;
-            signal_hook::low_level::pipe::register(signal, sender)?;
-            signals.push((signal, receiver));
-        }
-        let (said, inbox) = channel();
-        Ok(World {
-            woken,
-            waker,
-            signals,
-            said,
-            inbox,
-        })
-    }
-
     /// Waits until something happens.
     fn wait(&self) -> io::Result<()> {
         let stdin = io::stdin();
@@ -223,7 +221,7 @@ fn drained(mut stream: &UnixStream) -> bool {
 /// Returns the signal that ended it, if one did.
 fn show(
     screen: &mut Screen,
-    world: &mut World,
+    world: &World,
     wants: &Sender<Want>,
     path: &Path,
     options: Options,
@@ -260,8 +258,8 @@ fn show(
                     };
                     update(&mut state, message);
                 }
-                Err(std::sync::mpsc::TryRecvError::Empty) => break,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => {
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
                     return Err(TuiError::BrokeOff {
                         path: path.to_owned(),
                     });
@@ -297,7 +295,6 @@ fn show(
             if state.quit {
                 return Ok(None);
             }
-            // Each key is answered to what the one before it led to.
         }
     }
 }

@@ -166,17 +166,26 @@ fn changes(point: &Point) -> [i64; 6] {
 
 /// Appends a point; `next` is the smallest site number that it can have.
 fn pack(to: &mut Vec<u8>, next: u32, point: &Point) {
-    put(to, point.site.wrapping_sub(next).into());
-    let changes = changes(point);
+    // Put together aside, so that the vector is asked for room once.
+    let mut packed = [0; MOST_BYTES];
+    let mut at = 0;
+    put(&mut packed, &mut at, point.site.wrapping_sub(next).into());
+    let which_at = at;
+    at += 1;
     let mut which = 0_u8;
-    for (bit, change) in changes.iter().enumerate() {
-        which |= u8::from(*change != 0) << bit;
+    for (bit, change) in changes(point).into_iter().enumerate() {
+        if change != 0 {
+            which |= 1 << bit;
+            let value = ((change << 1) ^ (change >> 63)).cast_unsigned();
+            put(&mut packed, &mut at, value);
+        }
     }
-    to.push(which);
-    for change in changes.into_iter().filter(|change| *change != 0) {
-        put(to, ((change << 1) ^ (change >> 63)).cast_unsigned());
-    }
+    packed[which_at] = which;
+    to.extend_from_slice(&packed[..at]);
 }
+
+/// Most bytes of a point: a 32-bit and six 64-bit numbers, and a byte.
+const MOST_BYTES: usize = 5 + 1 + 6 * 10;
 
 fn unpack(from: &mut &[u8], next: u32) -> Option<Point> {
     let gap = take(from)? as u32;
@@ -209,12 +218,14 @@ fn unpack(from: &mut &[u8], next: u32) -> Option<Point> {
 }
 
 /// Seven bits a byte, the lowest first, the top bit for "more follows".
-fn put(to: &mut Vec<u8>, mut value: u64) {
+fn put(to: &mut [u8; MOST_BYTES], at: &mut usize, mut value: u64) {
     while value >= 0x80 {
-        to.push(value as u8 | 0x80);
+        to[*at] = value as u8 | 0x80;
+        *at += 1;
         value >>= 7;
     }
-    to.push(value as u8);
+    to[*at] = value as u8;
+    *at += 1;
 }
 
 fn take(from: &mut &[u8]) -> Option<u64> {
