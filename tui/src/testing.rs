@@ -11,7 +11,7 @@ use leakline_recording::record::{
 use crate::state::data::{
     Answer, CallRow, CallTree, Content, Facts, Fate, FrameName, GroupInfo, GroupName, MarkAt,
     Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText, Subject, Table,
-    TableRow, ThreadInfo, TimePoint, Want,
+    TableRow, ThreadInfo, TimePoint, Usual, Want,
 };
 use crate::state::{Screen, State, ThemeName};
 
@@ -53,7 +53,7 @@ pub(crate) fn facts() -> Facts {
         started_local_ns: (14 * 3600 + 5 * 60 + 2) * SECOND as i64,
         duration_ns: 120 * SECOND,
         usual_ns: 120 * SECOND,
-        usual_is_main_left: false,
+        usual: Usual::End,
         ended: true,
         growing: false,
         warnings: Vec::new(),

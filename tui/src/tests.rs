@@ -6,6 +6,7 @@ mod updates;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::style::Color;
 
 use crate::state::State;
 use crate::view;
@@ -18,6 +19,22 @@ fn shown(state: &State) -> String {
         .draw(|frame| view::draw(state, frame.buffer_mut()))
         .unwrap();
     view::text_of(terminal.backend().buffer())
+}
+
+/// NO_COLOR means it.
+#[test]
+fn the_mono_theme_has_no_colour() {
+    for screen in crate::state::Screen::ALL {
+        let mut state = crate::testing::state(screen, (120, 25));
+        state.theme = crate::ThemeName::Mono;
+        let mut terminal = Terminal::new(TestBackend::new(120, 25)).unwrap();
+        terminal
+            .draw(|frame| view::draw(&state, frame.buffer_mut()))
+            .unwrap();
+        for cell in terminal.backend().buffer().content() {
+            assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset));
+        }
+    }
 }
 
 fn any_key() -> impl Strategy<Value = String> {

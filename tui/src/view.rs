@@ -22,12 +22,12 @@ use leakline_analysis::report::{blocks, bytes, duration, rate, signed_blocks, si
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::state::data::{Column, Moment, Verdict};
+use crate::state::data::{Column, Moment, Usual, Verdict};
 use crate::state::{COLUMNS, Chord, GROUPS, Notice, Phase, PromptKind, Screen, State, layout};
 use crate::theme::{Theme, theme};
 use canvas::{Canvas, Part};
 pub(crate) use selection::selection;
-use words::{clock, percent};
+use words::{clock, instant, percent};
 
 /// Draws everything.
 pub fn draw(state: &State, buffer: &mut Buffer) {
@@ -264,7 +264,7 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     let peak = format!(
         "peak {} at {}",
         bytes(state.facts.totals.peak_bytes),
-        clock(&state.facts, state.facts.peak.at_ns)
+        instant(&state.facts, state.facts.peak.at_ns)
     );
     let room = width.saturating_sub(x + 3);
     if canvas::width(&peak) <= room.into() && is_full {
@@ -279,7 +279,8 @@ fn when(state: &State) -> String {
     let clock = clock(facts, state.at.ns);
     let name = match state.moment {
         Moment::Usual if facts.growing => "now",
-        Moment::Usual if facts.usual_is_main_left => "when main left",
+        Moment::Usual if facts.usual == Usual::MainLeft => "when main left",
+        Moment::Usual if facts.usual == Usual::EachLeft => "when each process was done",
         Moment::Usual | Moment::End if state.at.ns == facts.duration_ns => "at the end",
         Moment::Peak => "at the peak",
         Moment::Start => "at the start",
@@ -468,11 +469,11 @@ fn notice_words(state: &State, notice: &Notice, theme: &Theme) -> (String, ratat
         Notice::Exported(name) => (format!("written to {name}"), theme.good),
         Notice::Failed(why) => (why.clone(), theme.bad),
         Notice::SetA => {
-            let at = clock(&state.facts, state.ns_of(state.diff_from));
+            let at = instant(&state.facts, state.ns_of(state.diff_from));
             (format!("A is {at}"), theme.good)
         }
         Notice::SetB => {
-            let at = clock(
+            let at = instant(
                 &state.facts,
                 state.ns_of(state.diff_to.unwrap_or(state.moment)),
             );

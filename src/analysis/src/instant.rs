@@ -329,13 +329,13 @@ impl Span {
 
     /// The later instant is the one at which the only process left
     /// `__main__`.
-    pub(crate) fn is_as_first_left(&self) -> bool {
+    pub fn is_as_first_left(&self) -> bool {
         self.to.left == Left::AtFirst
     }
 
     /// There is no one later instant: processes that left `__main__` are
     /// shown as they were then, others at their end.
-    pub(crate) fn is_as_each_left(&self) -> bool {
+    pub fn is_as_each_left(&self) -> bool {
         self.to.left == Left::Each
     }
 }

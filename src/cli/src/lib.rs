@@ -110,6 +110,24 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn a_sole_file_is_opened_in_the_terminal() {
+        let given = |only: &str| {
+            let arguments = with_tui(vec!["leakline".into(), only.into()]);
+            arguments.len() == 3 && arguments[1] == "tui"
+        };
+        for file in ["train.4121.leakline", "./recording", "4121", "/tmp", "src"] {
+            assert!(given(file), "{file}");
+        }
+        for other in [
+            "summary", "run", "help", "sumary", "--help", "-h", "", "tui",
+        ] {
+            assert!(!given(other), "{other}");
+        }
+        let two = vec!["leakline".into(), "a.leakline".into(), "--json".into()];
+        assert_eq!(with_tui(two.clone()), two);
+    }
+
     /// The reference page names every command and option, and no other.
     #[test]
     fn the_reference_page_is_up_to_date() {

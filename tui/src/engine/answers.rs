@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use crate::state::data::{
     Answer, CallRow, CallTree, Column, Content, Facts, Fate, FrameName, GroupInfo, GroupName,
     MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText, Subject,
-    TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend, Want,
+    TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend, Usual, Want,
 };
 
 /// Rows of the overview.
@@ -75,7 +75,7 @@ impl<'m, 'a> Answers<'m, 'a> {
     pub(crate) fn facts(&self, growing: bool) -> Facts {
         let model = self.model;
         let session = model.session();
-        let usual = *Span::usual(model).to();
+        let usual = Span::usual(model);
         let started = session.map_or(0, |session| session.started_unix_ns);
         let offset = i64::from(model.origin().utc_offset_seconds) * 1_000_000_000;
         let high_water = model.high_water();
@@ -121,9 +121,6 @@ impl<'m, 'a> Answers<'m, 'a> {
                 rss.fold(0, u64::saturating_add)
             }),
         });
-        let is_main_left = |mark: &&leakline_recording::record::Mark| {
-            mark.name == "main left" && mark.at_ns == usual.resolved_ns()
-        };
         Facts {
             file: model.origin().file.clone(),
             program: model.target(),
@@ -133,8 +130,14 @@ impl<'m, 'a> Answers<'m, 'a> {
                 .unwrap_or(i64::MAX)
                 .saturating_add(offset),
             duration_ns: model.duration_ns(),
-            usual_ns: usual.resolved_ns(),
-            usual_is_main_left: model.marks().iter().any(is_main_left),
+            usual_ns: usual.to().resolved_ns(),
+            usual: if usual.is_as_first_left() {
+                Usual::MainLeft
+            } else if usual.is_as_each_left() {
+                Usual::EachLeft
+            } else {
+                Usual::End
+            },
             ended: model.origin().ended,
             growing,
             warnings: model.origin().warnings.clone(),

@@ -28,10 +28,6 @@ pub struct FrameName {
 
 /// The recording as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, each a question with two answers"
-)]
 pub struct Facts {
     /// The file, as the user named it.
     pub file: String,
@@ -47,8 +43,8 @@ pub struct Facts {
     pub duration_ns: u64,
     /// The instant shown where none is asked for.
     pub usual_ns: u64,
-    /// That is when the main thread left `__main__`.
-    pub usual_is_main_left: bool,
+    /// Which that is.
+    pub usual: Usual,
     /// It ended well.
     pub ended: bool,
     /// Something was added within the last seconds.
@@ -73,6 +69,18 @@ pub struct Facts {
     pub threads: Vec<ThreadInfo>,
     /// Some of the program is Python.
     pub python: bool,
+}
+
+/// When a program was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Usual {
+    /// At its end.
+    #[default]
+    End,
+    /// When its main thread left `__main__`.
+    MainLeft,
+    /// Each process when it left `__main__`, or at its end.
+    EachLeft,
 }
 
 /// The high-water mark.

@@ -2,7 +2,7 @@
 
 use super::canvas::Canvas;
 use super::rows;
-use super::words::{BARS, clock};
+use super::words::{BARS, instant};
 use crate::state::State;
 use crate::state::layout::{self, Area};
 use crate::theme::Theme;
@@ -22,7 +22,7 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: 
             timeline(state, theme, canvas, plot, (from, to));
         }
         let y = strip.y + strip.height - 1;
-        let text = format!("A {}   B {}", clock(facts, from), clock(facts, to));
+        let text = format!("A {}   B {}", instant(facts, from), instant(facts, to));
         let x = canvas.put(1, y, strip.width, &text, theme.key);
         let how = if state.diff_to.is_none() {
             "B goes with the cursor; a b set them where it is"
@@ -31,7 +31,7 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: 
         };
         let now = format!(
             "   cursor {}   {how}",
-            clock(facts, state.ns_of(state.moment))
+            instant(facts, state.ns_of(state.moment))
         );
         canvas.put(x, y, strip.width.saturating_sub(x), &now, theme.dim);
     }

@@ -4,7 +4,7 @@ use leakline_analysis::report::{blocks, bytes, duration, signed_bytes};
 use ratatui::style::Style;
 
 use super::canvas::{Canvas, cut_end, width};
-use super::words::{BARS, clock};
+use super::words::{BARS, instant};
 use super::{frame_parts, per_second, rows, words};
 use crate::state::data::{Cause, Facts, Verdict, Verdicts};
 use crate::state::layout::{self, Area};
@@ -171,10 +171,10 @@ fn axis(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, area: Area, y: u1
     // The first free places get their labels, the more important first.
     let mut labels: Vec<(u16, String, Style)> = Vec::new();
     let cursor = column(state.at.ns);
-    labels.push((cursor, clock(facts, state.at.ns), theme.key));
-    labels.push((area.x, clock(facts, 0), theme.dim));
+    labels.push((cursor, instant(facts, state.at.ns), theme.key));
+    labels.push((area.x, instant(facts, 0), theme.dim));
     let end = area.x + area.width - 1;
-    labels.push((end, clock(facts, facts.duration_ns), theme.dim));
+    labels.push((end, instant(facts, facts.duration_ns), theme.dim));
     labels.push((column(facts.peak.at_ns), "peak".into(), theme.dim));
     let mut names: Vec<&str> = Vec::new();
     for mark in &facts.marks {

@@ -27,7 +27,7 @@ enum Shown {
 impl Shown {
     fn width(self) -> u16 {
         match self {
-            Shown::Figure(Column::Blocks | Column::Temporary) => 9,
+            Shown::Figure(Column::Blocks) => 9,
             Shown::Figure(Column::Growth) => 11,
             Shown::Figure(_) | Shown::Own => 10,
             Shown::Change => 4,
@@ -121,6 +121,9 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
     let Some(view) = state.shown_table() else {
         return;
     };
+    if !state.answered {
+        return;
+    }
     let (head, mut area) = layout::table(state);
     // Apart from a pane at the side.
     area.width -= u16::from(area.width < canvas.columns() && area.width > 0);

@@ -1,6 +1,6 @@
 //! Values in words.
 
-use leakline_analysis::report::signed_bytes;
+use leakline_analysis::report::{duration, signed_bytes};
 
 use crate::state::data::{Facts, TREND_STEPS, Trend};
 
@@ -17,6 +17,16 @@ pub(super) fn clock(facts: &Facts, ns: u64) -> String {
         seconds / 60 % 60,
         seconds % 60
     )
+}
+
+/// An instant as short as it can be: what lasts less than a minute is told
+/// apart by the time since its start.
+pub(super) fn instant(facts: &Facts, ns: u64) -> String {
+    if facts.duration_ns < 60_000_000_000 {
+        format!("+{}", duration(ns))
+    } else {
+        clock(facts, ns)
+    }
 }
 
 /// `98 %`, `0.4 %`.
