@@ -13,6 +13,7 @@ from harness import (
     Recording,
     by_function,
     collector_of,
+    execute,
     sums,
     wait_for,
 )
@@ -67,3 +68,19 @@ def test_kill_of_the_collector_after_it_compacted(
         stats = recording.stats()
         assert stats["totals"]["live_blocks"] > 0
         assert stats["totals"]["complete"] is False
+
+
+def test_what_a_thread_costs_the_target(leakline: Leakline, programs: Programs) -> None:
+    """Emptying the caches of a new thread touched all of them: 190 KiB."""
+    threads = 400
+    program: list[Part] = [
+        programs.program("waiting_threads"),
+        str(threads),
+        programs.plugin("alpha", 1000),
+    ]
+    bare = execute(program)
+    assert bare.status == 0, bare.err
+    recorded, _ = leakline.run(*program)
+    assert recorded.status == 0, recorded.err
+    added = int(recorded.out) - int(bare.out)
+    assert 0 < added < threads * 64, f"{added / threads} KiB a thread"

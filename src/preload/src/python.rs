@@ -269,7 +269,9 @@ pub unsafe fn forget_memos(t: *mut Thread) {
     unsafe {
         let memos = addr_of_mut!((*t).python.memos).cast::<Memo>();
         for i in 0..MEMOS {
-            (*memos.add(i)).count = 0;
+            if (*memos.add(i)).count != 0 {
+                (*memos.add(i)).count = 0;
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
 
-use crate::session::{self, Session};
+use crate::session::{self, FLUSH, Session};
 use crate::{modules, python, sys, unwind};
 
 /// Most native frames of a stack.
@@ -319,7 +319,9 @@ pub unsafe fn is_own(t: *mut Thread) -> bool {
 /// Null when there is no memory.
 #[cold]
 pub fn adopt(session: &Session) -> *mut Thread {
-    let t = take_dead().unwrap_or_else(new_state);
+    let dead = take_dead();
+    let is_new = dead.is_none();
+    let t = dead.unwrap_or_else(new_state);
     if t.is_null() {
         return t;
     }
@@ -338,7 +340,12 @@ pub fn adopt(session: &Session) -> *mut Thread {
         // Its last thread may have died inside a hook, and elsewhere on the
         // stack. Nothing that comes now is below a hook's call.
         (*t).entered = u64::MAX;
-        forget_half_done(t);
+        if is_new {
+            // All caches are empty: to empty them would touch their pages.
+            (*t).flush = FLUSH.load(Ordering::Acquire);
+        } else {
+            forget_half_done(t);
+        }
         set_depth(t, depth::QUIET);
         set_current(t);
         let (low, high) = session.stack_of_this_thread();

@@ -835,14 +835,20 @@ unsafe fn flush(t: *mut Thread, now: u64) {
             (*t).native_length = 0;
             let memos = addr_of_mut!((*t).native.memos).cast::<Memo>();
             for i in 0..MEMOS {
-                (*memos.add(i)).slot = 0;
+                // Written only where it has to be: pages that were never used
+                // stay no one's memory.
+                if (*memos.add(i)).slot != 0 {
+                    (*memos.add(i)).slot = 0;
+                }
             }
         }
         // All marks were used: those of old frames come round.
         if modules_changed || (*t).generation == 0 {
             let cache = addr_of_mut!((*t).cache).cast::<Cached>();
             for i in 0..NODE_CACHE {
-                (*cache.add(i)).key = 0;
+                if (*cache.add(i)).key != 0 {
+                    (*cache.add(i)).key = 0;
+                }
             }
         }
     }
