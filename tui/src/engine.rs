@@ -81,20 +81,15 @@ fn work(mut store: Store, utc_offset: UtcOffset, inbox: &Receiver<Want>, say: &d
         let mut answers = Answers::new(&model);
         let mut growing = !store.ended() && grown.elapsed() < GOES_ON;
         say(Said::Facts(Arc::new(answers.facts(growing))));
-        if let Some(want) = &want {
-            answer(&mut answers, want, inbox, say);
-        }
+        want = want.map(|want| answer(&mut answers, want, inbox, say));
         // Reading anew may take long, where there is much: then not so often.
         let pause = LOOK.max(began.elapsed() * 5);
         let mut look = Instant::now() + pause;
         loop {
             match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(mut newest) => {
-                    while let Ok(newer) = inbox.try_recv() {
-                        newest = newer;
-                    }
-                    answer(&mut answers, &newest, inbox, say);
-                    want = Some(newest);
+                Ok(next) => {
+                    let newest = inbox.try_iter().last().unwrap_or(next);
+                    want = Some(answer(&mut answers, newest, inbox, say));
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -114,25 +109,29 @@ fn work(mut store: Store, utc_offset: UtcOffset, inbox: &Receiver<Want>, say: &d
 }
 
 /// Answers, and then adds what takes longer, unless something else is wanted
-/// meanwhile.
-fn answer(answers: &mut Answers<'_, '_>, want: &Want, inbox: &Receiver<Want>, say: &dyn Fn(Said)) {
-    let answer = answers.answer(want);
-    let lacks_trends = answers.lacks_trends(want);
-    say(Said::Answer(Box::new(answer)));
-    if !lacks_trends {
-        return;
+/// meanwhile: then that is answered. Gives what was answered last.
+fn answer(
+    answers: &mut Answers<'_, '_>,
+    mut want: Want,
+    inbox: &Receiver<Want>,
+    say: &dyn Fn(Said),
+) -> Want {
+    loop {
+        let answer = answers.answer(&want);
+        let lacks_trends = answers.lacks_trends(&want);
+        say(Said::Answer(Box::new(answer)));
+        if !lacks_trends {
+            return want;
+        }
+        // A moment for whoever goes on at once.
+        thread::sleep(Duration::from_millis(20));
+        let Some(newest) = inbox.try_iter().last() else {
+            answers.make_trends(&want);
+            say(Said::Answer(Box::new(answers.answer(&want))));
+            return want;
+        };
+        want = newest;
     }
-    // A moment for whoever goes on at once.
-    thread::sleep(Duration::from_millis(20));
-    let mut newest = None;
-    while let Ok(newer) = inbox.try_recv() {
-        newest = Some(newer);
-    }
-    if let Some(newest) = newest {
-        return self::answer(answers, &newest, inbox, say);
-    }
-    answers.make_trends(want);
-    say(Said::Answer(Box::new(answers.answer(want))));
 }
 
 fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {

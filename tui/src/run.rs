@@ -187,7 +187,7 @@ fn hung_up() -> bool {
     let stdin = io::stdin();
     let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
     let now = rustix::event::Timespec::default();
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    let gone = PollFlags::HUP | PollFlags::ERR;
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(gone)
 }
 

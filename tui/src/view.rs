@@ -523,6 +523,14 @@ fn frame_parts(frame: &crate::state::data::FrameName, room: usize, theme: &Theme
 }
 
 /// A rate over the whole recording.
+/// What Flame and Tree say when they have no calls.
+fn nothing_live(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, area: layout::Area) {
+    if state.phase == Phase::Ready && !state.waiting {
+        let text = "nothing is live at this instant";
+        canvas.put(1, area.y, area.width, text, theme.dim);
+    }
+}
+
 fn per_second(count: u64, duration_ns: u64) -> String {
     if duration_ns == 0 {
         return "0".into();

@@ -133,24 +133,25 @@ impl Timeline {
 
 /// Adds a point's changes.
 pub(crate) fn apply(to: &mut Counters, point: &Point) {
-    to.live_bytes = to.live_bytes.wrapping_add_signed(point.live_bytes);
-    to.live_blocks = to.live_blocks.wrapping_add_signed(point.live_blocks);
-    to.total_bytes = to.total_bytes.wrapping_add_signed(point.total_bytes);
-    to.total_blocks = to.total_blocks.wrapping_add_signed(point.total_blocks);
-    to.temporary_blocks = to
-        .temporary_blocks
-        .wrapping_add_signed(point.temporary_blocks);
-    to.resizes = to.resizes.wrapping_add_signed(point.resizes);
+    change(to, changes(point));
 }
 
 fn take_back(from: &mut Counters, point: &Point) {
-    let less = |value: u64, change: i64| value.wrapping_sub(change.cast_unsigned());
-    from.live_bytes = less(from.live_bytes, point.live_bytes);
-    from.live_blocks = less(from.live_blocks, point.live_blocks);
-    from.total_bytes = less(from.total_bytes, point.total_bytes);
-    from.total_blocks = less(from.total_blocks, point.total_blocks);
-    from.temporary_blocks = less(from.temporary_blocks, point.temporary_blocks);
-    from.resizes = less(from.resizes, point.resizes);
+    change(from, changes(point).map(i64::wrapping_neg));
+}
+
+fn change(counters: &mut Counters, by: [i64; 6]) {
+    let all = [
+        &mut counters.live_bytes,
+        &mut counters.live_blocks,
+        &mut counters.total_bytes,
+        &mut counters.total_blocks,
+        &mut counters.temporary_blocks,
+        &mut counters.resizes,
+    ];
+    for (counter, by) in all.into_iter().zip(by) {
+        *counter = counter.wrapping_add_signed(by);
+    }
 }
 
 fn changes(point: &Point) -> [i64; 6] {

@@ -50,6 +50,8 @@ pub(crate) struct Store {
     reader: Reader<Counted>,
     read: Arc<AtomicU64>,
     identity: Option<(u64, u64)>,
+    /// What took the name and is no recording, and how long it was.
+    refused: Option<((u64, u64), u64)>,
     records: Vec<Record>,
     timeline: Timeline,
 }
@@ -76,6 +78,7 @@ impl Store {
             reader: Reader::new(counted, path)?,
             read,
             identity,
+            refused: None,
             records: Vec::new(),
             timeline: Timeline::new(),
         })
@@ -84,16 +87,19 @@ impl Store {
     /// Reads what was written since, or all anew where another file has taken
     /// the name. Says now and then how many of how many bytes were read.
     pub(crate) fn refresh(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
-        if self.was_replaced() {
-            // Where that one does not open there is still the old one.
-            if let Ok(mut other) = Store::open(&self.path)
-                && other.read_on(progress).is_ok()
-            {
-                *self = other;
-            }
-            return Ok(());
+        let Some(other) = self.other() else {
+            return self.read_on(progress);
+        };
+        if let Ok(mut store) = Store::open(&self.path)
+            && store.read_on(progress).is_ok()
+        {
+            *self = store;
+        } else {
+            // There is still the old one. This one is looked at again when it
+            // has grown: it may be a recording just begun.
+            self.refused = Some(other);
         }
-        self.read_on(progress)
+        Ok(())
     }
 
     fn read_on(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
@@ -117,13 +123,18 @@ impl Store {
 
     /// Whether the file has more than was read, or is another one by now.
     pub(crate) fn has_more(&self) -> bool {
-        self.was_replaced()
-            || fs::metadata(&self.path).is_ok_and(|data| data.len() != self.reader.file_bytes())
+        let other = self.other();
+        if other.is_some() {
+            return other != self.refused;
+        }
+        fs::metadata(&self.path).is_ok_and(|data| data.len() != self.reader.file_bytes())
     }
 
-    fn was_replaced(&self) -> bool {
-        // A name that is gone is no other file.
-        fs::metadata(&self.path).is_ok_and(|data| Some(identity(&data)) != self.identity)
+    /// The file that has taken the name, if one has, and its length. A name
+    /// that is gone is no other file.
+    fn other(&self) -> Option<((u64, u64), u64)> {
+        let data = fs::metadata(&self.path).ok()?;
+        (Some(identity(&data)) != self.identity).then(|| (identity(&data), data.len()))
     }
 
     pub(crate) fn records(&self) -> &[Record] {
@@ -147,7 +158,15 @@ impl Store {
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.reader.damage().warnings()
+        let mut warnings = self.reader.damage().warnings();
+        if self.refused.is_some() {
+            warnings.push(
+                "another file, which is no recording, has taken the name: \
+                 what was read before is shown"
+                    .into(),
+            );
+        }
+        warnings
     }
 }
 
@@ -199,6 +218,16 @@ mod tests {
         store.refresh(&mut |_, _| {}).unwrap();
         assert_eq!(store.records().len(), some.len());
         assert!(!store.ended());
+
+        // What is no recording is looked at once, and said.
+        assert!(store.warnings().is_empty());
+        fs::write(&other, "something else").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(store.has_more());
+        store.refresh(&mut |_, _| {}).unwrap();
+        assert_eq!(store.records().len(), some.len());
+        assert!(!store.has_more());
+        assert_eq!(store.warnings().len(), 1);
 
         // A file that is gone is still shown.
         fs::remove_file(&path).unwrap();

@@ -3,9 +3,10 @@
 use leakline_analysis::report::bytes;
 
 use super::canvas::{Canvas, cut_middle, cut_start, width};
+use super::nothing_live;
 use super::words::percent;
+use crate::state::State;
 use crate::state::layout::{self, FlameBox};
-use crate::state::{Phase, State};
 use crate::theme::Theme;
 
 pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
@@ -30,20 +31,11 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
         canvas.put(1, y, area.width, &cut_start(&path, room), theme.dim);
     }
     if boxes.is_empty() {
-        if state.phase == Phase::Ready && !state.waiting {
-            canvas.put(
-                1,
-                area.y,
-                area.width,
-                "nothing is live at this instant",
-                theme.dim,
-            );
-        }
+        nothing_live(state, theme, canvas, area);
         return;
     }
     let selected = view.find(view.selected);
     let filter = (!state.search.is_empty()).then(|| leakline_analysis::Filter::new(&state.search));
-    let mut drawn = 0;
     for (index, one) in boxes.iter().enumerate() {
         let Some(row) = one.level.checked_sub(view.first) else {
             continue;
@@ -82,14 +74,13 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
         if one.width > 1 {
             canvas.put(x + one.width - 1, y, 1, "▕", style);
         }
-        drawn += 1;
     }
     if let Some(y) = line {
         let here = boxes
             .iter()
             .find(|one| one.call == selected)
             .or(boxes.first());
-        let text = described(state, here, drawn);
+        let text = described(state, here);
         canvas.put(1, y, area.width.saturating_sub(2), &text, theme.strong);
     }
 }
@@ -111,7 +102,7 @@ fn label(call: &crate::state::data::CallRow, room: u16) -> String {
     }
 }
 
-fn described(state: &State, here: Option<&FlameBox>, _drawn: usize) -> String {
+fn described(state: &State, here: Option<&FlameBox>) -> String {
     let view = &state.calls;
     let Some(call) = here.and_then(|here| here.call) else {
         return format!("all: {}", bytes(of(view.tree.bytes)));

@@ -3,10 +3,10 @@
 use leakline_analysis::report::{blocks, bytes};
 
 use super::canvas::{Canvas, Part, width};
-use super::frame_parts;
 use super::words::percent;
+use super::{frame_parts, nothing_live};
+use crate::state::State;
 use crate::state::layout::Area;
-use crate::state::{Phase, State};
 use crate::theme::Theme;
 
 pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: Area) {
@@ -31,15 +31,7 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: 
     }
     let rows = view.visible();
     if rows.is_empty() {
-        if state.phase == Phase::Ready && !state.waiting {
-            canvas.put(
-                1,
-                area.y,
-                area.width,
-                "nothing is live at this instant",
-                theme.dim,
-            );
-        }
+        nothing_live(state, theme, canvas, area);
         return;
     }
     let calls = &view.tree.calls;
@@ -102,8 +94,9 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: 
         if let Some(filter) = &filter
             && filter.matches(&call.frame.function)
         {
-            for part in &mut parts[2..3] {
-                part.1 = part.1.patch(theme.found);
+            // Its name, where there was room for one.
+            if let Some(name) = parts.get_mut(2) {
+                name.1 = name.1.patch(theme.found);
             }
         }
         canvas.put_parts(x, y, body.width.saturating_sub(x), &parts);
