@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +161,36 @@ def test_a_collector_stopped_for_a_moment(
         assert lines[-1] == b"done"
         assert leaked(recording)["live_blocks"] == 5000 * 200
         assert recording.stats()["totals"]["complete"] is True
+
+
+def test_a_signal_while_libraries_are_told_of(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """With a stopped collector and full rings a thread waits for room, but not
+    with signals blocked."""
+    plugin = programs.plugin("alpha", 1000)
+    libraries = []
+    for number in range(30):  # 27 KB of names: more than a chunk holds
+        directory = tmp_path / "/".join([f"{number:0200}"] * 4)
+        directory.mkdir(parents=True)
+        libraries.append(shutil.copy(plugin, directory / "plugin.so"))
+    with leakline.started(
+        programs.program("late_signals"), *libraries, options=["--wait", "forever"]
+    ) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(collector, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGUSR1)
+            assert process.stdout is not None
+            said = process.stdout.readline()
+        finally:
+            os.kill(collector, signal.SIGCONT)
+        assert said == b"handled\n"
+        assert rest_of(process)[-1] == b"done"
+        assert recording.stats()["totals"]["complete"] is True
+        rows = recording.rows("--filter", "leak_of_alpha")
+        assert sum(row["live_blocks"] for row in rows) == len(libraries)
 
 
 def test_kill_of_both(leakline: Leakline, programs: Programs) -> None:

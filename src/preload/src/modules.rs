@@ -201,19 +201,30 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let known = COUNT.load(Ordering::Relaxed);
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
-    let mut is_whole = true;
-    let was_seen = elf::each_object(|object| {
-        changes = object.adds ^ object.subs << 32;
-        // SAFETY: the caller's.
-        match unsafe { note(t, session, object) } {
-            Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
-            Noted::Not => {}
-            Noted::Lost => is_whole = false,
+    let mut is_whole;
+    loop {
+        seen.fill(0);
+        is_whole = true;
+        let was_seen = elf::each_object(|object| {
+            changes = object.adds ^ object.subs << 32;
+            // SAFETY: the caller's.
+            match unsafe { note(t, session, object) } {
+                Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+                Noted::Not => {}
+                Noted::Lost => is_whole = false,
+            }
+            false
+        });
+        if !was_seen {
+            return;
         }
-        false
-    });
-    if !was_seen {
-        return;
+        // Only here may we wait for the collector: while the list is walked,
+        // the loader's lock is ours and signals are blocked. Each turn there
+        // is room for some definitions more, so there are as many at most.
+        // SAFETY: the caller's.
+        if is_whole || !unsafe { make_room(t, session) } {
+            break;
+        }
     }
     let mut died = false;
     for (id, module) in MODULES[..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES)]
@@ -241,13 +252,34 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     }
 }
 
+/// Waits for room for a definition. False: there is none, the collector does
+/// not get on.
+///
+/// # Safety
+///
+/// As for [`refresh`].
+unsafe fn make_room(t: *mut Thread, session: &Session) -> bool {
+    // SAFETY: the caller's. In a hook's depth, what a signal handler allocates
+    // meanwhile goes into the side ring.
+    unsafe {
+        let was = thread::get_depth(t);
+        thread::set_depth(t, thread::depth::HOOK);
+        let is_there = thread::make_room(t, session, DEFINITION_BYTES, true);
+        thread::set_depth(t, was);
+        is_there
+    }
+}
+
+/// Room for an encoded definition. A path is cut to what fits.
+const DEFINITION_BYTES: usize = 1024;
+
 /// What became of an object of the loader's list.
 enum Noted {
     /// It has this id.
     As(usize),
     /// It has none: no segments, or too many modules.
     Not,
-    /// The collector could not be told of it just now.
+    /// There is no room to tell the collector of it.
     Lost,
 }
 
@@ -290,7 +322,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     let Some(module) = MODULES.get(count) else {
         return Noted::Not;
     };
-    let mut buffer = [0u8; 1024];
+    let mut buffer = [0u8; DEFINITION_BYTES];
     let mut out = Encoder::new(&mut buffer);
     ModuleDef {
         bias: object.bias,
@@ -306,16 +338,16 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     unsafe {
         let was = thread::get_depth(t);
         thread::set_depth(t, thread::depth::HOOK);
-        let told = thread::emit_blob(
-            t,
-            session,
-            BlobKind::Module,
-            count as u32,
-            &buffer[..length],
-        );
+        let told = thread::make_room(t, session, length, false)
+            && thread::emit_blob(
+                t,
+                session,
+                BlobKind::Module,
+                count as u32,
+                &buffer[..length],
+            );
         thread::set_depth(t, was);
         if !told {
-            // Lost with the events of these moments: tried again later.
             return Noted::Lost;
         }
     }

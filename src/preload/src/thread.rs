@@ -672,6 +672,28 @@ pub unsafe fn emit_blob(
     }
 }
 
+/// Makes room in the ring's chunk for a definition of so many bytes, in one
+/// piece; waits for it only if it `may`. False: there is none.
+///
+/// # Safety
+///
+/// As for [`emit`].
+pub unsafe fn make_room(t: *mut Thread, session: &Session, bytes: usize, may_wait: bool) -> bool {
+    // SAFETY: as for `emit`.
+    unsafe {
+        let ring = addr_of_mut!((*t).ring);
+        let words = 4 + bytes.div_ceil(8);
+        if !(*ring).data.is_null() && (*ring).position + words <= CHUNK_WORDS {
+            return true;
+        }
+        let Some(index) = session.take_chunk(may_wait) else {
+            return false;
+        };
+        go_on_in(ring, session, index);
+    }
+    true
+}
+
 /// Goes on in a new chunk. False when there is none: the event is lost and
 /// counted.
 #[cold]
@@ -683,6 +705,13 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
         unsafe { (*ring).pending_loss += 1 };
         return false;
     };
+    // SAFETY: this thread's ring.
+    unsafe { go_on_in(ring, session, index) };
+    true
+}
+
+/// Goes on in a chunk that was taken from the free list.
+unsafe fn go_on_in(ring: *mut Ring, session: &Session, index: u32) {
     let chunk = session.chunk(index);
     // SAFETY: the chunk is ours alone since it left the free list; the old
     // one is ours until `next` is stored below.
@@ -719,7 +748,6 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
         compiler_fence(Ordering::SeqCst);
         addr_of_mut!((*ring).is_switching).write_volatile(false);
     }
-    true
 }
 
 const _: () = assert!(layout::CHUNK_BYTES.is_multiple_of(64));
