@@ -561,10 +561,16 @@ impl Image {
         stack: u32,
         stamp: u64,
     ) {
-        // Objects that no allocator gave (static ones) are told of as well.
+        // Objects that no allocator gave (static ones) are told of as well,
+        // and those of types with an allocator of their own, whose blocks have
+        // just been born elsewhere: free lists hold blocks of the object domain.
         let Some(old) = self.live.remove(address) else {
             return;
         };
+        if shared.tally.domain_of(old.site) != Some(Domain::Obj as u8) {
+            let _ = self.live.insert(address, old);
+            return;
+        }
         self.count_death(shared, &old, false, stamp);
         let block = Block {
             size: old.size,

@@ -91,6 +91,8 @@ pub(crate) struct Site {
     is_far: bool,
     /// Its process has ended, with this site's blocks.
     is_over: bool,
+    /// Its blocks' domain, as events give it.
+    domain: u8,
     resizes: u64,
     process_saved: Saved,
     session_saved: Saved,
@@ -264,6 +266,7 @@ impl Tally {
             std::collections::hash_map::Entry::Vacant(entry) => {
                 let id = self.sites.push(Site {
                     process,
+                    domain,
                     ..Site::default()
                 });
                 Err(*entry.insert(id))
@@ -281,6 +284,11 @@ impl Tally {
     #[inline]
     pub(crate) fn process_of(&self, site: u32) -> u32 {
         self.sites.get(site).map_or(u32::MAX, |site| site.process)
+    }
+
+    /// The domain of a site's blocks, as events give it.
+    pub(crate) fn domain_of(&self, site: u32) -> Option<u8> {
+        self.sites.get(site).map(|site| site.domain)
     }
 
     /// Moves a site and the scopes around it by so many live bytes and blocks

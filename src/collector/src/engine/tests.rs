@@ -56,6 +56,39 @@ fn site_at(records: &Records, process: u32, wanted: u64) -> u32 {
 }
 
 #[test]
+fn only_a_block_of_the_object_domain_is_reborn() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 100);
+    let mut ring = process.thread(100);
+    let module = process.define_module(&mut ring, "/bin/python");
+    let stacks = [0x100, 0x200].map(|offset| process.native(module, offset));
+    for (address, domain) in [(0x1000, Domain::Native), (0x2000, Domain::Obj)] {
+        ring.emit(&[
+            head(Kind::Alloc, domain as u8, address),
+            process.now(),
+            32 << 32 | u64::from(stacks[0]),
+        ]);
+        ring.emit(&[
+            head(Kind::Reborn, Domain::Obj as u8, address),
+            process.now(),
+            stacks[1].into(),
+        ]);
+    }
+    end(&mut engine);
+    let counters = records.counters();
+    let held = |blocks, total| Counters {
+        live_bytes: 32 * blocks,
+        live_blocks: blocks,
+        total_bytes: 32 * total,
+        total_blocks: total,
+        ..Counters::default()
+    };
+    let sites: Vec<_> = counters.values().copied().collect();
+    // The native one; the object before, and after it was reborn.
+    assert_eq!(sites, [held(1, 1), held(0, 1), held(1, 1)]);
+}
+
+#[test]
 fn a_process_is_told_from_start_to_end() {
     let (mut engine, records) = engine(RING_BYTES, 1);
     let mut process = FakeProcess::join(&mut engine, 77);
