@@ -27,8 +27,9 @@ use crate::sys;
 
 /// Entries of the first table: 64 KiB.
 const FIRST_BITS: u32 = 13;
-/// Of the last: one for each node.
-const LEVELS: usize = (MAX_NODES.trailing_zeros() - FIRST_BITS + 1) as usize;
+/// Up to one with two entries for each node: no table is ever more than half
+/// full, or a few nodes before the end lookups would miss and make twins.
+const LEVELS: usize = (MAX_NODES.trailing_zeros() - FIRST_BITS + 2) as usize;
 /// Places after its own where an entry may lie: two cache lines.
 const PROBES: usize = 16;
 
