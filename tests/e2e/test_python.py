@@ -110,6 +110,20 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
         assert 0 <= found[line][1] - size <= 3 * 64
 
 
+@pytest.mark.parametrize("after", ["", "tracemalloc.stop()"])
+def test_another_tool_takes_the_tracer(leakline: Leakline, after: str) -> None:
+    """Objects from free lists are no longer told of: this is."""
+    if version_of(TARGET_PYTHON) < (3, 13, 3):
+        pytest.skip("before 3.13.3 there is none to take")
+    program = f"import tracemalloc; [[]]; tracemalloc.start(); [[]]; {after}"
+    result, recording = leakline.run(
+        TARGET_PYTHON, "-c", program, options=["--objects"]
+    )
+    assert result.status == 0
+    notes = [note["text"] for note in recording.stats()["notes"]]
+    assert any("took the reference tracer" in note for note in notes), notes
+
+
 def test_an_interpreter_that_tells_of_no_objects(leakline: Leakline) -> None:
     if version_of(TARGET_PYTHON) >= (3, 13, 3):
         pytest.skip("it does")

@@ -201,9 +201,13 @@ static READY: AtomicU32 = AtomicU32::new(0);
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
 static STARTING: AtomicU32 = AtomicU32::new(0);
-/// 1 from when `__main__` runs until the reference tracer is set: that takes a
-/// thread that holds the GIL.
+/// What is to be done about the reference tracer by the next thread that holds
+/// the GIL: [`SET`] it when `__main__` runs, [`LOOK`] when that is left.
 static TRACER_DUE: AtomicU32 = AtomicU32::new(0);
+const SET: u32 = 1;
+const LOOK: u32 = 2;
+/// 1 once it is ours.
+static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
 /// 1 once the greenlet library is loaded.
 static GREENLETS: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
@@ -539,7 +543,7 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             frame = sys::word(frame + offset);
         }
         if holds_gil && TRACER_DUE.load(Ordering::Relaxed) != 0 {
-            python.set_tracer(session);
+            python.see_to_tracer(session);
         }
         if frame == 0 || !python.fits(session, frame) {
             python.watch_main(t, session, 0, 0);
@@ -605,22 +609,26 @@ impl Interpreter {
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::MainLeft as u8, 0);
                 thread::emit(t, session, [word, stamp]);
+                if TRACER_IS_OURS.load(Ordering::Relaxed) != 0 {
+                    TRACER_DUE.store(LOOK, Ordering::Relaxed);
+                }
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
             (*t).main_frame = at;
             (*t).main_code = code;
             if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
-                TRACER_DUE.store(1, Ordering::Relaxed);
+                TRACER_DUE.store(SET, Ordering::Relaxed);
             }
         }
     }
 
     /// Has CPython tell of each new object, unless it tells another tool: there
-    /// is one place for one.
+    /// is one place for one, and who is replaced does not hear of it.
     #[cold]
     #[inline(never)]
-    fn set_tracer(&self, session: &Session) {
-        if TRACER_DUE.swap(0, Ordering::Relaxed) == 0 {
+    fn see_to_tracer(&self, session: &Session) {
+        let due = TRACER_DUE.swap(0, Ordering::Relaxed);
+        if due == 0 {
             return;
         }
         if self.set_tracer == 0 || self.get_tracer == 0 {
@@ -638,7 +646,15 @@ impl Interpreter {
                 core::mem::transmute(self.set_tracer);
             let mut data = null_mut();
             let there = get(&raw mut data);
-            if there == 0 {
+            if due == LOOK {
+                if there != hooks::reference_tracer() {
+                    session.tell(
+                        b"some objects from free lists have their blocks' sites: \
+                          another tool (tracemalloc?) took the reference tracer",
+                    );
+                }
+            } else if there == 0 {
+                TRACER_IS_OURS.store(1, Ordering::Relaxed);
                 set(hooks::reference_tracer(), null_mut());
             } else if there != hooks::reference_tracer() {
                 session.tell(
