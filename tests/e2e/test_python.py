@@ -19,6 +19,7 @@ from harness import (
     Programs,
     check_complete,
     execute,
+    library_of_target,
     python_lines,
     sums,
     wait_for,
@@ -108,6 +109,48 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
         blocks, size = known[line]
         assert 0 <= found[line][0] - blocks <= 3
         assert 0 <= found[line][1] - size <= 3 * 64
+
+
+def test_an_interpreter_that_is_loaded_and_unloaded(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """It is listed by the loader before its code may run, and gone afterwards."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = [programs.program("embedded"), library, "3"]
+    env = {"PYTHONHOME": home}
+    bare = execute(program, env=env)
+    assert bare.status == 0, bare.err.decode()
+    result, recording = leakline.run(*program, env=env)
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == bare.truth()
+    check_complete(recording)
+    rows = [
+        row
+        for row in recording.rows()
+        if row["domain"] == "obj"
+        and any(
+            frame["kind"] == "python" and frame["file"] == "<string>"
+            for frame in row["stack"]
+        )
+    ]
+    assert sums(rows)["total_bytes"] > 3 * 100 * 1000
+
+
+def test_allocators_whose_context_is_a_number(
+    leakline: Leakline, programs: Programs
+) -> None:
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("contexts", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == {"made": 100}
+    check_complete(recording)
 
 
 @pytest.mark.parametrize("after", ["", "tracemalloc.stop()"])

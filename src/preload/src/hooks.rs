@@ -69,7 +69,7 @@ export! {
     /// `free(3)`, observed.
     free("rsi", "rdx") => on_free;
     /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
-    cfree("rsi", "rdx") => on_free;
+    cfree("rsi", "rdx") => on_cfree;
     /// `free_sized` (C23), observed.
     free_sized("rdx", "rcx") => on_free_sized;
     /// `free_aligned_sized` (C23), observed.
@@ -446,6 +446,11 @@ extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
 }
 
 extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp: u64) -> Block {
+    if let Some(own) = real::own_realloc() {
+        // SAFETY: the executable's definition of it, of the standard's type.
+        let realloc: extern "C" fn(Block, usize) -> Block = unsafe { core::mem::transmute(own) };
+        return realloc(old, count.saturating_mul(size));
+    }
     // glibc's own would call our realloc from within.
     reallocate(old, count.saturating_mul(size), Caller { sp, bp }, || {
         // An overflow asks for what no allocator has: it fails as it should,
@@ -534,13 +539,26 @@ extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
     });
 }
 
-/// The sized forms promise a size that nothing here needs.
-extern "C" fn on_free_sized(block: Block, _: usize, sp: u64, bp: u64) {
+/// The other forms (their sizes are promises that nothing here needs).
+fn free_as(block: Block, sp: u64, bp: u64) {
+    if let Some(own) = real::own_free() {
+        // SAFETY: the executable's definition of it, of the standard's type.
+        let free: extern "C" fn(Block) = unsafe { core::mem::transmute(own) };
+        return free(block);
+    }
     on_free(block, sp, bp);
 }
 
+extern "C" fn on_cfree(block: Block, sp: u64, bp: u64) {
+    free_as(block, sp, bp);
+}
+
+extern "C" fn on_free_sized(block: Block, _: usize, sp: u64, bp: u64) {
+    free_as(block, sp, bp);
+}
+
 extern "C" fn on_free_aligned_sized(block: Block, _: usize, _: usize, sp: u64, bp: u64) {
-    on_free(block, sp, bp);
+    free_as(block, sp, bp);
 }
 
 extern "C" fn on_posix_memalign(
@@ -755,6 +773,7 @@ extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
 extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     // Before glibc 2.34 it comes with libdl, perhaps long after us.
     real::resolve_late(Real::dlclose);
+    python::before_unloading();
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
     if let Entry::Record(t, session) = enter(mode::ON, sp) {
         // SAFETY: this thread's idle state.
@@ -764,6 +783,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
             thread::set_depth(t, depth::IDLE);
         }
     }
+    python::after_unloading();
     result
 }
 

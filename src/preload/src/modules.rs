@@ -119,6 +119,10 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
         }
     }
     let place = at(address);
+    if crate::python::runs_at(session, address) {
+        // The evaluator's frames are known as such from now on.
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+    }
     if place.is_none() && !was_seen && TOLD.swap(1, Ordering::Relaxed) == 0 {
         session.tell(
             b"libraries loaded since this process was forked have no names: \
@@ -232,7 +236,9 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         .enumerate()
         .skip(1)
     {
-        if seen[id / 64] & 1 << (id % 64) == 0 && module.end.load(Ordering::Relaxed) != 0 {
+        let end = module.end.load(Ordering::Relaxed);
+        if seen[id / 64] & 1 << (id % 64) == 0 && end != 0 {
+            crate::python::forget(module.start.load(Ordering::Relaxed), end);
             module.end.store(0, Ordering::Release);
             died = true;
         }
@@ -247,8 +253,9 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
     if came && session.mode() & mode::PYTHON != 0 {
-        // An interpreter may have come with it (an embedded one).
-        crate::python::install(session);
+        // An interpreter may have come with it (an embedded one). What is there
+        // when the program starts has been loaded whole.
+        crate::python::install(session, known == 1);
     }
 }
 

@@ -140,6 +140,11 @@ pub fn mark_evaluator() {
     forget_rules();
 }
 
+/// The evaluator was unloaded.
+pub fn forget_evaluator() {
+    EVALUATOR.store(0, Ordering::Relaxed);
+}
+
 /// Code went away: addresses may come to mean something else.
 pub fn forget_rules() {
     RULE_GENERATION.fetch_add(1, Ordering::Release);
