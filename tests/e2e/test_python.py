@@ -119,7 +119,7 @@ def test_an_interpreter_that_is_loaded_and_unloaded(
     if found is None:
         pytest.skip("the target interpreter is not a shared library")
     library, home = found
-    program = [programs.program("embedded"), library, "3"]
+    program: list[Part] = [programs.program("embedded"), library, "3"]
     env = {"PYTHONHOME": home}
     bare = execute(program, env=env)
     assert bare.status == 0, bare.err.decode()

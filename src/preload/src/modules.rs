@@ -206,6 +206,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
     let mut is_whole;
+    let mut came = false;
     loop {
         seen.fill(0);
         is_whole = true;
@@ -214,6 +215,10 @@ unsafe fn update(t: *mut Thread, session: &Session) {
             // SAFETY: the caller's.
             match unsafe { note(t, session, object) } {
                 Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+                Noted::Again(id) => {
+                    seen[id / 64] |= 1 << (id % 64);
+                    came = true;
+                }
                 Noted::Not => {}
                 Noted::Lost => is_whole = false,
             }
@@ -246,7 +251,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     // What was lost on the way is told of next time.
     let changes = if is_whole { changes } else { u64::MAX };
     CHANGES.store(changes, Ordering::Relaxed);
-    let came = COUNT.load(Ordering::Relaxed) != known;
+    came |= COUNT.load(Ordering::Relaxed) != known;
     if died || came {
         // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
@@ -284,6 +289,8 @@ const DEFINITION_BYTES: usize = 1024;
 enum Noted {
     /// It has this id.
     As(usize),
+    /// It has this id, and was not there when last looked.
+    Again(usize),
     /// It has none: no segments, or too many modules.
     Not,
     /// There is no room to tell the collector of it.
@@ -322,8 +329,11 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
     for (id, module) in MODULES[..count].iter().enumerate().skip(1) {
         if module.identity.load(Ordering::Relaxed) == identity {
-            module.end.store(end, Ordering::Release);
-            return Noted::As(id);
+            return if module.end.swap(end, Ordering::Release) == 0 {
+                Noted::Again(id)
+            } else {
+                Noted::As(id)
+            };
         }
     }
     let Some(module) = MODULES.get(count) else {
