@@ -17,6 +17,7 @@ from harness import (
     Leakline,
     Part,
     Programs,
+    by_function,
     check_complete,
     execute,
     library_of_target,
@@ -151,6 +152,26 @@ def test_allocators_whose_context_is_a_number(
     assert result.status == 0, result.err.decode()
     assert result.truth() == {"made": 100}
     check_complete(recording)
+
+
+def test_objects_made_after_a_hook_was_left(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Recorded as soon as it is seen that the hook was left; counted as lost
+    until then."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("left_hooks", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    truth = result.truth()
+    assert truth["jumps"] == 40
+    rows = by_function(recording.rows(), ["make_lists"])["make_lists"]
+    recorded = sums(row for row in rows if row["domain"] == "obj")["total_blocks"]
+    lost = recording.stats()["totals"]["lost_events"]
+    assert recorded + lost >= truth["made"]
 
 
 @pytest.mark.parametrize("after", ["", "tracemalloc.stop()"])

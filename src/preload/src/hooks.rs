@@ -465,16 +465,20 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
     observe_death(old, caller, || new = call());
-    if !new.is_null()
-        && let Entry::Record(t, session) = enter(NATIVE, caller.sp)
-    {
+    if new.is_null() {
+        return new;
+    }
+    match enter(NATIVE, caller.sp) {
         // SAFETY: this thread's idle state; `caller` is the exported
         // function's.
-        unsafe {
+        Entry::Record(t, session) => unsafe {
             thread::begin(t, depth::HOOK, caller.sp);
             born(t, session, BIRTH, Domain::Native, new, 0, caller);
             thread::set_depth(t, depth::IDLE);
-        }
+        },
+        // SAFETY: this thread's state, in a handler.
+        Entry::Nested(t, session) => unsafe { born_nested(t, session, new, 0) },
+        Entry::Pass => {}
     }
     new
 }
@@ -1037,7 +1041,22 @@ fn observe_python(
                 block
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            let block = call();
+            lose(domain, session, !block.is_null());
+            block
+        }
+        Entry::Pass => call(),
+    }
+}
+
+/// Counts what Python does while one of our hooks was left half-way and this is
+/// not known yet. What the raw domain gives comes from malloc, and is recorded
+/// there.
+#[cold]
+fn lose(domain: Domain, session: &Session, is_event: bool) {
+    if is_event && !matches!(domain, Domain::Raw) {
+        session.count_loss(false);
     }
 }
 
@@ -1101,7 +1120,12 @@ extern "C" fn py_realloc<const HOOKS: usize>(
                 new
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            let new = call();
+            lose(domain_of(HOOKS), session, !new.is_null());
+            new
+        }
+        Entry::Pass => call(),
     }
 }
 
@@ -1130,7 +1154,11 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
                 thread::set_depth(t, depth::IDLE);
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            lose(domain_of(HOOKS), session, true);
+            call();
+        }
+        Entry::Pass => call(),
     }
 }
 

@@ -225,6 +225,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
             false
         });
         if !was_seen {
+            forget_unmapped();
             return;
         }
         // Only here may we wait for the collector: while the list is walked,
@@ -261,6 +262,19 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         // An interpreter may have come with it (an embedded one). What is there
         // when the program starts has been loaded whole.
         crate::python::install(session, known == 1);
+    }
+}
+
+/// Where the loader's list is lost: what is not mapped any more was unloaded.
+fn forget_unmapped() {
+    let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
+    for module in &MODULES[1..count] {
+        let table = module.unwind_table.load(Ordering::Relaxed);
+        let is_there = table == 0 || sys::is_readable(table & !7);
+        if !is_there && module.end.swap(0, Ordering::Release) != 0 {
+            crate::unwind::forget_rules();
+            FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+        }
     }
 }
 
