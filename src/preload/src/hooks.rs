@@ -1020,6 +1020,33 @@ macro_rules! original {
     }};
 }
 
+/// As [`enter`] for a hook of a domain. One of the mem and obj domains never
+/// leads to another: where that seems so, the other one was left.
+#[inline(always)]
+fn enter_python(domain: Domain, sp: u64) -> Entry {
+    match enter(PYTHON, sp) {
+        Entry::Pass if !matches!(domain, Domain::Raw) => enter_left(sp),
+        entry => entry,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn enter_left(sp: u64) -> Entry {
+    let t = thread::current();
+    if let Some(session) = session::get()
+        && session.is_alive()
+        && session.mode() & PYTHON == PYTHON
+        && !t.is_null()
+        && python::has_plain_domains()
+        // SAFETY: this thread's state; `sp` is an exported function's.
+        && unsafe { thread::was_left(t, sp) }
+    {
+        return enter(PYTHON, sp);
+    }
+    Entry::Pass
+}
+
 #[inline(always)]
 fn observe_python(
     domain: Domain,
@@ -1027,7 +1054,7 @@ fn observe_python(
     caller: Caller,
     call: impl FnOnce() -> Block,
 ) -> Block {
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1098,7 +1125,7 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     if old.is_null() {
         return observe_python(domain_of(HOOKS), size, caller, call);
     }
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1138,7 +1165,7 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {

@@ -217,6 +217,8 @@ const SET: u32 = 1;
 const LOOK: u32 = 2;
 /// 1 once it is ours.
 static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
+/// See [`has_plain_domains`].
+static PLAIN: AtomicU32 = AtomicU32::new(1);
 /// 1 once the greenlet library is loaded.
 static GREENLETS: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
@@ -319,6 +321,12 @@ pub unsafe fn block_of(object: u64) -> u64 {
         before += 16;
     }
     object - before
+}
+
+/// Whether below our hooks there are CPython's own allocators alone: none of
+/// them calls the hooks of the mem and obj domains.
+pub fn has_plain_domains() -> bool {
+    PLAIN.load(Ordering::Relaxed) != 0
 }
 
 /// The allocator below the hooks numbered `hooks`: domain + layer * `DOMAINS`.
@@ -486,6 +494,7 @@ pub fn forget(start: u64, end: u64) {
     for word in [&STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
         word.store(0, Ordering::Relaxed);
     }
+    PLAIN.store(1, Ordering::Relaxed);
     FIT.store(NOT_TRIED, Ordering::Relaxed);
     unwind::forget_evaluator();
     // SAFETY: the hooks' callers were in what is gone.
@@ -559,6 +568,10 @@ impl Interpreter {
                     context: now.context,
                     ..hooks::python_hooks(hooks)
                 };
+                let (start, end) = elf::span_of(self.get_allocator);
+                if !(start..end).contains(&now.malloc) {
+                    PLAIN.store(0, Ordering::Relaxed);
+                }
                 core::sync::atomic::fence(Ordering::SeqCst);
                 set(domain as u32, &raw const ours);
             }

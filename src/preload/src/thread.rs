@@ -261,6 +261,40 @@ pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
         if may_go_on || sys::is_on_signal_stack() {
             return false;
         }
+        abandon(t, sp);
+        true
+    }
+}
+
+/// As [`was_abandoned`], where a hook of `depth::PYTHON` cannot have led to this
+/// call.
+///
+/// # Safety
+///
+/// As there.
+#[cold]
+pub unsafe fn was_left(t: *mut Thread, sp: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let own = (*t).stack_low..(*t).stack_high;
+        let is_left =
+            get_depth(t) == depth::PYTHON && own.contains(&sp) && !sys::is_on_signal_stack();
+        if is_left {
+            abandon(t, sp);
+        }
+        is_left
+    }
+}
+
+/// The thread is idle again.
+///
+/// # Safety
+///
+/// As for [`forget_half_done`]; `sp` the slot of the return address of a hook
+/// that is about to begin.
+unsafe fn abandon(t: *mut Thread, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
         forget_half_done(t);
         let session = session::get();
         let is_new = (*t).ring.data.is_null();
@@ -271,7 +305,6 @@ pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
             announce(t, session, (*t).tid.load(Ordering::Relaxed));
         }
         set_depth(t, depth::IDLE);
-        true
     }
 }
 

@@ -65,6 +65,7 @@ __attribute__((noipa)) static void make_lists(int depth, int count) {
 int main(void) {
     Py_InitializeEx(0);
     find_interposer();
+    for (int i = 0; i < 200; i++) PyList_New(0); /* empties the free list */
     struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
     sigaction(SIGALRM, &action, NULL);
     int made = 0;
