@@ -1,4 +1,4 @@
-"""The recording's file is made shorter while it is written."""
+"""What a recording takes, in the file and in the target, has bounds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from harness import (
     Leakline,
     Part,
     Programs,
     Recording,
     by_function,
+    check_complete,
     collector_of,
     execute,
     sums,
@@ -84,3 +87,20 @@ def test_what_a_thread_costs_the_target(leakline: Leakline, programs: Programs) 
     assert recorded.status == 0, recorded.err
     added = int(recorded.out) - int(bare.out)
     assert 0 < added < threads * 64, f"{added / threads} KiB a thread"
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 200), (5, 20)])
+def test_more_rings_than_the_limit_holds(
+    leakline: Leakline, programs: Programs, processes: int, threads: int
+) -> None:
+    """Each thread keeps a chunk of its ring: idle ones used up the pool, and the
+    rest waited for ever."""
+    program: list[Part] = [
+        programs.program("idle_threads"),
+        str(processes),
+        str(threads),
+    ]
+    result, recording = leakline.run(*program, options=["--ring-size", "1MiB"])
+    assert result.status == 0, result.err
+    stats = check_complete(recording)
+    assert stats["totals"]["allocations"] >= 2 * processes * threads

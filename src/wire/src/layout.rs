@@ -96,8 +96,9 @@ pub struct Header {
     pub wake: AtomicU32,
     /// Bumped by a producer that claimed a slot after fork.
     pub claims: AtomicU32,
-    /// Grows whenever the collector gets on with its work (drained a chunk,
-    /// grew a table): what a waiter reads to tell slow from dead.
+    /// Grows while waiting for a chunk makes sense (one was freed or added, the
+    /// collector is at something long): what a waiter reads to tell slow from
+    /// dead.
     pub progress: AtomicU64,
     #[doc(hidden)]
     pub pad2: [u32; 12],
