@@ -15,6 +15,7 @@ from harness import (
     Recording,
     by_function,
     check_complete,
+    check_sites,
     collector_of,
     execute,
     sums,
@@ -104,3 +105,26 @@ def test_more_rings_than_the_limit_holds(
     assert result.status == 0, result.err
     stats = check_complete(recording)
     assert stats["totals"]["allocations"] >= 2 * processes * threads
+
+
+def test_no_room_for_more_stacks(leakline: Leakline, programs: Programs) -> None:
+    """What came once all numbers were used up had no stack at all, and nothing
+    said so."""
+    result, recording = leakline.run(programs.program("full_trie"))
+    assert result.status == 0, result.err
+    stats, truth = check_complete(recording), result.truth()["sites"]
+    # By function: all stacks together have millions of frames.
+    rows = recording.rows("--by", "function")
+    functions = by_function(rows, truth)
+    check_sites(functions["early"], {"early": truth["early"]})
+    folded = [
+        row
+        for row in functions[""]
+        if [frame["function"] for frame in row["stack"]] == ["[truncated]"]
+    ]
+    found = sums(functions["at_the_end"] + folded)
+    assert found["total_blocks"] == truth["at_the_end"]["births"]
+    assert found["live_bytes"] == truth["at_the_end"]["live_bytes"]
+    assert sums(folded)["total_blocks"] == stats["totals"]["truncated_stacks"] > 0
+    told = [note["text"] for note in stats["notes"] if "[truncated]" in note["text"]]
+    assert len(told) == 1, stats["notes"]

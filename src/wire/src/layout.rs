@@ -150,7 +150,8 @@ pub struct Slot {
     pub lost_nested: AtomicU64,
     /// Nanoseconds that threads waited for the collector.
     pub stalled_ns: AtomicU64,
-    /// Stacks cut at the depth limit.
+    /// Stacks cut at the depth limit, and those that there was no room for in
+    /// the trie.
     pub truncated_stacks: AtomicU64,
     /// Native unwinds that ended for want of unwind information.
     pub broken_unwinds: AtomicU64,
