@@ -1,4 +1,4 @@
-"""The recording's file is made shorter while it is written."""
+"""What a recording takes, in the file and in the target, has bounds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from harness import (
     Leakline,
     Part,
     Programs,
     Recording,
     by_function,
+    check_complete,
+    check_sites,
     collector_of,
     execute,
     sums,
@@ -84,3 +88,43 @@ def test_what_a_thread_costs_the_target(leakline: Leakline, programs: Programs) 
     assert recorded.status == 0, recorded.err
     added = int(recorded.out) - int(bare.out)
     assert 0 < added < threads * 64, f"{added / threads} KiB a thread"
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 200), (5, 20)])
+def test_more_rings_than_the_limit_holds(
+    leakline: Leakline, programs: Programs, processes: int, threads: int
+) -> None:
+    """Each thread keeps a chunk of its ring: idle ones used up the pool, and the
+    rest waited for ever."""
+    program: list[Part] = [
+        programs.program("idle_threads"),
+        str(processes),
+        str(threads),
+    ]
+    result, recording = leakline.run(*program, options=["--ring-size", "1MiB"])
+    assert result.status == 0, result.err
+    stats = check_complete(recording)
+    assert stats["totals"]["allocations"] >= 2 * processes * threads
+
+
+def test_no_room_for_more_stacks(leakline: Leakline, programs: Programs) -> None:
+    """What came once all numbers were used up had no stack at all, and nothing
+    said so."""
+    result, recording = leakline.run(programs.program("full_trie"))
+    assert result.status == 0, result.err
+    stats, truth = check_complete(recording), result.truth()["sites"]
+    # By function: all stacks together have millions of frames.
+    rows = recording.rows("--by", "function")
+    functions = by_function(rows, truth)
+    check_sites(functions["early"], {"early": truth["early"]})
+    folded = [
+        row
+        for row in functions[""]
+        if [frame["function"] for frame in row["stack"]] == ["[truncated]"]
+    ]
+    found = sums(functions["at_the_end"] + folded)
+    assert found["total_blocks"] == truth["at_the_end"]["births"]
+    assert found["live_bytes"] == truth["at_the_end"]["live_bytes"]
+    assert sums(folded)["total_blocks"] == stats["totals"]["truncated_stacks"] > 0
+    told = [note["text"] for note in stats["notes"] if "[truncated]" in note["text"]]
+    assert len(told) == 1, stats["notes"]

@@ -246,3 +246,32 @@ def test_an_open_recording_can_be_read(leakline: Leakline, programs: Programs) -
         assert 0 < seen[0] < seen[1] or process.poll() is not None
         rest_of(process)
         assert leaked(recording)["live_blocks"] == 100 * 2500
+
+
+def state_of(pid: int) -> tuple[str, str]:
+    """Name and state of a process."""
+    before, after = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+    return before.split("(", 1)[1], after.split()[0]
+
+
+def test_a_program_stopped_while_it_joins(leakline: Leakline) -> None:
+    """A stop cuts a receive short that has a time limit, and the program went
+    on unrecorded."""
+    script = "echo pid $$; kill -STOP $$; exec sleep 0"
+    shell: list[Part] = ["/bin/sh", "-c", f"/bin/sh -c '{script}'; true"]
+    with leakline.started(*shell) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        wait_for("its stop", lambda: state_of(pid) == ("sh", "T"))
+        os.kill(collector, signal.SIGSTOP)
+        wait_for("the collector's stop", lambda: state_of(collector)[1] == "T")
+        os.kill(pid, signal.SIGCONT)
+        wait_for("its wait", lambda: state_of(pid) == ("sleep", "S"))
+        for _ in range(3):
+            os.kill(pid, signal.SIGSTOP)
+            wait_for("its stop", lambda: state_of(pid) == ("sleep", "T"))
+            os.kill(pid, signal.SIGCONT)
+            wait_for("its wait", lambda: state_of(pid) == ("sleep", "S"))
+        os.kill(collector, signal.SIGCONT)
+        assert rest_of(process) == []
+        assert b"sleep" in os.fsencode(recording.process(pid)["command"])

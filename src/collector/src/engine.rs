@@ -469,7 +469,6 @@ impl Engine {
                 break;
             }
         }
-        session::show_progress(&session);
         self.feed_pool();
         found
     }
@@ -477,15 +476,14 @@ impl Engine {
     fn feed_pool(&mut self) {
         let (session, processes) = (&self.shared.session, &self.processes);
         let complaint = self.shared.pool.keep_fed(session, || {
-            processes
-                .values()
-                .filter_map(|process| session.slot(process.slot))
-                .map(|slot| {
-                    slot.trie_nodes
-                        .load(Ordering::Relaxed)
-                        .div_ceil(NODES_PER_BLOCK as u32)
-                })
-                .fold(0, u32::saturating_add)
+            let held = processes.values().map(|process| {
+                let nodes = session
+                    .slot(process.slot)
+                    .map_or(0, |slot| slot.trie_nodes.load(Ordering::Relaxed));
+                let blocks = nodes.div_ceil(NODES_PER_BLOCK as u32);
+                blocks.saturating_add(process.rings.open())
+            });
+            held.fold(0, u32::saturating_add)
         });
         if let Some(text) = complaint {
             self.note(text);

@@ -25,7 +25,7 @@ use crate::names::Lookup;
 use crate::output::Output;
 use crate::protocol::{FromCollector, Options, Summary, ToCollector};
 use crate::resolve::{Question, Resolver};
-use crate::session::{Pool, SessionMap, heartbeat};
+use crate::session::{self, Pool, SessionMap, heartbeat};
 
 /// Largest control message.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -276,8 +276,11 @@ impl Collector {
             self.take_joined();
             let round = self.engine.round();
             if round.flushed {
-                self.ask();
-                self.take_answers();
+                let session = self.engine.shared.session.clone();
+                session::while_busy(&session, || {
+                    self.ask();
+                    self.take_answers();
+                });
             }
             let pause = self.pace.after(round.busy, &self.engine);
             match self.wait(pause) {
@@ -289,8 +292,10 @@ impl Collector {
     }
 
     fn take_joined(&mut self) {
+        let session = self.engine.shared.session.clone();
         while let Ok(joined) = self.joined.try_recv() {
-            self.engine.join(joined);
+            // It may end another process, which takes as long as that is large.
+            session::while_busy(&session, || self.engine.join(joined));
         }
     }
 
@@ -384,14 +389,18 @@ impl Collector {
         if self.engine.living() == 0 {
             return Next::End("exited");
         }
-        self.engine.settle();
-        self.ask();
-        if let Some(resolver) = &mut self.resolver {
-            let (records, _) = resolver.wait(SYMBOL_PATIENCE);
-            self.engine.output.extend(records);
-        }
-        self.engine.flush();
-        self.answer();
+        // The others wait for us meanwhile.
+        let session = self.engine.shared.session.clone();
+        session::while_busy(&session, || {
+            self.engine.settle();
+            self.ask();
+            if let Some(resolver) = &mut self.resolver {
+                let (records, _) = resolver.wait(SYMBOL_PATIENCE);
+                self.engine.output.extend(records);
+            }
+            self.engine.flush();
+            self.answer();
+        });
         Next::GoOn
     }
 
@@ -559,8 +568,8 @@ impl Pace {
     fn after(&mut self, busy: bool, engine: &Engine) -> Duration {
         let header = engine.shared.session.header();
         let progress = header.progress.load(Ordering::Relaxed);
-        // One a round, the rest are chunks that went round.
-        let chunks = progress.wrapping_sub(self.progress).saturating_sub(1);
+        // Nearly all of them chunks that went round.
+        let chunks = progress.wrapping_sub(self.progress);
         self.progress = progress;
         if header.waiters.load(Ordering::Relaxed) > 0 {
             self.idle_since = None;

@@ -269,7 +269,7 @@ const LOW: u32 = 96;
 pub(crate) struct Pool {
     /// Chunks below this were handed over.
     given: u32,
-    /// Most ring chunks at once.
+    /// Most ring chunks at once, those being written to aside.
     ring_limit: u32,
     /// Chunks that known rings hold, by index.
     taken: Vec<bool>,
@@ -311,6 +311,7 @@ impl Pool {
             list.push(index);
         }
         self.given += count;
+        show_progress(session);
         wake_waiters(session);
         Ok(())
     }
@@ -323,18 +324,19 @@ impl Pool {
         if free > self.given { 0 } else { free }
     }
 
-    /// Hands more chunks over when few are left. `trie_chunks` do not count as
-    /// rings. Returns why none could be had, once.
+    /// Hands more chunks over when few are left. Those that are `held` do not
+    /// count as rings: trie blocks, and of each ring the chunk that it writes
+    /// to, which no draining brings back. Returns why none could be had, once.
     pub(crate) fn keep_fed(
         &mut self,
         session: &SessionMap,
-        trie_chunks: impl FnOnce() -> u32,
+        held: impl FnOnce() -> u32,
     ) -> Option<String> {
         let free = self.free(session);
         if free >= LOW || self.given == session.chunks() || self.exhausted.is_some() {
             return None;
         }
-        let limit = self.ring_limit.saturating_add(trie_chunks());
+        let limit = self.ring_limit.saturating_add(held());
         if self.given >= limit {
             return None;
         }
@@ -361,7 +363,7 @@ impl Pool {
             && std::mem::replace(taken, false)
         {
             session.free_list().push(index);
-            session.header().progress.fetch_add(1, Ordering::Relaxed);
+            show_progress(session);
             wake_waiters(session);
         }
     }
@@ -395,8 +397,10 @@ fn wake_waiters(session: &SessionMap) {
     }
 }
 
-/// Tells waiting producers that the collector is alive and at work.
-pub(crate) fn show_progress(session: &SessionMap) {
+/// Tells waiting producers that it is worth waiting: a chunk was freed or
+/// added, or the collector is at something long. Not that it only looked: with
+/// nothing to free they would wait for ever.
+fn show_progress(session: &SessionMap) {
     session.header().progress.fetch_add(1, Ordering::Relaxed);
 }
 

@@ -282,10 +282,10 @@ unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: 
         let pair = if let Some(node) = unwind::cached(t, native, key) {
             node
         } else {
-            let node = trie::intern(session, native, kind::PAIR, python.into());
-            if node != NO_STACK {
-                unwind::remember(t, native, key, node);
-            }
+            let Some(node) = trie::intern(session, native, kind::PAIR, python.into()) else {
+                return trie::fold(session);
+            };
+            unwind::remember(t, native, key, node);
             node
         };
         recent.write(Pair {

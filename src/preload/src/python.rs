@@ -1067,7 +1067,14 @@ impl Interpreter {
                 count -= 1;
                 let new = fresh.add(count);
                 if !(*new).boundary {
-                    node = self.node_of(t, session, node, &*new, behind_boundary);
+                    match self.node_of(t, session, node, &*new, behind_boundary) {
+                        Some(here) => node = here,
+                        None => {
+                            (*t).is_incomplete = false;
+                            (*t).python_length = 0;
+                            return trie::fold(session);
+                        }
+                    }
                 }
                 behind_boundary = (*new).boundary;
                 (*new).node = node;
@@ -1100,7 +1107,7 @@ impl Interpreter {
         parent: u32,
         frame: &Frame,
         behind_boundary: bool,
-    ) -> u32 {
+    ) -> Option<u32> {
         // SAFETY: the caller's: the frame is live.
         unsafe {
             let entry = if self.layout.frame_is_entry != 0 {
@@ -1118,15 +1125,15 @@ impl Interpreter {
             let key = key | 1 << 63;
             let place = parent | unwind::mark(t);
             if let Some(node) = unwind::cached(t, place, key) {
-                return node;
+                return Some(node);
             }
-            let node = self.intern(t, session, parent, frame, entry);
+            let node = self.intern(t, session, parent, frame, entry)?;
             if node == NO_STACK {
                 (*t).is_incomplete = true;
             } else if node != parent {
                 unwind::remember(t, place, key, node);
             }
-            node
+            Some(node)
         }
     }
 
@@ -1139,19 +1146,19 @@ impl Interpreter {
         parent: u32,
         frame: &Frame,
         entry: bool,
-    ) -> u32 {
+    ) -> Option<u32> {
         // SAFETY: the frame is live, so its code is.
         unsafe {
             let code = sys::word(frame.at + self.layout.frame_code) & !7;
             if code == 0 || (self.code_type != 0 && sys::word(code + 8) != self.code_type) {
-                return parent;
+                return Some(parent);
             }
             let id = self.code_id(t, session, code);
             if id == 0 {
                 // There is no room just now: the frame is left out, and not
                 // kept as if it were not there.
                 (*t).is_incomplete = true;
-                return parent;
+                return Some(parent);
             }
             let offset = if self.layout.index_unit == 0 {
                 (frame.instruction & !(1 << 63)).wrapping_sub(code + self.layout.code_instructions)
@@ -1159,7 +1166,7 @@ impl Interpreter {
                 (frame.instruction & 0x1f_ffff) * self.layout.index_unit
             };
             if self.is_incomplete(frame, code, offset) {
-                return parent;
+                return Some(parent);
             }
             // Before the first instruction the index is -1 or below.
             let offset = if offset < 1 << 24 { offset as u32 } else { 0 };

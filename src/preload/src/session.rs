@@ -204,7 +204,7 @@ impl Session {
         self.alive = page as *const AtomicU32;
         // SAFETY: a fresh page of ours.
         unsafe { (*self.alive).store(1, Ordering::Relaxed) };
-        if !trie::set_up() || !crate::unwind::set_up() || !python::set_up() {
+        if !trie::set_up(self) || !crate::unwind::set_up() || !python::set_up() {
             sys::complain(&[b"not recording this process: no memory for its tables"]);
             return false;
         }

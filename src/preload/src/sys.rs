@@ -9,6 +9,7 @@ use core::ffi::c_void;
 pub struct Errno(pub i32);
 
 pub const ESRCH: Errno = Errno(3);
+const EINTR: Errno = Errno(4);
 pub const ETIMEDOUT: Errno = Errno(110);
 
 mod number {
@@ -56,6 +57,26 @@ unsafe fn syscall(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
         Err(Errno(-result as i32))
     } else {
         Ok(result as usize)
+    }
+}
+
+/// A call on a socket, made again when a signal cuts it short: a stop does so
+/// even where no handler runs, once the socket has a time limit. That limit
+/// begins anew each time, so this one bounds them together.
+///
+/// # Safety
+///
+/// As for [`syscall`].
+unsafe fn persevere(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
+    const MOST_NS: u64 = 2_000_000_000;
+    let began = monotonic_ns();
+    let mut again = 100;
+    loop {
+        // SAFETY: the caller's.
+        match unsafe { syscall(n, a) } {
+            Err(EINTR) if again > 0 && monotonic_ns().saturating_sub(began) < MOST_NS => again -= 1,
+            result => return result,
+        }
     }
 }
 
@@ -355,7 +376,7 @@ pub fn connect_abstract(name: &[u8]) -> Result<i32, Errno> {
     // SAFETY: takes numbers; then the kernel reads the address.
     unsafe {
         let fd = syscall(number::SOCKET, [UNIX, STREAM_CLOEXEC, 0, 0, 0, 0])? as i32;
-        match syscall(
+        match persevere(
             number::CONNECT,
             [fd as usize, address.as_ptr() as usize, 3 + length, 0, 0, 0],
         ) {
@@ -390,7 +411,7 @@ pub fn send(fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
     const NOSIGNAL: usize = 0x4000;
     // SAFETY: the kernel reads `bytes`.
     unsafe {
-        syscall(
+        persevere(
             number::SENDTO,
             [
                 fd as usize,
@@ -422,7 +443,7 @@ pub fn receive_with_fd(fd: i32, bytes: &mut [u8]) -> Result<(usize, Option<i32>)
     // SAFETY: a msghdr as the kernel lays it out, over buffers that live here;
     // it writes within the lengths given.
     let got = unsafe {
-        syscall(
+        persevere(
             number::RECVMSG,
             [
                 fd as usize,

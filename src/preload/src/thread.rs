@@ -3,16 +3,18 @@
 //! # Invariants
 //!
 //! * A `Thread` is used by one thread at a time: the one whose thread-local
-//!   word points to it. Nobody else reads it, but for `status` and `tid`.
+//!   word points to it. Nobody else reads it, but for its `owner`.
 //! * `depth` is not 0 while a hook of this thread is at work. A signal handler
 //!   that allocates then finds it so and leaves everything but `side` alone.
 //! * States are never unmapped: a thread that is about to die goes on using
 //!   its state in whatever runs after our key's destructor, and the state is
-//!   given to another thread only once the kernel says that it is gone.
+//!   given to another thread only once the kernel says that *it* is gone: the
+//!   taker's exchange compares the whole of `owner`, thread and status, so it
+//!   fails where the state had another owner meanwhile.
 
 use core::arch::{asm, global_asm};
 use core::ptr::{addr_of, addr_of_mut, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
@@ -46,11 +48,21 @@ pub mod depth {
     pub const BEGINNING: u32 = 5;
 }
 
-/// Values of [`Thread::status`].
-mod status {
-    pub const FREE: u32 = 0;
-    pub const USED: u32 = 1;
-    pub const DYING: u32 = 2;
+/// Whose a state is, in one word: thread id << 2 | one of the constants.
+mod owner {
+    pub const FREE: u64 = 0;
+    pub const USED: u64 = 1;
+    pub const DYING: u64 = 2;
+
+    /// The word for a thread.
+    pub const fn of(tid: u32, status: u64) -> u64 {
+        (tid as u64) << 2 | status
+    }
+
+    /// What a word says: the thread and the status.
+    pub const fn parts(word: u64) -> (u32, u64) {
+        ((word >> 2) as u32, word & 3)
+    }
 }
 
 /// The writing end of a ring: a chain of chunks.
@@ -138,8 +150,8 @@ pub struct Thread {
     side_busy: bool,
     /// Where a signal handler's events go that interrupt a hook.
     side: Ring,
-    status: AtomicU32,
-    tid: AtomicU32,
+    /// See [`owner`].
+    owner: AtomicU64,
     /// Nodes of recent pairs of stacks, by the native one.
     pub pairs: [Pair; PAIRS],
     pub cache: [Cached; NODE_CACHE],
@@ -302,7 +314,7 @@ unsafe fn abandon(t: *mut Thread, sp: u64) {
             && is_new
         {
             begin(t, depth::HOOK, sp);
-            announce(t, session, (*t).tid.load(Ordering::Relaxed));
+            announce(t, session, tid_of(t));
         }
         set_depth(t, depth::IDLE);
     }
@@ -360,7 +372,17 @@ pub unsafe fn begin(t: *mut Thread, value: u32, sp: u64) {
 /// `t` must be the state that this thread finds.
 pub unsafe fn is_own(t: *mut Thread) -> bool {
     // SAFETY: the caller's; the word is atomic.
-    sys::gettid() == unsafe { (*t).tid.load(Ordering::Relaxed) }
+    sys::gettid() == unsafe { tid_of(t) }
+}
+
+/// The thread that a state is, or was, of.
+///
+/// # Safety
+///
+/// `t` must be a state.
+unsafe fn tid_of(t: *mut Thread) -> u32 {
+    // SAFETY: the caller's: states are never unmapped; the word is atomic.
+    owner::parts(unsafe { (*t).owner.load(Ordering::Relaxed) }).0
 }
 
 /// The process that the states belong to.
@@ -381,17 +403,16 @@ pub fn adopt(session: &Session) -> *mut Thread {
         // behind as its parent's.
         return null_mut();
     }
-    let dead = take_dead();
+    let tid = sys::gettid();
+    let dead = take_dead(tid);
     let is_new = dead.is_none();
-    let t = dead.unwrap_or_else(new_state);
+    let t = dead.unwrap_or_else(|| new_state(tid));
     if t.is_null() {
         return t;
     }
-    let tid = sys::gettid();
     // SAFETY: `t` is ours since `take_dead` or `new_state`: nobody else has
     // it. Its ring, if it has one, goes on under the new thread's name.
     unsafe {
-        (*t).tid.store(tid, Ordering::Relaxed);
         (*t).native_length = 0;
         (*t).python_length = 0;
         (*t).stack_low = 0;
@@ -451,7 +472,7 @@ unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
     }
 }
 
-fn take_dead() -> Option<*mut Thread> {
+fn take_dead(own_tid: u32) -> Option<*mut Thread> {
     if DYING.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -463,17 +484,27 @@ fn take_dead() -> Option<*mut Thread> {
         if t.is_null() {
             continue;
         }
-        // SAFETY: states are never unmapped; these two fields are atomic.
-        let (state, tid) = unsafe { (&(*t).status, &(*t).tid) };
-        let was = state.load(Ordering::Acquire);
-        let gone = was == status::FREE
-            || (was == status::DYING && sys::thread_is_gone(pid, tid.load(Ordering::Relaxed)));
-        // The exchange makes one taker win. Acquire pairs with the Release of
-        // the dying thread's destructor; what it did after that is over, since
-        // the kernel has seen it end.
+        // SAFETY: states are never unmapped; the field is atomic.
+        let word = unsafe { &(*t).owner };
+        let was = word.load(Ordering::Acquire);
+        let (tid, status) = owner::parts(was);
+        let gone =
+            status == owner::FREE || (status == owner::DYING && sys::thread_is_gone(pid, tid));
+        // The exchange makes one taker win. It compares the thread as well: it
+        // is *that* thread which was seen to be gone. If another had the state
+        // meanwhile, and is dying too, it may still be freeing. (One with the
+        // same number would have to come and go while we stand here: the kernel
+        // gives a number out again after all others.) Acquire pairs with the
+        // Release of the dying thread's destructor; what it did after that is
+        // over, since the kernel has seen it end.
         if gone
-            && state
-                .compare_exchange(was, status::USED, Ordering::AcqRel, Ordering::Relaxed)
+            && word
+                .compare_exchange(
+                    was,
+                    owner::of(own_tid, owner::USED),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
                 .is_ok()
         {
             DYING.fetch_sub(1, Ordering::Relaxed);
@@ -483,7 +514,7 @@ fn take_dead() -> Option<*mut Thread> {
     None
 }
 
-fn new_state() -> *mut Thread {
+fn new_state(tid: u32) -> *mut Thread {
     let at = THREAD_COUNT.load(Ordering::Relaxed);
     if at as usize >= MAX_THREADS {
         return null_mut();
@@ -499,7 +530,8 @@ fn new_state() -> *mut Thread {
     unsafe {
         (*t).ring.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
         (*t).side.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
-        (*t).status.store(status::USED, Ordering::Relaxed);
+        (*t).owner
+            .store(owner::of(tid, owner::USED), Ordering::Relaxed);
     }
     let at = THREAD_COUNT.fetch_add(1, Ordering::AcqRel) as usize;
     if let Some(place) = THREADS.get(at) {
@@ -515,7 +547,10 @@ pub extern "C" fn leaving(t: sys::Pointer) {
     if !t.is_null() {
         DYING.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the key's value is this thread's state.
-        unsafe { (*t).status.store(status::DYING, Ordering::Release) };
+        unsafe {
+            let dying = owner::of(tid_of(t), owner::DYING);
+            (*t).owner.store(dying, Ordering::Release);
+        }
     }
 }
 
@@ -537,7 +572,7 @@ pub unsafe fn after_fork(own: *mut Thread) {
             (*t).ring.forget();
             (*t).side.forget();
             if t != own {
-                (*t).status.store(status::FREE, Ordering::Relaxed);
+                (*t).owner.store(owner::FREE, Ordering::Relaxed);
                 (*t).depth = depth::IDLE;
                 // What it was about to do with the list of modules, or a fork
                 // of its own, is not this process's.
@@ -553,7 +588,8 @@ pub unsafe fn after_fork(own: *mut Thread) {
         // SAFETY: this thread's state. Where it stood in `__main__` is where
         // the parent did.
         unsafe {
-            (*own).tid.store(sys::gettid(), Ordering::Relaxed);
+            let owner = owner::of(sys::gettid(), owner::USED);
+            (*own).owner.store(owner, Ordering::Relaxed);
             (*own).is_main = true;
         }
     }
@@ -566,7 +602,7 @@ pub unsafe fn after_fork(own: *mut Thread) {
 /// `t` must be this thread's state.
 pub unsafe fn introduce_child(t: *mut Thread, session: &Session) {
     // SAFETY: the caller's.
-    unsafe { announce(t, session, (*t).tid.load(Ordering::Relaxed)) };
+    unsafe { announce(t, session, tid_of(t)) };
 }
 
 impl Ring {
@@ -655,7 +691,7 @@ pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, wor
         let room = !first && (*ring).position + N + 4 <= CHUNK_WORDS;
         if room || next_chunk(ring, session, false) {
             if first {
-                let tid = (*t).tid.load(Ordering::Relaxed);
+                let tid = tid_of(t);
                 put(
                     ring,
                     [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],

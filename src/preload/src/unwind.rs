@@ -605,9 +605,14 @@ unsafe fn append(
         while count > 0 {
             count -= 1;
             let new = fresh.add(count);
-            node = node_of(t, session, node, &*new);
-            // No room for nodes: what stands above this one is not kept.
-            keep &= node != NO_STACK;
+            let Some(here) = node_of(t, session, node, &*new) else {
+                // What was kept up to here is whole.
+                if own {
+                    (*t).native_length = if keep { length } else { 0 };
+                }
+                return trie::fold(session);
+            };
+            node = here;
             if !keep {
                 continue;
             }
@@ -616,11 +621,8 @@ unsafe fn append(
                 // the next event starts anew.
                 length = 0;
                 checks_end = 0;
-                while count > 0 {
-                    count -= 1;
-                    node = node_of(t, session, node, &*fresh.add(count));
-                }
-                break;
+                keep = false;
+                continue;
             }
             let rule = (*new).rule;
             checks.add(checks_end).write(Check {
@@ -676,11 +678,8 @@ unsafe fn append(
             if checks_end + 3 > 2 * MAX_NATIVE {
                 length = 0;
                 checks_end = 0;
-                while count > 0 {
-                    count -= 1;
-                    node = node_of(t, session, node, &*fresh.add(count));
-                }
-                break;
+                keep = false;
+                continue;
             }
             frames.add(length).write(Frame {
                 slot: (*new).slot,
@@ -705,28 +704,28 @@ unsafe fn append(
     }
 }
 
-/// The node of a frame called from `parent`.
+/// The node of a frame called from `parent`; `None` when there is no room.
 #[inline(always)]
-unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> u32 {
+unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> Option<u32> {
     // SAFETY: the caller's.
     unsafe {
         let key = frame.address << 1 | u64::from(frame.exact);
         if let Some(node) = cached(t, parent, key) {
-            return node;
+            return Some(node);
         }
-        let node = intern(t, session, parent, frame);
+        let node = intern(t, session, parent, frame)?;
         if node != NO_STACK {
             remember(t, parent, key, node);
         }
-        node
+        Some(node)
     }
 }
 
 #[cold]
 #[inline(never)]
-unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> u32 {
+unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> Option<u32> {
     if frame.address == hooks::main_returns_to() {
-        return parent;
+        return Some(parent);
     }
     let inside = if frame.exact {
         frame.address

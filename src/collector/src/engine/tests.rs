@@ -227,6 +227,25 @@ fn a_full_pool_grows_and_waiters_are_woken() {
     assert_eq!(process.image.totals.events, published + 2);
 }
 
+/// Rings that were read up but for the chunk that they write to took the whole
+/// pool, and each round in which nothing came back counted as progress: the
+/// target waited for ever.
+#[test]
+fn idle_rings_leave_the_pool_to_others() {
+    let (mut engine, _) = engine(32 * 16 * 1024, 1);
+    let mut process = FakeProcess::join(&mut engine, 1);
+    for tid in 0..150 {
+        // Fails when there is no chunk left.
+        process.thread(tid);
+        engine.round();
+    }
+    let header = process.session.header();
+    assert!(header.free_count.load(Relaxed) >= 31, "as many as before");
+    let progress = header.progress.load(Relaxed);
+    engine.round();
+    assert_eq!(header.progress.load(Relaxed), progress, "nothing was freed");
+}
+
 #[test]
 fn malformed_rings_are_left_alone_and_counted() {
     let (mut engine, records) = engine(RING_BYTES, 1);
