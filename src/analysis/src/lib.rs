@@ -40,6 +40,7 @@ pub use instant::{At, Instant, InstantError, Span};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
+pub use report::svg::{Drawn, FlameQuery};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;
