@@ -20,6 +20,7 @@ from harness import (
     by_function,
     check_complete,
     execute,
+    library_of_target,
     python_lines,
     sums,
     wait_for,
@@ -109,6 +110,68 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
         blocks, size = known[line]
         assert 0 <= found[line][0] - blocks <= 3
         assert 0 <= found[line][1] - size <= 3 * 64
+
+
+def test_an_interpreter_that_is_loaded_and_unloaded(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """It is listed by the loader before its code may run, and gone afterwards."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program: list[Part] = [programs.program("embedded"), library, "3"]
+    env = {"PYTHONHOME": home}
+    bare = execute(program, env=env)
+    assert bare.status == 0, bare.err.decode()
+    result, recording = leakline.run(*program, env=env)
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == bare.truth()
+    check_complete(recording)
+    rows = [
+        row
+        for row in recording.rows()
+        if row["domain"] == "obj"
+        and any(
+            frame["kind"] == "python" and frame["file"] == "<string>"
+            for frame in row["stack"]
+        )
+    ]
+    assert sums(rows)["total_bytes"] > 3 * 100 * 1000
+
+
+def test_allocators_whose_context_is_a_number(
+    leakline: Leakline, programs: Programs
+) -> None:
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("contexts", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == {"made": 100}
+    check_complete(recording)
+
+
+def test_objects_made_after_a_hook_was_left(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Recorded as soon as it is seen that the hook was left; counted as lost
+    until then."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("left_hooks", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    truth = result.truth()
+    assert truth["jumps"] == 40
+    rows = by_function(recording.rows(), ["make_lists"])["make_lists"]
+    recorded = sums(row for row in rows if row["domain"] == "obj")["total_blocks"]
+    lost = recording.stats()["totals"]["lost_events"]
+    assert recorded + lost >= truth["made"]
 
 
 @pytest.mark.parametrize("after", ["", "tracemalloc.stop()"])

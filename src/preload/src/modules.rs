@@ -119,6 +119,10 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
         }
     }
     let place = at(address);
+    if crate::python::runs_at(session, address) {
+        // The evaluator's frames are known as such from now on.
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+    }
     if place.is_none() && !was_seen && TOLD.swap(1, Ordering::Relaxed) == 0 {
         session.tell(
             b"libraries loaded since this process was forked have no names: \
@@ -202,6 +206,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
     let mut is_whole;
+    let mut came = false;
     loop {
         seen.fill(0);
         is_whole = true;
@@ -210,12 +215,17 @@ unsafe fn update(t: *mut Thread, session: &Session) {
             // SAFETY: the caller's.
             match unsafe { note(t, session, object) } {
                 Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+                Noted::Again(id) => {
+                    seen[id / 64] |= 1 << (id % 64);
+                    came = true;
+                }
                 Noted::Not => {}
                 Noted::Lost => is_whole = false,
             }
             false
         });
         if !was_seen {
+            forget_unmapped();
             return;
         }
         // Only here may we wait for the collector: while the list is walked,
@@ -232,7 +242,9 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         .enumerate()
         .skip(1)
     {
-        if seen[id / 64] & 1 << (id % 64) == 0 && module.end.load(Ordering::Relaxed) != 0 {
+        let end = module.end.load(Ordering::Relaxed);
+        if seen[id / 64] & 1 << (id % 64) == 0 && end != 0 {
+            crate::python::forget(module.start.load(Ordering::Relaxed), end);
             module.end.store(0, Ordering::Release);
             died = true;
         }
@@ -240,15 +252,29 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     // What was lost on the way is told of next time.
     let changes = if is_whole { changes } else { u64::MAX };
     CHANGES.store(changes, Ordering::Relaxed);
-    let came = COUNT.load(Ordering::Relaxed) != known;
+    came |= COUNT.load(Ordering::Relaxed) != known;
     if died || came {
         // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
     if came && session.mode() & mode::PYTHON != 0 {
-        // An interpreter may have come with it (an embedded one).
-        crate::python::install(session);
+        // An interpreter may have come with it (an embedded one). What is there
+        // when the program starts has been loaded whole.
+        crate::python::install(session, known == 1);
+    }
+}
+
+/// Where the loader's list is lost: what is not mapped any more was unloaded.
+fn forget_unmapped() {
+    let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
+    for module in &MODULES[1..count] {
+        let table = module.unwind_table.load(Ordering::Relaxed);
+        let is_there = table == 0 || sys::is_readable(table & !7);
+        if !is_there && module.end.swap(0, Ordering::Release) != 0 {
+            crate::unwind::forget_rules();
+            FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+        }
     }
 }
 
@@ -277,6 +303,8 @@ const DEFINITION_BYTES: usize = 1024;
 enum Noted {
     /// It has this id.
     As(usize),
+    /// It has this id, and was not there when last looked.
+    Again(usize),
     /// It has none: no segments, or too many modules.
     Not,
     /// There is no room to tell the collector of it.
@@ -315,8 +343,11 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
     for (id, module) in MODULES[..count].iter().enumerate().skip(1) {
         if module.identity.load(Ordering::Relaxed) == identity {
-            module.end.store(end, Ordering::Release);
-            return Noted::As(id);
+            return if module.end.swap(end, Ordering::Release) == 0 {
+                Noted::Again(id)
+            } else {
+                Noted::As(id)
+            };
         }
     }
     let Some(module) = MODULES.get(count) else {

@@ -39,6 +39,14 @@ pub struct Allocator {
     pub free: u64,
 }
 
+const NO_ALLOCATOR: Allocator = Allocator {
+    context: null_mut(),
+    malloc: 0,
+    calloc: 0,
+    realloc: 0,
+    free: 0,
+};
+
 /// The allocators below our hooks: raw, mem, obj, and the three again for a
 /// second layer. A tool that wrapped our hooks may be wrapped by that layer;
 /// one layer for both would call itself for ever.
@@ -47,15 +55,7 @@ struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
 // nobody races (start-up, or under the GIL).
 unsafe impl Sync for Originals {}
 
-static ORIGINALS: Originals = Originals(UnsafeCell::new(
-    [Allocator {
-        context: null_mut(),
-        malloc: 0,
-        calloc: 0,
-        realloc: 0,
-        free: 0,
-    }; 2 * DOMAINS],
-));
+static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAINS]));
 
 /// Python's allocator domains.
 pub const DOMAINS: usize = 3;
@@ -180,7 +180,7 @@ struct Interpreter {
 }
 
 struct Global(UnsafeCell<Interpreter>);
-// SAFETY: written once, before `READY` is set.
+// SAFETY: written before `READY` says so, and again only after it was unloaded.
 unsafe impl Sync for Global {}
 
 static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
@@ -196,7 +196,16 @@ static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     set_tracer: 0,
     get_tracer: 0,
 }));
-static READY: AtomicU32 = AtomicU32::new(0);
+/// Whether there is an interpreter: what [`PYTHON`] says is then whole.
+static READY: AtomicU32 = AtomicU32::new(NOT_FOUND);
+const NOT_FOUND: u32 = 0;
+const FOUND: u32 = 1;
+/// It is over, and may be unloaded at any moment.
+const PUT_ASIDE: u32 = 2;
+/// Where an interpreter lies that was found and did not run yet; the end is 0
+/// without one.
+static PENDING_START: AtomicU64 = AtomicU64::new(0);
+static PENDING_END: AtomicU64 = AtomicU64::new(0);
 /// 1 when there is an interpreter that is not supported, and we said so.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
@@ -208,6 +217,8 @@ const SET: u32 = 1;
 const LOOK: u32 = 2;
 /// 1 once it is ours.
 static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
+/// See [`has_plain_domains`].
+static PLAIN: AtomicU32 = AtomicU32::new(1);
 /// 1 once the greenlet library is loaded.
 static GREENLETS: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
@@ -284,8 +295,8 @@ pub unsafe fn forget_memos(t: *mut Thread) {
 
 fn interpreter() -> Option<&'static Interpreter> {
     // Acquire pairs with the Release in `install`.
-    (READY.load(Ordering::Acquire) != 0).then(|| {
-        // SAFETY: whole since READY, and only read from then on.
+    (READY.load(Ordering::Acquire) == FOUND).then(|| {
+        // SAFETY: whole since `FOUND`, and only read from then on.
         unsafe { &*PYTHON.0.get() }
     })
 }
@@ -312,6 +323,12 @@ pub unsafe fn block_of(object: u64) -> u64 {
     object - before
 }
 
+/// Whether below our hooks there are CPython's own allocators alone: none of
+/// them calls the hooks of the mem and obj domains.
+pub fn has_plain_domains() -> bool {
+    PLAIN.load(Ordering::Relaxed) != 0
+}
+
 /// The allocator below the hooks numbered `hooks`: domain + layer * `DOMAINS`.
 #[inline(always)]
 pub fn original(hooks: usize) -> &'static Allocator {
@@ -319,15 +336,26 @@ pub fn original(hooks: usize) -> &'static Allocator {
     unsafe { &(*ORIGINALS.0.get())[hooks] }
 }
 
-/// Finds the interpreter, if the process has one, and hooks its domains.
-pub fn install(session: &Session) {
-    if READY.load(Ordering::Relaxed) != 0 || REFUSED.load(Ordering::Relaxed) != 0 {
+/// Finds the interpreter, if the process has one, and hooks its domains: if it
+/// `may_run`, and else once it does.
+///
+/// The loader lists an object before it is relocated and before its thread-local
+/// storage is known, and allocates in between: then nothing of it may be called.
+/// Once its own code runs it is whole.
+pub fn install(session: &Session, may_run: bool) {
+    if READY.load(Ordering::Relaxed) != NOT_FOUND || REFUSED.load(Ordering::Relaxed) != 0 {
         return;
     }
     let version = elf::find(c"Py_GetVersion");
     let set_allocator = elf::find(c"PyMem_SetAllocator");
     let get_allocator = elf::find(c"PyMem_GetAllocator");
     if version == 0 || set_allocator == 0 || get_allocator == 0 {
+        return;
+    }
+    if !may_run {
+        let (start, end) = elf::span_of(get_allocator);
+        PENDING_START.store(start, Ordering::Relaxed);
+        PENDING_END.store(end, Ordering::Release);
         return;
     }
     // SAFETY: CPython's function; returns a static string "3.11.7 (...".
@@ -372,7 +400,7 @@ pub fn install(session: &Session) {
     .map(|name| elf::find(name))
     .find(|address| *address != 0)
     .unwrap_or(0);
-    // SAFETY: nobody reads before READY.
+    // SAFETY: nobody reads before `FOUND`.
     unsafe {
         *PYTHON.0.get() = Interpreter {
             layout,
@@ -401,12 +429,76 @@ pub fn install(session: &Session) {
         .slot()
         .python_version
         .store(hexadecimal, Ordering::Relaxed);
-    READY.store(1, Ordering::Release);
+    READY.store(FOUND, Ordering::Release);
     STARTING.store(1, Ordering::Relaxed);
     unwind::mark_evaluator();
     if let Some(python) = interpreter() {
         python.hook_domains();
     }
+}
+
+/// A frame at `address` is on this thread's stack: an interpreter that was
+/// found, and could not run then, is hooked. True: it is this one.
+pub fn runs_at(session: &Session, address: u64) -> bool {
+    let end = PENDING_END.load(Ordering::Acquire);
+    if address >= end || address < PENDING_START.load(Ordering::Relaxed) {
+        return false;
+    }
+    let is_ours = PENDING_END
+        .compare_exchange(end, 0, Ordering::Relaxed, Ordering::Relaxed)
+        .is_ok();
+    if is_ours {
+        install(session, true);
+    }
+    is_ours
+}
+
+/// A library is about to be unloaded. An interpreter that is over may be it:
+/// nothing of it is called until [`after_unloading`].
+pub fn before_unloading() {
+    let Some(python) = interpreter() else { return };
+    if python.is_initialized == 0 {
+        return;
+    }
+    // SAFETY: CPython's function; it reads a flag.
+    let initialized = unsafe {
+        let initialized: extern "C" fn() -> i32 = core::mem::transmute(python.is_initialized);
+        initialized() != 0
+    };
+    if !initialized {
+        let _ = READY.compare_exchange(FOUND, PUT_ASIDE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// It was, and the list of modules read again: unless [`forget`] was called,
+/// the interpreter is still there.
+pub fn after_unloading() {
+    let _ = READY.compare_exchange(PUT_ASIDE, FOUND, Ordering::Release, Ordering::Relaxed);
+}
+
+/// The module of these addresses is gone: if it was the interpreter, nothing of
+/// it is called any more, and another one may come.
+pub fn forget(start: u64, end: u64) {
+    if PENDING_END.load(Ordering::Relaxed) == end {
+        PENDING_END.store(0, Ordering::Relaxed);
+    }
+    if READY.load(Ordering::Acquire) == NOT_FOUND {
+        return;
+    }
+    // SAFETY: whole since `FOUND`.
+    let function = unsafe { (*PYTHON.0.get()).get_allocator };
+    if !(start..end).contains(&function) {
+        return;
+    }
+    READY.store(NOT_FOUND, Ordering::Relaxed);
+    for word in [&STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
+        word.store(0, Ordering::Relaxed);
+    }
+    PLAIN.store(1, Ordering::Relaxed);
+    FIT.store(NOT_TRIED, Ordering::Relaxed);
+    unwind::forget_evaluator();
+    // SAFETY: the hooks' callers were in what is gone.
+    unsafe { *ORIGINALS.0.get() = [NO_ALLOCATOR; 2 * DOMAINS] };
 }
 
 /// PYTHONMALLOC and `-X dev` replace all three tables while the interpreter
@@ -444,13 +536,7 @@ impl Interpreter {
             let set: extern "C" fn(u32, *const Allocator) =
                 core::mem::transmute(self.set_allocator);
             for domain in 0..DOMAINS {
-                let mut now = Allocator {
-                    context: null_mut(),
-                    malloc: 0,
-                    calloc: 0,
-                    realloc: 0,
-                    free: 0,
-                };
+                let mut now = NO_ALLOCATOR;
                 get(domain as u32, &raw mut now);
                 let layers = [domain, domain + DOMAINS];
                 let is_ours = |function: u64| {
@@ -458,11 +544,17 @@ impl Interpreter {
                         .iter()
                         .any(|hooks| hooks::python_hooks(*hooks).malloc == function)
                 };
+                if now.malloc == 0 || is_ours(now.malloc) {
+                    continue;
+                }
                 // What wraps us (tracemalloc, the debug hooks) keeps the
-                // allocator below it at the start of its context.
-                let wraps_us = !now.context.is_null()
-                    && (0..6).any(|i| is_ours(sys::word(now.context as u64 + 8 * i)));
-                if now.malloc == 0 || is_ours(now.malloc) || wraps_us {
+                // allocator below it at the start of its context. A context
+                // need not be a pointer.
+                let context = now.context as u64;
+                let may_wrap = context.is_multiple_of(8)
+                    && sys::is_readable(context)
+                    && sys::is_readable(context + 40);
+                if may_wrap && (0..6).any(|i| is_ours(sys::word(context + 8 * i))) {
                     continue;
                 }
                 let Some(hooks) = layers
@@ -476,6 +568,10 @@ impl Interpreter {
                     context: now.context,
                     ..hooks::python_hooks(hooks)
                 };
+                let (start, end) = elf::span_of(self.get_allocator);
+                if !(start..end).contains(&now.malloc) {
+                    PLAIN.store(0, Ordering::Relaxed);
+                }
                 core::sync::atomic::fence(Ordering::SeqCst);
                 set(domain as u32, &raw const ours);
             }

@@ -125,6 +125,7 @@ fn start() -> Option<&'static Session> {
         STATE.store(state::OUTSIDE, Ordering::Release);
         return None;
     }
+    thread::belong_here();
     // Release pairs with the Acquire in `get`.
     STATE.store(state::JOINED, Ordering::Release);
     // SAFETY: from now on shared and only read.
@@ -575,6 +576,7 @@ impl Session {
         let t = thread::current();
         // SAFETY: only one thread lives in a forked child, and it is here.
         unsafe { thread::after_fork(t) };
+        thread::belong_here();
         modules::after_fork();
         elf::after_fork();
         hooks::after_fork();

@@ -104,14 +104,25 @@ pub fn map_late(bytes: usize) -> Option<*mut u8> {
     }
 }
 
+/// Asks that a mapping's pages are never merged into huge ones.
+pub fn keep_small_pages(at: *mut u8, bytes: usize) {
+    const MADV_NOHUGEPAGE: usize = 15;
+    // SAFETY: advice on a mapping of our own; no memory changes.
+    let _ = unsafe {
+        syscall(
+            number::MADVISE,
+            [at as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0],
+        )
+    };
+}
+
 /// Private anonymous memory, zeroed, kept out of core dumps and huge pages.
 pub fn map_private(bytes: usize) -> Option<*mut u8> {
     const READ_WRITE: usize = 3;
     const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
-    const MADV_NOHUGEPAGE: usize = 15;
     const PR_SET_VMA: usize = 0x5356_4d41;
     // SAFETY: a new mapping at an address of the kernel's choosing touches no
-    // memory that exists; the two calls after it only advise on it.
+    // memory that exists; the call after it only names it.
     unsafe {
         let at = syscall(
             number::MMAP,
@@ -125,7 +136,7 @@ pub fn map_private(bytes: usize) -> Option<*mut u8> {
             ],
         )
         .ok()?;
-        let _ = syscall(number::MADVISE, [at, bytes, MADV_NOHUGEPAGE, 0, 0, 0]);
+        keep_small_pages(at as *mut u8, bytes);
         let name = c"leakline";
         let _ = syscall(
             number::PRCTL,

@@ -44,6 +44,8 @@ pub mod depth {
     /// libc or the loader is asked something; their own blocks are not the
     /// program's.
     pub const QUIET: u32 = 4;
+    /// A hook begins: what it was called from is being written down.
+    pub const BEGINNING: u32 = 5;
 }
 
 /// Whose a state is, in one word: thread id << 2 | one of the constants.
@@ -111,6 +113,8 @@ pub struct Thread {
     /// Where the hook now at work was called from: the slot of its return
     /// address.
     pub entered: u64,
+    /// The word there, as long as that hook has not returned.
+    returns_to: u64,
     /// [`crate::session::FLUSH`] as it was when the caches below were filled.
     pub flush: u64,
     last_stamp: u64,
@@ -238,9 +242,11 @@ pub unsafe fn get_depth(t: *mut Thread) -> u32 {
 /// the thread is idle again.
 ///
 /// A hook's own frames, and those of a handler that interrupts it, lie below
-/// the slot that it was called from. After a jump further out a call may lie
-/// below as well: then the thread stays as it is until one does not, and its
-/// events go to the side ring.
+/// the slot that it was called from, and that slot holds the return address
+/// until it returns. After a jump further out a call may lie below as well, and
+/// the slot may still hold that word: then the thread stays as it is until one
+/// of these is not so, and what it does is counted as lost or goes to the side
+/// ring.
 ///
 /// # Safety
 ///
@@ -248,30 +254,69 @@ pub unsafe fn get_depth(t: *mut Thread) -> u32 {
 /// address.
 #[cold]
 pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's. `entered` is read only where it lies on the
+    // thread's own stack.
     unsafe {
         let own = (*t).stack_low..(*t).stack_high;
         let entered = (*t).entered;
-        if sp < entered || !own.contains(&sp) || !own.contains(&entered) {
+        // While a thread is adopted there is no hook to be left.
+        if entered == u64::MAX || !own.contains(&sp) {
             return false;
         }
+        // One on a coroutine's stack that we are not on was left for good.
+        // While it begins the word is not known; nothing is half done then.
+        let may_go_on = own.contains(&entered)
+            && sp < entered
+            && (get_depth(t) == depth::BEGINNING || sys::word(entered) == (*t).returns_to);
         // A program may have put its signal stack into its own stack: above
         // the hook that the handler interrupted.
-        if sys::is_on_signal_stack() {
+        if may_go_on || sys::is_on_signal_stack() {
             return false;
         }
+        abandon(t, sp);
+        true
+    }
+}
+
+/// As [`was_abandoned`], where a hook of `depth::PYTHON` cannot have led to this
+/// call.
+///
+/// # Safety
+///
+/// As there.
+#[cold]
+pub unsafe fn was_left(t: *mut Thread, sp: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let own = (*t).stack_low..(*t).stack_high;
+        let is_left =
+            get_depth(t) == depth::PYTHON && own.contains(&sp) && !sys::is_on_signal_stack();
+        if is_left {
+            abandon(t, sp);
+        }
+        is_left
+    }
+}
+
+/// The thread is idle again.
+///
+/// # Safety
+///
+/// As for [`forget_half_done`]; `sp` the slot of the return address of a hook
+/// that is about to begin.
+unsafe fn abandon(t: *mut Thread, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
         forget_half_done(t);
         let session = session::get();
         let is_new = (*t).ring.data.is_null();
         if let Some(session) = session
             && is_new
         {
-            (*t).entered = sp;
-            set_depth(t, depth::HOOK);
+            begin(t, depth::HOOK, sp);
             announce(t, session, tid_of(t));
         }
         set_depth(t, depth::IDLE);
-        true
     }
 }
 
@@ -307,12 +352,15 @@ unsafe fn forget_half_done(t: *mut Thread) {
 /// address.
 #[inline(always)]
 pub unsafe fn begin(t: *mut Thread, value: u32, sp: u64) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's: the word at `sp` is the hook's return address.
     unsafe {
+        // A handler in between sees neither the last hook's word with this
+        // one's depth, nor half of a place. (`enter` has set it once already:
+        // but one may have come since, with hooks of its own.)
+        set_depth(t, depth::BEGINNING);
+        (*t).entered = sp;
+        (*t).returns_to = sys::word(sp);
         set_depth(t, value);
-        // Once more: a handler may have come between the first time and now,
-        // with hooks of its own.
-        addr_of_mut!((*t).entered).write_volatile(sp);
     }
 }
 
@@ -337,10 +385,24 @@ unsafe fn tid_of(t: *mut Thread) -> u32 {
     owner::parts(unsafe { (*t).owner.load(Ordering::Relaxed) }).0
 }
 
+/// The process that the states belong to.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// From now on states belong to the calling process.
+pub fn belong_here() {
+    PROCESS.store(sys::getpid(), Ordering::Relaxed);
+}
+
 /// Gives this thread a state: one that a dead thread left, or a new one.
 /// Null when there is no memory.
 #[cold]
 pub fn adopt(session: &Session) -> *mut Thread {
+    if sys::getpid() != PROCESS.load(Ordering::Relaxed) {
+        // The child of a `vfork` in the place of a thread that never allocated:
+        // to it all our threads look gone, and the state it took would stay
+        // behind as its parent's.
+        return null_mut();
+    }
     let tid = sys::gettid();
     let dead = take_dead(tid);
     let is_new = dead.is_none();
@@ -355,7 +417,7 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).python_length = 0;
         (*t).stack_low = 0;
         (*t).stack_high = 0;
-        (*t).is_main = tid == sys::getpid();
+        (*t).is_main = tid == PROCESS.load(Ordering::Relaxed);
         (*t).outermost = 0;
         (*t).in_main = false;
         // Its last thread may have died inside a hook, and elsewhere on the
@@ -460,6 +522,8 @@ fn new_state(tid: u32) -> *mut Thread {
     let Some(memory) = sys::map_late(size_of::<Thread>()) else {
         return null_mut();
     };
+    // Few of its pages are used: they must not be made one huge one.
+    sys::keep_small_pages(memory, size_of::<Thread>());
     let t = memory.cast::<Thread>();
     // SAFETY: zeroed memory of the right size and alignment (a page), for
     // which all-zero is a valid state: empty caches, no chunk.
@@ -510,7 +574,11 @@ pub unsafe fn after_fork(own: *mut Thread) {
             if t != own {
                 (*t).owner.store(owner::FREE, Ordering::Relaxed);
                 (*t).depth = depth::IDLE;
+                // What it was about to do with the list of modules, or a fork
+                // of its own, is not this process's.
                 (*t).updates_modules = false;
+                (*t).holds_modules = false;
+                (*t).fork = 0;
                 free += 1;
             }
         }

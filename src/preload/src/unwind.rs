@@ -140,15 +140,21 @@ pub fn mark_evaluator() {
     forget_rules();
 }
 
+/// The evaluator was unloaded.
+pub fn forget_evaluator() {
+    EVALUATOR.store(0, Ordering::Relaxed);
+}
+
 /// Code went away: addresses may come to mean something else.
 pub fn forget_rules() {
     RULE_GENERATION.fetch_add(1, Ordering::Release);
 }
 
 /// The rule for the frame that `address` returns to (or, if `exact`, that was
-/// interrupted there). One that could not be looked up just now is not kept.
+/// interrupted there), and whether it is so: one that could not be looked up
+/// just now is unknown, and not to be kept.
 #[inline(always)]
-unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool) -> Rule {
+unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool) -> (Rule, bool) {
     let index = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as usize & (RULES - 1);
     let generation =
         u64::from(RULE_GENERATION.load(Ordering::Relaxed)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -157,16 +163,15 @@ unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool)
     let slot = unsafe { &*(*TABLE.0.get()).add(index) };
     let rule = slot.rule.load(Ordering::Relaxed);
     if slot.check.load(Ordering::Relaxed) ^ rule == mark && rule != 0 {
-        return Rule::from_word(rule);
+        return (Rule::from_word(rule), true);
     }
     // SAFETY: the caller's.
     let (found, is_sure) = unsafe { find_rule(t, session, address, exact) };
-    if !is_sure {
-        return found;
+    if is_sure {
+        slot.check.store(mark ^ found.word(), Ordering::Relaxed);
+        slot.rule.store(found.word(), Ordering::Relaxed);
     }
-    slot.check.store(mark ^ found.word(), Ordering::Relaxed);
-    slot.rule.store(found.word(), Ordering::Relaxed);
-    found
+    (found, is_sure)
 }
 
 #[cold]
@@ -181,7 +186,9 @@ unsafe fn find_rule(t: *mut Thread, session: &Session, address: u64, exact: bool
     };
     // SAFETY: the caller's.
     let (place, is_sure) = unsafe { modules::find(t, session, inside) };
-    let Some(place) = place else {
+    // Where the list could not be read, what it says may have been unloaded:
+    // there may be no table any more.
+    let Some(place) = place.filter(|_| is_sure) else {
         return (Rule::UNKNOWN, is_sure);
     };
     if place.unwind_table == 0 {
@@ -392,7 +399,11 @@ unsafe fn walk(
                     }
                 }
             }
-            let rule = rule_for(t, session, address, exact);
+            let (rule, is_sure) = rule_for(t, session, address, exact);
+            if !is_sure {
+                keep = false;
+                length = 0;
+            }
             if count == MAX_NATIVE {
                 session
                     .slot()
