@@ -128,3 +128,17 @@ def test_no_room_for_more_stacks(leakline: Leakline, programs: Programs) -> None
     assert sums(folded)["total_blocks"] == stats["totals"]["truncated_stacks"] > 0
     told = [note["text"] for note in stats["notes"] if "[truncated]" in note["text"]]
     assert len(told) == 1, stats["notes"]
+
+
+def test_a_program_that_locks_its_memory(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """All that could ever be shared, 576 MiB, was made resident."""
+    program = programs.program("locked")
+    if execute([program]).status == 77:
+        pytest.skip("memory cannot be locked here")
+    result, recording = leakline.run(program)
+    assert result.status == 0, result.err
+    assert 0 < int(result.out) < 80 * 1024
+    stats = check_complete(recording)
+    assert stats["totals"]["allocations"] >= 600_000

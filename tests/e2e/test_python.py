@@ -456,3 +456,20 @@ def test_builtins_of_a_stripped_module_have_their_names(
     assert re.fullmatch(
         r"fastparse\..*so\+0x[0-9a-f]+( \(near .*\+0x[0-9a-f]+\))?", helper
     )
+
+
+def test_codes_met_by_two_threads_at_once(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Both entered it into the table, its death was noted once, and the next
+    code at its address got its name."""
+    count = 400
+    program = PYTHON_PROGRAMS / "short_lived.py"
+    directory = programs.extension("together")
+    result, recording = leakline.run(TARGET_PYTHON, program, directory, str(count))
+    assert result.status == 0, result.err.decode()
+    check_complete(recording)
+    names = [f"code_{i:04}" for i in range(count)]
+    rows = by_function(recording.rows("--filter", "*/together.c"), names)
+    blocks = {name: sums(rows[name])["live_blocks"] for name in names}
+    assert {name: n for name, n in blocks.items() if n != 2} == {}

@@ -1193,10 +1193,24 @@ fn truncated(session: &Session) -> u32 {
 
 const CODES: usize = 1 << 17;
 
-/// A code object that was seen on a stack. `address` 0 = never used, 1 = dead.
+/// A code object that was seen on a stack. `address` is a code object's or one
+/// of [`code`].
+///
+/// A code object may be here twice, see [`Interpreter::code_id`]; all its
+/// entries lie before the first that was never used.
 struct Code {
     address: AtomicU64,
     id: AtomicU32,
+}
+
+/// Addresses of [`Code`] that are no code object's.
+mod code {
+    /// The entry was never used.
+    pub const NEVER: u64 = 0;
+    /// Its code object died.
+    pub const DEAD: u64 = 1;
+    /// A thread is writing it.
+    pub const WRITING: u64 = 2;
 }
 
 struct Codes(UnsafeCell<*mut Code>);
@@ -1254,12 +1268,12 @@ fn code_died(address: u64) {
     probe(address, |code| {
         let here = code.address.load(Ordering::Relaxed);
         if here == address {
-            code.address.store(1, Ordering::Release);
+            code.address.store(code::DEAD, Ordering::Release);
             // Caches name frames by instruction: those of this code are void.
             FLUSH.fetch_add(CODE_DIED, Ordering::Release);
-            return true;
         }
-        here == 0
+        // Not only the first: two threads may have placed it.
+        here == code::NEVER
     });
 }
 
@@ -1274,7 +1288,7 @@ impl Interpreter {
                 id = code.id.load(Ordering::Acquire);
                 return true;
             }
-            here == 0
+            here == code::NEVER
         });
         if id != 0 {
             return id;
@@ -1289,13 +1303,19 @@ impl Interpreter {
         let mut placed = false;
         probe(address, |code| {
             let here = code.address.load(Ordering::Relaxed);
-            if here > 1 {
+            if here == address {
+                // By the other thread: its id is as good.
+                placed = true;
+                return true;
+            }
+            if here != code::NEVER && here != code::DEAD {
                 return false;
             }
-            // The id first: whoever sees the address (Acquire) sees the id.
+            // One writer: what it found becomes `WRITING` only once. The id
+            // first: whoever sees the address (Acquire) sees the id.
             if code
                 .address
-                .compare_exchange(here, 1, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(here, code::WRITING, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 code.id.store(id, Ordering::Relaxed);

@@ -304,7 +304,10 @@ impl Session {
     }
 
     /// Where chunk `index` lies. Indices come from the free list, which
-    /// checks them against its table's length.
+    /// checks them against its table's length; one comes there only once the
+    /// memfd reaches beyond that chunk, and the memfd never gets shorter. So
+    /// what was popped is there, in every process that has the map, and what
+    /// its parent had in a directory of the trie is there for a forked child.
     pub fn chunk(&self, index: u32) -> *mut u8 {
         self.map.wrapping_add(layout::chunk_offset(index))
     }
