@@ -275,6 +275,16 @@ impl Report<'_> {
             };
             writeln!(to, "  running   {n} {processes} on, and on being recorded")?;
         }
+        if summary.unanswered > 0 {
+            let n = summary.unanswered;
+            let processes = if n == 1 {
+                "process was"
+            } else {
+                "processes were"
+            };
+            let why = "the collector did not answer in time";
+            warning(to, &format!("{n} {processes} not recorded: {why}"))?;
+        }
         if summary.lost_events > 0 {
             warning(to, "events were lost: the figures are less than the truth")?;
         }
@@ -405,6 +415,7 @@ mod tests {
         let outcome = Outcome::Finished(Summary {
             lost_events: 12_345,
             still_running: 2,
+            unanswered: 3,
             write_error: Some("no space left on device".into()),
             ..summary()
         });
@@ -414,6 +425,7 @@ mod tests {
           at exit   61.0 MiB live in 1,234 blocks
           recorded  48,201,337 allocations, 12,345 events lost; python.4121.leakline, 3.1 MiB
           running   2 processes go on, and on being recorded
+        warning: 3 processes were not recorded: the collector did not answer in time
         warning: events were lost: the figures are less than the truth
         warning: the recording ends early: no space left on device
           next      leakline top python.4121.leakline    leakline summary python.4121.leakline
