@@ -15,6 +15,7 @@
 //! * The same records give the same report, to the byte.
 
 pub mod calls;
+pub mod contents;
 pub mod figures;
 pub mod filter;
 pub mod frame;
@@ -32,6 +33,7 @@ pub mod top;
 pub mod tree;
 
 pub use calls::{Calls, Weights};
+pub use contents::Contents;
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};

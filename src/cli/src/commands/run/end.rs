@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::{blocks, bytes, duration, printable};
 use leakline_analysis::{
-    GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
+    Contents, GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
 };
 use leakline_collector::protocol::{FromCollector, Summary, ToCollector};
-use leakline_recording::Recording;
+use leakline_recording::Reader;
 use rustix::process::Pid;
 
 use super::session::Answer;
@@ -174,12 +174,14 @@ pub(super) struct Report<'a> {
 /// too long to find out, or there was none.
 pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
     /// Read in about a tenth of a second.
-    const LARGEST: u64 = 8 << 20;
+    const LARGEST: u64 = 2 << 20;
     if recording.metadata().ok()?.len() > LARGEST {
         return None;
     }
-    let recording = Recording::open(recording).ok()?;
-    let model = Model::new(recording.records(), Origin::default());
+    let mut contents = Contents::new();
+    let mut reader = Reader::open(recording).ok()?;
+    reader.read(&mut |record| contents.push(record)).ok()?;
+    let model = Model::of(&contents, Origin::default());
     let mut stacks = Stacks::new(&model);
     let query = TopQuery {
         span: Span::whole(&model),
