@@ -3,7 +3,10 @@
 //! Records take 150 bytes each, and nearly all of a recording's are sites and
 //! points. Sites are kept as a list of their own, points packed.
 
+use std::path::Path;
+
 use leakline_recording::record::{Record, Site};
+use leakline_recording::{OpenError, Reader};
 
 use crate::timeline::Timeline;
 
@@ -21,6 +24,18 @@ impl Contents {
     /// Of nothing.
     pub fn new() -> Self {
         Contents::default()
+    }
+
+    /// Reads a recording; gives what read it, too, for what it says of damage.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. Damage is no error.
+    pub fn open(path: &Path) -> Result<(Self, Reader), OpenError> {
+        let mut contents = Contents::new();
+        let mut reader = Reader::open(path)?;
+        reader.read(&mut |record| contents.push(record))?;
+        Ok((contents, reader))
     }
 
     /// Takes the next record.

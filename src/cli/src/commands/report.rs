@@ -280,17 +280,11 @@ fn open(input: &Input) -> Result<Opened, CliError> {
     if input.file.as_ref() != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
-    let mut contents = Contents::new();
-    let reader = Reader::open(&path)
-        .and_then(|mut reader| {
-            reader.read(&mut |record| contents.push(record))?;
-            Ok(reader)
-        })
-        .map_err(|error| CliError::Report {
-            message: error.to_string(),
-            hint: error.hint().map(Into::into),
-            source: None,
-        })?;
+    let (contents, reader) = Contents::open(&path).map_err(|error| CliError::Report {
+        message: error.to_string(),
+        hint: error.hint().map(Into::into),
+        source: None,
+    })?;
     for warning in reader.damage().warnings() {
         note(&format!("warning: {warning}"));
     }

@@ -13,7 +13,6 @@ use leakline_analysis::{
     Contents, GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
 };
 use leakline_collector::protocol::{FromCollector, Summary, ToCollector};
-use leakline_recording::Reader;
 use rustix::process::Pid;
 
 use super::session::Answer;
@@ -178,9 +177,7 @@ pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
     if recording.metadata().ok()?.len() > LARGEST {
         return None;
     }
-    let mut contents = Contents::new();
-    let mut reader = Reader::open(recording).ok()?;
-    reader.read(&mut |record| contents.push(record)).ok()?;
+    let (contents, _) = Contents::open(recording).ok()?;
     let model = Model::of(&contents, Origin::default());
     let mut stacks = Stacks::new(&model);
     let query = TopQuery {
