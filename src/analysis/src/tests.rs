@@ -56,9 +56,9 @@ fn by_site(model: &Model<'_>) -> TopQuery {
 fn packed_points_give_the_same_figures() {
     let records = training();
     let mut contents = Contents::new();
-    records
-        .iter()
-        .for_each(|record| contents.push(record.clone()));
+    for record in &records {
+        contents.push(record.clone());
+    }
     let model = Model::new(&records, origin());
     let other = Model::of(&contents, origin());
     for instant in ["start", "+1s", "+70s", "peak", "main left", "end"] {

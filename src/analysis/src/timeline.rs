@@ -475,7 +475,9 @@ mod tests {
             for process in 0..3 {
                 timeline.for_each_of(process, |bin, point| points[bin].push(*point));
             }
-            points.iter_mut().for_each(|points| points.sort_unstable_by_key(|point| point.site));
+            for points in &mut points {
+                points.sort_unstable_by_key(|point| point.site);
+            }
             prop_assert_eq!(points, bins);
         }
     }

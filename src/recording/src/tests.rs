@@ -580,7 +580,9 @@ fn what_was_lost_of_a_process_that_is_over_stays_lost_and_is_told() {
         site(super::tests::site(0))
     };
     all.extend([process(), of_process(1), process(), of_process(2)]);
-    all.iter().for_each(|record| writer.push(record.clone()));
+    for record in &all {
+        writer.push(record.clone());
+    }
     let mut push = |record: Record| {
         writer.push(record.clone());
         all.push(record);
@@ -621,11 +623,9 @@ fn what_was_lost_of_a_process_that_is_over_stays_lost_and_is_told() {
         live_bytes(read(&bytes).unwrap().records()),
         live_bytes(&all)
     );
-    let kinds: Vec<u8> = chunks(&bytes)
-        .iter()
-        .map(|chunk| bytes[chunk.start + 8])
-        .collect();
-    assert!(kinds.iter().filter(|kind| **kind == 2).count() > 3);
+    let is_restatement = |chunk: &std::ops::Range<usize>| bytes[chunk.start + 8] == 2;
+    let restatements = chunks(&bytes).into_iter().filter(is_restatement);
+    assert!(restatements.count() > 3);
 
     // What is lost of one that goes on is mended, also of what ended before.
     let without = |chunk: usize| {
