@@ -11,6 +11,7 @@ use crate::figures::{Figures, Measure, Unit};
 use crate::filter::Filter;
 use crate::frame::{Frame, FrameKind, Role};
 use crate::instant::Span;
+use crate::kinds::Kinds;
 use crate::model::Model;
 use crate::names::base_name;
 use crate::report::printable;
@@ -64,33 +65,28 @@ pub fn flame<'a>(
     query: &FlameQuery,
     out: &mut dyn io::Write,
 ) -> io::Result<Drawn> {
-    let figures = model.figures(&query.span);
     let mut matching = Matching::new(query.filter.as_ref());
     let is_wanted: Vec<bool> = model
         .sites()
         .iter()
         .map(|site| matching.site(model, stacks, site.node, site.process))
         .collect();
+    let kinds = Kinds::new(model);
     let mut sum = Figures::default();
-    for (figures, _) in figures
-        .iter()
-        .zip(&is_wanted)
-        .filter(|(_, wanted)| **wanted)
-    {
-        sum.add(figures);
-    }
-    let calls = Calls::new(model, stacks, query.inverted);
-    let sizes = |site: usize| {
-        if is_wanted[site] {
-            Sizes::of(&figures[site], query)
-        } else {
-            Sizes::default()
+    let mut sizes = kinds.none::<Sizes>().of_kind;
+    model.for_each_figures(&query.span, |site, _, figures| {
+        if is_wanted.get(site as usize) == Some(&true)
+            && let Some(kind) = kinds.of_site(site)
+        {
+            sum.add(figures);
+            sizes[kind].add(&Sizes::of(figures, query));
         }
-    };
+    });
+    let calls = Calls::new(model, &kinds, stacks, query.inverted);
     let picture = Picture {
-        widths: calls.weigh(|site| sizes(site).width),
-        before: calls.weigh(|site| sizes(site).before),
-        after: calls.weigh(|site| sizes(site).after),
+        widths: calls.weigh(|kind| sizes[kind].before.max(sizes[kind].after)),
+        before: calls.weigh(|kind| sizes[kind].before),
+        after: calls.weigh(|kind| sizes[kind].after),
         calls: &calls,
         stacks,
         query,
@@ -101,11 +97,10 @@ pub fn flame<'a>(
     Ok(drawn)
 }
 
-/// What a site weighs.
+/// What a kind of sites weighs. A box is as wide as the larger of the two: what
+/// shrank to nothing is seen as well.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sizes {
-    /// The larger of the two: what shrank to nothing is seen as well.
-    width: i64,
     before: i64,
     after: i64,
 }
@@ -115,20 +110,22 @@ impl Sizes {
         if query.compares() {
             let after = figures.measure(Measure::Live, query.unit).max(0);
             let grown = figures.measure(Measure::Growth, query.unit);
-            let before = after.saturating_sub(grown).max(0);
             Sizes {
-                width: before.max(after),
-                before,
+                before: after.saturating_sub(grown).max(0),
                 after,
             }
         } else {
             let size = figures.measure(query.measure, query.unit).max(0);
             Sizes {
-                width: size,
                 before: size,
                 after: size,
             }
         }
+    }
+
+    fn add(&mut self, other: &Sizes) {
+        self.before = self.before.saturating_add(other.before);
+        self.after = self.after.saturating_add(other.after);
     }
 }
 
