@@ -741,6 +741,7 @@ extern "C" fn on_mremap(
             // function's.
             unsafe {
                 thread::begin(t, depth::NATIVE, caller.sp);
+                let began = thread::stamp(t, session);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -757,6 +758,7 @@ extern "C" fn on_mremap(
                             length as u64,
                             old,
                             old_length as u64,
+                            began,
                         ],
                     );
                 }
