@@ -170,3 +170,20 @@ def test_a_program_that_locks_its_memory(
     assert 0 < int(result.out) < 80 * 1024
     stats = check_complete(recording)
     assert stats["totals"]["allocations"] >= 600_000
+
+
+def test_more_libraries_than_numbers(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """Those beyond have no names, and nothing said so."""
+    program: list[Part] = [
+        programs.program("many_libraries"),
+        programs.plugin("alpha", 1000),
+        "4120",
+    ]
+    (tmp_path / "libraries").mkdir()
+    result, recording = leakline.run(*program, cwd=tmp_path / "libraries")
+    assert result.status == 0, result.err
+    stats = check_complete(recording)
+    told = [note["text"] for note in stats["notes"] if "libraries" in note["text"]]
+    assert len(told) == 1, stats["notes"]

@@ -347,3 +347,30 @@ def test_a_program_stopped_while_it_joins(leakline: Leakline) -> None:
         os.kill(collector, signal.SIGCONT)
         assert rest_of(process) == []
         assert b"sleep" in os.fsencode(recording.process(pid)["command"])
+
+
+def test_a_thread_that_starts_while_nothing_is_recorded(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """That the ring of a thread which had ended was its own now was lost, and
+    what it allocated from then on was the other's."""
+    stopped, going = tmp_path / "stopped", tmp_path / "going"
+    with leakline.started(programs.program("late_thread"), stopped, going) as (
+        process,
+        recording,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"joined\n"
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(collector, signal.SIGSTOP)
+        stopped.touch()
+        assert process.stdout.readline() == b"second\n"
+        os.kill(collector, signal.SIGCONT)
+        # Until there is room again.
+        time.sleep(0.3)
+        going.touch()
+        assert rest_of(process) == []
+        assert process.returncode == 0
+    rows = recording.rows("--by", "thread", at=None)
+    blocks = {row["thread"]["name"]: row["live_blocks"] for row in rows}
+    assert blocks["second"] >= 1000, blocks

@@ -383,16 +383,19 @@ impl Image {
                 length,
                 stack,
             } => {
-                self.cut(shared, address, length, stamp);
+                self.cut(shared, address, length, stamp, u64::MAX);
                 self.map(shared, ring, address, length, stack, stamp);
             }
-            Event::Unmap { address, length } => self.cut(shared, address, length, stamp),
+            Event::Unmap { address, length } => {
+                self.cut(shared, address, length, stamp, u64::MAX);
+            }
             Event::Remap {
                 address,
                 length,
                 stack,
                 old_address,
                 old_length,
+                began,
             } => {
                 self.remap(
                     shared,
@@ -400,7 +403,7 @@ impl Image {
                     (address, length),
                     stack,
                     (old_address, old_length),
-                    stamp,
+                    (began, stamp),
                 );
             }
             Event::Thread { tid, name } => self.thread(shared, ring, tid, name, stamp),
@@ -821,13 +824,13 @@ impl Image {
             thread: ring.thread,
             birth_ms: shared.birth_ms,
         };
-        self.mappings.map(address, block);
+        self.mappings.map(address, block, stamp);
         self.count_birth(shared, &block, stamp);
     }
 
-    /// Takes a range out of the mappings.
-    fn cut(&mut self, shared: &mut Shared, address: u64, length: u64, stamp: u64) {
-        for cut in self.mappings.unmap(address, length) {
+    /// Takes a range out of the mappings, but for what was mapped after `until`.
+    fn cut(&mut self, shared: &mut Shared, address: u64, length: u64, stamp: u64, until: u64) {
+        for cut in self.mappings.unmap(address, length, until) {
             let block = cut.block;
             if cut.left == 0 {
                 self.count_death(shared, &block, false, stamp);
@@ -851,7 +854,7 @@ impl Image {
         (address, length): (u64, u64),
         stack: u32,
         (old_address, old_length): (u64, u64),
-        stamp: u64,
+        (began, stamp): (u64, u64),
     ) {
         let length = length.min(MAX_SIZE);
         if address == old_address
@@ -860,7 +863,8 @@ impl Image {
         {
             if length > old_length {
                 // What lies in the way is gone, whether we saw it go or not.
-                self.cut(shared, address + old_length, length - old_length, stamp);
+                let (end, growth) = (address + old_length, length - old_length);
+                self.cut(shared, end, growth, stamp, u64::MAX);
             }
             self.totals.allocations += 1;
             self.totals.resizes += 1;
@@ -870,8 +874,10 @@ impl Image {
             self.mappings.resize(address, length);
             return;
         }
-        self.cut(shared, old_address, old_length, stamp);
-        self.cut(shared, address, length, stamp);
+        // Before this event was stamped another thread may have mapped, and
+        // told of it, what the call had left: not before it began.
+        self.cut(shared, old_address, old_length, stamp, began);
+        self.cut(shared, address, length, stamp, u64::MAX);
         self.map(shared, ring, address, length, stack, stamp);
     }
 

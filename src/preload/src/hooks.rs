@@ -377,7 +377,7 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
 unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
-    unsafe { thread::emit_nested(t, session, [word, session.now(), 0, size as u64]) };
+    unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
 }
 
 /// Records a death, then runs the real function.
@@ -399,7 +399,7 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
         Entry::Nested(t, session) => {
             let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, session.now()]) };
+            unsafe { thread::emit_nested(t, session, [word, 0]) };
             call();
         }
         Entry::Pass => call(),
@@ -522,7 +522,7 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
             let word = event::head(Kind::Free, Domain::Native as u8, old as u64);
             // SAFETY: this thread's state, in a handler.
             unsafe {
-                thread::emit_nested(t, session, [word, session.now()]);
+                thread::emit_nested(t, session, [word, 0]);
                 let new = call();
                 if !new.is_null() {
                     born_nested(t, session, new, size);
@@ -670,7 +670,7 @@ extern "C" fn on_mmap(
                 let word = event::head(Kind::Map, Domain::Map as u8, at);
                 // SAFETY: this thread's state, in a handler.
                 unsafe {
-                    thread::emit_nested(t, session, [word, session.now(), 0, length as u64]);
+                    thread::emit_nested(t, session, [word, 0, 0, length as u64]);
                 }
             }
             at
@@ -714,7 +714,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
         Entry::Nested(t, session) if valid && !is_below_malloc(t) => {
             let word = event::head(Kind::Unmap, Domain::Map as u8, address);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, session.now(), length as u64]) };
+            unsafe { thread::emit_nested(t, session, [word, 0, length as u64]) };
             call()
         }
         _ => call(),
@@ -741,6 +741,7 @@ extern "C" fn on_mremap(
             // function's.
             unsafe {
                 thread::begin(t, depth::NATIVE, caller.sp);
+                let began = thread::stamp(t, session);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -757,6 +758,7 @@ extern "C" fn on_mremap(
                             length as u64,
                             old,
                             old_length as u64,
+                            began,
                         ],
                     );
                 }

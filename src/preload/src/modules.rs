@@ -52,6 +52,14 @@ static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 /// 1 once this process said that the loader's list is lost to it.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
+/// Whether this process met more modules than there are ids.
+static TOO_MANY: AtomicU32 = AtomicU32::new(NO);
+const NO: u32 = 0;
+const TO_BE_TOLD: u32 = 1;
+const WAS_TOLD: u32 = 2;
+
+const _: () = assert!(MAX_MODULES == 4096);
+
 /// Where an address lies.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -236,6 +244,14 @@ unsafe fn update(t: *mut Thread, session: &Session) {
             break;
         }
     }
+    let is_due =
+        TOO_MANY.compare_exchange(TO_BE_TOLD, WAS_TOLD, Ordering::Relaxed, Ordering::Relaxed);
+    if is_due.is_ok() {
+        session.tell(
+            b"more than 4,095 libraries were loaded: the code of further ones has no name, \
+              and stacks end there",
+        );
+    }
     let mut died = false;
     for (id, module) in MODULES[..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES)]
         .iter()
@@ -351,6 +367,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
         }
     }
     let Some(module) = MODULES.get(count) else {
+        let _ = TOO_MANY.compare_exchange(NO, TO_BE_TOLD, Ordering::Relaxed, Ordering::Relaxed);
         return Noted::Not;
     };
     let mut buffer = [0u8; DEFINITION_BYTES];
@@ -391,8 +408,10 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     Noted::As(count)
 }
 
-/// In a forked child: whoever was updating is not here.
+/// In a forked child: whoever was updating is not here, but what somebody asked
+/// of them still has to be done.
 pub fn after_fork() {
-    UPDATING.store(IDLE, Ordering::Relaxed);
+    end_update();
     TOLD.store(0, Ordering::Relaxed);
+    TOO_MANY.store(NO, Ordering::Relaxed);
 }

@@ -1067,14 +1067,13 @@ impl Interpreter {
                 count -= 1;
                 let new = fresh.add(count);
                 if !(*new).boundary {
-                    match self.node_of(t, session, node, &*new, behind_boundary) {
-                        Some(here) => node = here,
-                        None => {
-                            (*t).is_incomplete = false;
-                            (*t).python_length = 0;
-                            return trie::fold(session);
-                        }
-                    }
+                    let here = self.node_of(t, session, node, &*new, behind_boundary);
+                    let Some(here) = here else {
+                        (*t).is_incomplete = false;
+                        (*t).python_length = 0;
+                        return trie::fold(session);
+                    };
+                    node = here;
                 }
                 behind_boundary = (*new).boundary;
                 (*new).node = node;

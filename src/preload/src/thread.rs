@@ -79,6 +79,8 @@ pub struct Ring {
     sequence: u32,
     /// It is going on to another chunk.
     is_switching: bool,
+    /// Whose events come from here on was not said yet.
+    is_unnamed: bool,
 }
 
 /// An entry of the node cache; `key` 0 = empty.
@@ -148,6 +150,8 @@ pub struct Thread {
     pub stack_high: u64,
     /// A handler is writing to `side`.
     side_busy: bool,
+    /// As `last_stamp`, of `side`.
+    side_stamp: u64,
     /// Where a signal handler's events go that interrupt a hook.
     side: Ring,
     /// See [`owner`].
@@ -314,7 +318,7 @@ unsafe fn abandon(t: *mut Thread, sp: u64) {
             && is_new
         {
             begin(t, depth::HOOK, sp);
-            announce(t, session, tid_of(t));
+            announce(t, session);
         }
         set_depth(t, depth::IDLE);
     }
@@ -429,6 +433,7 @@ pub fn adopt(session: &Session) -> *mut Thread {
         } else {
             forget_half_done(t);
         }
+        (*t).side.is_unnamed = true;
         set_depth(t, depth::QUIET);
         set_current(t);
         let (low, high) = session.stack_of_this_thread();
@@ -436,18 +441,33 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).stack_high = high;
         session.watch_exit(t);
         set_depth(t, depth::HOOK);
-        announce(t, session, tid);
+        announce(t, session);
         set_depth(t, depth::IDLE);
     }
     t
 }
 
-/// Writes who the ring's events are from now on.
+/// Writes whose the ring's events are from now on. If there is no room, that
+/// comes before the next event.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state.
-unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
+unsafe fn announce(t: *mut Thread, session: &Session) {
+    // SAFETY: the caller's.
+    unsafe {
+        (*t).ring.is_unnamed = false;
+        let stamp = stamp(t, session);
+        if !emit(t, session, naming(tid_of(t), stamp)) {
+            (*t).ring.is_unnamed = true;
+            // Also of what would fit into the chunk: see `go_on_in`.
+            (*t).ring.position = CHUNK_WORDS;
+        }
+    }
+}
+
+/// The event that says so.
+fn naming(tid: u32, stamp: u64) -> [u64; 4] {
     let name = sys::thread_name();
     let half = |at: usize| {
         let mut bytes = [0; 8];
@@ -456,20 +476,12 @@ unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
         }
         u64::from_le_bytes(bytes)
     };
-    // SAFETY: the caller's.
-    unsafe {
-        let stamp = stamp(t, session);
-        emit(
-            t,
-            session,
-            [
-                event::head(Kind::Thread, 0, tid.into()),
-                stamp,
-                half(0),
-                half(8),
-            ],
-        );
-    }
+    [
+        event::head(Kind::Thread, 0, tid.into()),
+        stamp,
+        half(0),
+        half(8),
+    ]
 }
 
 fn take_dead(own_tid: u32) -> Option<*mut Thread> {
@@ -602,7 +614,7 @@ pub unsafe fn after_fork(own: *mut Thread) {
 /// `t` must be this thread's state.
 pub unsafe fn introduce_child(t: *mut Thread, session: &Session) {
     // SAFETY: the caller's.
-    unsafe { announce(t, session, tid_of(t)) };
+    unsafe { announce(t, session) };
 }
 
 impl Ring {
@@ -613,7 +625,11 @@ impl Ring {
         } else if !self.header.is_null() {
             // SAFETY: the header of the ring's own chunk.
             let committed = unsafe { (*self.header).committed.load(Ordering::Relaxed) };
-            self.position = committed as usize;
+            self.position = if self.is_unnamed {
+                CHUNK_WORDS
+            } else {
+                committed as usize
+            };
         }
     }
 
@@ -623,6 +639,7 @@ impl Ring {
         self.position = 0;
         self.sequence = 0;
         self.pending_loss = 0;
+        self.is_unnamed = true;
     }
 }
 
@@ -656,7 +673,7 @@ pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u6
     unsafe {
         let ring = addr_of_mut!((*t).ring);
         if ((*ring).data.is_null() || (*ring).position + N > CHUNK_WORDS)
-            && !next_chunk(ring, session, true)
+            && !next_chunk(ring, session, true, words[1])
         {
             return false;
         }
@@ -666,12 +683,13 @@ pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u6
 }
 
 /// As [`emit`] for a signal handler that interrupted a hook of its thread:
-/// writes to the side ring and never waits.
+/// writes to the side ring and never waits. It stamps the event: another
+/// handler may write one before signals are blocked here.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state.
-pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
+pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, mut words: [u64; N]) {
     // SAFETY: as above; only handlers that interrupted a hook use `side`, and
     // one that interrupted another of them leaves it alone.
     unsafe {
@@ -686,16 +704,14 @@ pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, wor
         }
         busy.write_volatile(true);
         compiler_fence(Ordering::SeqCst);
+        let stamp = session.now().max((*t).side_stamp);
+        (*t).side_stamp = stamp;
+        words[1] = stamp;
         let ring = addr_of_mut!((*t).side);
-        let first = (*ring).data.is_null();
-        let room = !first && (*ring).position + N + 4 <= CHUNK_WORDS;
-        if room || next_chunk(ring, session, false) {
-            if first {
-                let tid = tid_of(t);
-                put(
-                    ring,
-                    [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],
-                );
+        let room = !(*ring).data.is_null() && (*ring).position + N + 4 <= CHUNK_WORDS;
+        if room || next_chunk(ring, session, false, stamp) {
+            if core::mem::take(&mut (*ring).is_unnamed) {
+                put(ring, naming(tid_of(t), stamp));
             }
             put(ring, words);
         }
@@ -745,7 +761,7 @@ pub unsafe fn emit_blob(
         loop {
             let mut room = CHUNK_WORDS.saturating_sub((*ring).position);
             if (*ring).data.is_null() || room < 5 {
-                if !next_chunk(ring, session, true) {
+                if !next_chunk(ring, session, true, stamp(t, session)) {
                     return false;
                 }
                 room = CHUNK_WORDS - (*ring).position;
@@ -793,7 +809,7 @@ pub unsafe fn make_room(t: *mut Thread, session: &Session, bytes: usize, may_wai
         let Some(index) = session.take_chunk(may_wait) else {
             return false;
         };
-        go_on_in(ring, session, index);
+        go_on_in(ring, session, index, stamp(t, session));
     }
     true
 }
@@ -802,7 +818,7 @@ pub unsafe fn make_room(t: *mut Thread, session: &Session, bytes: usize, may_wai
 /// counted.
 #[cold]
 #[inline(never)]
-unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool {
+unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool, stamp: u64) -> bool {
     let Some(index) = session.take_chunk(may_wait) else {
         session.count_loss(may_wait);
         // SAFETY: this thread's ring.
@@ -810,12 +826,13 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
         return false;
     };
     // SAFETY: this thread's ring.
-    unsafe { go_on_in(ring, session, index) };
+    unsafe { go_on_in(ring, session, index, stamp) };
     true
 }
 
-/// Goes on in a chunk that was taken from the free list.
-unsafe fn go_on_in(ring: *mut Ring, session: &Session, index: u32) {
+/// Goes on in a chunk that was taken from the free list. `stamp` is not later
+/// than that of the event to come: what is written before it has the same.
+unsafe fn go_on_in(ring: *mut Ring, session: &Session, index: u32, stamp: u64) {
     let chunk = session.chunk(index);
     // SAFETY: the chunk is ours alone since it left the free list; the old
     // one is ours until `next` is stored below.
@@ -837,10 +854,13 @@ unsafe fn go_on_in(ring: *mut Ring, session: &Session, index: u32) {
         (*ring).header = header;
         (*ring).position = 0;
         (*ring).sequence = (*ring).sequence.wrapping_add(1);
+        if core::mem::take(&mut (*ring).is_unnamed) {
+            put(ring, naming(sys::gettid(), stamp));
+        }
         if (*ring).pending_loss != 0 {
             let lost = (*ring).pending_loss;
             (*ring).pending_loss = 0;
-            put(ring, [event::head(Kind::Loss, 0, lost), session.now()]);
+            put(ring, [event::head(Kind::Loss, 0, lost), stamp]);
         }
         if old.is_null() {
             session.announce_ring(index, &*header);

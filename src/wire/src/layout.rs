@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///

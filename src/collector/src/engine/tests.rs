@@ -419,6 +419,7 @@ fn mappings_are_blocks_with_pieces() {
         8 * page,
         0x10_4000,
         6 * page,
+        process.now(),
     ]);
     // Moves.
     ring.emit(&[
@@ -428,6 +429,7 @@ fn mappings_are_blocks_with_pieces() {
         page,
         0x10_0000,
         2 * page,
+        process.now(),
     ]);
     engine.round();
     end(&mut engine);
@@ -441,6 +443,56 @@ fn mappings_are_blocks_with_pieces() {
         (1, 8 * page, 1)
     );
     assert_eq!(totals(&records, 0).live_bytes, 9 * page);
+}
+
+/// A move is stamped after the call: what another thread mapped meanwhile in
+/// the place that it left was taken for moved.
+#[test]
+fn a_mapping_in_the_place_that_another_has_left() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 1);
+    let (mut one, mut other) = (process.thread(1), process.thread(2));
+    let (moved, kept) = (process.native(0, 1), process.native(0, 2));
+    let page = 4096u64;
+    let map = |ring: &mut FakeRing, start: u64, pages: u64, stack: u32| {
+        ring.emit(&[
+            head(Kind::Map, 0, start),
+            process.now(),
+            stack.into(),
+            pages * page,
+        ]);
+    };
+    map(&mut one, 0x10_0000, 10, moved);
+    let began = process.now();
+    map(&mut other, 0x10_2000, 3, kept);
+    one.emit(&[
+        head(Kind::Remap, 0, 0x90_0000),
+        process.now(),
+        moved.into(),
+        20 * page,
+        0x10_0000,
+        10 * page,
+        began,
+    ]);
+    // Not what was there before.
+    map(&mut other, 0x20_0000, 4, moved);
+    let began = process.now();
+    one.emit(&[
+        head(Kind::Remap, 0, 0xa0_0000),
+        process.now(),
+        moved.into(),
+        4 * page,
+        0x20_0000,
+        4 * page,
+        began,
+    ]);
+    engine.round();
+    end(&mut engine);
+    let counters = records.counters();
+    let kept = counters[&site_at(&records, 0, 2)];
+    assert_eq!((kept.live_blocks, kept.live_bytes), (1, 3 * page));
+    let moved = counters[&site_at(&records, 0, 1)];
+    assert_eq!((moved.live_blocks, moved.live_bytes), (2, 24 * page));
 }
 
 #[test]
