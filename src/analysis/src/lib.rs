@@ -31,6 +31,7 @@ pub mod survivors;
 pub mod timeline;
 pub mod top;
 pub mod tree;
+pub mod verdict;
 
 pub use calls::{Calls, Weights};
 pub use figures::{Figures, Measure, Unit};

@@ -1,0 +1,882 @@
+//! Is it a leak? Judges how sites grow, from survivors by birth cohort.
+//!
+//! The evidence is not how much is live, which rises and falls together with
+//! its own past, but what became of the blocks that were born at one time. Of
+//! a leak a part stays for good, and in each cohort anew; a cache stops taking
+//! new entries; of what is replaced in turn the old cohorts die. A site is
+//! *leaking* when
+//!
+//! * beyond some age its blocks have stopped dying: an end of their lives
+//!   within the window would have shown ([`Evidence::lasting`]),
+//! * such blocks came in all parts of the window, and
+//! * as many in its end as at its beginning: a decline like that of a cache
+//!   that fills would have shown ([`Evidence::steady`]).
+//!
+//! The chance that what is no leak passes is the larger of two chances; over
+//! all sites false discoveries are bounded by the procedure of Benjamini and
+//! Hochberg. How often it errs is measured: docs/architecture.md.
+//!
+//! Time is measured by the clock and on each axis of [`Context::progress`]; a
+//! site is judged on the one that shows most.
+//!
+//! # Invariants
+//!
+//! * Pure, and never panics: counts that contradict each other (a forked
+//!   child's) make evidence weaker, not wrong.
+//! * Sites are judged one at a time; only what [`Judge::finish`] needs of them
+//!   is kept.
+
+mod statistics;
+
+use crate::survivors::{Held, History};
+use statistics::{poisson_at_most, student_95, student_above};
+
+/// What time is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AxisKind {
+    /// Seconds.
+    Clock,
+    /// Allocations of the whole program.
+    Allocations,
+    /// Rounds that the program marked.
+    Rounds,
+}
+
+impl AxisKind {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AxisKind::Clock => "clock",
+            AxisKind::Allocations => "allocations",
+            AxisKind::Rounds => "rounds",
+        }
+    }
+}
+
+/// How far the program had come, by one measure of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// The measure.
+    pub kind: AxisKind,
+    /// Instants in nanoseconds, rising, and how far it had come; never falling.
+    /// In between it went on evenly.
+    pub points: Vec<(u64, f64)>,
+}
+
+impl Progress {
+    fn at(&self, ns: u64) -> f64 {
+        let after = self.points.partition_point(|point| point.0 <= ns);
+        match (
+            after.checked_sub(1).map(|at| self.points[at]),
+            self.points.get(after),
+        ) {
+            (None, None) => 0.0,
+            (None, Some(first)) => first.1,
+            (Some(before), None) => before.1,
+            (Some(before), Some(after)) => {
+                let part = (ns - before.0) as f64 / (after.0 - before.0) as f64;
+                before.1 + part * (after.1 - before.1)
+            }
+        }
+    }
+}
+
+/// What all sites of a recording have in common.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Context {
+    /// Growth counts from here on: the end of warm-up, in nanoseconds.
+    pub from_ns: u64,
+    /// Up to here.
+    pub to_ns: u64,
+    /// Measures of time beside the clock.
+    pub progress: Vec<Progress>,
+}
+
+/// A measure of time at a history's instants, and at the edges of its cohorts.
+#[derive(Debug)]
+struct Axis {
+    kind: AxisKind,
+    at_instants: Vec<f64>,
+    at_edges: Vec<f64>,
+}
+
+/// When a history's counts are known, up to the context's end.
+#[derive(Debug)]
+struct Timing {
+    instants: Vec<u64>,
+    /// Cohort `j` was born in `edges[j]..edges[j + 1]`.
+    edges: Vec<u64>,
+    axes: Vec<Axis>,
+    from_ns: u64,
+}
+
+impl Timing {
+    fn new(context: &Context, history: &History) -> Self {
+        let instants: Vec<u64> = history
+            .instants
+            .iter()
+            .copied()
+            .take_while(|&at| at <= context.to_ns)
+            .collect();
+        let begin = history.cohorts.first().map(|cohort| cohort.from_ns);
+        let ends = history.cohorts.iter().map(|cohort| cohort.to_ns);
+        let edges: Vec<u64> = begin.into_iter().chain(ends).collect();
+        let clock = |ns: &u64| *ns as f64 / 1e9;
+        let mut axes = vec![Axis {
+            kind: AxisKind::Clock,
+            at_instants: instants.iter().map(clock).collect(),
+            at_edges: edges.iter().map(clock).collect(),
+        }];
+        axes.extend(context.progress.iter().map(|progress| Axis {
+            kind: progress.kind,
+            at_instants: instants.iter().map(|&ns| progress.at(ns)).collect(),
+            at_edges: edges.iter().map(|&ns| progress.at(ns)).collect(),
+        }));
+        Timing {
+            instants,
+            edges,
+            axes,
+            from_ns: context.from_ns,
+        }
+    }
+
+    fn cohorts(&self) -> usize {
+        self.edges.len().saturating_sub(1)
+    }
+
+    fn end_ns(&self) -> u64 {
+        self.instants.last().copied().unwrap_or(0)
+    }
+}
+
+fn alive_of(history: &History, instant: usize, cohort: usize) -> Held {
+    let cohorts = history.alive.get(instant);
+    cohorts
+        .and_then(|cohorts| cohorts.get(cohort))
+        .copied()
+        .unwrap_or_default()
+}
+
+fn live(history: &History, instant: usize) -> Held {
+    let mut sum = Held::default();
+    for &held in history.alive.get(instant).into_iter().flatten() {
+        sum.blocks = sum.blocks.saturating_add(held.blocks);
+        sum.bytes = sum.bytes.saturating_add(held.bytes);
+    }
+    sum
+}
+
+/// What a site's growth is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// A part of what is made there stays for good, at a steady rate.
+    Leaking,
+    /// It grows; whether it will stop cannot be told yet.
+    Growing,
+    /// It does not fit any of the others.
+    Unclear,
+    /// It grew, then stopped.
+    Plateau,
+    /// It grew and came back down.
+    Burst,
+    /// What imports made.
+    StartUp,
+}
+
+impl Verdict {
+    /// The word for it, as in reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verdict::Leaking => "leaking",
+            Verdict::Growing => "growing",
+            Verdict::Unclear => "unclear",
+            Verdict::Plateau => "plateau",
+            Verdict::Burst => "burst",
+            Verdict::StartUp => "start-up",
+        }
+    }
+}
+
+/// Why growth is not called a leak, or nothing more certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Too few blocks stayed to tell.
+    Few,
+    /// It began in the last quarter of the recording.
+    Recent,
+    /// Fewer stay than before: a cache that fills looks like this.
+    Slowing,
+    /// Old blocks still die.
+    Dying,
+    /// What stays comes in clumps.
+    Irregular,
+    /// A block that is made anew each time, larger.
+    Renewed,
+    /// It stopped when the program stopped allocating, long before the end.
+    Idle,
+    /// The recording has too few states to judge by.
+    Coarse,
+}
+
+/// Bytes a second that stay, with what they may be in 95 of 100 cases.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    /// The estimate.
+    pub bytes_per_second: f64,
+    /// Half of the interval's width.
+    pub error: f64,
+    /// Blocks a second.
+    pub blocks_per_second: f64,
+    /// Blocks a unit of the axis that it was judged on.
+    pub blocks_per_unit: f64,
+}
+
+/// A site, judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why it is not *leaking*, where it grows.
+    pub doubt: Option<Doubt>,
+    /// How fast it grows, where it does.
+    pub rate: Option<Rate>,
+    /// Since when.
+    pub since_ns: u64,
+    /// What is live at the end.
+    pub live: Held,
+    /// How much more is live than at the end of warm-up; may be below 0.
+    pub grown_bytes: i64,
+    /// The most that it had grown by at any instant.
+    pub most_bytes: u64,
+    /// Blocks that were born since growth began, and how many of them stay,
+    /// among those that are old enough to tell.
+    pub kept: (u64, u64),
+    /// The age in seconds beyond which none is seen to die.
+    pub lasting_seconds: f64,
+    /// The measure of time that shows it.
+    pub axis: AxisKind,
+    /// The chance that something that is no leak looks so: 0 to 1.
+    pub chance: f64,
+}
+
+/// All sites, judged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judgement {
+    /// In the order in which they were shown to the judge; `None` for a site
+    /// that did not grow past the floor.
+    pub sites: Vec<Option<Judged>>,
+    /// Growth below this was not looked at.
+    pub floor_bytes: u64,
+    /// The smallest growth that would have been listed.
+    pub detectable_bytes_per_second: f64,
+    /// The span that was judged, in seconds.
+    pub seconds: f64,
+}
+
+/// Growth below this is not looked at.
+pub const FLOOR_BYTES: u64 = 4096;
+
+/// False discoveries among all that is called leaking.
+const FALSE_DISCOVERIES: f64 = 0.005;
+/// Blocks of a cohort count as so many at most: those of one batch live and
+/// die together.
+const UNITS: f64 = 16.0;
+/// Fewest blocks that stayed, in a leak.
+const FEWEST: f64 = 24.0;
+/// Fewest cohorts in its window.
+const FEWEST_COHORTS: usize = 8;
+/// Deaths in the time since growth began, of each block that is older than the
+/// age beyond which it should stay, at most.
+const MOST_DEATHS: f64 = 0.25;
+/// Ages to try, as parts of the whole.
+const AGES: [f64; 7] = [
+    0.0,
+    1.0 / 64.0,
+    1.0 / 32.0,
+    1.0 / 16.0,
+    1.0 / 8.0,
+    1.0 / 4.0,
+    1.0 / 2.0,
+];
+/// Arrivals that decline by more than this, as a power of e, are a cache's...
+const CACHE: f64 = 0.5;
+/// ...and by less are steady, even where the decline is certain.
+const STEADY: f64 = 0.15;
+/// Standard deviations of a decline that is certain.
+const CERTAIN: f64 = 2.58;
+/// Blocks that make growth stand out, where they come at random.
+const DETECTABLE_BLOCKS: f64 = 48.0;
+
+/// What one axis says of a site.
+#[derive(Clone, Copy, Debug)]
+struct Evidence {
+    doubt: Option<Doubt>,
+    /// The chance of such lasting blocks if they do die.
+    lasting: f64,
+    /// The chance of such steady arrivals if they do decline.
+    steady: f64,
+    /// First and last cohort of the window.
+    window: (usize, usize),
+    kept: (u64, u64),
+    /// On the axis.
+    age: f64,
+    rate: Rate,
+    axis: AxisKind,
+}
+
+impl Evidence {
+    fn chance(&self) -> f64 {
+        self.lasting.max(self.steady).min(1.0)
+    }
+}
+
+/// Judges sites, one after the other.
+#[derive(Debug)]
+pub struct Judge<'c> {
+    context: &'c Context,
+    sites: Vec<Option<Judged>>,
+    live: Held,
+    looked_at: usize,
+}
+
+impl<'c> Judge<'c> {
+    /// For the sites of a recording.
+    pub fn new(context: &'c Context) -> Self {
+        Judge {
+            context,
+            sites: Vec::new(),
+            live: Held::default(),
+            looked_at: 0,
+        }
+    }
+
+    /// Looks at the next site; whether its stack comes from an import and from
+    /// nothing that the import calls, the history does not say.
+    pub fn look_at(&mut self, history: &History, start_up: bool) {
+        let timing = Timing::new(self.context, history);
+        let judged = judge(&timing, history, start_up);
+        let live = live(history, timing.instants.len().wrapping_sub(1));
+        self.live.blocks = self.live.blocks.saturating_add(live.blocks);
+        self.live.bytes = self.live.bytes.saturating_add(live.bytes);
+        self.looked_at += usize::from(judged.is_some());
+        self.sites.push(judged);
+    }
+
+    /// Decides, now that it is known among how many.
+    pub fn finish(mut self) -> Judgement {
+        let mut chances: Vec<f64> = self
+            .sites
+            .iter()
+            .flatten()
+            .filter(|judged| judged.verdict == Verdict::Leaking)
+            .map(|judged| judged.chance)
+            .collect();
+        chances.sort_by(f64::total_cmp);
+        // Benjamini and Hochberg: the most of the smallest chances that are
+        // still below their share.
+        let share = FALSE_DISCOVERIES / self.looked_at.max(1) as f64;
+        let passed = chances
+            .iter()
+            .enumerate()
+            .rposition(|(rank, &chance)| chance <= share * (rank + 1) as f64);
+        let bound = passed.map_or(0.0, |last| chances[last]);
+        for judged in self.sites.iter_mut().flatten() {
+            if judged.verdict == Verdict::Leaking && (passed.is_none() || judged.chance > bound) {
+                judged.verdict = Verdict::Growing;
+                judged.doubt = Some(Doubt::Few);
+            }
+        }
+        let span_ns = self.context.to_ns.saturating_sub(self.context.from_ns);
+        let seconds = span_ns as f64 / 1e9;
+        let mean = self.live.bytes as f64 / self.live.blocks.max(1) as f64;
+        let bytes = (DETECTABLE_BLOCKS * mean.clamp(64.0, 65536.0)).max(FLOOR_BYTES as f64);
+        Judgement {
+            sites: self.sites,
+            floor_bytes: FLOOR_BYTES,
+            detectable_bytes_per_second: if seconds > 0.0 { bytes / seconds } else { 0.0 },
+            seconds,
+        }
+    }
+}
+
+fn judge(timing: &Timing, history: &History, start_up: bool) -> Option<Judged> {
+    let last = timing.instants.len().checked_sub(1)?;
+    let level = Level::new(timing, history);
+    if level.most < FLOOR_BYTES {
+        return None;
+    }
+    let live = live(history, last);
+    let evidence: Vec<Evidence> = timing
+        .axes
+        .iter()
+        .filter_map(|axis| evidence(timing, axis, history))
+        .collect();
+    // The one that convicts, else the one that comes nearest to it.
+    let best = evidence.iter().min_by(|one, other| {
+        let key = |evidence: &Evidence| (evidence.doubt.is_some(), evidence.chance());
+        let (one, other) = (key(one), key(other));
+        one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
+    });
+    let clock = timing
+        .axes
+        .first()
+        .map_or(AxisKind::Clock, |axis| axis.kind);
+    let mut judged = Judged {
+        verdict: Verdict::Unclear,
+        doubt: None,
+        rate: None,
+        since_ns: level.began_ns,
+        live,
+        grown_bytes: level.grown,
+        most_bytes: level.most,
+        kept: best.map_or((0, 0), |best| best.kept),
+        lasting_seconds: 0.0,
+        axis: best.map_or(clock, |best| best.axis),
+        chance: best.map_or(1.0, Evidence::chance),
+    };
+    if let Some(best) = best {
+        judged.rate = Some(best.rate);
+        judged.since_ns = timing.edges[best.window.0];
+        judged.lasting_seconds = best.age * level.seconds_a_unit(timing, best.axis);
+        judged.doubt = best.doubt;
+        if best.doubt.is_none() && level.grown >= FLOOR_BYTES as i64 {
+            judged.verdict = Verdict::Leaking;
+            return Some(judged);
+        }
+    }
+    judged.verdict = level.verdict(timing, start_up, judged.doubt);
+    match judged.verdict {
+        Verdict::Growing => {
+            let renewed = level.is_renewed;
+            judged.doubt = judged.doubt.filter(|_| !renewed).or(Some(if renewed {
+                Doubt::Renewed
+            } else {
+                Doubt::Few
+            }));
+            if judged.rate.is_none() || renewed {
+                judged.rate = level.rate(timing);
+                judged.since_ns = level.began_ns;
+            }
+        }
+        Verdict::Unclear => judged.rate = level.rate(timing).or(judged.rate),
+        _ => {
+            judged.rate = None;
+            judged.since_ns = level.began_ns;
+        }
+    }
+    Some(judged)
+}
+
+/// What one axis says of a site, unless nothing stays.
+fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence> {
+    let last = timing.instants.len().checked_sub(1)?;
+    let end = axis.at_instants[last];
+    let edges = &axis.at_edges;
+    let whole = end - edges[0];
+    if whole <= 0.0 {
+        return None;
+    }
+    let table = LifeTable::new(timing, axis, history, whole);
+    let mut nearest: Option<Evidence> = None;
+    for part in AGES {
+        let age = part * whole;
+        // Old enough to tell, and born after warm-up.
+        let first = timing.edges.partition_point(|&edge| edge < timing.from_ns);
+        let after = (first..timing.cohorts())
+            .take_while(|&cohort| {
+                timing.edges[cohort + 1] <= timing.end_ns() && edges[cohort + 1] <= end - age
+            })
+            .last()
+            .map_or(first, |cohort| cohort + 1);
+        let stayed: Vec<Held> = (0..after)
+            .map(|cohort| alive_of(history, last, cohort))
+            .collect();
+        let all: u64 = stayed[first.min(after)..]
+            .iter()
+            .map(|count| count.blocks)
+            .sum();
+        if (all as f64) < FEWEST {
+            break;
+        }
+        // What grew before the rest did says nothing of how the rest grows.
+        let mut sum = 0;
+        let begins = (first..after).find(|&cohort| {
+            sum += stayed[cohort].blocks;
+            sum as f64 >= 0.05 * all as f64
+        })?;
+        // The first cohort of those may have begun before them.
+        let window = (begins + 1, after.wrapping_sub(1));
+        if begins + 1 >= after {
+            continue;
+        }
+        let since = end - edges[begins];
+        if age > since / 2.0 {
+            break;
+        }
+        let (deaths, exposure) = table.beyond(age);
+        let lasting = poisson_at_most(deaths, exposure / since) * AGES.len() as f64;
+        let hazard = if exposure > 0.0 {
+            deaths / exposure * since
+        } else {
+            f64::INFINITY
+        };
+        let mut found = arrivals(timing, axis, history, &stayed, window);
+        found.age = age;
+        found.lasting = lasting;
+        if hazard > MOST_DEATHS || lasting > 0.01 {
+            found.doubt = Some(if hazard > MOST_DEATHS {
+                Doubt::Dying
+            } else {
+                Doubt::Few
+            });
+            nearest.get_or_insert(found);
+            continue;
+        }
+        if found.doubt.is_none() && is_recent(timing, begins) {
+            found.doubt = Some(Doubt::Recent);
+        }
+        if found.doubt.is_none() && axis.kind != AxisKind::Clock {
+            found.doubt = idle(timing, &stayed, begins);
+        }
+        return Some(found);
+    }
+    nearest
+}
+
+/// Growth that began in the last quarter may be a burst that is still to end.
+fn is_recent(timing: &Timing, begins: usize) -> bool {
+    timing.axes.iter().all(|axis| {
+        let end = axis.at_instants.last().copied().unwrap_or(0.0);
+        let from = timing.edges.partition_point(|&edge| edge < timing.from_ns);
+        let whole = end - axis.at_edges.get(from).copied().unwrap_or(0.0);
+        end - axis.at_edges[begins] < 0.25 * whole
+    })
+}
+
+/// A program that no longer allocates may have no more work, or a cache that
+/// has all it needs.
+fn idle(timing: &Timing, stayed: &[Held], begins: usize) -> Option<Doubt> {
+    let last = stayed.iter().rposition(|count| count.blocks > 0)?;
+    let (began, stopped) = (timing.edges[begins], timing.edges[last + 1]);
+    let quiet = timing.end_ns().saturating_sub(stopped);
+    (quiet > (stopped - began) / 2).then_some(Doubt::Idle)
+}
+
+/// Deaths and time lived, by age.
+struct LifeTable {
+    deaths: Vec<f64>,
+    lived: Vec<f64>,
+    whole: f64,
+}
+
+impl LifeTable {
+    const STEPS: usize = 64;
+
+    fn new(timing: &Timing, axis: &Axis, history: &History, whole: f64) -> Self {
+        let mut table = LifeTable {
+            deaths: vec![0.0; Self::STEPS + 1],
+            lived: vec![0.0; Self::STEPS + 1],
+            whole,
+        };
+        for cohort in 0..timing.cohorts() {
+            let born_by = timing.edges[cohort + 1];
+            let first = timing.instants.partition_point(|&at| at < born_by);
+            let at_first = alive_of(history, first, cohort).blocks;
+            if at_first == 0 {
+                continue;
+            }
+            let unit = (UNITS / at_first as f64).min(1.0);
+            let mut alive = at_first;
+            for instant in first..timing.instants.len() - 1 {
+                let later = alive_of(history, instant + 1, cohort).blocks.min(alive);
+                let lasted = axis.at_instants[instant + 1] - axis.at_instants[instant];
+                let age = axis.at_instants[instant] - axis.at_edges[cohort + 1];
+                let step = (age / whole * Self::STEPS as f64) as usize;
+                let step = step.min(Self::STEPS);
+                table.deaths[step] += unit * (alive - later) as f64;
+                table.lived[step] += unit * f64::midpoint(alive as f64, later as f64) * lasted;
+                alive = later;
+            }
+        }
+        table
+    }
+
+    /// Of blocks older than `age`.
+    fn beyond(&self, age: f64) -> (f64, f64) {
+        let step = (age / self.whole * Self::STEPS as f64).round() as usize;
+        let step = step.min(Self::STEPS);
+        (
+            self.deaths[step..].iter().sum(),
+            self.lived[step..].iter().sum(),
+        )
+    }
+}
+
+/// Judges how what stayed arrived, in the cohorts of `window`.
+fn arrivals(
+    timing: &Timing,
+    axis: &Axis,
+    history: &History,
+    stayed: &[Held],
+    window: (usize, usize),
+) -> Evidence {
+    let (first, last) = window;
+    let edges = &axis.at_edges;
+    let (begin, length) = (edges[first], edges[last + 1] - edges[first]);
+    let kept: u64 = stayed[first..=last].iter().map(|count| count.blocks).sum();
+    let born: u64 = (first..=last)
+        .map(|cohort| history.born.get(cohort).map_or(0, |count| count.blocks))
+        .sum();
+    let mut evidence = Evidence {
+        doubt: None,
+        lasting: 1.0,
+        steady: 1.0,
+        window,
+        kept: (born.max(kept), kept),
+        age: 0.0,
+        rate: rate(timing, axis, stayed, window),
+        axis: axis.kind,
+    };
+    let cohorts: Vec<(f64, f64, f64)> = (first..=last)
+        .filter(|&cohort| edges[cohort + 1] > edges[cohort] && length > 0.0)
+        .map(|cohort| {
+            let (from, to) = (
+                (edges[cohort] - begin) / length,
+                (edges[cohort + 1] - begin) / length,
+            );
+            (from, to, stayed[cohort].blocks as f64)
+        })
+        .collect();
+    if cohorts.len() < FEWEST_COHORTS {
+        evidence.doubt = Some(Doubt::Coarse);
+        return evidence;
+    }
+    let count = kept as f64;
+    if count < FEWEST {
+        evidence.doubt = Some(Doubt::Few);
+        return evidence;
+    }
+    let centre = |&(from, to, _): &(f64, f64, f64)| f64::midpoint(from, to);
+    let mean = cohorts
+        .iter()
+        .map(|cohort| cohort.2 * centre(cohort))
+        .sum::<f64>()
+        / count;
+    let spread: f64 = cohorts
+        .iter()
+        .map(|cohort| (cohort.1 - cohort.0) * (centre(cohort) - 0.5).powi(2))
+        .sum();
+    let slope = (mean - 0.5) / spread;
+    let residuals: Vec<f64> = cohorts
+        .iter()
+        .map(|cohort| {
+            let width = cohort.1 - cohort.0;
+            let expected = count * width * (1.0 + slope * (centre(cohort) - 0.5)).max(0.25);
+            (cohort.2 - expected) / expected.sqrt()
+        })
+        .collect();
+    let freedom = (cohorts.len() - 2) as f64;
+    let dispersion = residuals
+        .iter()
+        .map(|residual| residual * residual)
+        .sum::<f64>()
+        / freedom;
+    let dispersion = dispersion.max(0.01) * persistence(&residuals);
+    let deviation = (dispersion * spread / count).sqrt();
+    evidence.steady = student_above((mean - (0.5 - CACHE / 12.0)) / deviation, freedom);
+    let certain = (mean - 0.5) / deviation < -CERTAIN;
+    if mean < 0.5 - STEADY / 12.0 && certain {
+        evidence.doubt = Some(Doubt::Slowing);
+    } else if !comes_throughout(&cohorts) {
+        evidence.doubt = Some(Doubt::Irregular);
+    } else if evidence.steady > 0.01 {
+        evidence.doubt = Some(Doubt::Few);
+    }
+    evidence
+}
+
+/// What correlation of neighbours adds to the variance of a sum.
+fn persistence(residuals: &[f64]) -> f64 {
+    let square: f64 = residuals.iter().map(|residual| residual * residual).sum();
+    if square <= 0.0 {
+        return 1.0;
+    }
+    let product: f64 = residuals.windows(2).map(|pair| pair[0] * pair[1]).sum();
+    let correlation = product / square;
+    if correlation > 0.1 {
+        ((1.0 + correlation) / (1.0 - correlation)).min(20.0)
+    } else {
+        1.0
+    }
+}
+
+/// Whether at least seven eighths of the window have something.
+fn comes_throughout(cohorts: &[(f64, f64, f64)]) -> bool {
+    const PARTS: usize = 8;
+    let mut parts = [0.0; PARTS];
+    for &(from, to, count) in cohorts {
+        for (part, sum) in parts.iter_mut().enumerate() {
+            let (begins, ends) = (part as f64 / PARTS as f64, (part + 1) as f64 / PARTS as f64);
+            let shared = to.min(ends) - from.max(begins);
+            if shared > 0.0 {
+                *sum += count * shared / (to - from);
+            }
+        }
+    }
+    parts.iter().filter(|&&sum| sum >= 0.5).count() >= PARTS - 1
+}
+
+/// How fast what stayed came, by the clock.
+fn rate(timing: &Timing, axis: &Axis, stayed: &[Held], window: (usize, usize)) -> Rate {
+    let (first, last) = window;
+    let ns = timing.edges[last + 1].saturating_sub(timing.edges[first]);
+    let seconds = ns as f64 / 1e9;
+    if seconds <= 0.0 {
+        return Rate::default();
+    }
+    let bytes: f64 = stayed[first..=last]
+        .iter()
+        .map(|count| count.bytes as f64)
+        .sum();
+    let blocks: f64 = stayed[first..=last]
+        .iter()
+        .map(|count| count.blocks as f64)
+        .sum();
+    let units = axis.at_edges[last + 1] - axis.at_edges[first];
+    let residuals: Vec<f64> = (first..=last)
+        .map(|cohort| {
+            let width = (timing.edges[cohort + 1] - timing.edges[cohort]) as f64 / ns as f64;
+            stayed[cohort].bytes as f64 - bytes * width
+        })
+        .collect();
+    let count = residuals.len() as f64;
+    let square: f64 = residuals.iter().map(|residual| residual * residual).sum();
+    let variance = square * count / (count - 1.0).max(1.0) * persistence(&residuals);
+    // Where the window's ends lie between two arrivals is not known either.
+    let end = bytes / blocks.max(1.0);
+    let error = (student_95((count - 1.0).max(1.0)).powi(2) * variance + end * end).sqrt();
+    Rate {
+        bytes_per_second: bytes / seconds,
+        error: error.min(bytes) / seconds,
+        blocks_per_second: blocks / seconds,
+        blocks_per_unit: if units > 0.0 { blocks / units } else { 0.0 },
+    }
+}
+
+/// How a site's live bytes went: for words that need no proof.
+struct Level {
+    bytes: Vec<f64>,
+    /// At the end of warm-up.
+    base: f64,
+    grown: i64,
+    most: u64,
+    began: usize,
+    began_ns: u64,
+    is_renewed: bool,
+}
+
+impl Level {
+    fn new(timing: &Timing, history: &History) -> Self {
+        let counts: Vec<Held> = (0..timing.instants.len())
+            .map(|instant| live(history, instant))
+            .collect();
+        let bytes: Vec<f64> = counts.iter().map(|count| count.bytes as f64).collect();
+        let from = timing.instants.partition_point(|&at| at < timing.from_ns);
+        let from = from.min(bytes.len().saturating_sub(1));
+        let base = if timing.from_ns == 0 {
+            0.0
+        } else {
+            bytes.get(from).copied().unwrap_or(0.0)
+        };
+        let most = bytes[from..].iter().fold(base, |most, &at| most.max(at)) - base;
+        let began = (from..bytes.len())
+            .find(|&at| bytes[at] - base > 0.05 * most)
+            .unwrap_or(from)
+            .saturating_sub(1)
+            .max(from);
+        let last = bytes.len().saturating_sub(1);
+        // Few blocks, larger each time.
+        let is_renewed = counts.last().is_some_and(|end| {
+            let then = counts.get(began).copied().unwrap_or_default();
+            end.blocks < 8 && end.blocks <= then.blocks.max(1) + 1
+        });
+        Level {
+            base,
+            grown: (bytes.get(last).copied().unwrap_or(0.0) - base) as i64,
+            most: most as u64,
+            began,
+            began_ns: timing.instants.get(began).copied().unwrap_or(0),
+            is_renewed,
+            bytes,
+        }
+    }
+
+    fn seconds_a_unit(&self, timing: &Timing, kind: AxisKind) -> f64 {
+        let Some(axis) = timing.axes.iter().find(|axis| axis.kind == kind) else {
+            return 0.0;
+        };
+        let units = axis.at_instants.last().unwrap_or(&0.0) - axis.at_instants[self.began];
+        let seconds = timing.end_ns().saturating_sub(self.began_ns) as f64 / 1e9;
+        if units > 0.0 { seconds / units } else { 0.0 }
+    }
+
+    /// Means of the four quarters, on an axis, since growth began.
+    fn quarters(&self, axis: &Axis) -> [f64; 4] {
+        let at = &axis.at_instants;
+        let (begin, end) = (at[self.began], at.last().copied().unwrap_or(0.0));
+        let mut sums = [(0.0, 0.0); 4];
+        for instant in self.began + 1..at.len() {
+            let lasted = at[instant] - at[instant - 1];
+            let part = (at[instant] - begin) / (end - begin).max(f64::MIN_POSITIVE);
+            let quarter = ((part * 4.0).ceil() as usize).clamp(1, 4) - 1;
+            sums[quarter].0 += self.bytes[instant] * lasted;
+            sums[quarter].1 += lasted;
+        }
+        let mut before = self.base;
+        sums.map(|(sum, lasted)| {
+            if lasted > 0.0 {
+                before = sum / lasted;
+            }
+            before
+        })
+    }
+
+    /// The word for growth that is not proven to be a leak.
+    fn verdict(&self, timing: &Timing, start_up: bool, doubt: Option<Doubt>) -> Verdict {
+        let grown = self.grown as f64;
+        if grown < 0.5 * self.most as f64 || self.grown < FLOOR_BYTES as i64 {
+            return Verdict::Burst;
+        }
+        if start_up {
+            return Verdict::StartUp;
+        }
+        let stopped = timing.axes.iter().any(|axis| {
+            let [_, _, third, fourth] = self.quarters(axis);
+            fourth - third <= 0.05 * (fourth - self.base)
+        });
+        if stopped && doubt != Some(Doubt::Idle) {
+            return Verdict::Plateau;
+        }
+        let rises = timing.axes.iter().any(|axis| {
+            let quarters = self.quarters(axis);
+            quarters.windows(2).all(|pair| pair[1] > pair[0])
+        });
+        if rises {
+            Verdict::Growing
+        } else {
+            Verdict::Unclear
+        }
+    }
+
+    /// From the level's two ends: no more than an estimate.
+    fn rate(&self, timing: &Timing) -> Option<Rate> {
+        let seconds = timing.end_ns().saturating_sub(self.began_ns) as f64 / 1e9;
+        let risen = self.bytes.last()? - self.bytes.get(self.began)?;
+        (seconds > 0.0 && risen > 0.0).then(|| Rate {
+            bytes_per_second: risen / seconds,
+            error: risen / seconds,
+            blocks_per_second: 0.0,
+            blocks_per_unit: 0.0,
+        })
+    }
+}
