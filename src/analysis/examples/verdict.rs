@@ -54,6 +54,10 @@ fn row(kind: &Kind, seeds: u64) -> [u64; 7] {
                 .unwrap_or(5)
         });
         found[at] += 1;
+        if std::env::var_os("SHOW").is_some() && (at == 0) != stream.truth.is_some() {
+            let brief = judged.map(|j| (j.verdict, j.doubt, j.kept, j.chance, j.axis));
+            println!("{seed}: {brief:?} truth {:?}", stream.truth);
+        }
         if let Some(judged) = judged {
             *doubts.entry(format!("{:?}", judged.doubt)).or_default() += 1;
         }

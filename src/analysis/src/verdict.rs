@@ -92,6 +92,16 @@ pub struct Context {
     pub progress: Vec<Progress>,
 }
 
+/// What a site's history does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its stack comes from an import, and from nothing that the import calls.
+    pub start_up: bool,
+    /// When its process had done its work, where that was before
+    /// [`Context::to_ns`].
+    pub to_ns: Option<u64>,
+}
+
 /// A measure of time at a history's instants, and at the edges of its cohorts.
 #[derive(Debug)]
 struct Axis {
@@ -111,12 +121,12 @@ struct Timing {
 }
 
 impl Timing {
-    fn new(context: &Context, history: &History) -> Self {
+    fn new(context: &Context, to_ns: u64, history: &History) -> Self {
         let instants: Vec<u64> = history
             .instants
             .iter()
             .copied()
-            .take_while(|&at| at <= context.to_ns)
+            .take_while(|&at| at <= to_ns)
             .collect();
         let begin = history.cohorts.first().map(|cohort| cohort.from_ns);
         let ends = history.cohorts.iter().map(|cohort| cohort.to_ns);
@@ -315,6 +325,8 @@ struct Evidence {
     lasting: f64,
     /// The chance of such steady arrivals if they do decline.
     steady: f64,
+    /// Of arrivals: 1 where they come at random, below where regularly.
+    dispersion: f64,
     /// First and last cohort of the window.
     window: (usize, usize),
     kept: (u64, u64),
@@ -350,11 +362,11 @@ impl<'c> Judge<'c> {
         }
     }
 
-    /// Looks at the next site; whether its stack comes from an import and from
-    /// nothing that the import calls, the history does not say.
-    pub fn look_at(&mut self, history: &History, start_up: bool) {
-        let timing = Timing::new(self.context, history);
-        let judged = judge(&timing, history, start_up);
+    /// Looks at the next site.
+    pub fn look_at(&mut self, history: &History, facts: Facts) {
+        let to_ns = facts.to_ns.unwrap_or(u64::MAX).min(self.context.to_ns);
+        let timing = Timing::new(self.context, to_ns, history);
+        let judged = judge(&timing, history, facts.start_up);
         let live = live(history, timing.instants.len().wrapping_sub(1));
         self.live.blocks = self.live.blocks.saturating_add(live.blocks);
         self.live.bytes = self.live.bytes.saturating_add(live.bytes);
@@ -411,8 +423,17 @@ fn judge(timing: &Timing, history: &History, start_up: bool) -> Option<Judged> {
         .iter()
         .filter_map(|axis| evidence(timing, axis, history))
         .collect();
-    // The one that convicts, else the one that comes nearest to it.
-    let best = evidence.iter().min_by(|one, other| {
+    // What a leak follows is the measure by which it comes most regularly; by
+    // another one a filling cache may look steady, with luck.
+    let most_regular = evidence
+        .iter()
+        .map(|evidence| evidence.dispersion)
+        .fold(f64::INFINITY, f64::min);
+    // Of those, the one that convicts, else the one that comes nearest to it.
+    let fitting = evidence
+        .iter()
+        .filter(|evidence| evidence.dispersion <= 1.5 * most_regular);
+    let best = fitting.min_by(|one, other| {
         let key = |evidence: &Evidence| (evidence.doubt.is_some(), evidence.chance());
         let (one, other) = (key(one), key(other));
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1))
@@ -481,7 +502,7 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
     for part in AGES {
         let age = part * whole;
         // Old enough to tell, and born after warm-up.
-        let first = timing.edges.partition_point(|&edge| edge < timing.from_ns);
+        let first = first_counted(timing);
         let after = (first..timing.cohorts())
             .take_while(|&cohort| {
                 timing.edges[cohort + 1] <= timing.end_ns() && edges[cohort + 1] <= end - age
@@ -520,7 +541,25 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
         } else {
             f64::INFINITY
         };
-        let mut found = arrivals(timing, axis, history, &stayed, window);
+        let mut found = arrivals(timing, axis, history, &stayed, window, CACHE);
+        if found.doubt == Some(Doubt::Slowing) {
+            // A cache beside a leak fills first. In half of the window its
+            // decline is half as steep.
+            let half = f64::midpoint(edges[begins + 1], edges[after]);
+            let middle = edges.partition_point(|&edge| edge < half).min(after - 1);
+            let later = arrivals(
+                timing,
+                axis,
+                history,
+                &stayed,
+                (middle, after - 1),
+                CACHE / 2.0,
+            );
+            if later.doubt.is_none() {
+                found = later;
+            }
+        }
+        found.rate = mature_rate(timing, axis, &stayed, found.window, age);
         found.age = age;
         found.lasting = lasting;
         if hazard > MOST_DEATHS || lasting > 0.01 {
@@ -543,11 +582,27 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
     nearest
 }
 
+/// The rate of what is twice as old as need be: of the short-lived blocks
+/// beside a leak a few get old.
+fn mature_rate(
+    timing: &Timing,
+    axis: &Axis,
+    stayed: &[Held],
+    (first, last): (usize, usize),
+    age: f64,
+) -> Rate {
+    let edges = &axis.at_edges;
+    let latest = edges[last + 1] - age;
+    let earlier = (first..=last).rfind(|&cohort| edges[cohort + 1] <= latest);
+    let enough = earlier.filter(|&earlier| earlier - first >= FEWEST_COHORTS);
+    rate(timing, axis, stayed, (first, enough.unwrap_or(last)))
+}
+
 /// Growth that began in the last quarter may be a burst that is still to end.
 fn is_recent(timing: &Timing, begins: usize) -> bool {
     timing.axes.iter().all(|axis| {
         let end = axis.at_instants.last().copied().unwrap_or(0.0);
-        let from = timing.edges.partition_point(|&edge| edge < timing.from_ns);
+        let from = first_counted(timing);
         let whole = end - axis.at_edges.get(from).copied().unwrap_or(0.0);
         end - axis.at_edges[begins] < 0.25 * whole
     })
@@ -619,9 +674,11 @@ fn arrivals(
     history: &History,
     stayed: &[Held],
     window: (usize, usize),
+    cache: f64,
 ) -> Evidence {
     let (first, last) = window;
     let edges = &axis.at_edges;
+    let from = reaching_back(axis, stayed, window, first_counted(timing));
     let (begin, length) = (edges[first], edges[last + 1] - edges[first]);
     let kept: u64 = stayed[first..=last].iter().map(|count| count.blocks).sum();
     let born: u64 = (first..=last)
@@ -631,10 +688,11 @@ fn arrivals(
         doubt: None,
         lasting: 1.0,
         steady: 1.0,
-        window,
+        dispersion: f64::INFINITY,
+        window: (from, last),
         kept: (born.max(kept), kept),
         age: 0.0,
-        rate: rate(timing, axis, stayed, window),
+        rate: rate(timing, axis, stayed, (from, last)),
         axis: axis.kind,
     };
     let cohorts: Vec<(f64, f64, f64)> = (first..=last)
@@ -682,10 +740,11 @@ fn arrivals(
         .sum::<f64>()
         / freedom;
     let dispersion = dispersion.max(0.01) * persistence(&residuals);
+    evidence.dispersion = dispersion;
     let deviation = (dispersion * spread / count).sqrt();
-    evidence.steady = student_above((mean - (0.5 - CACHE / 12.0)) / deviation, freedom);
+    evidence.steady = student_above((mean - (0.5 - cache / 12.0)) / deviation, freedom);
     let certain = (mean - 0.5) / deviation < -CERTAIN;
-    if mean < 0.5 - STEADY / 12.0 && certain {
+    if mean < 0.5 - STEADY * cache / CACHE / 12.0 && certain {
         evidence.doubt = Some(Doubt::Slowing);
     } else if !comes_throughout(&cohorts) {
         evidence.doubt = Some(Doubt::Irregular);
@@ -693,6 +752,37 @@ fn arrivals(
         evidence.doubt = Some(Doubt::Few);
     }
     evidence
+}
+
+/// The first cohort that was born after warm-up.
+fn first_counted(timing: &Timing) -> usize {
+    timing.edges.partition_point(|&edge| edge < timing.from_ns)
+}
+
+/// The window's first cohort, with those before it that are like it: the
+/// window was cut at what surely belongs to it.
+fn reaching_back(axis: &Axis, stayed: &[Held], window: (usize, usize), least: usize) -> usize {
+    let (first, last) = window;
+    let edges = &axis.at_edges;
+    let blocks = |from: usize, to: usize| -> f64 {
+        stayed[from..=to]
+            .iter()
+            .map(|count| count.blocks as f64)
+            .sum()
+    };
+    let density = blocks(first, last) / (edges[last + 1] - edges[first]).max(f64::MIN_POSITIVE);
+    let mut from = first;
+    while from > least {
+        let expected = density * (edges[from] - edges[from - 1]);
+        let there = blocks(from - 1, from - 1);
+        // The one in which growth began is not all of it.
+        let is_like = there >= 0.6 * expected - 1.0 && there <= 1.6 * expected + 3.0;
+        if !is_like {
+            break;
+        }
+        from -= 1;
+    }
+    from
 }
 
 /// What correlation of neighbours adds to the variance of a sum.
@@ -705,6 +795,9 @@ fn persistence(residuals: &[f64]) -> f64 {
     let correlation = product / square;
     if correlation > 0.1 {
         ((1.0 + correlation) / (1.0 - correlation)).min(20.0)
+    } else if correlation < -0.2 {
+        // What comes regularly: what one cohort lacks the next one has.
+        (1.0 + correlation + 0.2) / (1.0 - correlation - 0.2)
     } else {
         1.0
     }
@@ -728,7 +821,11 @@ fn comes_throughout(cohorts: &[(f64, f64, f64)]) -> bool {
 
 /// How fast what stayed came, by the clock.
 fn rate(timing: &Timing, axis: &Axis, stayed: &[Held], window: (usize, usize)) -> Rate {
-    let (first, last) = window;
+    let (first, mut last) = window;
+    // By the clock, growth ended with the work.
+    while axis.kind != AxisKind::Clock && last > first && stayed[last].blocks == 0 {
+        last -= 1;
+    }
     let ns = timing.edges[last + 1].saturating_sub(timing.edges[first]);
     let seconds = ns as f64 / 1e9;
     if seconds <= 0.0 {

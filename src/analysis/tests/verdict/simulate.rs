@@ -3,7 +3,7 @@
 //! A stream is turned into a history as the recorder does it: births and
 //! deaths counted by cohort, at some 64 instants.
 
-use leakline_analysis::verdict::{AxisKind, Context, Judge, Judged, Judgement, Progress};
+use leakline_analysis::verdict::{AxisKind, Context, Facts, Judge, Judged, Judgement, Progress};
 use leakline_analysis::{Cohort, Held, History};
 
 /// Length of every simulated recording, in seconds, unless it says otherwise.
@@ -69,6 +69,8 @@ pub struct Stream {
     /// When the program allocated, and how much it did, besides.
     work: Vec<(f64, f64)>,
     span: f64,
+    /// When imports end.
+    warm: f64,
     /// Bytes a second that leak, and since when.
     pub truth: Option<(f64, f64)>,
 }
@@ -81,6 +83,7 @@ impl Stream {
             blocks: Vec::new(),
             work: Vec::new(),
             span,
+            warm: 0.0,
             truth: None,
         }
     }
@@ -110,7 +113,21 @@ impl Stream {
     pub fn history(&self, cohorts: usize) -> History {
         const INSTANTS: usize = 64;
         let ns = |seconds: f64| (seconds * 1e9) as u64;
-        let edge = |cohort: usize| self.span * cohort as f64 / cohorts as f64;
+        // A site that was busy for a while has its cohorts there.
+        let births = || self.blocks.iter().map(|block| block.born);
+        let first = births().fold(self.span, f64::min);
+        let last = births().fold(0.0, f64::max).max(first + self.span * 1e-6);
+        let within = cohorts - 2;
+        let edge = |cohort: usize| match cohort {
+            0 => 0.0,
+            cohort if cohort == cohorts => self.span,
+            1 if first >= self.span => self.span * 0.5,
+            cohort => first + (last - first) * (cohort - 1) as f64 / within as f64,
+        };
+        let cohort_of = |born: f64| {
+            let part = (born - first) / (last - first) * within as f64;
+            1 + (part as usize).min(within - 1)
+        };
         let instants: Vec<f64> = (1..=INSTANTS)
             .map(|at| self.span * at as f64 / INSTANTS as f64)
             .collect();
@@ -118,7 +135,7 @@ impl Stream {
         // What is born before an instant and dies after it.
         let mut alive = vec![vec![Held::default(); cohorts]; INSTANTS];
         for block in &self.blocks {
-            let cohort = ((block.born / self.span * cohorts as f64) as usize).min(cohorts - 1);
+            let cohort = cohort_of(block.born);
             born[cohort].blocks += 1;
             born[cohort].bytes += block.bytes;
             let first = (block.born / self.span * INSTANTS as f64) as usize;
@@ -152,7 +169,7 @@ impl Stream {
             points.push((((at + step / 2.0) * 1e9) as u64, sum));
         }
         Context {
-            from_ns: 0,
+            from_ns: (self.warm * 1e9) as u64,
             to_ns: (self.span * 1e9) as u64,
             progress: vec![Progress {
                 kind: AxisKind::Allocations,
@@ -165,7 +182,7 @@ impl Stream {
     pub fn judged(&self, cohorts: usize) -> (Option<Judged>, Judgement) {
         let context = self.context();
         let mut judge = Judge::new(&context);
-        judge.look_at(&self.history(cohorts), false);
+        judge.look_at(&self.history(cohorts), Facts::default());
         let judgement = judge.finish();
         (judgement.sites[0], judgement)
     }
@@ -659,7 +676,7 @@ fn random_leak(random: &mut Random) -> Stream {
 
 fn slow_leak(random: &mut Random) -> Stream {
     let bytes = 1024;
-    let count = random.between(60.0, 200.0);
+    let count = random.between(80.0, 200.0);
     let mut stream = Stream::new(SPAN);
     let every = SPAN / count;
     for step in 0..count as usize {
@@ -699,7 +716,7 @@ fn leak_beside_churn(random: &mut Random) -> Stream {
     let load = move |at: f64| if varies { load(at) } else { 1.0 };
     let mut stream = leak(random, count, false, 0.0, &load);
     let mean = SPAN * random.magnitude(0.0005, 0.03);
-    let bytes = size(random);
+    let bytes = stream.blocks.first().map_or(64, |block| block.bytes);
     let times = random.magnitude(2.0, 20.0);
     for at in arrivals(random, count * times, SPAN, &load) {
         let lived = random.exponential(mean);
@@ -711,9 +728,13 @@ fn leak_beside_churn(random: &mut Random) -> Stream {
 /// Beside a cache that fills at the same stack.
 fn leak_beside_cache(random: &mut Random) -> Stream {
     let count = random.magnitude(3000.0, 10000.0);
-    let fill = random.between(0.02, 0.08);
+    let fill = random.between(0.01, 0.05);
     let mut stream = dictionary(random, count * 0.04, fill);
     let leaking = leak(random, count, false, 0.0, &even);
+    let bytes = leaking.blocks.first().map_or(64, |block| block.bytes);
+    for block in &mut stream.blocks {
+        block.bytes = bytes;
+    }
     stream.blocks.extend(leaking.blocks);
     stream.truth = leaking.truth;
     stream.work = leaking.work;
@@ -736,6 +757,7 @@ fn short_program(random: &mut Random) -> Stream {
     let tail = length * random.between(0.0, 0.3);
     let span = imports + length + tail;
     let mut stream = Stream::new(span);
+    stream.warm = imports;
     for step in 0..200 {
         let at = imports + length * (f64::from(step) + 0.3 * random.unit()) / 200.0;
         stream.add(at, FOREVER, 1024);
