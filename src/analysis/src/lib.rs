@@ -20,6 +20,7 @@ pub mod filter;
 pub mod frame;
 pub mod groups;
 pub mod instant;
+pub mod leaks;
 pub mod lines;
 pub mod model;
 mod names;
@@ -39,6 +40,7 @@ pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
+pub use leaks::{Leaks, LeaksQuery, Suppression};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
@@ -49,6 +51,7 @@ pub use survivors::{Cohort, Held, History};
 pub use timeline::Timeline;
 pub use top::{GroupBy, Top, TopQuery};
 pub use tree::{Tree, TreeQuery};
+pub use verdict::{Judged, Rate, Verdict};
 
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,8 @@
 //! Answers as text for people and as JSON for programs.
 
+pub mod ci;
 pub mod json;
+mod leaks_words;
 mod table;
 pub mod text;
 mod words;

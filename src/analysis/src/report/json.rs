@@ -4,6 +4,10 @@
 //! Rows are written one at a time, so that a table of every site of a large
 //! recording needs no copy of itself.
 
+mod leaks;
+
+pub use leaks::{check, leaks};
+
 use std::cell::OnceCell;
 use std::io;
 

@@ -4,6 +4,7 @@
 mod closing;
 mod columns;
 mod heading;
+mod leaks;
 mod lines;
 mod naming;
 mod processes;
@@ -12,6 +13,7 @@ mod summary;
 mod top;
 mod tree;
 
+pub use leaks::{check, leaks, leaks_markdown};
 pub use lines::lines;
 pub use naming::{frame_words, noun};
 pub use processes::signal_name;

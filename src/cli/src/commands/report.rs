@@ -31,6 +31,13 @@ pub(crate) struct Input {
     json: bool,
 }
 
+impl Input {
+    /// JSON was asked for.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+}
+
 /// The instants to report on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct When {
@@ -67,15 +74,20 @@ impl When {
                 Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)
             }
         };
-        span.map_err(|error: InstantError| CliError::Report {
-            hint: Some(error.hint()),
-            message: error.to_string(),
-            source: None,
-        })
+        span.map_err(|error| instant_error(&error))
     }
 }
 
-fn instant(text: &str) -> Result<Instant, String> {
+/// An instant that is not in the recording.
+pub(crate) fn instant_error(error: &InstantError) -> CliError {
+    CliError::Report {
+        hint: Some(error.hint()),
+        message: error.to_string(),
+        source: None,
+    }
+}
+
+pub(crate) fn instant(text: &str) -> Result<Instant, String> {
     Instant::parse(text).map_err(|error| format!("{error}: {}", error.hint()))
 }
 

@@ -106,6 +106,16 @@ pub(super) fn head(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     style.wrapped(out, BOLD, 6, answer)?;
+    rest_of_head(model, span, style, out)
+}
+
+/// How far to trust the answer.
+pub(super) fn rest_of_head(
+    model: &Model<'_>,
+    span: &Span,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     trust(model, style, out)?;
     // The answer says when where that is not one instant of the session.
     let is_told = span.reaches_end(model) || span.is_as_each_left();
@@ -133,8 +143,13 @@ pub(super) fn head(
     Ok(())
 }
 
-/// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
 fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+    let paint = if model.complete() { DIM } else { WARN };
+    style.wrapped(out, paint, 6, &facts(model))
+}
+
+/// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
+pub(super) fn facts(model: &Model<'_>) -> String {
     let mode = model
         .session()
         .map_or("mode not known", |session| session.mode.as_str());
@@ -144,16 +159,14 @@ fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result
         }
         _ => mode.to_owned(),
     };
-    let facts = format!(
+    format!(
         "{}, {}-{} ({}), {mode}, {}",
         target(model),
         clock(model, 0),
         clock(model, model.duration_ns()),
         duration(model.duration_ns()),
         completeness(model)
-    );
-    let paint = if model.complete() { DIM } else { WARN };
-    style.wrapped(out, paint, 6, &facts)
+    )
 }
 
 /// The program, its pid, and how many other processes.
