@@ -189,6 +189,15 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
                 .retain_mut(|(site, ..)| below(site, ids.sites));
             return below(&mut inherited.process, ids.processes);
         }
+        Record::Cohorts(cohorts) => {
+            cohorts.sites.retain_mut(|site| {
+                site.cohorts.sort_by_key(|change| change.start);
+                site.cohorts.dedup_by_key(|change| change.start);
+                below(&mut site.site, ids.sites)
+            });
+            cohorts.sites.sort_by_key(|site| site.site);
+            cohorts.sites.dedup_by_key(|site| site.site);
+        }
         Record::Totals(totals) => return below(&mut totals.process, ids.processes),
         Record::ThreadTotals(totals) => return below(&mut totals.thread, ids.threads),
         Record::Loss(loss) => return below(&mut loss.process, ids.processes),
@@ -321,6 +330,7 @@ fn fields_are_those_of_the_format() {
     4 Note(Note { at_ns: 1, text: "\u{1}" })
     4 End(End { at_ns: 1, reason: "\u{1}" })
     6 Inherited(Inherited { process: 1, sites: [(1, 1, 1)] })
+    13 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: [SiteCohorts { site: 1, level: 1, cohorts: [CohortChange { start: 1, born_blocks: -1, born_bytes: -1, blocks: -1, bytes: -1 }] }] })
     "#);
 }
 
