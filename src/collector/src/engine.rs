@@ -541,8 +541,10 @@ impl Engine {
             points,
             complete,
         }));
-        self.output
-            .extend(cohort_records(end_ns, tick, false, cohorts));
+        if all_cohorts || !cohorts.is_empty() {
+            self.output
+                .extend(cohort_records(end_ns, tick, false, cohorts));
+        }
         self.bins.written();
     }
 

@@ -19,7 +19,8 @@ use std::sync::Arc;
 
 use leakline_recording::cohorts::in_pieces;
 use leakline_recording::record::{
-    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, ProcessTotals, Record, SiteCohorts,
+    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals, Record,
+    SiteCohorts,
 };
 use leakline_wire::event::{BlobKind, Domain, Event, MarkKind};
 use leakline_wire::layout::{Slot, mode};
@@ -1020,7 +1021,7 @@ impl Image {
     }
 }
 
-/// The records of what became of cohorts by an instant.
+/// The records of what became of cohorts by an instant; one at least.
 pub(crate) fn cohort_records(
     at_ns: u64,
     tick: u32,
@@ -1028,16 +1029,16 @@ pub(crate) fn cohort_records(
     sites: Vec<SiteCohorts>,
 ) -> Vec<Record> {
     let mut pieces = in_pieces(sites);
-    if is_boundary && pieces.is_empty() {
+    if pieces.is_empty() {
         pieces.push(Vec::new());
     }
     let last = pieces.len().saturating_sub(1);
-    let record = |(at, sites)| {
+    let record = |(at, sites): (usize, Vec<SiteCohorts>)| {
         Record::Cohorts(record::Cohorts {
             at_ns,
             tick,
             is_boundary: is_boundary && at == last,
-            sites,
+            sites: Packed::new(&sites),
         })
     };
     pieces.into_iter().enumerate().map(record).collect()

@@ -96,13 +96,13 @@ pub fn coarsen(changes: &mut Vec<CohortChange>, level: u8, boundaries: &[u32]) {
 
 /// Changes of several instants, as one.
 #[derive(Debug, Default)]
-pub(crate) struct Sum {
+pub struct Sum {
     sites: BTreeMap<u32, (u8, Vec<CohortChange>)>,
 }
 
 impl Sum {
     /// Adds a site's. Its level never falls.
-    pub(crate) fn add(&mut self, site: SiteCohorts, boundaries: &[u32]) {
+    pub fn add(&mut self, site: SiteCohorts, boundaries: &[u32]) {
         let (level, changes) = self.sites.entry(site.site).or_default();
         let mut new = site.cohorts;
         if site.level > *level {
@@ -119,19 +119,18 @@ impl Sum {
         }
     }
 
-    /// Takes what was added, in pieces of about [`MOST_CHANGES`].
-    pub(crate) fn take(&mut self) -> Vec<Vec<SiteCohorts>> {
+    /// Takes what was added, rising by site.
+    pub fn take(&mut self) -> impl Iterator<Item = SiteCohorts> + use<> {
         let sites = std::mem::take(&mut self.sites);
-        let sites = sites.into_iter().map(|(site, (level, mut cohorts))| {
+        // A level alone says something, too.
+        sites.into_iter().map(|(site, (level, mut cohorts))| {
             cohorts.retain(|change| !change.is_none());
             SiteCohorts {
                 site,
                 level,
                 cohorts,
             }
-        });
-        // A level alone says something, too.
-        in_pieces(sites)
+        })
     }
 }
 

@@ -26,9 +26,9 @@ use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, FLAG_DROPPED, KIND_RECORDS,
     KIND_RESTATEMENT, Restatement, advance, difference, split_record,
 };
-use crate::cohorts::Sum;
+use crate::cohorts::{Sum, in_pieces};
 use crate::ids::kind;
-use crate::record::{Bin, Cohorts, Counters, Mark, Record};
+use crate::record::{Bin, Cohorts, Counters, Mark, Packed, Record};
 use crate::writer::Writer;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -597,11 +597,11 @@ impl CohortMerge {
             is_boundary,
             sites,
         } = cohorts;
-        for site in sites {
+        for site in sites.unpack() {
             self.sum.add(site, &self.boundaries);
         }
         if instants.binary_search(&at_ns).is_ok() {
-            let mut pieces = self.sum.take();
+            let mut pieces = in_pieces(self.sum.take());
             if pieces.is_empty() {
                 pieces.push(Vec::new());
             }
@@ -611,7 +611,7 @@ impl CohortMerge {
                     at_ns,
                     tick,
                     is_boundary: is_boundary && at == last,
-                    sites,
+                    sites: Packed::new(&sites),
                 }));
             }
         }

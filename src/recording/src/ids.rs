@@ -1,7 +1,7 @@
 //! Implicit ids: how many records of each numbered kind there were so far.
 
 use crate::record::{
-    Bin, Code, CohortChange, Cohorts, Domain, Frame, Module, Node, Peak, Process, Record, Session, Site, Thread,
+    Bin, Code, CohortChange, Cohorts, Domain, Frame, Module, Node, Peak, Process, Record, Session, Site, SiteCohorts, Thread,
 };
 
 /// A record's kind: its variant's index in [`Record`], the first byte of its
@@ -104,7 +104,11 @@ impl Ids {
 
     /// As [`Ids::admit`], of cohorts.
     pub(crate) fn admit_cohorts(self, cohorts: &Cohorts) -> bool {
-        let sites = &cohorts.sites;
+        let sites = cohorts.sites.try_unpack();
+        sites.is_some_and(|sites| self.admit_sites(&sites))
+    }
+
+    fn admit_sites(self, sites: &[SiteCohorts]) -> bool {
         let is_rising = |changes: &[CohortChange]| changes.is_sorted_by(|a, b| a.start < b.start);
         sites.last().is_none_or(|last| last.site < self.sites)
             && sites.is_sorted_by(|a, b| a.site < b.site)

@@ -522,8 +522,33 @@ pub struct Cohorts {
     pub tick: u32,
     /// The next tick begins a cohort of every site: a mark's.
     pub is_boundary: bool,
-    /// Sites with something to tell, rising by id.
-    pub sites: Vec<SiteCohorts>,
+    /// Sites with something to tell, as [`SiteCohorts`], packed: there are many,
+    /// and few readers look.
+    pub sites: Packed,
+}
+
+/// A list of sites' cohorts as it lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Packs sites, which rise by id.
+    pub fn new(sites: &[SiteCohorts]) -> Self {
+        // Numbers and lists always can be written.
+        Packed(postcard::to_stdvec(sites).unwrap_or_else(|_| vec![0]))
+    }
+
+    /// The sites; none where the bytes make no sense, which no reader hands
+    /// on.
+    pub fn unpack(&self) -> Vec<SiteCohorts> {
+        self.try_unpack().unwrap_or_default()
+    }
+
+    pub(crate) fn try_unpack(&self) -> Option<Vec<SiteCohorts>> {
+        let (sites, rest) = postcard::take_from_bytes(&self.0).ok()?;
+        rest.is_empty().then_some(sites)
+    }
 }
 
 /// Cohorts of a site that changed.

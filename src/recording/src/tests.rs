@@ -3,8 +3,8 @@
 use crate::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, KIND_RECORDS, put_length};
 use crate::ids::{Ids, kind, placeholder};
 use crate::record::{
-    Bin, Code, Counters, Domain, End, Frame, Mark, Module, Node, Point, Record, Session, Site,
-    Thread,
+    Bin, Code, CohortChange, Counters, Domain, End, Frame, Mark, Module, Node, Packed, Point,
+    Record, Session, Site, SiteCohorts, Thread,
 };
 use crate::{Damage, OpenError, Reader, Recording, Writer};
 use arbitrary::{Arbitrary as _, Unstructured};
@@ -190,13 +190,14 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
             return below(&mut inherited.process, ids.processes);
         }
         Record::Cohorts(cohorts) => {
-            cohorts.sites.retain_mut(|site| {
-                site.cohorts.sort_by_key(|change| change.start);
-                site.cohorts.dedup_by_key(|change| change.start);
-                below(&mut site.site, ids.sites)
-            });
-            cohorts.sites.sort_by_key(|site| site.site);
-            cohorts.sites.dedup_by_key(|site| site.site);
+            // Hardly any bytes are a list.
+            let mut sites = vec![SiteCohorts {
+                site: cohorts.tick,
+                level: 3,
+                cohorts: vec![CohortChange::none(cohorts.tick)],
+            }];
+            sites.retain_mut(|site| below(&mut site.site, ids.sites));
+            cohorts.sites = Packed::new(&sites);
         }
         Record::Totals(totals) => return below(&mut totals.process, ids.processes),
         Record::ThreadTotals(totals) => return below(&mut totals.thread, ids.threads),
@@ -330,7 +331,7 @@ fn fields_are_those_of_the_format() {
     4 Note(Note { at_ns: 1, text: "\u{1}" })
     4 End(End { at_ns: 1, reason: "\u{1}" })
     6 Inherited(Inherited { process: 1, sites: [(1, 1, 1)] })
-    13 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: [SiteCohorts { site: 1, level: 1, cohorts: [CohortChange { start: 1, born_blocks: -1, born_bytes: -1, blocks: -1, bytes: -1 }] }] })
+    6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
     "#);
 }
 
