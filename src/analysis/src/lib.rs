@@ -47,7 +47,7 @@ pub use names::{Name, escaped};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;
-pub use survivors::{Cohort, Held, History};
+pub use survivors::{Cohort, Edge, Held, History, Survivor, Survivors};
 pub use timeline::Timeline;
 pub use top::{GroupBy, Top, TopQuery};
 pub use tree::{Tree, TreeQuery};

@@ -122,7 +122,7 @@ mod tests {
                 live = cuts.iter().fold(live, |live, cut| live + cut.left - 1);
                 model[range.clone()].fill(None);
                 if map && length > 0 {
-                    let block = Block { size: length, site, thread: 0, birth_ms: 0 };
+                    let block = Block { size: length, site, thread: 0, birth: 0 };
                     mappings.map(start, block);
                     model[range].fill(Some(site));
                     live += 1;

@@ -55,6 +55,8 @@ pub struct Damage {
     /// Points are missing and the sites they belong to have not been restated
     /// since: figures by site may be off.
     pub sites_off: bool,
+    /// Changes of cohorts are missing, which nothing restates.
+    pub cohorts_off: bool,
 }
 
 /// Hands a recording's records on, one at a time, in constant memory (but for
@@ -70,6 +72,8 @@ pub struct Reader<F = File> {
     sites: Vec<Counters>,
     any: bool,
     ended: bool,
+    /// Records of cohorts were read.
+    has_cohorts: bool,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -117,6 +121,7 @@ impl<F: Read + Seek> Reader<F> {
             sites: Vec::new(),
             any: false,
             ended: false,
+            has_cohorts: false,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -308,6 +313,7 @@ impl<F: Read + Seek> Reader<F> {
         let dropped = header.flags & FLAG_DROPPED != 0;
         self.damage.dropped += u64::from(dropped);
         self.damage.sites_off |= dropped || missing > 0;
+        self.damage.cohorts_off |= self.has_cohorts && (dropped || missing > 0);
     }
 
     /// Hands on what a chunk holds.
@@ -349,6 +355,7 @@ impl<F: Read + Seek> Reader<F> {
             _ => {
                 self.damage.skipped_records += 1;
                 self.damage.sites_off |= of == kind::BIN;
+                self.damage.cohorts_off |= of == kind::COHORTS;
                 self.stand_in(of)
             }
         };
@@ -378,6 +385,11 @@ impl<F: Read + Seek> Reader<F> {
                 for point in &bin.points {
                     advance(&mut self.sites[point.site as usize], point);
                 }
+            }
+            Record::Cohorts(_) => {
+                // The first one is of all until then.
+                self.damage.cohorts_off |= !self.has_cohorts && self.damage.has_gaps();
+                self.has_cohorts = true;
             }
             Record::End(_) => self.ended = true,
             _ => {}
@@ -463,6 +475,11 @@ impl<F> Reader<F> {
 }
 
 impl Damage {
+    /// Something of what the writer had is missing.
+    fn has_gaps(&self) -> bool {
+        self.skipped_chunks > 0 || self.skipped_records > 0 || self.dropped > 0
+    }
+
     /// In words for the user, a sentence a kind; empty when all was read.
     pub fn warnings(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -495,6 +512,8 @@ impl Damage {
         }
         if self.sites_off {
             words.push("figures by site may be wrong by what the lost part held".into());
+        } else if self.cohorts_off {
+            words.push("how many blocks survived may be wrong by what the lost part held".into());
         }
         if self.unknown > 0 {
             words.push(format!(
