@@ -211,11 +211,20 @@ impl Leaks {
                 .unwrap_or(Import::Outside)
         };
         let series = history::series(model);
+        let histories = Histories::new(model, &series);
         let asked = query.from.as_ref().and_then(|_| span.from());
-        let from_ns = asked.map_or_else(
-            || series.warm_up(model, to_ns, |site| import_of(site) == Import::Itself),
-            |from| from.resolved_ns(),
-        );
+        let from_ns = match asked {
+            Some(from) => from.resolved_ns(),
+            None => {
+                let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
+                let imported: Vec<u32> = sites
+                    .filter(|&site| {
+                        import_of(site) == Import::Itself && series.most_bytes(site) > 0
+                    })
+                    .collect();
+                histories.nearly_all(&imported, to_ns)
+            }
+        };
         let rounds = rounds(model, from_ns, to_ns);
         let mut progress = vec![Progress {
             kind: AxisKind::Allocations,
@@ -228,7 +237,6 @@ impl Leaks {
             progress,
         };
 
-        let histories = Histories::new(model, &series);
         let groups = groups(model, stacks, &series, &import_of, to_ns);
         let mut judge = Judge::new(&context);
         for group in &groups {

@@ -231,7 +231,11 @@ impl Survivors {
         let mut sum = Sum::default();
         let mut moved: Vec<u32> = Vec::new();
         for (at, known) in self.instants.iter().enumerate() {
-            while model.bin_ends().get(bin).is_some_and(|end| *end <= known.ns) {
+            while model
+                .bin_ends()
+                .get(bin)
+                .is_some_and(|end| *end <= known.ns)
+            {
                 model.for_each_point(bin, |point| {
                     let id = point.site as usize;
                     let Some(site) = counters.get_mut(id) else {
@@ -555,7 +559,10 @@ impl Survivors {
         };
         let after = self.within.partition_point(|(_, last)| *last < wanted);
         let range = self.within.get(after).filter(|(first, _)| *first <= wanted);
-        let nearest = [range.map(|range| range.0 - 1), range.map(|range| range.1 + 1)];
+        let nearest = [
+            range.map(|range| range.0 - 1),
+            range.map(|range| range.1 + 1),
+        ];
         let edge = |tick: u32| Edge {
             ns: self.ns(tick),
             tick,
@@ -568,7 +575,9 @@ impl Survivors {
     /// The number of the known instant nearest to `ns`, and when that is.
     pub fn instant(&self, ns: u64) -> (usize, u64) {
         let known = self.instants.iter().map(|known| known.ns).enumerate();
-        known.min_by_key(|(_, at)| at.abs_diff(ns)).unwrap_or((0, 0))
+        known
+            .min_by_key(|(_, at)| at.abs_diff(ns))
+            .unwrap_or((0, 0))
     }
 
     /// Of every site, what was born between two edges and what of it is alive

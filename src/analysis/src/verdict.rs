@@ -636,24 +636,37 @@ impl LifeTable {
         for cohort in 0..timing.cohorts() {
             let born_by = timing.edges[cohort + 1];
             let first = timing.instants.partition_point(|&at| at < born_by);
-            let at_first = alive_of(history, first, cohort).blocks;
-            if at_first == 0 {
+            let born = history.born.get(cohort).map_or(0, |held| held.blocks);
+            let at_first = alive_of(history, first, cohort).blocks.min(born);
+            if first >= timing.instants.len() || born == 0 {
                 continue;
             }
-            let unit = (UNITS / at_first as f64).min(1.0);
+            // Until then they died at an age that is not known: as young.
+            let lasted = axis.at_instants[first] - axis.at_edges[cohort + 1];
+            table.add(0.0, born, at_first, born, lasted);
             let mut alive = at_first;
             for instant in first..timing.instants.len() - 1 {
                 let later = alive_of(history, instant + 1, cohort).blocks.min(alive);
                 let lasted = axis.at_instants[instant + 1] - axis.at_instants[instant];
                 let age = axis.at_instants[instant] - axis.at_edges[cohort + 1];
-                let step = (age / whole * Self::STEPS as f64) as usize;
-                let step = step.min(Self::STEPS);
-                table.deaths[step] += unit * (alive - later) as f64;
-                table.lived[step] += unit * f64::midpoint(alive as f64, later as f64) * lasted;
+                table.add(age, alive, later, at_first, lasted);
                 alive = later;
             }
         }
         table
+    }
+
+    /// Adds a time that blocks of an age lived, or not, of so many in their
+    /// cohort.
+    fn add(&mut self, age: f64, alive: u64, later: u64, of: u64, lasted: f64) {
+        if alive == 0 {
+            return;
+        }
+        let unit = (UNITS / of as f64).min(1.0);
+        let step = (age / self.whole * Self::STEPS as f64) as usize;
+        let step = step.min(Self::STEPS);
+        self.deaths[step] += unit * (alive - later) as f64;
+        self.lived[step] += unit * f64::midpoint(alive as f64, later as f64) * lasted;
     }
 
     /// Of blocks older than `age`.

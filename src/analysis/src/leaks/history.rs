@@ -4,7 +4,7 @@
 use leakline_recording::record::Point;
 
 use crate::model::Model;
-use crate::survivors::{Cohort, Held, History};
+use crate::survivors::{Cohort, Held, History, Survivors};
 
 /// A site's counters after a bin.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,56 +85,29 @@ impl SeriesOfSites {
         }
         points
     }
-
-    /// When imports had made all but a twentieth of what they made.
-    pub(super) fn warm_up(
-        &self,
-        model: &Model<'_>,
-        to_ns: u64,
-        is_import: impl Fn(u32) -> bool,
-    ) -> u64 {
-        const FEWEST: i64 = 1000;
-        let mut births: Vec<(u32, i64)> = Vec::new();
-        for (site, states) in (0..).zip(&self.of_site) {
-            if !states.is_empty() && is_import(site) {
-                let mut before = 0;
-                for state in states {
-                    births.push((state.bin, state.born.0 - before));
-                    before = state.born.0;
-                }
-            }
-        }
-        births.sort_unstable();
-        let all: i64 = births.iter().map(|(_, count)| count).sum();
-        if all < FEWEST {
-            return 0;
-        }
-        let mut sum = 0;
-        for (bin, count) in births {
-            sum += count;
-            if sum >= all - all / 20 {
-                return model.bin_ends()[bin as usize].min(to_ns);
-            }
-        }
-        0
-    }
 }
 
 /// Gives the history of any sites together.
 pub(super) struct Histories<'s> {
     series: &'s SeriesOfSites,
     bin_ends: Vec<u64>,
+    survivors: Option<Survivors>,
 }
 
 /// A history, with what the judge asks besides.
 pub(super) struct Found {
     pub(super) history: History,
+    to_ns: u64,
 }
 
 impl Found {
     /// Whether all that is alive at the end was born by then.
     pub(super) fn is_born_by(&self, ns: u64) -> bool {
-        let alive = self.history.alive.last();
+        let known = self
+            .history
+            .instants
+            .partition_point(|&at| at <= self.to_ns);
+        let alive = self.history.alive[..known].last();
         let cohorts = self.history.cohorts.iter();
         cohorts
             .zip(alive.into_iter().flatten())
@@ -147,6 +120,7 @@ impl<'s> Histories<'s> {
         Histories {
             series,
             bin_ends: model.bin_ends().to_vec(),
+            survivors: Survivors::new(model),
         }
     }
 
@@ -176,9 +150,42 @@ impl<'s> Histories<'s> {
         sum
     }
 
-    /// The history of sites together, up to an instant. Which of them died is
-    /// not known here: the oldest, which is the worst for who would see a leak.
+    /// The history of sites together, up to an instant.
     pub(super) fn of(&self, sites: &[u32], to_ns: u64) -> Found {
+        match &self.survivors {
+            Some(survivors) => Found {
+                history: survivors.history(sites),
+                to_ns,
+            },
+            None => self.of_bins(sites, to_ns),
+        }
+    }
+
+    /// When sites had made all but a twentieth of what they made by an instant;
+    /// 0 where that was little.
+    pub(super) fn nearly_all(&self, sites: &[u32], to_ns: u64) -> u64 {
+        const FEWEST: u64 = 1000;
+        let history = self.of(sites, to_ns).history;
+        let cohorts = || {
+            let born = history.cohorts.iter().zip(&history.born);
+            born.take_while(|(cohort, _)| cohort.from_ns < to_ns)
+        };
+        let all: u64 = cohorts().map(|(_, born)| born.blocks).sum();
+        if all < FEWEST {
+            return 0;
+        }
+        let mut sum = 0;
+        let nearly = cohorts().find(|(_, born)| {
+            sum += born.blocks;
+            sum >= all - all / 20
+        });
+        nearly.map_or(0, |(cohort, _)| cohort.to_ns.min(to_ns))
+    }
+
+    /// The same where the recording does not tell of cohorts. Which of them
+    /// died is not known then: the oldest, which is the worst for who would see
+    /// a leak.
+    fn of_bins(&self, sites: &[u32], to_ns: u64) -> Found {
         const COHORTS: u64 = 60;
         const INSTANTS: u64 = 64;
         let bins = self.bin_ends.partition_point(|&end| end <= to_ns);
@@ -274,6 +281,7 @@ impl<'s> Histories<'s> {
                 alive,
                 verified_from_ns: 0,
             },
+            to_ns,
         }
     }
 }
