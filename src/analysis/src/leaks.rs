@@ -21,12 +21,12 @@ use crate::instant::{Instant, InstantError, Span};
 use crate::model::Model;
 use crate::names::Name;
 use crate::stack::{Head, Stacks};
-use crate::survivors::Held;
+use crate::survivors::{Held, History};
 use crate::top::Matching;
 use crate::verdict::{
     AxisKind, Context, Doubt, FLOOR_BYTES, Facts, Judge, Judged, Progress, Rate, Verdict,
 };
-use history::Histories;
+use history::{Found, Histories};
 
 /// A question to `leaks`.
 #[derive(Clone, Debug, Default)]
@@ -225,10 +225,20 @@ impl Leaks {
                 histories.nearly_all(&imported, to_ns)
             }
         };
+        let groups = groups(model, stacks, &series, &import_of, to_ns);
+        let found: Vec<Found> = groups
+            .iter()
+            .map(|group| histories.of(&group.sites, group.to_ns))
+            .collect();
+        let told: Vec<(&[u32], &History)> = groups
+            .iter()
+            .zip(&found)
+            .map(|(group, found)| (&group.sites[..], &found.history))
+            .collect();
         let rounds = rounds(model, from_ns, to_ns);
         let mut progress = vec![Progress {
             kind: AxisKind::Allocations,
-            points: series.allocations(model),
+            points: series.allocations(model, &told),
         }];
         progress.extend(rounds.as_ref().map(|(_, progress)| progress.clone()));
         let context = Context {
@@ -236,17 +246,14 @@ impl Leaks {
             to_ns,
             progress,
         };
-
-        let groups = groups(model, stacks, &series, &import_of, to_ns);
         let mut judge = Judge::new(&context);
-        for group in &groups {
-            let history = histories.of(&group.sites, group.to_ns);
+        for (group, found) in groups.iter().zip(&found) {
             let facts = Facts {
                 start_up: group.import == Import::Itself
-                    || (group.import == Import::Called && history.is_born_by(from_ns)),
+                    || (group.import == Import::Called && found.is_born_by(from_ns)),
                 to_ns: Some(group.to_ns),
             };
-            judge.look_at(&history.history, facts);
+            judge.look_at(&found.history, facts);
         }
         let judgement = judge.finish();
 

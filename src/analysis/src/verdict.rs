@@ -137,11 +137,19 @@ impl Timing {
             at_instants: instants.iter().map(clock).collect(),
             at_edges: edges.iter().map(clock).collect(),
         }];
-        axes.extend(context.progress.iter().map(|progress| Axis {
-            kind: progress.kind,
-            at_instants: instants.iter().map(|&ns| progress.at(ns)).collect(),
-            at_edges: edges.iter().map(|&ns| progress.at(ns)).collect(),
-        }));
+        axes.extend(
+            context
+                .progress
+                .iter()
+                .filter_map(|progress| match progress.kind {
+                    AxisKind::Allocations => besides(progress, history, &instants, &edges),
+                    kind => Some(Axis {
+                        kind,
+                        at_instants: instants.iter().map(|&ns| progress.at(ns)).collect(),
+                        at_edges: edges.iter().map(|&ns| progress.at(ns)).collect(),
+                    }),
+                }),
+        );
         Timing {
             instants,
             edges,
@@ -157,6 +165,42 @@ impl Timing {
     fn end_ns(&self) -> u64 {
         self.instants.last().copied().unwrap_or(0)
     }
+}
+
+/// What the program allocated besides a site's own blocks: by those alone
+/// whatever a site does is steady. `None` where that is next to nothing.
+fn besides(
+    progress: &Progress,
+    history: &History,
+    instants: &[u64],
+    edges: &[u64],
+) -> Option<Axis> {
+    let mut sum = 0.0;
+    let mut own = vec![(edges.first().copied()?, 0.0)];
+    for (&edge, born) in edges.iter().skip(1).zip(&history.born) {
+        sum += born.blocks as f64;
+        own.push((edge, sum));
+    }
+    let own = Progress {
+        kind: progress.kind,
+        points: own,
+    };
+    let along = |at: &[u64]| -> Vec<f64> {
+        let mut most = 0.0_f64;
+        at.iter()
+            .map(|&ns| {
+                most = most.max(progress.at(ns) - own.at(ns));
+                most
+            })
+            .collect()
+    };
+    let at_edges = along(edges);
+    let all = at_edges.last().copied().unwrap_or(0.0);
+    (all >= 0.1 * sum && all >= 8.0 * edges.len() as f64).then(|| Axis {
+        kind: progress.kind,
+        at_instants: along(instants),
+        at_edges,
+    })
 }
 
 fn alive_of(history: &History, instant: usize, cohort: usize) -> Held {
@@ -574,8 +618,8 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
         if found.doubt.is_none() && is_recent(timing, begins) {
             found.doubt = Some(Doubt::Recent);
         }
-        if found.doubt.is_none() && axis.kind != AxisKind::Clock {
-            found.doubt = idle(timing, &stayed, begins);
+        if found.doubt.is_none() && axis.kind == AxisKind::Allocations {
+            found.doubt = by_the_clock(timing, history, &stayed, begins);
         }
         return Some(found);
     }
@@ -608,13 +652,51 @@ fn is_recent(timing: &Timing, begins: usize) -> bool {
     })
 }
 
-/// A program that no longer allocates may have no more work, or a cache that
-/// has all it needs.
-fn idle(timing: &Timing, stayed: &[Held], begins: usize) -> Option<Doubt> {
+/// Where all that a program allocates goes with what a cache takes in, that is
+/// steady by allocations. So the clock has to agree: growth did not stop long
+/// before the end, and until then it was steady, or else faster again after it
+/// was slower: then it was the load that changed.
+fn by_the_clock(
+    timing: &Timing,
+    history: &History,
+    stayed: &[Held],
+    begins: usize,
+) -> Option<Doubt> {
+    let clock = timing
+        .axes
+        .iter()
+        .find(|axis| axis.kind == AxisKind::Clock)?;
     let last = stayed.iter().rposition(|count| count.blocks > 0)?;
     let (began, stopped) = (timing.edges[begins], timing.edges[last + 1]);
     let quiet = timing.end_ns().saturating_sub(stopped);
-    (quiet > (stopped - began) / 2).then_some(Doubt::Idle)
+    if quiet > (stopped - began) / 3 {
+        return Some(Doubt::Idle);
+    }
+    let window = (begins + 1, last);
+    if window.0 > last {
+        return None;
+    }
+    let found = arrivals(timing, clock, history, stayed, window, CACHE);
+    found.doubt.filter(|_| !rises(timing, stayed, window))
+}
+
+/// Whether more came in some eighth of a window than in one before, and not by
+/// chance.
+fn rises(timing: &Timing, stayed: &[Held], (first, last): (usize, usize)) -> bool {
+    let (began, stopped) = (timing.edges[first], timing.edges[last + 1]);
+    let length = (stopped - began).max(1) as f64;
+    let mut parts = [0.0_f64; 8];
+    for cohort in first..=last {
+        let middle = timing.edges[cohort].midpoint(timing.edges[cohort + 1]);
+        let part = ((middle - began) as f64 / length * 8.0) as usize;
+        parts[part.min(7)] += stayed[cohort].blocks as f64;
+    }
+    let mut least = f64::INFINITY;
+    parts.iter().any(|&part| {
+        let is_more = part - least > 4.5 * (part + least).sqrt() && part > 1.3 * least;
+        least = least.min(part);
+        is_more
+    })
 }
 
 /// Deaths and time lived, by age.

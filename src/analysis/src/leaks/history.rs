@@ -72,16 +72,50 @@ impl SeriesOfSites {
         self.most_bytes.get(site as usize).copied().unwrap_or(0)
     }
 
-    /// Blocks born by each bin's end, of the whole program.
-    pub(super) fn allocations(&self, model: &Model<'_>) -> Vec<(u64, f64)> {
-        let mut sum = 0.0;
-        let mut points = vec![(0, 0.0)];
-        for (&end, &births) in model.bin_ends().iter().zip(&self.births) {
-            sum += births as f64;
-            match points.last_mut() {
-                Some(last) if last.0 == end => last.1 = sum,
-                _ => points.push((end, sum)),
+    /// Blocks born by each instant, of the whole program: as closely as the
+    /// histories of some sites tell it, and by bins for all others.
+    pub(super) fn allocations(
+        &self,
+        model: &Model<'_>,
+        told: &[(&[u32], &History)],
+    ) -> Vec<(u64, f64)> {
+        let bins = model.bin_ends();
+        let mut by_bins: Vec<f64> = self.births.iter().map(|&births| births as f64).collect();
+        // How many more a nanosecond from an instant on.
+        let mut speeds: Vec<(u64, f64)> = Vec::new();
+        let mut add = |from: u64, to: u64, births: f64| {
+            if to > from && births != 0.0 {
+                let speed = births / (to - from) as f64;
+                speeds.extend([(from, speed), (to, -speed)]);
             }
+        };
+        for (sites, history) in told {
+            for &site in *sites {
+                let mut before = 0;
+                for state in &self.of_site[site as usize] {
+                    by_bins[state.bin as usize] -= (state.born.0 - before) as f64;
+                    before = state.born.0;
+                }
+            }
+            for (cohort, born) in history.cohorts.iter().zip(&history.born) {
+                add(cohort.from_ns, cohort.to_ns, born.blocks as f64);
+            }
+        }
+        let mut begin = 0;
+        for (&end, births) in bins.iter().zip(by_bins) {
+            add(begin, end, births);
+            begin = end;
+        }
+        speeds.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+        let (mut at, mut speed, mut sum) = (0, 0.0, 0.0);
+        let mut points = vec![(0, 0.0)];
+        for (ns, change) in speeds {
+            if ns > at {
+                sum += (speed * (ns - at) as f64).max(0.0);
+                at = ns;
+                points.push((at, sum));
+            }
+            speed += change;
         }
         points
     }

@@ -163,9 +163,15 @@ impl Stream {
     pub fn context(&self) -> Context {
         let mut sum = 0.0;
         let mut points = vec![(0, 0.0)];
-        let step = self.span / self.work.len().max(1) as f64;
-        for &(at, work) in &self.work {
-            sum += work;
+        let steps = self.work.len().max(1) as f64;
+        let step = self.span / steps;
+        let mut own = vec![0.0; self.work.len()];
+        for block in &self.blocks {
+            let at = (block.born / self.span * steps) as usize;
+            own[at.min(self.work.len() - 1)] += 1.0;
+        }
+        for (&(at, work), own) in self.work.iter().zip(own) {
+            sum += work + own;
             points.push((((at + step / 2.0) * 1e9) as u64, sum));
         }
         Context {
@@ -201,7 +207,7 @@ fn even(_: f64) -> f64 {
 /// A day or two, quiet at night.
 fn day(random: &mut Random) -> impl Fn(f64) -> f64 + use<> {
     let (days, depth, phase) = (
-        random.between(0.5, 3.0),
+        random.between(1.0, 3.0),
         random.between(0.3, 0.95),
         random.unit(),
     );
@@ -345,12 +351,12 @@ fn resized_buffer(random: &mut Random) -> Stream {
 fn filling_dictionary(random: &mut Random) -> Stream {
     let keys = random.magnitude(50.0, 5000.0);
     let fill = random.magnitude(0.03, 2.0);
-    dictionary(random, keys, fill)
+    let varies = random.unit() < 0.5;
+    dictionary(random, keys, fill, varies)
 }
 
-fn dictionary(random: &mut Random, keys: f64, fill: f64) -> Stream {
+fn dictionary(random: &mut Random, keys: f64, fill: f64, varies: bool) -> Stream {
     let load = day(random);
-    let varies = random.unit() < 0.5;
     let load = move |at: f64| if varies { load(at) } else { 1.0 };
     let bytes = size(random);
     let mut stream = Stream::new(SPAN);
@@ -364,11 +370,37 @@ fn dictionary(random: &mut Random, keys: f64, fill: f64) -> Stream {
     stream.works(random, &load)
 }
 
+/// As all of these, where a hit allocates nothing: by the program's
+/// allocations it stays steady.
+fn free_hits(random: &mut Random) -> Stream {
+    let mut stream = match random.below(2) {
+        0 => {
+            let (keys, fill) = (random.magnitude(50.0, 5000.0), random.magnitude(0.03, 2.0));
+            dictionary(random, keys, fill, false)
+        }
+        // One that fills just before the end looks like a leak, and then the
+        // end of all work.
+        _ => filled_by(random, 0.7),
+    };
+    let steps = stream.work.len();
+    let span = stream.span;
+    stream.work.iter_mut().for_each(|work| work.1 = 0.0);
+    for block in &stream.blocks {
+        let at = (block.born / span * steps as f64) as usize;
+        stream.work[at.min(steps - 1)].1 += 20.0;
+    }
+    stream
+}
+
 /// Entries at a steady rate up to a bound, then none, or each in the place of
 /// the oldest, or of any.
 fn bounded_cache(random: &mut Random) -> Stream {
+    filled_by(random, 0.85)
+}
+
+fn filled_by(random: &mut Random, latest: f64) -> Stream {
     let bound = random.magnitude(30.0, 3000.0) as usize;
-    let fill = random.between(0.03, 0.85);
+    let fill = random.between(0.03, latest);
     let eviction = random.below(3);
     let regular = random.unit() < 0.5;
     let bytes = size(random);
@@ -562,7 +594,7 @@ fn expiring(random: &mut Random) -> Stream {
 }
 
 /// What must not be called a leak.
-pub const HEALTHY: [Kind; 18] = [
+pub const HEALTHY: [Kind; 19] = [
     Kind {
         name: "lives, exponential",
         make: exponential_lives,
@@ -602,6 +634,10 @@ pub const HEALTHY: [Kind; 18] = [
     Kind {
         name: "cache, bounded",
         make: bounded_cache,
+    },
+    Kind {
+        name: "cache, free hits",
+        make: free_hits,
     },
     Kind {
         name: "cache, LRU",
@@ -692,7 +728,7 @@ fn late_leak(random: &mut Random) -> Stream {
 }
 
 fn leak_under_load(random: &mut Random) -> Stream {
-    let count = random.magnitude(1500.0, 20000.0);
+    let count = random.magnitude(2500.0, 20000.0);
     let load = day(random);
     leak(random, count, false, 0.0, &load)
 }
@@ -710,7 +746,7 @@ fn timed_leak(random: &mut Random) -> Stream {
 
 /// Beside blocks that are made and die at the same stack.
 fn leak_beside_churn(random: &mut Random) -> Stream {
-    let count = random.magnitude(2000.0, 6000.0);
+    let count = random.magnitude(2500.0, 6000.0);
     let load = day(random);
     let varies = random.unit() < 0.5;
     let load = move |at: f64| if varies { load(at) } else { 1.0 };
@@ -727,9 +763,9 @@ fn leak_beside_churn(random: &mut Random) -> Stream {
 
 /// Beside a cache that fills at the same stack.
 fn leak_beside_cache(random: &mut Random) -> Stream {
-    let count = random.magnitude(3000.0, 10000.0);
+    let count = random.magnitude(5000.0, 15000.0);
     let fill = random.between(0.01, 0.05);
-    let mut stream = dictionary(random, count * 0.04, fill);
+    let mut stream = dictionary(random, count * 0.04, fill, false);
     let leaking = leak(random, count, false, 0.0, &even);
     let bytes = leaking.blocks.first().map_or(64, |block| block.bytes);
     for block in &mut stream.blocks {
@@ -746,7 +782,7 @@ fn autoregressive_leak(random: &mut Random) -> Stream {
     let steps = 200 + random.below(2000);
     let wave = autoregressive(random, steps, phi);
     let load = move |at: f64| (0.6 * wave[((at * steps as f64) as usize).min(steps - 1)]).exp();
-    let count = random.magnitude(1500.0, 20000.0);
+    let count = random.magnitude(2500.0, 20000.0);
     leak(random, count, false, 0.0, &load)
 }
 
@@ -754,7 +790,7 @@ fn autoregressive_leak(random: &mut Random) -> Stream {
 fn short_program(random: &mut Random) -> Stream {
     let imports = random.between(0.2, 2.0);
     let length = random.between(0.3, 3.0);
-    let tail = length * random.between(0.0, 0.3);
+    let tail = length * random.between(0.0, 0.25);
     let span = imports + length + tail;
     let mut stream = Stream::new(span);
     stream.warm = imports;
