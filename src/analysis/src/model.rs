@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process, ProcessEnd,
-    ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process,
+    ProcessEnd, ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
