@@ -51,7 +51,9 @@ pub struct History {
     /// busy all the time has 32 to 64 over the recording; a mark always ends
     /// one.
     pub cohorts: Vec<Cohort>,
-    /// What was born in each cohort.
+    /// What was born in each cohort. What was born before any block of a site
+    /// outlived its cohort is known by instants, not by cohorts, and stands in
+    /// the cohort of the next instant or of the first survivor.
     pub born: Vec<Held>,
     /// For each instant, what was alive then of each cohort.
     pub alive: Vec<Vec<Held>>,
@@ -721,4 +723,332 @@ fn take_moment(
         total: *total,
         changes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Builder, origin};
+    use leakline_recording::record::{Domain, Packed, Record, SiteCohorts};
+    use proptest::prelude::*;
+
+    const SITES: usize = 2;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Birth(usize, u64),
+        Death(usize),
+        Wait(u32),
+        Tell,
+        Mark,
+        /// A site's level rises by so much.
+        Rise(usize, u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            9 => (0..SITES, 1..50_u64).prop_map(|(site, bytes)| Step::Birth(site, bytes)),
+            6 => any::<usize>().prop_map(Step::Death),
+            6 => (1..9_u32).prop_map(Step::Wait),
+            2 => Just(Step::Tell),
+            1 => Just(Step::Mark),
+            1 => (0..SITES, 0..3_u8).prop_map(|(site, by)| Step::Rise(site, by)),
+        ];
+        prop::collection::vec(step, 1..250)
+    }
+
+    #[derive(Clone, Copy)]
+    struct Block {
+        site: usize,
+        bytes: u64,
+        born_ns: u64,
+        tick: u32,
+        died: Option<usize>,
+    }
+
+    /// What the recorder knows of a site.
+    #[derive(Default)]
+    struct Told {
+        level: u8,
+        /// Where the cohort of the first survivor began.
+        first: u32,
+        sums: BTreeMap<u32, (Amount, Amount)>,
+    }
+
+    /// A program, recorded in the simplest way: at each instant, all sums by
+    /// cohort are made anew, and the differences told.
+    #[derive(Default)]
+    struct Program {
+        blocks: Vec<Block>,
+        tick: u32,
+        now_ns: u64,
+        boundaries: Vec<u32>,
+        told: [Told; SITES],
+        instants: Vec<u64>,
+    }
+
+    impl Program {
+        fn tell(&mut self, b: &mut Builder, ids: &[u32], is_boundary: bool) {
+            let mut points = Vec::new();
+            let mut sites = Vec::new();
+            for site in 0..SITES {
+                let blocks = self.blocks.iter().filter(|block| block.site == site);
+                let mut counters = Counters::default();
+                let told = &mut self.told[site];
+                let of = |tick| cohort_of(tick, told.level, &self.boundaries);
+                let mut sums: BTreeMap<u32, (Amount, Amount)> = BTreeMap::new();
+                for block in blocks {
+                    counters.total_blocks += 1;
+                    counters.total_bytes += block.bytes;
+                    let one = amount(1, block.bytes);
+                    if block.died.is_none() {
+                        counters.live_blocks += 1;
+                        counters.live_bytes += block.bytes;
+                    }
+                    let is_early = block.tick < told.first;
+                    let start = if is_early { 0 } else { of(block.tick) };
+                    if is_early || start != of(self.tick) {
+                        let sum = sums.entry(start).or_default();
+                        sum.0.add(one);
+                        if block.died.is_none() {
+                            sum.1.add(one);
+                        }
+                    }
+                }
+                points.push((ids[site], counters));
+                if told.sums.is_empty() {
+                    let survived = sums.iter().find(|(_, sum)| !sum.1.is_nothing());
+                    let Some((&first, _)) = survived else {
+                        continue;
+                    };
+                    told.first = first;
+                    // What came before the first survivor is told as of tick 0.
+                    let early: Vec<u32> = sums.range(1..first).map(|(at, _)| *at).collect();
+                    for start in early {
+                        let sum = sums.remove(&start).unwrap();
+                        sums.entry(0).or_default().0.add(sum.0);
+                    }
+                }
+                let mut coarse: BTreeMap<u32, (Amount, Amount)> = BTreeMap::new();
+                for (start, sum) in std::mem::take(&mut told.sums) {
+                    let place = coarse.entry(of(start)).or_default();
+                    place.0.add(sum.0);
+                    place.1.add(sum.1);
+                }
+                told.sums = coarse;
+                let mut changes = Vec::new();
+                for (start, sum) in &sums {
+                    let before = told.sums.get(start).copied().unwrap_or_default();
+                    let (born, alive) = (sum.0.less(before.0), sum.1.less(before.1));
+                    let change = CohortChange {
+                        start: *start,
+                        born_blocks: born.blocks,
+                        born_bytes: born.bytes,
+                        blocks: alive.blocks,
+                        bytes: alive.bytes,
+                    };
+                    if !change.is_none() {
+                        changes.push(change);
+                    }
+                }
+                // What is open again, as levels rose, stays told as it is.
+                told.sums.extend(sums);
+                sites.push(SiteCohorts {
+                    site: ids[site],
+                    level: told.level,
+                    cohorts: changes,
+                });
+            }
+            b.bin(self.now_ns, &points);
+            b.records.push(Record::Cohorts(Cohorts {
+                at_ns: self.now_ns,
+                tick: self.tick,
+                is_boundary,
+                sites: Packed::new(&sites),
+            }));
+            self.instants.push(self.now_ns);
+            self.tick += 1;
+            if is_boundary {
+                self.boundaries.push(self.tick);
+            }
+        }
+
+        fn wait(&mut self, ticks: u32) {
+            self.now_ns = (self.now_ns / TICK_NS + u64::from(ticks)) * TICK_NS;
+            let natural = u32::try_from(self.now_ns.saturating_sub(1) / TICK_NS).unwrap();
+            self.tick = self.tick.max(natural);
+        }
+
+        fn sum(&self, site: usize, counts: impl Fn(&Block) -> bool) -> Held {
+            let blocks = self
+                .blocks
+                .iter()
+                .filter(|block| block.site == site && counts(block));
+            blocks.fold(Held::default(), |sum, block| Held {
+                blocks: sum.blocks + 1,
+                bytes: sum.bytes + block.bytes,
+            })
+        }
+    }
+
+    fn record(steps: &[Step]) -> (Program, Vec<Record>, Vec<u32>) {
+        let mut b = Builder::new(&["app"]);
+        let process = b.process(10, &["app"]);
+        let node = b.native(0, 0, 0x10);
+        let ids: Vec<u32> = (0..SITES)
+            .map(|_| b.site(process, node, Domain::Native))
+            .collect();
+        let mut program = Program::default();
+        program.wait(1);
+        for step in steps.iter().chain([&Step::Wait(1), &Step::Tell]) {
+            match *step {
+                Step::Birth(site, bytes) => {
+                    program.now_ns += 1;
+                    let natural = u32::try_from((program.now_ns - 1) / TICK_NS).unwrap();
+                    program.tick = program.tick.max(natural);
+                    program.blocks.push(Block {
+                        site,
+                        bytes,
+                        born_ns: program.now_ns,
+                        tick: program.tick,
+                        died: None,
+                    });
+                }
+                Step::Death(at) => {
+                    let instant = program.instants.len();
+                    let living = program
+                        .blocks
+                        .iter_mut()
+                        .filter(|block| block.died.is_none());
+                    let mut living: Vec<_> = living.collect();
+                    let count = living.len().max(1);
+                    if let Some(block) = living.get_mut(at % count) {
+                        block.died = Some(instant);
+                    }
+                }
+                Step::Wait(ticks) => program.wait(ticks),
+                Step::Tell | Step::Mark => {
+                    let is_mark = matches!(step, Step::Mark);
+                    // Bins end with a millisecond, marks anywhere; both are
+                    // seldom enough for ticks to be those of the time.
+                    program.wait(2);
+                    program.now_ns += u64::from(is_mark);
+                    program.tell(&mut b, &ids, is_mark);
+                    if is_mark {
+                        b.mark("mark", program.now_ns, process);
+                    }
+                }
+                Step::Rise(site, by) => {
+                    let told = &mut program.told[site];
+                    told.level += if told.sums.is_empty() { 0 } else { by };
+                }
+            }
+        }
+        (program, b.records, ids)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+        /// A history says of every cohort and instant what a count of all
+        /// blocks says.
+        #[test]
+        fn histories_are_what_is_counted(steps in steps()) {
+            let (program, records, ids) = record(&steps);
+            let model = Model::new(&records, origin());
+            let survivors = Survivors::new(&model).unwrap();
+            let wholes: Vec<Vec<u32>> = vec![ids[..1].into(), ids[1..].into(), ids.clone()];
+            for of in wholes {
+                let history = survivors.history(&of);
+                let sum = |counts: &dyn Fn(&Block) -> bool| {
+                    of.iter().fold(Held::default(), |sum, id| {
+                        let at = ids.iter().position(|other| other == id).unwrap();
+                        let more = program.sum(at, counts);
+                        Held { blocks: sum.blocks + more.blocks, bytes: sum.bytes + more.bytes }
+                    })
+                };
+                prop_assert_eq!(history.cohorts[0].from_ns, 0);
+                prop_assert_eq!(history.cohorts.last().unwrap().to_ns, program.now_ns);
+                prop_assert!(history.cohorts.windows(2).all(|pair| pair[0].to_ns == pair[1].from_ns));
+                let mut first = usize::MAX;
+                for (instant, at_ns) in history.instants.iter().enumerate() {
+                    let number = program.instants.iter().position(|ns| ns == at_ns).unwrap();
+                    for (cohort, span) in history.cohorts.iter().enumerate() {
+                        let alive = sum(&|block| {
+                            block.born_ns > span.from_ns && block.born_ns <= span.to_ns
+                                && block.born_ns <= *at_ns
+                                && block.died.is_none_or(|died| died > number)
+                        });
+                        prop_assert_eq!(history.alive[instant][cohort], alive, "{} {:?}", at_ns, span);
+                        if alive.blocks > 0 && of.len() == 1 {
+                            first = first.min(cohort);
+                        }
+                    }
+                }
+                let born = |span: &Cohort| sum(&|block: &Block| {
+                    block.born_ns > span.from_ns && block.born_ns <= span.to_ns
+                });
+                let total = history.born.iter().map(|held| held.bytes).sum::<u64>();
+                prop_assert_eq!(total, sum(&|_| true).bytes);
+                // Of what died before any block survived only the sum is known,
+                // and that it came first.
+                if first < history.cohorts.len() && survivors.has_survivors(of[0]) {
+                    for (cohort, span) in history.cohorts.iter().enumerate().skip(first + 1) {
+                        prop_assert_eq!(history.born[cohort], born(span), "born {:?}", span);
+                    }
+                }
+            }
+        }
+
+        /// Between any two edges, those that survive are those that do.
+        #[test]
+        fn survivors_between_edges_are_what_is_counted(
+            steps in steps(), from in 0.0..1.0_f64, to in 0.0..1.0_f64, at in any::<prop::sample::Index>()
+        ) {
+            let (program, records, ids) = record(&steps);
+            let model = Model::new(&records, origin());
+            let survivors = Survivors::new(&model).unwrap();
+            let ns = |share: f64| (program.now_ns as f64 * share) as u64;
+            let (from, to) = (survivors.edge(ns(from.min(to))), survivors.edge(ns(from.max(to))));
+            prop_assert!(from.ns <= to.ns);
+            let (instant, at_ns) = survivors.instant(*at.get(&program.instants));
+            let number = program.instants.iter().position(|ns| *ns == at_ns).unwrap();
+            let between = survivors.between(from, to, instant);
+            for (site, id) in ids.iter().enumerate() {
+                let found = between.iter().find(|survivor| survivor.site == *id);
+                let expected = program.sum(site, |block| {
+                    block.born_ns > from.ns && block.born_ns <= to.ns && block.born_ns <= at_ns
+                        && block.died.is_none_or(|died| died > number)
+                });
+                prop_assert_eq!(found.map_or(Held::default(), |found| found.alive), expected);
+            }
+        }
+    }
+
+    /// A mark is an edge whatever the levels are.
+    #[test]
+    fn marks_are_edges() {
+        let mut steps = vec![Step::Birth(0, 10), Step::Wait(5), Step::Birth(0, 10)];
+        steps.extend([
+            Step::Rise(0, 6),
+            Step::Mark,
+            Step::Birth(0, 7),
+            Step::Wait(3),
+        ]);
+        let (program, records, ids) = record(&steps);
+        let model = Model::new(&records, origin());
+        let survivors = Survivors::new(&model).unwrap();
+        let mark = survivors.edge(program.instants[0]);
+        assert_eq!(mark.ns, program.instants[0]);
+        let end = survivors.edge(u64::MAX);
+        let after = survivors.between(mark, end, survivors.instants.len() - 1);
+        assert_eq!(after[0].site, ids[0]);
+        assert_eq!(
+            after[0].alive,
+            Held {
+                blocks: 1,
+                bytes: 7
+            }
+        );
+        assert_eq!(survivors.births_by(program.now_ns), 3);
+    }
 }

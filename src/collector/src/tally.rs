@@ -270,12 +270,10 @@ impl Sites {
     fn give_up(&mut self, is_needed: impl Fn(&Site, &Cohorts) -> bool) {
         let sheets = &mut self.sheets;
         self.over.retain(|&at| {
-            let needed = sheets[at]
-                .as_ref()
-                .is_some_and(|sheet| {
-                    let mut all = sheet.sites.iter().zip(&sheet.cohorts);
-                    all.any(|(site, cohorts)| is_needed(site, cohorts))
-                });
+            let needed = sheets[at].as_ref().is_some_and(|sheet| {
+                let mut all = sheet.sites.iter().zip(&sheet.cohorts);
+                all.any(|(site, cohorts)| is_needed(site, cohorts))
+            });
             if !needed {
                 sheets[at] = None;
             }

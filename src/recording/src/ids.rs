@@ -1,7 +1,8 @@
 //! Implicit ids: how many records of each numbered kind there were so far.
 
 use crate::record::{
-    Bin, Code, CohortChange, Cohorts, Domain, Frame, Module, Node, Peak, Process, Record, Session, Site, SiteCohorts, Thread,
+    Bin, Code, CohortChange, Cohorts, Domain, Frame, Module, Node, Peak, Process, Record, Session,
+    Site, SiteCohorts, Thread,
 };
 
 /// A record's kind: its variant's index in [`Record`], the first byte of its
