@@ -680,22 +680,24 @@ fn by_the_clock(
     found.doubt.filter(|_| !rises(timing, stayed, window))
 }
 
-/// Whether more came in some eighth of a window than in one before, and not by
+/// Whether more came in some part of a window than in one before, and not by
 /// chance.
 fn rises(timing: &Timing, stayed: &[Held], (first, last): (usize, usize)) -> bool {
-    let (began, stopped) = (timing.edges[first], timing.edges[last + 1]);
-    let length = (stopped - began).max(1) as f64;
-    let mut parts = [0.0_f64; 8];
-    for cohort in first..=last {
-        let middle = timing.edges[cohort].midpoint(timing.edges[cohort + 1]);
-        let part = ((middle - began) as f64 / length * 8.0) as usize;
-        parts[part.min(7)] += stayed[cohort].blocks as f64;
-    }
-    let mut least = f64::INFINITY;
-    parts.iter().any(|&part| {
-        let is_more = part - least > 4.5 * (part + least).sqrt() && part > 1.3 * least;
-        least = least.min(part);
-        is_more
+    let cohorts: Vec<usize> = (first..=last).collect();
+    [8, 16, 32].into_iter().any(|parts| {
+        let (mut least, mut least_square) = (f64::INFINITY, 0.0);
+        cohorts.chunks_exact(cohorts.len().div_ceil(parts)).any(|part| {
+            let (first, last) = (part[0], part[part.len() - 1]);
+            let width = (timing.edges[last + 1] - timing.edges[first]).max(1) as f64;
+            let count: u64 = part.iter().map(|&cohort| stayed[cohort].blocks).sum();
+            let (density, square) = (count as f64 / width, count as f64 / width / width);
+            let chance = 4.5 * (square + least_square).sqrt();
+            let is_more = density - least > chance && density > 1.3 * least;
+            if density < least {
+                (least, least_square) = (density, square);
+            }
+            is_more
+        })
     })
 }
 

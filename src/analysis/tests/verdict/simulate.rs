@@ -746,7 +746,7 @@ fn timed_leak(random: &mut Random) -> Stream {
 
 /// Beside blocks that are made and die at the same stack.
 fn leak_beside_churn(random: &mut Random) -> Stream {
-    let count = random.magnitude(2500.0, 6000.0);
+    let count = random.magnitude(3000.0, 8000.0);
     let load = day(random);
     let varies = random.unit() < 0.5;
     let load = move |at: f64| if varies { load(at) } else { 1.0 };
@@ -782,7 +782,7 @@ fn autoregressive_leak(random: &mut Random) -> Stream {
     let steps = 200 + random.below(2000);
     let wave = autoregressive(random, steps, phi);
     let load = move |at: f64| (0.6 * wave[((at * steps as f64) as usize).min(steps - 1)]).exp();
-    let count = random.magnitude(2500.0, 20000.0);
+    let count = random.magnitude(3000.0, 20000.0);
     leak(random, count, false, 0.0, &load)
 }
 
