@@ -502,7 +502,7 @@ fn judge(timing: &Timing, history: &History, start_up: bool) -> Option<Judged> {
     if let Some(best) = best {
         judged.rate = Some(best.rate);
         judged.since_ns = timing.edges[best.window.0];
-        judged.lasting_seconds = best.age * level.seconds_a_unit(timing, best.axis);
+        judged.lasting_seconds = best.age * seconds_a_unit(timing, best);
         judged.doubt = best.doubt;
         if best.doubt.is_none() && level.grown >= FLOOR_BYTES as i64 {
             judged.verdict = Verdict::Leaking;
@@ -652,6 +652,15 @@ fn is_recent(timing: &Timing, begins: usize) -> bool {
     })
 }
 
+/// Seconds that a unit of the axis took, in the window.
+fn seconds_a_unit(timing: &Timing, evidence: &Evidence) -> f64 {
+    let (first, last) = evidence.window;
+    let axis = timing.axes.iter().find(|axis| axis.kind == evidence.axis);
+    let units = axis.map_or(0.0, |axis| axis.at_edges[last + 1] - axis.at_edges[first]);
+    let seconds = (timing.edges[last + 1] - timing.edges[first]) as f64 / 1e9;
+    if units > 0.0 { seconds / units } else { 0.0 }
+}
+
 /// Where all that a program allocates goes with what a cache takes in, that is
 /// steady by allocations. So the clock has to agree: growth did not stop long
 /// before the end, and until then it was steady, or else faster again after it
@@ -686,18 +695,20 @@ fn rises(timing: &Timing, stayed: &[Held], (first, last): (usize, usize)) -> boo
     let cohorts: Vec<usize> = (first..=last).collect();
     [8, 16, 32].into_iter().any(|parts| {
         let (mut least, mut least_square) = (f64::INFINITY, 0.0);
-        cohorts.chunks_exact(cohorts.len().div_ceil(parts)).any(|part| {
-            let (first, last) = (part[0], part[part.len() - 1]);
-            let width = (timing.edges[last + 1] - timing.edges[first]).max(1) as f64;
-            let count: u64 = part.iter().map(|&cohort| stayed[cohort].blocks).sum();
-            let (density, square) = (count as f64 / width, count as f64 / width / width);
-            let chance = 4.5 * (square + least_square).sqrt();
-            let is_more = density - least > chance && density > 1.3 * least;
-            if density < least {
-                (least, least_square) = (density, square);
-            }
-            is_more
-        })
+        cohorts
+            .chunks_exact(cohorts.len().div_ceil(parts))
+            .any(|part| {
+                let (first, last) = (part[0], part[part.len() - 1]);
+                let width = (timing.edges[last + 1] - timing.edges[first]).max(1) as f64;
+                let count: u64 = part.iter().map(|&cohort| stayed[cohort].blocks).sum();
+                let (density, square) = (count as f64 / width, count as f64 / width / width);
+                let chance = 4.5 * (square + least_square).sqrt();
+                let is_more = density - least > chance && density > 1.3 * least;
+                if density < least {
+                    (least, least_square) = (density, square);
+                }
+                is_more
+            })
     })
 }
 
@@ -959,6 +970,7 @@ fn rate(timing: &Timing, axis: &Axis, stayed: &[Held], window: (usize, usize)) -
 
 /// How a site's live bytes went: for words that need no proof.
 struct Level {
+    at: Vec<u64>,
     bytes: Vec<f64>,
     /// At the end of warm-up.
     base: f64,
@@ -971,59 +983,94 @@ struct Level {
 
 impl Level {
     fn new(timing: &Timing, history: &History) -> Self {
-        let counts: Vec<Held> = (0..timing.instants.len())
-            .map(|instant| live(history, instant))
-            .collect();
-        let bytes: Vec<f64> = counts.iter().map(|count| count.bytes as f64).collect();
         let from = timing.instants.partition_point(|&at| at < timing.from_ns);
-        let from = from.min(bytes.len().saturating_sub(1));
-        let base = if timing.from_ns == 0 {
-            0.0
-        } else {
-            bytes.get(from).copied().unwrap_or(0.0)
-        };
-        let most = bytes[from..].iter().fold(base, |most, &at| most.max(at)) - base;
-        let began = (from..bytes.len())
-            .find(|&at| bytes[at] - base > 0.05 * most)
-            .unwrap_or(from)
-            .saturating_sub(1)
-            .max(from);
-        let last = bytes.len().saturating_sub(1);
-        // Few blocks, larger each time.
-        let is_renewed = counts.last().is_some_and(|end| {
-            let then = counts.get(began).copied().unwrap_or_default();
-            end.blocks < 8 && end.blocks <= then.blocks.max(1) + 1
-        });
-        Level {
+        let from = from.min(timing.instants.len().saturating_sub(1));
+        // What was born by then, of what is known to be alive soon after.
+        let before = timing.edges.partition_point(|&edge| edge <= timing.from_ns);
+        let base: u64 = (0..before.saturating_sub(1))
+            .map(|cohort| alive_of(history, from, cohort).bytes)
+            .fold(0, u64::saturating_add);
+        let base = base as f64;
+        let mut level = Level {
+            at: vec![timing.from_ns],
+            bytes: vec![base],
             base,
-            grown: (bytes.get(last).copied().unwrap_or(0.0) - base) as i64,
-            most: most as u64,
-            began,
-            began_ns: timing.instants.get(began).copied().unwrap_or(0),
-            is_renewed,
-            bytes,
+            grown: 0,
+            most: 0,
+            began: 0,
+            began_ns: timing.from_ns,
+            is_renewed: false,
+        };
+        level.fill(timing, history, from);
+        let most = level.bytes.iter().fold(base, |most, &at| most.max(at)) - base;
+        let last = level.bytes.last().copied().unwrap_or(base);
+        let began = level.bytes.iter().position(|&at| at - base > 0.05 * most);
+        level.began = began.unwrap_or(0).saturating_sub(1);
+        level.began_ns = level.at[level.began];
+        (level.grown, level.most) = ((last - base) as i64, most as u64);
+        // Few blocks, larger each time.
+        let end = live(history, timing.instants.len().wrapping_sub(1));
+        let then = timing.instants.partition_point(|&at| at <= level.began_ns);
+        let then = then
+            .checked_sub(1)
+            .map_or(Held::default(), |then| live(history, then));
+        level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1) + 1;
+        level
+    }
+
+    /// Takes what is live at the instants. Where those are too few, what will
+    /// be alive at the end has to do for what lies between them.
+    fn fill(&mut self, timing: &Timing, history: &History, from: usize) {
+        const FEW: usize = 16;
+        let last = timing.instants.len().saturating_sub(1);
+        let mut known: Vec<(u64, f64)> = (from..timing.instants.len())
+            .map(|instant| {
+                (
+                    timing.instants[instant],
+                    live(history, instant).bytes as f64,
+                )
+            })
+            .collect();
+        if known.len() < FEW {
+            let mut sum = 0.0;
+            for cohort in 0..timing.cohorts() {
+                sum += alive_of(history, last, cohort).bytes as f64;
+                let end = timing.edges[cohort + 1];
+                if end > timing.from_ns && end < timing.end_ns() {
+                    known.push((end, sum));
+                }
+            }
+            known.sort_by_key(|(at, _)| *at);
+        }
+        for (at, bytes) in known {
+            if self.at.last() == Some(&at) {
+                self.at.pop();
+                self.bytes.pop();
+            }
+            self.at.push(at);
+            self.bytes.push(bytes);
         }
     }
 
-    fn seconds_a_unit(&self, timing: &Timing, kind: AxisKind) -> f64 {
-        let Some(axis) = timing.axes.iter().find(|axis| axis.kind == kind) else {
-            return 0.0;
-        };
-        let units = axis.at_instants.last().unwrap_or(&0.0) - axis.at_instants[self.began];
-        let seconds = timing.end_ns().saturating_sub(self.began_ns) as f64 / 1e9;
-        if units > 0.0 { seconds / units } else { 0.0 }
-    }
-
     /// Means of the four quarters, on an axis, since growth began.
-    fn quarters(&self, axis: &Axis) -> [f64; 4] {
-        let at = &axis.at_instants;
+    fn quarters(&self, axis: &Axis, timing: &Timing) -> [f64; 4] {
+        let along = |ns: u64| {
+            let at = timing.edges.partition_point(|&edge| edge <= ns);
+            let instant = timing.instants.binary_search(&ns);
+            match (instant, at.checked_sub(1)) {
+                (Ok(instant), _) => axis.at_instants[instant],
+                (Err(_), Some(edge)) => axis.at_edges[edge],
+                (Err(_), None) => 0.0,
+            }
+        };
+        let at: Vec<f64> = self.at.iter().map(|&ns| along(ns)).collect();
         let (begin, end) = (at[self.began], at.last().copied().unwrap_or(0.0));
         let mut sums = [(0.0, 0.0); 4];
-        for instant in self.began + 1..at.len() {
-            let lasted = at[instant] - at[instant - 1];
-            let part = (at[instant] - begin) / (end - begin).max(f64::MIN_POSITIVE);
+        for point in self.began + 1..at.len() {
+            let lasted = (at[point] - at[point - 1]).max(0.0);
+            let part = (at[point] - begin) / (end - begin).max(f64::MIN_POSITIVE);
             let quarter = ((part * 4.0).ceil() as usize).clamp(1, 4) - 1;
-            sums[quarter].0 += self.bytes[instant] * lasted;
+            sums[quarter].0 += self.bytes[point] * lasted;
             sums[quarter].1 += lasted;
         }
         let mut before = self.base;
@@ -1045,14 +1092,14 @@ impl Level {
             return Verdict::StartUp;
         }
         let stopped = timing.axes.iter().any(|axis| {
-            let [_, _, third, fourth] = self.quarters(axis);
+            let [_, _, third, fourth] = self.quarters(axis, timing);
             fourth - third <= 0.05 * (fourth - self.base)
         });
         if stopped && doubt != Some(Doubt::Idle) {
             return Verdict::Plateau;
         }
         let rises = timing.axes.iter().any(|axis| {
-            let quarters = self.quarters(axis);
+            let quarters = self.quarters(axis, timing);
             quarters.windows(2).all(|pair| pair[1] > pair[0])
         });
         if rises {
