@@ -1095,7 +1095,7 @@ impl Level {
             let [_, _, third, fourth] = self.quarters(axis, timing);
             fourth - third <= 0.05 * (fourth - self.base)
         });
-        if stopped && doubt != Some(Doubt::Idle) {
+        if stopped && !matches!(doubt, Some(Doubt::Idle | Doubt::Coarse)) {
             return Verdict::Plateau;
         }
         let rises = timing.axes.iter().any(|axis| {

@@ -62,7 +62,7 @@ pub fn leaks<'a>(
         )?;
     }
     writeln!(out)?;
-    closing(leaks, style, out)?;
+    closing(stacks, leaks, style, out)?;
     let source = leaks.suspects.first().and_then(|cause| {
         let head = cause.sites.first()?.head;
         let frame = stacks.frame(head.your_code.or(head.made_in)?);
@@ -214,7 +214,12 @@ fn grew(leaks: &Leaks, style: Style, out: &mut dyn io::Write) -> io::Result<()> 
 }
 
 /// What grew besides, what was kept out, and what would have been seen.
-fn closing(leaks: &Leaks, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+fn closing(
+    stacks: &Stacks<'_>,
+    leaks: &Leaks,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let plain = anstyle::Style::new();
     let of = |verdict: Verdict| leaks.acquitted.iter().find(|one| one.verdict == verdict);
     let words =
@@ -236,8 +241,10 @@ fn closing(leaks: &Leaks, style: Style, out: &mut dyn io::Write) -> io::Result<(
     style.wrapped(out, plain, 11, &format!("Not leaks: {}.", words.join(", ")))?;
     if let Some(unclear) = of(Verdict::Unclear) {
         let more = duration(leaks.to_ns.saturating_sub(leaks.from_ns).saturating_mul(2));
+        let largest = unclear.largest.as_ref().and_then(|site| site.head.made_in);
+        let place = largest.map_or_else(String::new, |id| format!(", first {}", named(stacks, id)));
         let text = format!(
-            "Unclear:   {}, {}; {more} more would decide.",
+            "Unclear:   {}, {}{place}; {more} more would decide.",
             counted(unclear.sites as u64, "site", "sites"),
             bytes(unclear.bytes)
         );
@@ -372,5 +379,5 @@ pub fn leaks_markdown<'a>(
         colour: false,
         boxes: false,
     };
-    closing(leaks, plain, out)
+    closing(stacks, leaks, plain, out)
 }
