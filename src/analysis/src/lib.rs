@@ -2,7 +2,7 @@
 //!
 //! [`Model`] arranges the records of a recording, [`Stacks`] turns their
 //! stacks into merged frames with names, a [`Span`] picks the instants to look
-//! at, and the queries ([`Top`], [`Tree`], [`Lines`], [`Stats`], [`Summary`])
+//! at, and the queries ([`Top`], [`Tree`], [`Diff`], [`Lines`], [`Stats`], [`Summary`])
 //! answer. Each answer prints itself as text ([`report::Style`] says how wide)
 //! or as JSON.
 //!
@@ -15,12 +15,14 @@
 //! * The same records give the same report, to the byte.
 
 pub mod calls;
+pub mod diff;
 pub mod figures;
 pub mod filter;
 pub mod frame;
 pub mod groups;
 pub mod instant;
 pub mod lines;
+pub mod matching;
 pub mod model;
 mod names;
 pub mod report;
@@ -33,12 +35,14 @@ pub mod top;
 pub mod tree;
 
 pub use calls::{Calls, Weights};
+pub use diff::{Change, Diff, DiffQuery, DiffRow, Side, Survived};
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
 pub use lines::{Lines, LinesError, LinesQuery};
+pub use matching::{FileMove, Matched, Rename};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
 pub use stack::{Head, Stacks};

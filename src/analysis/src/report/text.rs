@@ -3,6 +3,7 @@
 
 mod closing;
 mod columns;
+mod diff;
 mod heading;
 mod lines;
 mod naming;
@@ -12,6 +13,7 @@ mod summary;
 mod top;
 mod tree;
 
+pub use diff::{diff, survived};
 pub use lines::lines;
 pub use naming::{frame_words, noun};
 pub use processes::signal_name;

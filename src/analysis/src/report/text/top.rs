@@ -121,7 +121,7 @@ pub(super) fn rows_table<'a>(
     table
 }
 
-fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
+pub(super) fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
     match (by, row.head.made_in) {
         (GroupBy::Site, Some(made_in)) => frame_cell(stacks, made_in),
         (GroupBy::Line, Some(made_in)) => {
@@ -144,7 +144,7 @@ fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
     }
 }
 
-fn your_code_cell(stacks: &Stacks<'_>, head: Head) -> Cell {
+pub(super) fn your_code_cell(stacks: &Stacks<'_>, head: Head) -> Cell {
     match head.your_code {
         None => Cell::Text("-".into()),
         own if own == head.made_in => Cell::Text("the same".into()),
