@@ -65,13 +65,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     };
     let is_of_survivors = args.survivors || args.alive_at.is_some();
     let has_instants = args.from.is_some() || args.to.is_some() || is_of_survivors;
-    if query.by == GroupBy::Thread && (args.other.is_none() || has_instants) {
-        return Err(CliError::Usage {
-            message: "threads are known for the whole recording only".into(),
-            hint: Some("compare two recordings, without instants, or use another `--by`".into()),
-        });
-    }
     report(&args.input, |model, stacks, output| {
+        if query.by == GroupBy::Thread && (args.other.is_none() || has_instants) {
+            return Err(CliError::Usage {
+                message: "threads are known for the whole recording only".into(),
+                hint: Some(
+                    "compare two recordings, without instants, or use another `--by`".into(),
+                ),
+            });
+        }
         if is_of_survivors {
             survivors(args, model, stacks, &query, output)
         } else if let Some(other) = &args.other {

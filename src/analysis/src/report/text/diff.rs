@@ -3,9 +3,10 @@
 use std::io;
 
 use super::closing::next_commands;
+use super::columns::Column;
 use super::heading::{instants, trust, when};
 use super::naming::{frame_words, noun};
-use super::top::{row_cell, rows_table, your_code_cell};
+use super::top::{row_cell, table_of, your_code_cell};
 use super::{NARROW, WIDE};
 use crate::diff::{Change, Diff, DiffRow, Survived};
 use crate::instant::clock;
@@ -241,7 +242,7 @@ pub fn survived<'a>(
     style.wrapped(out, BOLD, 6, &answer)?;
     trust(model, "", style, out)?;
     let text = format!(
-        "instants: born {}-{}, alive at {}; the nearest at which all births are told apart",
+        "instants: born {}-{}, alive at {}; the nearest that tell all births apart",
         clock(model, survived.from_ns),
         clock(model, survived.to_ns),
         clock(model, survived.alive_ns)
@@ -258,7 +259,13 @@ pub fn survived<'a>(
         return writeln!(out, "\nNothing to show: nothing that matches survived.");
     }
     writeln!(out)?;
-    rows_table(model, stacks, top, style).write(out, style)?;
+    let columns = [
+        Column::Live,
+        Column::LiveBlocks,
+        Column::Born,
+        Column::BornBlocks,
+    ];
+    table_of(model, stacks, top, &columns, style).write(out, style)?;
     let next = [
         ("tree --from start", "who called"),
         ("diff --from start", "what grew and what shrank"),

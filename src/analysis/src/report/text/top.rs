@@ -54,9 +54,26 @@ pub(super) fn rows_table<'a>(
     top: &Top,
     style: Style,
 ) -> Table {
+    let compared = top.query.span.from().is_some();
+    table_of(
+        model,
+        stacks,
+        top,
+        &columns(top.query.measure, compared, style),
+        style,
+    )
+}
+
+/// The same with these columns of figures.
+pub(super) fn table_of<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    top: &Top,
+    columns: &[Column],
+    style: Style,
+) -> Table {
     let query = &top.query;
     let wide = style.width >= WIDE;
-    let columns = columns(query.measure, query.span.from().is_some(), style);
     let cells = |figures: &Figures| -> Vec<Cell> {
         let unknown = |column: Column| {
             query.by == GroupBy::Thread && matches!(column, Column::Peak | Column::PeakBlocks)
