@@ -2,7 +2,7 @@
 //!
 //! [`Model`] arranges the records of a recording, [`Stacks`] turns their
 //! stacks into merged frames with names, a [`Span`] picks the instants to look
-//! at, and the queries ([`Top`], [`Tree`], [`Lines`], [`Stats`], [`Summary`])
+//! at, and the queries ([`Top`], [`Tree`], [`Diff`], [`Lines`], [`Stats`], [`Summary`])
 //! answer. Each answer prints itself as text ([`report::Style`] says how wide)
 //! or as JSON.
 //!
@@ -15,6 +15,7 @@
 //! * The same records give the same report, to the byte.
 
 pub mod calls;
+pub mod diff;
 pub mod figures;
 pub mod filter;
 pub mod frame;
@@ -22,6 +23,7 @@ pub mod groups;
 pub mod instant;
 pub mod leaks;
 pub mod lines;
+pub mod matching;
 pub mod model;
 mod names;
 pub mod report;
@@ -35,6 +37,7 @@ pub mod tree;
 pub mod verdict;
 
 pub use calls::{Calls, Weights};
+pub use diff::{Change, Diff, DiffQuery, DiffRow, Side, Survived};
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
@@ -42,6 +45,7 @@ pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
 pub use leaks::{Leaks, LeaksQuery, Suppression};
 pub use lines::{Lines, LinesError, LinesQuery};
+pub use matching::{FileMove, Matched, Rename};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
 pub use stack::{Head, Stacks};

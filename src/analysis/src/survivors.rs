@@ -286,7 +286,7 @@ impl Survivors {
                 put(&mut site.packed, changes.len() as u64);
                 let mut start = 0;
                 for change in changes {
-                    put(&mut site.packed, (change.start - start).into());
+                    put(&mut site.packed, change.start.wrapping_sub(start).into());
                     start = change.start;
                     put_amount(&mut site.packed, born_of(change));
                     put_amount(&mut site.packed, alive_of(change));
@@ -474,7 +474,7 @@ impl Survivors {
             let end = cohort_end(start, level, &self.boundaries);
             edges.extend([start, end]);
         }
-        let end = self.instants.last().map_or(0, |known| known.tick) + 1;
+        let end = self.end();
         edges.retain(|edge| *edge < end);
         edges.push(end);
         edges.sort_unstable();
@@ -508,6 +508,12 @@ impl Survivors {
         }
     }
 
+    /// The tick after the last one.
+    fn end(&self) -> u32 {
+        let last = self.instants.last();
+        last.map_or(1, |known| known.tick.saturating_add(1))
+    }
+
     /// When a tick begins, nanoseconds since the start.
     fn ns(&self, tick: u32) -> u64 {
         let last = self.instants.last();
@@ -536,7 +542,8 @@ impl Survivors {
             starts.sort_unstable();
             starts.dedup();
             for start in starts {
-                let end = cohort_end(start, track.level, &self.boundaries).min(last + 1);
+                let end = cohort_end(start, track.level, &self.boundaries);
+                let end = end.min(last.saturating_add(1));
                 if end > start.saturating_add(1) {
                     ranges.push((start + 1, end - 1));
                 }
@@ -554,7 +561,7 @@ impl Survivors {
     /// The edge nearest to an instant: births before and after it are told
     /// apart, at every site.
     pub fn edge(&self, ns: u64) -> Edge {
-        let end = self.instants.last().map_or(0, |known| known.tick) + 1;
+        let end = self.end();
         let wanted = match self.boundary_ns.binary_search(&ns) {
             Ok(at) => self.boundaries[at],
             Err(_) => u32::try_from(ns.div_ceil(TICK_NS)).map_or(end, |tick| tick.min(end)),
@@ -700,13 +707,13 @@ fn take_moment(
     live: &mut Amount,
     total: &mut Amount,
 ) -> Option<Moment> {
-    *at += take(from)? as usize;
+    *at = at.saturating_add(take(from)? as usize);
     live.add(take_amount(from)?);
     total.add(take_amount(from)?);
     let mut start = 0;
     let changes = (0..take(from)?)
         .map(|_| {
-            start += take(from)? as u32;
+            start = take(from)?.wrapping_add(u64::from(start)) as u32;
             let (born, alive) = (take_amount(from)?, take_amount(from)?);
             Some(CohortChange {
                 start,

@@ -144,11 +144,21 @@ impl Top {
             return Self::of_threads(model, query);
         }
         let figures = model.figures(&query.span);
+        Self::of_sites(model, stacks, query, &figures)
+    }
+
+    /// The same of sites with these figures.
+    pub(crate) fn of_sites<'a>(
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        query: TopQuery,
+        figures: &[Figures],
+    ) -> Self {
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
-        for (id, (site, figures)) in model.sites().iter().zip(&figures).enumerate() {
+        for (id, (site, figures)) in model.sites().iter().zip(figures).enumerate() {
             let id = u32::try_from(id).unwrap_or(u32::MAX);
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)

@@ -7,6 +7,7 @@ use crate::CliError;
 mod check;
 mod collector;
 mod completions;
+mod diff;
 mod leaks;
 mod lines;
 mod report;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Tree(tree::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
+    /// Show what grew, shrank, came and went between two instants
+    Diff(diff::Args),
     /// Print what was counted
     Stats(stats::Args),
     /// Open a recording in the terminal
@@ -56,6 +59,7 @@ impl Command {
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),
             Command::Lines(args) => lines::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),

@@ -3,6 +3,7 @@
 
 mod closing;
 mod columns;
+mod diff;
 mod heading;
 mod leaks;
 mod lines;
@@ -13,6 +14,7 @@ mod summary;
 mod top;
 mod tree;
 
+pub use diff::{diff, survived};
 pub use leaks::{check, leaks, leaks_markdown};
 pub use lines::lines;
 pub use naming::{frame_words, noun};

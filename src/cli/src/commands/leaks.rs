@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
 
-use super::report::{Input, Output, instant, instant_error, report};
+use super::report::{Input, Output, instant, report, resolved};
 use super::size;
 use crate::CliError;
 
@@ -101,7 +101,7 @@ impl Question {
             memory_limit: self.memory_limit,
             suppressions,
         };
-        Leaks::new(model, stacks, query).map_err(|error| instant_error(&error))
+        resolved(Leaks::new(model, stacks, query))
     }
 }
 

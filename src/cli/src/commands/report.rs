@@ -74,17 +74,17 @@ impl When {
                 Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)
             }
         };
-        span.map_err(|error| instant_error(&error))
+        resolved(span)
     }
 }
 
-/// An instant that is not in the recording.
-pub(crate) fn instant_error(error: &InstantError) -> CliError {
-    CliError::Report {
+/// What there is of the instants asked for, or why there is nothing.
+pub(crate) fn resolved<T>(found: Result<T, InstantError>) -> Result<T, CliError> {
+    found.map_err(|error| CliError::Report {
         hint: Some(error.hint()),
         message: error.to_string(),
         source: None,
-    }
+    })
 }
 
 pub(crate) fn instant(text: &str) -> Result<Instant, String> {
@@ -245,14 +245,15 @@ fn style() -> Style {
 }
 
 /// A recording in memory.
-struct Opened {
+pub(crate) struct Opened {
     recording: Recording,
     file: String,
     implied: bool,
 }
 
 impl Opened {
-    fn model(&self) -> Model<'_> {
+    /// The recording, arranged.
+    pub(crate) fn model(&self) -> Model<'_> {
         let records = self.recording.records();
         let started = records.iter().find_map(|record| match record {
             Record::Session(session) => Some(session.started_unix_ns),
@@ -287,8 +288,17 @@ pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> 
 }
 
 fn open(input: &Input) -> Result<Opened, CliError> {
-    let (path, implied) = find(input.file.as_ref())?;
-    if input.file.as_ref() != Some(&path) {
+    open_file(input.file.as_ref())
+}
+
+/// Opens a second recording.
+pub(crate) fn open_other(file: &PathBuf) -> Result<Opened, CliError> {
+    open_file(Some(file))
+}
+
+fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
+    let (path, implied) = find(file)?;
+    if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
     let recording = Recording::open(&path).map_err(|error| CliError::Report {

@@ -58,7 +58,7 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
 }
 
 /// `at the end`, `after 1 min 30 s`, `from 1 min 00 s to the end`.
-fn when(model: &Model<'_>, span: &Span) -> String {
+pub(super) fn when(model: &Model<'_>, span: &Span) -> String {
     let to = span.to();
     match span.from() {
         None if span.is_as_first_left() => "when the main thread left __main__".into(),
@@ -106,17 +106,17 @@ pub(super) fn head(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     style.wrapped(out, BOLD, 6, answer)?;
-    rest_of_head(model, span, style, out)
+    trust(model, "", style, out)?;
+    instants(model, span, style, out)
 }
 
-/// How far to trust the answer.
-pub(super) fn rest_of_head(
+/// The instants, unless the answer says all of them.
+pub(super) fn instants(
     model: &Model<'_>,
     span: &Span,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    trust(model, style, out)?;
     // The answer says when where that is not one instant of the session.
     let is_told = span.reaches_end(model) || span.is_as_each_left();
     if span.from().is_some() || !is_told {
@@ -143,12 +143,18 @@ pub(super) fn rest_of_head(
     Ok(())
 }
 
-fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+/// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
+pub(super) fn trust(
+    model: &Model<'_>,
+    lead: &str,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let paint = if model.complete() { DIM } else { WARN };
-    style.wrapped(out, paint, 6, &facts(model))
+    style.wrapped(out, paint, 6, &format!("{lead}{}", facts(model)))
 }
 
-/// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
+/// How far to trust a recording.
 pub(super) fn facts(model: &Model<'_>) -> String {
     let mode = model
         .session()

@@ -4,7 +4,7 @@ use std::io;
 
 use super::WIDE;
 use super::closing::{next_commands, quoted};
-use super::heading::head;
+use super::heading::{facts, head, instants, trust};
 use super::naming::frame_words;
 use crate::frame::FrameId;
 use crate::instant::clock;
@@ -40,7 +40,8 @@ pub fn leaks<'a>(
         if let Some(forecast) = &forecast {
             style.wrapped(out, BOLD, 6, &format!("      {forecast}"))?;
         }
-        super::heading::rest_of_head(model, &leaks.span, style, out)?;
+        trust(model, "", style, out)?;
+        instants(model, &leaks.span, style, out)?;
     }
     if leaks.suspects.is_empty() {
         grew(leaks, style, out)?;
@@ -341,7 +342,7 @@ pub fn leaks_markdown<'a>(
         None => writeln!(out)?,
     }
     writeln!(out)?;
-    writeln!(out, "{}", cell(&super::heading::facts(model)))?;
+    writeln!(out, "{}", cell(&facts(model)))?;
     if !leaks.suspects.is_empty() {
         writeln!(out)?;
         writeln!(
