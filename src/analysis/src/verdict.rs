@@ -445,7 +445,8 @@ impl<'c> Judge<'c> {
         let span_ns = self.context.to_ns.saturating_sub(self.context.from_ns);
         let seconds = span_ns as f64 / 1e9;
         let mean = self.live.bytes as f64 / self.live.blocks.max(1) as f64;
-        let bytes = (DETECTABLE_BLOCKS * mean.clamp(64.0, 65536.0)).max(FLOOR_BYTES as f64);
+        let bytes = DETECTABLE_BLOCKS * mean.clamp(64.0, 65536.0);
+        let bytes = bytes.max(2.0 * FLOOR_BYTES as f64);
         Judgement {
             sites: self.sites,
             floor_bytes: FLOOR_BYTES,
