@@ -12,7 +12,7 @@ pub use suppressions::{Suppression, SuppressionError};
 
 use std::cmp::Reverse;
 
-use leakline_recording::record::{Domain, Frame as Recorded, Mark};
+use leakline_recording::record::{Bin, Domain, Frame as Recorded, Mark};
 use rustc_hash::FxHashMap;
 
 use crate::filter::Filter;
@@ -21,12 +21,12 @@ use crate::instant::{Instant, InstantError, Span};
 use crate::model::Model;
 use crate::names::Name;
 use crate::stack::{Head, Stacks};
-use crate::survivors::{Held, History};
+use crate::survivors::Held;
 use crate::top::Matching;
 use crate::verdict::{
     AxisKind, Context, Doubt, FLOOR_BYTES, Facts, Judge, Judged, Progress, Rate, Verdict,
 };
-use history::{Found, Histories};
+use history::{Histories, Levels};
 
 /// A question to `leaks`.
 #[derive(Clone, Debug, Default)]
@@ -183,6 +183,7 @@ struct Group {
     sites: Vec<u32>,
     import: Import,
     to_ns: u64,
+    most_bytes: u64,
 }
 
 impl Leaks {
@@ -210,44 +211,45 @@ impl Leaks {
                 .copied()
                 .unwrap_or(Import::Outside)
         };
-        let series = history::series(model);
-        let histories = Histories::new(model, &series);
+        let histories = Histories::new(model);
         let asked = query.from.as_ref().and_then(|_| span.from());
         let from_ns = match asked {
             Some(from) => from.resolved_ns(),
             None => {
                 let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
                 let imported: Vec<u32> = sites
-                    .filter(|&site| {
-                        import_of(site) == Import::Itself && series.most_bytes(site) > 0
-                    })
+                    .filter(|&site| import_of(site) == Import::Itself)
                     .collect();
                 histories.nearly_all(&imported, to_ns)
             }
         };
-        let groups = groups(model, stacks, &series, &import_of, to_ns);
-        let found: Vec<Found> = groups
-            .iter()
-            .map(|group| histories.of(&group.sites, group.to_ns))
-            .collect();
-        let told: Vec<(&[u32], &History)> = groups
-            .iter()
-            .zip(&found)
-            .map(|(group, found)| (&group.sites[..], &found.history))
-            .collect();
+        let levels = Levels::new(model, from_ns);
+        let groups = groups(model, stacks, &levels, &import_of, to_ns);
         let rounds = rounds(model, from_ns, to_ns);
         let mut progress = vec![Progress {
             kind: AxisKind::Allocations,
-            points: series.allocations(model, &told),
+            points: allocations(model, &histories, &groups, from_ns, to_ns),
         }];
         progress.extend(rounds.as_ref().map(|(_, progress)| progress.clone()));
         let context = Context {
             from_ns,
             to_ns,
+            block_bytes: {
+                let bin = bin_at(model, to_ns);
+                bin.map_or(0.0, |bin| {
+                    bin.live_bytes as f64 / bin.live_blocks.max(1) as f64
+                })
+            },
             progress,
         };
         let mut judge = Judge::new(&context);
-        for (group, found) in groups.iter().zip(&found) {
+        for group in &groups {
+            let rise = group.sites.iter().map(|&site| levels.rise(site));
+            if rise.fold(0, u64::saturating_add) < FLOOR_BYTES {
+                judge.pass_over();
+                continue;
+            }
+            let found = histories.of(&group.sites, group.to_ns);
             let facts = Facts {
                 start_up: group.import == Import::Itself
                     || (group.import == Import::Called && found.is_born_by(from_ns)),
@@ -262,7 +264,7 @@ impl Leaks {
         for (group, found) in groups.iter().zip(&judgement.sites) {
             match found {
                 Some(found) => judged.push((group, *found)),
-                None if group.import != Import::Outside => {
+                None if group.import != Import::Outside && group.most_bytes >= FLOOR_BYTES => {
                     let bytes = histories.live(&group.sites, group.to_ns).bytes;
                     start_up.0 += usize::from(bytes >= FLOOR_BYTES);
                     start_up.1 += if bytes >= FLOOR_BYTES { bytes } else { 0 };
@@ -296,7 +298,7 @@ impl Leaks {
         &mut self,
         model: &Model<'a>,
         stacks: &mut Stacks<'a>,
-        histories: &Histories<'_>,
+        histories: &Histories<'_, 'a>,
         judged: Vec<(&Group, Judged)>,
         start_up: (usize, u64),
     ) {
@@ -345,7 +347,7 @@ impl Leaks {
         }
         self.suspects = causes
             .into_iter()
-            .map(|(sites, members)| self.cause(model, stacks, sites, &members))
+            .map(|(sites, members)| self.cause(model, stacks, histories, sites, &members))
             .collect();
         self.suspects.sort_by(|one, other| {
             one.verdict
@@ -411,6 +413,7 @@ impl Leaks {
         &self,
         model: &Model<'a>,
         stacks: &mut Stacks<'a>,
+        histories: &Histories<'_, 'a>,
         mut sites: Vec<CauseSite>,
         members: &[u32],
     ) -> Cause {
@@ -454,33 +457,21 @@ impl Leaks {
             since_ns,
             live,
             stack: stacks.stack(model, node),
-            shares: self.shares(model, members),
+            shares: self.shares(model, histories, members),
             sites,
         }
     }
 
-    fn shares(&self, model: &Model<'_>, members: &[u32]) -> Vec<Share> {
-        let bin_at = |ns: u64| {
-            model
-                .bin_ends()
-                .partition_point(|&end| end <= ns)
-                .checked_sub(1)
-        };
-        let (from, to) = (bin_at(self.from_ns), bin_at(self.to_ns));
+    fn shares(
+        &self,
+        model: &Model<'_>,
+        histories: &Histories<'_, '_>,
+        members: &[u32],
+    ) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
         for &site in members {
-            let (mut before, mut after) = (0, Held::default());
-            for (bin, counters) in model.series(site) {
-                if Some(bin) <= from {
-                    before = counters.live_bytes as i64;
-                }
-                if Some(bin) <= to {
-                    after = Held {
-                        blocks: counters.live_blocks,
-                        bytes: counters.live_bytes,
-                    };
-                }
-            }
+            let before = histories.live(&[site], self.from_ns).bytes as i64;
+            let after = histories.live(&[site], self.to_ns);
             let process = model.sites()[site as usize].process;
             let at = match shares.iter().position(|share| share.process == process) {
                 Some(at) => at,
@@ -622,7 +613,7 @@ fn process_ends(model: &Model<'_>, to_ns: u64) -> Vec<u64> {
 fn groups<'a>(
     model: &Model<'a>,
     stacks: &mut Stacks<'a>,
-    series: &history::SeriesOfSites,
+    levels: &Levels,
     import_of: &impl Fn(u32) -> Import,
     to_ns: u64,
 ) -> Vec<Group> {
@@ -631,7 +622,7 @@ fn groups<'a>(
     let mut index: FxHashMap<(u64, Domain, Option<u32>), usize> = FxHashMap::default();
     for (id, site) in (0..).zip(model.sites()) {
         // Of sites that differ only in hidden frames there are a few at most.
-        if series.most_bytes(id) < FLOOR_BYTES / 16 {
+        if levels.most(id) < FLOOR_BYTES / 16 {
             continue;
         }
         let end = ends.get(site.process as usize).copied().unwrap_or(to_ns);
@@ -643,13 +634,33 @@ fn groups<'a>(
                 sites: Vec::new(),
                 import: import_of(id),
                 to_ns: end,
+                most_bytes: 0,
             });
             all.len() - 1
         });
         all[at].sites.push(id);
+        all[at].most_bytes = all[at].most_bytes.saturating_add(levels.most(id));
         all[at].to_ns = all[at].to_ns.min(end);
     }
     all
+}
+
+/// The program's allocations over time. Of what lasts a minute and more the
+/// bins tell enough.
+fn allocations(
+    model: &Model<'_>,
+    histories: &Histories<'_, '_>,
+    groups: &[Group],
+    from_ns: u64,
+    to_ns: u64,
+) -> Vec<(u64, f64)> {
+    const SHORT_NS: u64 = 60_000_000_000;
+    let told: Vec<&[u32]> = if to_ns.saturating_sub(from_ns) < SHORT_NS {
+        groups.iter().map(|group| &group.sites[..]).collect()
+    } else {
+        Vec::new()
+    };
+    history::allocations(model, &told, |sites| histories.of(sites, to_ns).history)
 }
 
 /// Rounds: a mark of the user's that comes at least eight times.
@@ -685,7 +696,7 @@ fn rounds(model: &Model<'_>, from_ns: u64, to_ns: u64) -> Option<(String, Progre
 /// Resident bytes of all processes at about an instant.
 fn rss(model: &Model<'_>, ns: u64) -> Option<u64> {
     let after = model.bin_ends().partition_point(|&end| end <= ns);
-    let known = |bin: &&&leakline_recording::record::Bin| !bin.rss.is_empty();
+    let known = |bin: &&&Bin| !bin.rss.is_empty();
     let before = model.bins()[..after].iter().rev().find(known);
     let bin = before.or_else(|| model.bins()[after..].iter().find(known))?;
     Some(
@@ -697,10 +708,13 @@ fn rss(model: &Model<'_>, ns: u64) -> Option<u64> {
 }
 
 fn live_at(model: &Model<'_>, ns: u64) -> u64 {
+    bin_at(model, ns).map_or(0, |bin| bin.live_bytes)
+}
+
+/// The last bin that had ended by an instant.
+fn bin_at<'a>(model: &Model<'a>, ns: u64) -> Option<&'a Bin> {
     let after = model.bin_ends().partition_point(|&end| end <= ns);
-    after
-        .checked_sub(1)
-        .map_or(0, |bin| model.bins()[bin].live_bytes)
+    after.checked_sub(1).map(|bin| model.bins()[bin])
 }
 
 /// The frame between where a cause was made and the user's code that says most:

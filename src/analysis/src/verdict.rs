@@ -88,6 +88,8 @@ pub struct Context {
     pub from_ns: u64,
     /// Up to here.
     pub to_ns: u64,
+    /// The mean size of the blocks that are live in the end.
+    pub block_bytes: f64,
     /// Measures of time beside the clock.
     pub progress: Vec<Progress>,
 }
@@ -391,7 +393,6 @@ impl Evidence {
 pub struct Judge<'c> {
     context: &'c Context,
     sites: Vec<Option<Judged>>,
-    live: Held,
     looked_at: usize,
 }
 
@@ -401,9 +402,14 @@ impl<'c> Judge<'c> {
         Judge {
             context,
             sites: Vec::new(),
-            live: Held::default(),
             looked_at: 0,
         }
+    }
+
+    /// The next site did not grow past the floor, as is known without its
+    /// history.
+    pub fn pass_over(&mut self) {
+        self.sites.push(None);
     }
 
     /// Looks at the next site.
@@ -411,9 +417,6 @@ impl<'c> Judge<'c> {
         let to_ns = facts.to_ns.unwrap_or(u64::MAX).min(self.context.to_ns);
         let timing = Timing::new(self.context, to_ns, history);
         let judged = judge(&timing, history, facts.start_up);
-        let live = live(history, timing.instants.len().wrapping_sub(1));
-        self.live.blocks = self.live.blocks.saturating_add(live.blocks);
-        self.live.bytes = self.live.bytes.saturating_add(live.bytes);
         self.looked_at += usize::from(judged.is_some());
         self.sites.push(judged);
     }
@@ -444,8 +447,7 @@ impl<'c> Judge<'c> {
         }
         let span_ns = self.context.to_ns.saturating_sub(self.context.from_ns);
         let seconds = span_ns as f64 / 1e9;
-        let mean = self.live.bytes as f64 / self.live.blocks.max(1) as f64;
-        let bytes = DETECTABLE_BLOCKS * mean.clamp(64.0, 65536.0);
+        let bytes = DETECTABLE_BLOCKS * self.context.block_bytes.clamp(64.0, 65536.0);
         let bytes = bytes.max(2.0 * FLOOR_BYTES as f64);
         Judgement {
             sites: self.sites,

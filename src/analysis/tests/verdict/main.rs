@@ -83,7 +83,10 @@ fn the_smallest_detectable_growth_is_seen() {
             let is_seen = judged.is_some_and(|judged| {
                 matches!(judged.verdict, Verdict::Leaking | Verdict::Growing)
             });
-            assert!(is_seen, "{bytes} bytes, seed {seed}, {said} a second: {judged:?}");
+            assert!(
+                is_seen,
+                "{bytes} bytes, seed {seed}, {said} a second: {judged:?}"
+            );
         }
     }
 }

@@ -177,6 +177,11 @@ impl Stream {
         Context {
             from_ns: (self.warm * 1e9) as u64,
             to_ns: (self.span * 1e9) as u64,
+            block_bytes: {
+                let live = self.blocks.iter().filter(|block| block.died > self.span);
+                let bytes: u64 = live.clone().map(|block| block.bytes).sum();
+                bytes as f64 / live.count().max(1) as f64
+            },
             progress: vec![Progress {
                 kind: AxisKind::Allocations,
                 points,
