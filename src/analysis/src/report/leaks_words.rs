@@ -125,6 +125,31 @@ impl Leaks {
         }
     }
 
+    /// The answer, and the first cause's place, in a line.
+    pub fn brief(&self, stacks: &Stacks<'_>) -> String {
+        let Some(cause) = self.suspects.first() else {
+            let would_show = speed(self.detectable_bytes_per_second, self.seconds());
+            return if self.to_ns <= self.from_ns {
+                "not clear: nothing ran after the program had started".into()
+            } else {
+                format!("no leak found; growth above {would_show} would have shown")
+            };
+        };
+        let head = cause.sites[0].head;
+        let place = head.your_code.or(head.made_in);
+        let place = place.map_or_else(String::new, |id| named(stacks, id));
+        let more = match self.total_suspects - 1 {
+            0 => String::new(),
+            1 => ", and 1 more".into(),
+            more => format!(", and {more} more"),
+        };
+        let rate = self.unit().with_name(&cause.rate);
+        match cause.verdict {
+            Verdict::Leaking => format!("{} leaking {rate}  {place}{more}", cause.id),
+            _ => format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id),
+        }
+    }
+
     /// `limit of 2.00 GiB reached in about 5 h (4 h 33 min to 5 h 29 min)`.
     pub(crate) fn forecast_words(&self) -> Option<String> {
         let forecast = self.forecast?;
