@@ -4,6 +4,7 @@ keys alone, and the terminal as it was afterwards."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -210,12 +211,8 @@ def test_a_recording_that_goes_on_is_followed(
         terminal.shows("LIVE", "now,")
 
         def live() -> float:
-            line = next(
-                (line for line in terminal.screen().splitlines() if "live in" in line),
-                "",
-            )
-            number = line.split(" MiB")[0].strip() if " MiB live" in line else "0"
-            return float(number)
+            number = re.search(r"([\d.]+) MiB live", terminal.screen())
+            return float(number[1]) if number else 0.0
 
         first = wait_for("megabytes", live)
         wait_for("more of them", lambda: live() > first + 2)
