@@ -101,7 +101,7 @@ def test_survivors_of_a_killed_recording(
     """The collector is killed in the last phase: the others are told."""
     with leakline.started(programs.program("cohorts")) as (process, recording):
         collector = wait_for("the collector", lambda: collector_of(process.pid))
-        stats = [leakline.binary, "stats", "--json", recording.path]
+        stats: list[Part] = [leakline.binary, "stats", "--json", recording.path]
 
         def recorded() -> float:
             said = execute(stats).json_lines()[0]

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use leakline_recording::cohorts::{Sum, TICK_NS, cohort_end, cohort_of};
+use leakline_recording::cohorts::{INSTANTS, Sum, TICK_NS, cohort_end, cohort_of, instants_every};
 use leakline_recording::record::{CohortChange, Cohorts, Counters};
 
 use crate::model::Model;
@@ -68,9 +68,6 @@ impl History {
         self.alive.last().map_or(&[], Vec::as_slice)
     }
 }
-
-/// Most instants, beside those of marks and the last, that are kept.
-const MOST_INSTANTS: u64 = 64;
 
 /// An instant at which cohorts are known.
 #[derive(Clone, Copy, Debug)]
@@ -629,10 +626,7 @@ impl Survivors {
 /// a width which there are enough of.
 fn chosen(records: &[&Cohorts]) -> Vec<Known> {
     let last_ns = records.last().map_or(0, |record| record.at_ns);
-    let mut width_ns = TICK_NS;
-    while last_ns / width_ns > MOST_INSTANTS {
-        width_ns *= 2;
-    }
+    let width_ns = instants_every(last_ns, INSTANTS);
     let mut chosen: Vec<Known> = Vec::new();
     let mut before_ns = 0;
     for record in records {

@@ -4,6 +4,8 @@
 //! written the next are twice as wide, up to a second: a short run is seen
 //! closely, a long one at bounded cost.
 
+use leakline_recording::cohorts::{INSTANTS, instants_every};
+
 /// Width of the first bins.
 const FIRST_WIDTH_NS: u64 = 1_000_000;
 /// Widest bins.
@@ -14,11 +16,9 @@ const BINS_AT_A_WIDTH: u32 = 512;
 /// these: what is merged later ends at such a bin.
 const COMPLETE_EVERY_NS: u64 = 1_000_000_000;
 
-/// How often cohorts are told, at least, and all that changed with them: a
-/// session's 64th part or more often, but no more often than this...
+/// How often cohorts are told at most, and all that changed with them, beside
+/// what is told each second: a 64th of the session apart or more.
 const COHORTS_EVERY_NS: u64 = 64_000_000;
-/// ... and no less often than that, unless there is much.
-const COHORT_INSTANTS: u64 = 64;
 
 /// The bin that is being filled.
 #[derive(Debug)]
@@ -81,10 +81,7 @@ impl Bins {
     /// A complete bin was made, or nothing was there to tell.
     pub(crate) fn completed(&mut self, now_ns: u64) {
         self.complete_ns = (now_ns / COMPLETE_EVERY_NS + 1) * COMPLETE_EVERY_NS;
-        let mut width_ns = COHORTS_EVERY_NS;
-        while now_ns / width_ns >= COHORT_INSTANTS {
-            width_ns *= 2;
-        }
+        let width_ns = instants_every(now_ns, INSTANTS).max(COHORTS_EVERY_NS);
         let next_ns = (now_ns / width_ns + 1) * width_ns;
         (self.cohorts_ns, self.all_cohorts_ns) = (next_ns, next_ns);
     }

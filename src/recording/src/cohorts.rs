@@ -17,6 +17,30 @@ pub const TICK_NS: u64 = 1_000_000;
 /// more of one instant go into several.
 pub const MOST_CHANGES: usize = 1 << 17;
 
+/// Instants at which cohorts are told, over a session; where there is much, and
+/// once it is old.
+pub const INSTANTS: u64 = 64;
+
+/// How far apart instants are of which there are at most so many in a length
+/// of time. From a second on they are those at which compacted bins tell
+/// everything anyway, whatever their age.
+pub fn instants_every(length_ns: u64, most: u64) -> u64 {
+    const SECONDS: [u64; 14] = [
+        1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200,
+    ];
+    let milliseconds = (0..10).map(|doubled| TICK_NS << doubled);
+    let seconds = SECONDS.into_iter().map(|seconds| seconds * 1000 * TICK_NS);
+    let mut widths = milliseconds.chain(seconds);
+    let fits = |width_ns: u64| length_ns / width_ns <= most;
+    widths.find(|width_ns| fits(*width_ns)).unwrap_or_else(|| {
+        let mut width_ns = 2 * 7_200_000 * TICK_NS;
+        while !fits(width_ns) {
+            width_ns *= 2;
+        }
+        width_ns
+    })
+}
+
 /// The first tick of the cohort that a tick belongs to, at a level.
 /// `boundaries` are ticks at which a cohort begins in any case, rising.
 #[inline]

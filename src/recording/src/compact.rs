@@ -12,8 +12,8 @@
 //! * A bin that ends at a mark, the one that holds the session's peak, the
 //!   last one, and those around records that the writer dropped are left as
 //!   boundaries, with every change until then.
-//! * Cohorts are told at marks, at the end, and at 32 to 64 instants in between
-//!   (8 to 16 where coarse); the bin that ends there tells everything.
+//! * Cohorts are told at marks, at the end, and at 64 instants in between at
+//!   most (16 where coarse); the bin that ends there tells everything.
 //! * Cells of one width divide into those of a smaller: bins that were merged
 //!   are only ever merged with their neighbours. To compact twice at the same
 //!   age changes nothing.
@@ -26,7 +26,7 @@ use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, FLAG_DROPPED, KIND_RECORDS,
     KIND_RESTATEMENT, Restatement, advance, difference, split_record,
 };
-use crate::cohorts::{Sum, in_pieces};
+use crate::cohorts::{INSTANTS, Sum, in_pieces, instants_every};
 use crate::ids::kind;
 use crate::record::{Bin, Cohorts, Counters, Mark, Packed, Record};
 use crate::writer::Writer;
@@ -55,9 +55,8 @@ const SHORT_RUN_CELLS: u64 = 320;
 /// it held at its last one.
 const MOVED_BYTES: u64 = 64 << 10;
 
-/// Cohorts are told at no more instants than this, but for marks...
-const COHORT_INSTANTS: u64 = 64;
-/// ... and for [`Detail::Coarse`].
+/// Cohorts are told at no more instants than this for [`Detail::Coarse`], but for
+/// marks.
 const COARSE_COHORT_INSTANTS: u64 = 16;
 
 /// How closely bins tell what their sites did.
@@ -319,16 +318,13 @@ impl Survey {
     /// enough of.
     fn choose_cohort_instants(&mut self, detail: Detail) {
         let most = match detail {
-            Detail::Full | Detail::Thinned => COHORT_INSTANTS,
+            Detail::Full | Detail::Thinned => INSTANTS,
             Detail::Coarse => COARSE_COHORT_INSTANTS,
         };
         let Some((last_ns, _)) = self.cohorts.last().copied() else {
             return;
         };
-        let mut width_ns = MILLISECOND_NS;
-        while last_ns / width_ns > most {
-            width_ns *= 2;
-        }
+        let width_ns = instants_every(last_ns, most);
         let mut before_ns = 0;
         for &(at_ns, is_boundary) in &self.cohorts {
             let holds_multiple = at_ns / width_ns > before_ns / width_ns;
