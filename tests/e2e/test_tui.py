@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness import (
+    PYTHON_PROGRAMS,
     SAMPLES,
     TARGET_PYTHON,
     Leakline,
@@ -162,6 +163,16 @@ def test_from_a_recording_to_the_guilty_line(
     terminal.press("q", "q")
     terminal.shows("status 0")
     terminal.is_as_it_was()
+
+
+@needs_tmux
+def test_what_leaks_is_said_first(terminal: Terminal, leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "steps.py")
+    assert result.status == 0
+    terminal.command(leakline.binary, recording.path)
+    terminal.shows("LEAK  1 cause", "L1 leaking", "held by", "not known")
+    terminal.press("q")
+    terminal.shows("status 0")
 
 
 @needs_tmux
