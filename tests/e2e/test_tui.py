@@ -4,6 +4,7 @@ keys alone, and the terminal as it was afterwards."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness import (
+    PYTHON_PROGRAMS,
     SAMPLES,
     TARGET_PYTHON,
     Leakline,
@@ -164,6 +166,16 @@ def test_from_a_recording_to_the_guilty_line(
 
 
 @needs_tmux
+def test_what_leaks_is_said_first(terminal: Terminal, leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "steps.py")
+    assert result.status == 0
+    terminal.command(leakline.binary, recording.path)
+    terminal.shows("LEAK  1 cause", "L1 leaking", "held by", "not known")
+    terminal.press("q")
+    terminal.shows("status 0")
+
+
+@needs_tmux
 @pytest.mark.parametrize("terminal", [(20, 5)], indirect=True)
 def test_a_tiny_terminal(
     terminal: Terminal, leakline: Leakline, cache: Recording
@@ -210,12 +222,8 @@ def test_a_recording_that_goes_on_is_followed(
         terminal.shows("LIVE", "now,")
 
         def live() -> float:
-            line = next(
-                (line for line in terminal.screen().splitlines() if "live in" in line),
-                "",
-            )
-            number = line.split(" MiB")[0].strip() if " MiB live" in line else "0"
-            return float(number)
+            number = re.search(r"([\d.]+) MiB live", terminal.screen())
+            return float(number[1]) if number else 0.0
 
         first = wait_for("megabytes", live)
         wait_for("more of them", lambda: live() > first + 2)

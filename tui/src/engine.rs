@@ -23,7 +23,7 @@ use leakline_analysis::{Model, Origin, escaped};
 use leakline_recording::OpenError;
 use leakline_recording::record::Record;
 
-use crate::state::data::{Answer, Facts, Want};
+use crate::state::data::{Answer, Facts, Verdicts, Want};
 use answers::Answers;
 pub(crate) use store::Store;
 
@@ -34,6 +34,8 @@ pub(crate) enum Said {
     Progress(u64, u64),
     /// The recording as a whole.
     Facts(Arc<Facts>),
+    /// What leaks, and what only looks like it.
+    Verdicts(Arc<Verdicts>),
     /// An answer.
     Answer(Box<Answer>),
     /// The file cannot be read any more.
@@ -45,6 +47,8 @@ pub(crate) type UtcOffset = fn(u64) -> i32;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Sites of a recording that grows are judged this often.
+const PAUSE_OF_JUDGE: Duration = Duration::from_secs(10);
 /// A recording goes on if something came within this.
 const GOES_ON: Duration = Duration::from_secs(5);
 
@@ -52,7 +56,7 @@ const GOES_ON: Duration = Duration::from_secs(5);
 pub(crate) fn start(
     store: Store,
     utc_offset: UtcOffset,
-    say: impl Fn(Said) + Send + 'static,
+    say: impl Fn(Said) + Send + Sync + 'static,
 ) -> std::io::Result<Sender<Want>> {
     let (wants, inbox) = channel();
     thread::Builder::new()
@@ -61,9 +65,16 @@ pub(crate) fn start(
     Ok(wants)
 }
 
-fn work(mut store: Store, utc_offset: UtcOffset, inbox: &Receiver<Want>, say: &dyn Fn(Said)) {
+fn work(
+    mut store: Store,
+    utc_offset: UtcOffset,
+    inbox: &Receiver<Want>,
+    say: &(dyn Fn(Said) + Sync),
+) {
     let mut want: Option<Want> = None;
     let mut grown = Instant::now();
+    // When sites may be judged again: it must not take much of the time.
+    let mut judge_at = Instant::now();
     let mut first = true;
     loop {
         let began = Instant::now();
@@ -84,26 +95,43 @@ fn work(mut store: Store, utc_offset: UtcOffset, inbox: &Receiver<Want>, say: &d
         want = want.map(|want| answer(&mut answers, want, inbox, say));
         // Reading anew may take long, where there is much: then not so often.
         let pause = LOOK.max(began.elapsed() * 5);
-        let mut look = Instant::now() + pause;
-        loop {
-            match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(next) => {
-                    let newest = inbox.try_iter().last().unwrap_or(next);
-                    want = Some(answer(&mut answers, newest, inbox, say));
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    look = Instant::now() + pause;
-                    if store.has_more() {
-                        grown = Instant::now();
-                        break;
+        let is_over = thread::scope(|scope| {
+            let mut look = Instant::now() + pause;
+            let mut judged = false;
+            loop {
+                match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
+                    Ok(next) => {
+                        let newest = inbox.try_iter().last().unwrap_or(next);
+                        want = Some(answer(&mut answers, newest, inbox, say));
                     }
-                    if growing && grown.elapsed() >= GOES_ON {
-                        growing = false;
-                        say(Said::Facts(Arc::new(answers.facts(false))));
+                    Err(RecvTimeoutError::Disconnected) => return true,
+                    Err(RecvTimeoutError::Timeout) => {
+                        look = Instant::now() + pause;
+                        if store.has_more() {
+                            grown = Instant::now();
+                            return false;
+                        }
+                        if growing && grown.elapsed() >= GOES_ON {
+                            growing = false;
+                            say(Said::Facts(Arc::new(answers.facts(false))));
+                        }
+                        // Beside what keys ask for: it may take a second.
+                        if !judged && Instant::now() >= judge_at {
+                            judged = true;
+                            judge_at = Instant::now() + PAUSE_OF_JUDGE;
+                            let model = &model;
+                            scope.spawn(move || {
+                                if let Some(verdicts) = Answers::new(model).verdicts() {
+                                    say(Said::Verdicts(Arc::new(verdicts)));
+                                }
+                            });
+                        }
                     }
                 }
             }
+        });
+        if is_over {
+            return;
         }
     }
 }
@@ -114,7 +142,7 @@ fn answer(
     answers: &mut Answers<'_, '_>,
     mut want: Want,
     inbox: &Receiver<Want>,
-    say: &dyn Fn(Said),
+    say: &(dyn Fn(Said) + Sync),
 ) -> Want {
     loop {
         let answer = answers.answer(&want);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::state::data::{Answer, Facts};
+use crate::state::data::{Answer, Facts, Verdicts};
 use crate::state::{PromptKind, Screen};
 
 /// Something that happened.
@@ -14,6 +14,8 @@ pub enum Message {
     Progress(u64, u64),
     /// What the recording is.
     Facts(Arc<Facts>),
+    /// What is said about leaks.
+    Verdicts(Arc<Verdicts>),
     /// An answer of the engine.
     Answer(Box<Answer>),
     /// A screen was written to a file, or not, and why.

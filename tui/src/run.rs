@@ -253,6 +253,7 @@ fn show(
                     let message = match said {
                         Said::Progress(read, of) => Message::Progress(read, of),
                         Said::Facts(facts) => Message::Facts(facts),
+                        Said::Verdicts(verdicts) => Message::Verdicts(verdicts),
                         Said::Answer(answer) => Message::Answer(answer),
                         Said::Failed(_) => continue,
                     };

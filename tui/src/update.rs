@@ -36,6 +36,10 @@ fn take(state: &mut State, message: Message) -> Option<Effect> {
             state.phase = Phase::Ready;
             state.facts = facts;
         }
+        Message::Verdicts(verdicts) => {
+            state.verdicts = Some(verdicts);
+            keep_in_sight(state);
+        }
         Message::Answer(answer) => {
             state.take(*answer);
             if !state.waiting
@@ -799,7 +803,7 @@ fn click(state: &mut State, x: u16, y: u16) {
     match state.screen {
         Screen::Overview | Screen::Sites | Screen::Diff => {
             if state.screen == Screen::Overview {
-                let plot = layout::overview(state.size).plot;
+                let plot = layout::overview(state).plot;
                 if plot.holds(x, y) {
                     let ns = layout::instant_of(x - plot.x, plot.width, state.facts.duration_ns);
                     state.moment = at(state, ns);

@@ -194,7 +194,7 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         return;
     }
     let is_full = width >= layout::FULL_WIDTH;
-    let x = u16::from(is_full);
+    let mut x = u16::from(is_full);
     if !state.answered {
         canvas.put(x, y, width, "adding up", theme.dim);
         return;
@@ -209,7 +209,12 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         let (count, rate) = leaks.fold((0, 0.0), |(count, sum), cause| {
             (count + 1, sum + cause.rate.map_or(0.0, |(rate, _)| rate))
         });
+        let is_grown = verdicts
+            .causes
+            .iter()
+            .any(|cause| cause.verdict == Verdict::Growing);
         let mut text = match count {
+            0 if is_grown => "No leak found yet".to_owned(),
             0 => "No leak found".to_owned(),
             1 => format!("LEAK  1 cause, {}", words::per_minute(rate)),
             _ => format!("LEAK  {count} causes, {}", words::per_minute(rate)),
@@ -219,9 +224,12 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             text.push_str("   limit in ");
             text.push_str(&duration(ns));
         }
-        let style = if count > 0 { theme.bad } else { theme.good };
-        canvas.put(x, y, width, &text, style);
-        return;
+        let style = match count {
+            0 if is_grown => theme.unclear,
+            0 => theme.good,
+            _ => theme.bad,
+        };
+        x = canvas.put(x, y, width, &text, style) + 3;
     }
     let live = u64::try_from(state.sum.live_bytes).unwrap_or(0);
     let count = state.sum.live_blocks;
@@ -242,12 +250,14 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             text,
             format!("{from} to {}", clock(&state.facts, state.at.ns)),
         )
-    } else if is_full {
+    } else if is_full && x == 1 {
         let blocks = blocks(u64::try_from(count).unwrap_or(0));
         (
             format!("{} live in {blocks} blocks", bytes(live)),
             when(state),
         )
+    } else if is_full {
+        (format!("{} live", bytes(live)), when(state))
     } else {
         let at = format!("+{}", duration(state.at.ns));
         (format!("{} live", bytes(live)), at)

@@ -2,7 +2,7 @@
 //!
 //! [`Model`] arranges the records of a recording, [`Stacks`] turns their
 //! stacks into merged frames with names, a [`Span`] picks the instants to look
-//! at, and the queries ([`Top`], [`Tree`], [`Lines`], [`Stats`], [`Summary`])
+//! at, and the queries ([`Top`], [`Tree`], [`Diff`], [`Lines`], [`Stats`], [`Summary`])
 //! answer. Each answer prints itself as text ([`report::Style`] says how wide)
 //! or as JSON.
 //!
@@ -16,41 +16,51 @@
 
 pub mod calls;
 pub mod contents;
+pub mod diff;
 pub mod figures;
 pub mod filter;
 pub mod frame;
 pub mod groups;
 pub mod instant;
 pub mod kinds;
+pub mod leaks;
 pub mod lines;
+pub mod matching;
 pub mod model;
 mod names;
 pub mod report;
 pub mod stack;
 pub mod stats;
 pub mod summary;
+pub mod survivors;
 pub mod timeline;
 pub mod top;
 pub mod tree;
+pub mod verdict;
 
 pub use calls::{Calls, Weights};
 pub use contents::Contents;
+pub use diff::{Change, Diff, DiffQuery, DiffRow, Side, Survived};
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
 pub use kinds::{Kinds, Sums};
+pub use leaks::{Leaks, LeaksQuery, Suppression};
 pub use lines::{Lines, LinesError, LinesQuery};
+pub use matching::{FileMove, Matched, Rename};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
 pub use report::svg::{Drawn, FlameQuery};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;
+pub use survivors::{Cohort, Edge, Held, History, Survivor, Survivors};
 pub use timeline::Timeline;
 pub use top::{GroupBy, Top, TopQuery};
 pub use tree::{Tree, TreeQuery};
+pub use verdict::{Judged, Rate, Verdict};
 
 #[cfg(test)]
 mod testing;

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process, ProcessEnd,
-    ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process,
+    ProcessEnd, ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -160,6 +160,7 @@ pub struct Model<'a> {
     symbol_notes: Vec<(u32, &'a str)>,
     bins: Vec<&'a Bin>,
     bin_ends: Vec<u64>,
+    cohorts: Vec<&'a Cohorts>,
     /// The points of the bins.
     timeline: Cow<'a, Timeline>,
     peak: Option<&'a Peak>,
@@ -219,6 +220,7 @@ impl<'a> Model<'a> {
             symbol_notes: Vec::new(),
             bins: Vec::new(),
             bin_ends: Vec::new(),
+            cohorts: Vec::new(),
             timeline,
             peak: None,
             sizes: None,
@@ -348,6 +350,10 @@ impl<'a> Model<'a> {
                             });
                 }
             }
+            Record::Cohorts(cohorts) => {
+                self.seen(cohorts.at_ns);
+                self.cohorts.push(cohorts);
+            }
             // Kinds of later versions say nothing to this one.
             _ => {}
         }
@@ -403,6 +409,11 @@ impl<'a> Model<'a> {
     /// When each bin ended, never falling.
     pub(crate) fn bin_ends(&self) -> &[u64] {
         &self.bin_ends
+    }
+
+    /// What became of blocks by when they were born, in order.
+    pub(crate) fn cohorts(&self) -> &[&'a Cohorts] {
+        &self.cohorts
     }
 
     /// Named instants, in order.

@@ -1,6 +1,8 @@
 //! Answers as text and pictures for people and as JSON for programs.
 
+pub mod ci;
 pub mod json;
+mod leaks_words;
 pub mod svg;
 mod table;
 pub mod text;

@@ -1375,12 +1375,71 @@ fn all_reports(records: &[Record], width: usize) {
             }
         }
     }
+    all_diffs(&model, &mut stacks, style);
     let stats = Stats::new(&model);
     text::stats(&model, &stats, style, &mut out).unwrap();
     json::stats(&model, &stats, &mut out).unwrap();
     let summary = Summary::new(&model, &mut stacks, Some(2));
     text::summary(&model, &stacks, &summary, style, &mut out).unwrap();
     json::summary(&model, &stacks, &summary, &mut out).unwrap();
+}
+
+fn all_diffs<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, style: Style) {
+    let mut out = Vec::new();
+    let span = Span::between(model, &Instant::Start, &Instant::End).unwrap();
+    for by in [
+        GroupBy::Site,
+        GroupBy::Line,
+        GroupBy::File,
+        GroupBy::Process,
+    ] {
+        let query = DiffQuery {
+            by,
+            sort: None,
+            unit: Unit::Bytes,
+            limit: Some(3),
+            filter: None,
+        };
+        let diff = Diff::within(model, stacks, span, query.clone());
+        let after = report::json::DiffSide {
+            model,
+            stacks,
+            span: &span,
+        };
+        text::diff(None, &after, &diff, style, &mut out).unwrap();
+        json::diff(None, &after, &diff, &mut out).unwrap();
+        let mut others = Stacks::new(model);
+        let (mut before, mut after) = (
+            Side {
+                model,
+                stacks,
+                span: Span::at(model, &Instant::Peak).unwrap(),
+            },
+            Side {
+                model,
+                stacks: &mut others,
+                span: Span::whole(model),
+            },
+        );
+        let diff = Diff::across(&mut before, &mut after, query.clone());
+        let sides = [&before, &after].map(|side| report::json::DiffSide {
+            model,
+            stacks: side.stacks,
+            span: &side.span,
+        });
+        text::diff(Some(&sides[0]), &sides[1], &diff, style, &mut out).unwrap();
+        json::diff(Some(&sides[0]), &sides[1], &diff, &mut out).unwrap();
+        if let Some(survivors) = Survivors::new(model) {
+            let survived = Survived::new(model, stacks, &survivors, span, 77, &query);
+            text::survived(model, stacks, &survived, style, &mut out).unwrap();
+            json::survived(model, stacks, &survived, &mut out).unwrap();
+            let all: Vec<u32> = (0..).take(survivors.len()).collect();
+            let history = survivors.history(&all);
+            assert_eq!(history.alive.len(), history.instants.len());
+            assert_eq!(history.born.len(), history.cohorts.len());
+            assert!(survivors.births_by(u64::MAX) >= survivors.births_by(0));
+        }
+    }
 }
 
 #[test]
@@ -1405,3 +1464,4 @@ fn tables_keep_to_the_width() {
 
 mod arbitrary;
 mod consistent;
+mod diff;

@@ -397,7 +397,8 @@ fn put(to: &mut [u8; MOST_BYTES], at: &mut usize, mut value: u64) {
     *at += 1;
 }
 
-fn take(from: &mut &[u8]) -> Option<u64> {
+/// Takes back what was put so.
+pub(crate) fn take(from: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     let mut shift = 0;
     loop {

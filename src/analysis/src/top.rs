@@ -1,7 +1,7 @@
 //! `top`: rows by site, line, function, file, library, process, thread or
 //! domain.
 
-use leakline_recording::record::Domain;
+use leakline_recording::record::{Domain, Site};
 use rustc_hash::FxHashMap;
 
 use crate::figures::{Figures, Measure, Unit};
@@ -143,11 +143,38 @@ impl Top {
         if query.by == GroupBy::Thread {
             return Self::of_threads(model, query);
         }
+        let span = query.span.clone();
+        Self::from(model, stacks, query, |visit| {
+            model.for_each_figures(&span, visit);
+        })
+    }
+
+    /// The same of sites with these figures.
+    pub(crate) fn of_sites<'a>(
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        query: TopQuery,
+        figures: &[Figures],
+    ) -> Self {
+        Self::from(model, stacks, query, |visit| {
+            for ((id, site), figures) in (0..).zip(model.sites()).zip(figures) {
+                visit(id, site, figures);
+            }
+        })
+    }
+
+    /// The same of what `each` gives: a site's number, the site, its figures.
+    fn from<'a>(
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        query: TopQuery,
+        each: impl FnOnce(&mut dyn FnMut(u32, &Site, &Figures)),
+    ) -> Self {
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
-        model.for_each_figures(&query.span, |id, site, figures| {
+        each(&mut |id, site, figures| {
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)
             {

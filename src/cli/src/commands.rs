@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use crate::CliError;
 
+mod check;
 mod collector;
 mod completions;
+mod diff;
 mod flame;
+mod leaks;
 mod lines;
 mod report;
 pub(crate) mod run;
@@ -23,6 +26,10 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Say in a screenful what a recording has to say
     Summary(summary::Args),
+    /// Say which places leak, and which only look like it
+    Leaks(leaks::Args),
+    /// Fail where a recording shows a leak: the gate for CI
+    Check(check::Args),
     /// List what allocated, largest first
     Top(top::Args),
     /// Show who called whom to allocate
@@ -31,6 +38,8 @@ pub(crate) enum Command {
     Flame(flame::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
+    /// Show what grew, shrank, came and went between two instants
+    Diff(diff::Args),
     /// Print what was counted
     Stats(stats::Args),
     /// Open a recording in the terminal
@@ -48,14 +57,52 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args),
             Command::Summary(args) => summary::run(&args),
+            Command::Leaks(args) => leaks::run(&args),
+            Command::Check(args) => check::run(&args),
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),
             Command::Flame(args) => flame::run(&args),
             Command::Lines(args) => lines::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Collector => Ok(collector::run()),
+        }
+    }
+}
+
+/// A size as users write it: `64MiB`, `2G`, `4096`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => return Err("units are K, M, G and T (or KiB, MiB, GiB, TiB)".into()),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok((number * unit as f64) as u64),
+        _ => Err("not a size such as `64MiB`".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        assert_eq!(size("1.5M"), Ok(3 << 19));
+        assert_eq!(size("4096"), Ok(4096));
+        for wrong in ["", "2GB", "x", "0", "-1", "1.2.3K"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 }

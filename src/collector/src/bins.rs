@@ -4,6 +4,8 @@
 //! written the next are twice as wide, up to a second: a short run is seen
 //! closely, a long one at bounded cost.
 
+use leakline_recording::cohorts::{INSTANTS, instants_every};
+
 /// Width of the first bins.
 const FIRST_WIDTH_NS: u64 = 1_000_000;
 /// Widest bins.
@@ -14,6 +16,10 @@ const BINS_AT_A_WIDTH: u32 = 512;
 /// these: what is merged later ends at such a bin.
 const COMPLETE_EVERY_NS: u64 = 1_000_000_000;
 
+/// How often cohorts are told at most, and all that changed with them, beside
+/// what is told each second: a 64th of the session apart or more.
+const COHORTS_EVERY_NS: u64 = 64_000_000;
+
 /// The bin that is being filled.
 #[derive(Debug)]
 pub(crate) struct Bins {
@@ -21,6 +27,19 @@ pub(crate) struct Bins {
     written: u32,
     end_ns: u64,
     complete_ns: u64,
+    cohorts_ns: u64,
+    all_cohorts_ns: u64,
+}
+
+/// What the end of a bin is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// Sites that moved much.
+    Moved,
+    /// Everything.
+    Complete,
+    /// Everything, and the file is to have it.
+    Flush,
 }
 
 impl Default for Bins {
@@ -30,6 +49,8 @@ impl Default for Bins {
             written: 0,
             end_ns: FIRST_WIDTH_NS,
             complete_ns: COMPLETE_EVERY_NS,
+            cohorts_ns: COHORTS_EVERY_NS,
+            all_cohorts_ns: COHORTS_EVERY_NS,
         }
     }
 }
@@ -40,14 +61,29 @@ impl Bins {
         self.end_ns
     }
 
-    /// Whether the current bin must hold all that changed.
-    pub(crate) fn is_complete_due(&self) -> bool {
-        self.end_ns >= self.complete_ns
+    /// What the current bin must tell.
+    pub(crate) fn due(&self) -> Due {
+        if self.end_ns >= self.complete_ns {
+            Due::Flush
+        } else if self.end_ns >= self.cohorts_ns {
+            Due::Complete
+        } else {
+            Due::Moved
+        }
+    }
+
+    /// Whether the current bin must tell all of the cohorts, however much that
+    /// is.
+    pub(crate) fn are_all_cohorts_due(&self) -> bool {
+        self.end_ns >= self.all_cohorts_ns
     }
 
     /// A complete bin was made, or nothing was there to tell.
     pub(crate) fn completed(&mut self, now_ns: u64) {
         self.complete_ns = (now_ns / COMPLETE_EVERY_NS + 1) * COMPLETE_EVERY_NS;
+        let width_ns = instants_every(now_ns, INSTANTS).max(COHORTS_EVERY_NS);
+        let next_ns = (now_ns / width_ns + 1) * width_ns;
+        (self.cohorts_ns, self.all_cohorts_ns) = (next_ns, next_ns);
     }
 
     /// A bin was written.

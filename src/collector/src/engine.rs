@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use leakline_recording::cohorts::TICK_NS;
 use leakline_recording::record::{
     Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record,
 };
@@ -27,8 +28,8 @@ use leakline_wire::layout::{SLOT_COUNT, Slot, TRIE_BLOCKS, mode, slot_state};
 use leakline_wire::sync::Ordering;
 use leakline_wire::trie::NODES_PER_BLOCK;
 
-use crate::bins::Bins;
-use crate::image::{ForkPoint, Image, Shared};
+use crate::bins::{Bins, Due};
+use crate::image::{ForkPoint, Image, Shared, cohort_records};
 use crate::names::LocalNames;
 use crate::order::{Found, Rings};
 use crate::output::Output;
@@ -403,18 +404,22 @@ impl Engine {
             let end_ns = self.bins.end_ns();
             // With nothing left to come, the time until now is empty.
             let until = if found.more { end_ns } else { now_ns };
-            let complete = self.bins.is_complete_due();
-            if complete {
+            let due = self.bins.due();
+            if due == Due::Flush {
                 let session = self.shared.session.clone();
                 session::while_busy(&session, || {
-                    self.close_bin(end_ns, true);
+                    self.close_bin(end_ns, true, self.bins.are_all_cohorts_due());
                     self.bins.completed(end_ns);
                     self.report_totals();
                     self.flush();
                 });
                 round.flushed = true;
             } else {
-                self.close_bin(end_ns, false);
+                let is_complete = due == Due::Complete;
+                self.close_bin(end_ns, is_complete, is_complete);
+                if is_complete {
+                    self.bins.completed(end_ns);
+                }
             }
             self.bins.go_on(until);
         }
@@ -435,7 +440,9 @@ impl Engine {
     /// published before this call that is not.
     fn drain(&mut self, limit: u64, is_all: bool) -> Found {
         let session = self.shared.session.clone();
-        self.shared.birth_ms = (self.shared.clock.ns(limit) / 1_000_000) as u32;
+        // What is born belongs to the bin, whenever it is drained.
+        let tick = self.bins.end_ns().saturating_sub(1) / TICK_NS;
+        self.shared.tally.ticks.go_on(tick as u32);
         let mut found = Found::default();
         let mut from = 0;
         loop {
@@ -490,15 +497,24 @@ impl Engine {
         }
     }
 
-    /// Ends the bin now being filled, if there is anything to tell.
-    fn close_bin(&mut self, end_ns: u64, complete: bool) {
-        let points = self.shared.tally.points(complete);
+    /// Ends the bin now being filled, if there is anything to tell: a complete
+    /// one tells of cohorts too, `all_cohorts` however much that is.
+    fn close_bin(&mut self, end_ns: u64, complete: bool, all_cohorts: bool) {
+        let tally = &mut self.shared.tally;
+        let tick = tally.ticks.now;
+        let cohorts = if complete {
+            tally.cohorts(all_cohorts)
+        } else {
+            Vec::new()
+        };
+        let points = tally.points(complete);
         let live = (
             self.shared.tally.session.live_bytes,
             self.shared.tally.session.live_blocks,
         );
         let max_bytes = std::mem::replace(&mut self.shared.tally.bin_max, live.0);
-        if points.is_empty() && live == self.last_bin && max_bytes <= live.0 {
+        let is_still = points.is_empty() && live == self.last_bin && max_bytes <= live.0;
+        if is_still && cohorts.is_empty() {
             return;
         }
         self.last_bin = live;
@@ -523,6 +539,10 @@ impl Engine {
             points,
             complete,
         }));
+        if all_cohorts || !cohorts.is_empty() {
+            self.output
+                .extend(cohort_records(end_ns, tick, false, cohorts));
+        }
         self.bins.written();
     }
 
@@ -921,7 +941,7 @@ impl Engine {
     /// Writes everything that is known now.
     pub(crate) fn settle(&mut self) {
         let end_ns = self.now_ns();
-        self.close_bin(end_ns, true);
+        self.close_bin(end_ns, true, true);
         self.bins.completed(end_ns);
         self.bins.go_on(end_ns);
         self.report_totals();

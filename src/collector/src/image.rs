@@ -17,8 +17,10 @@
 
 use std::sync::Arc;
 
+use leakline_recording::cohorts::in_pieces;
 use leakline_recording::record::{
-    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, ProcessTotals, Record,
+    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals, Record,
+    SiteCohorts,
 };
 use leakline_wire::event::{BlobKind, Domain, Event, MarkKind};
 use leakline_wire::layout::{Slot, mode};
@@ -56,8 +58,6 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// Records to write, in this order.
     pub(crate) records: Vec<Record>,
-    /// Birth time of blocks in this round.
-    pub(crate) birth_ms: u32,
     /// See [`record::Session::temporary_window`].
     pub(crate) temporary_window: u32,
     /// [`DRIFT_NS`] in ticks.
@@ -79,7 +79,6 @@ impl Shared {
             tally: Tally::default(),
             names: Names::default(),
             records: Vec::new(),
-            birth_ms: 0,
             temporary_window,
             drift,
         }
@@ -170,8 +169,8 @@ pub(crate) struct Image {
     inherited: Option<Inherited>,
     inherited_changed: bool,
     parked: Vec<Parked>,
-    /// Events were lost: see "Order".
-    lossy_since_ms: Option<u32>,
+    /// Events were lost, the last ones in this tick: see "Order".
+    lossy_since: Option<u32>,
     /// Sum of the loss marks.
     pub(crate) lost_marks: u64,
     threads: FxHashMap<(u32, [u8; 16]), u32>,
@@ -207,7 +206,7 @@ impl Image {
             inherited: None,
             inherited_changed: false,
             parked: Vec::new(),
-            lossy_since_ms: None,
+            lossy_since: None,
             lost_marks: 0,
             threads: FxHashMap::default(),
             forks: Vec::new(),
@@ -286,7 +285,7 @@ impl Image {
 
     /// Blocks born before events were lost: they may have died unseen.
     pub(crate) fn unverified_blocks(&self) -> u64 {
-        self.lossy_since_ms
+        self.lossy_since
             .map_or(0, |since| self.live.born_before(since))
     }
 
@@ -496,7 +495,7 @@ impl Image {
             size: size.min(MAX_SIZE),
             site: self.site(shared, domain, stack),
             thread: ring.thread,
-            birth_ms: shared.birth_ms,
+            birth: shared.tally.ticks.now,
         };
         ring.remember(address);
         if !self.parked.is_empty() && self.meets_parked_death(shared, address, &block, stamp) {
@@ -579,7 +578,7 @@ impl Image {
             size: old.size,
             site: self.site(shared, Domain::Obj, stack),
             thread: ring.thread,
-            birth_ms: shared.birth_ms,
+            birth: shared.tally.ticks.now,
         };
         if self.live.insert(address, block).is_ok() {
             self.count_birth(shared, &block, stamp);
@@ -604,7 +603,7 @@ impl Image {
     /// ring, or was lost.
     #[cold]
     fn birth_at_live(&mut self, shared: &mut Shared, address: u64, block: Block, stamp: u64) {
-        let waits = self.lossy_since_ms.is_none() && self.parked.len() < MAX_PARKED;
+        let waits = self.lossy_since.is_none() && self.parked.len() < MAX_PARKED;
         let parked = Parked {
             address,
             block: Some(block),
@@ -633,6 +632,7 @@ impl Image {
             self.totals.implied_frees += 1;
             self.count_death(shared, &old, false, parked.stamp);
         }
+        let block = born_now(shared, block);
         if self.live.insert(parked.address, block).is_ok() {
             self.count_birth(shared, &block, parked.stamp);
         }
@@ -640,7 +640,7 @@ impl Image {
 
     #[cold]
     fn death_of_unknown(&mut self, ring: &RingState, address: u64, stamp: u64) {
-        if self.lossy_since_ms.is_some() || self.parked.len() >= MAX_PARKED {
+        if self.lossy_since.is_some() || self.parked.len() >= MAX_PARKED {
             self.totals.unknown_frees += 1;
         } else {
             self.parked.push(Parked {
@@ -708,7 +708,7 @@ impl Image {
             let is_temporary = ring.is_temporary(address, &old);
             self.count_death(shared, &old, is_temporary, stamp);
         }
-        if let Some(block) = birth.block
+        if let Some(block) = birth.block.map(|block| born_now(shared, block))
             && self.live.insert(address, block).is_ok()
         {
             self.count_birth(shared, &block, stamp);
@@ -822,7 +822,7 @@ impl Image {
             size: length.min(MAX_SIZE),
             site: self.site(shared, Domain::Map, stack),
             thread: ring.thread,
-            birth_ms: shared.birth_ms,
+            birth: shared.tally.ticks.now,
         };
         self.mappings.map(address, block, stamp);
         self.count_birth(shared, &block, stamp);
@@ -901,7 +901,7 @@ impl Image {
 
     fn loss(&mut self, shared: &mut Shared, events: u64, stamp: u64) {
         let at_ns = shared.clock.ns(stamp);
-        self.lossy_since_ms = Some((at_ns / 1_000_000) as u32);
+        self.lossy_since = Some(shared.tally.ticks.now);
         self.lost_marks = self.lost_marks.saturating_add(events);
         shared.records.push(Record::Loss(Loss {
             process: self.process,
@@ -949,6 +949,11 @@ impl Image {
         };
         let at_ns = shared.clock.ns(stamp);
         // Exact at the mark: what changed by then, in a bin that ends there.
+        let (tick, is_boundary) = (
+            shared.tally.ticks.now,
+            shared.tally.ticks.has_boundary_left(),
+        );
+        let cohorts = shared.tally.cohorts(true);
         let points = shared.tally.points(true);
         let (live_bytes, live_blocks) = (
             shared.tally.session.live_bytes,
@@ -964,6 +969,12 @@ impl Image {
             points,
             complete: true,
         }));
+        shared
+            .records
+            .extend(cohort_records(at_ns, tick, is_boundary, cohorts));
+        if is_boundary {
+            shared.tally.ticks.begin_cohort();
+        }
         shared.records.push(Record::Mark(Mark {
             name: name.to_owned(),
             at_ns,
@@ -1019,6 +1030,37 @@ impl Image {
                 sites: inherited.rows(|held| (held.bytes, held.blocks)),
             })
         })
+    }
+}
+
+/// The records of what became of cohorts by an instant; one at least.
+pub(crate) fn cohort_records(
+    at_ns: u64,
+    tick: u32,
+    is_boundary: bool,
+    sites: Vec<SiteCohorts>,
+) -> Vec<Record> {
+    let mut pieces = in_pieces(sites);
+    if pieces.is_empty() {
+        pieces.push(Vec::new());
+    }
+    let last = pieces.len().saturating_sub(1);
+    let record = |(at, sites): (usize, Vec<SiteCohorts>)| {
+        Record::Cohorts(record::Cohorts {
+            at_ns,
+            tick,
+            is_boundary: is_boundary && at == last,
+            sites: Packed::new(&sites),
+        })
+    };
+    pieces.into_iter().enumerate().map(record).collect()
+}
+
+/// A block whose birth is counted only now: it belongs to what is.
+fn born_now(shared: &Shared, block: Block) -> Block {
+    Block {
+        birth: shared.tally.ticks.now,
+        ..block
     }
 }
 

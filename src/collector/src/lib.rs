@@ -26,6 +26,7 @@
 
 mod bins;
 mod clock;
+mod cohorts;
 mod compaction;
 mod engine;
 mod handshake;

@@ -63,9 +63,8 @@ pub(crate) struct Block {
     pub(crate) site: u32,
     /// Who allocated it.
     pub(crate) thread: u32,
-    /// When it was born, in milliseconds of the session, rounded up to the
-    /// round of draining that saw it.
-    pub(crate) birth_ms: u32,
+    /// When it was born, as a tick ([`crate::cohorts::Ticks`]).
+    pub(crate) birth: u32,
 }
 
 /// Site of a tombstone.
@@ -86,7 +85,7 @@ impl Entry {
         Entry([
             address << 16 | block.size & 0xffff,
             (block.size >> 16) << 33 | shadows | u64::from(block.site),
-            u64::from(block.thread) << 32 | u64::from(block.birth_ms),
+            u64::from(block.thread) << 32 | u64::from(block.birth),
         ])
     }
 
@@ -116,7 +115,7 @@ impl Entry {
             size: (self.0[1] >> 33) << 16 | self.0[0] & 0xffff,
             site: self.0[1] as u32,
             thread: (self.0[2] >> 32) as u32,
-            birth_ms: self.0[2] as u32,
+            birth: self.0[2] as u32,
         }
     }
 }
@@ -642,11 +641,11 @@ impl LiveSet {
         self.own.bytes() + self.base.as_ref().map_or(0, |layer| layer.table.bytes())
     }
 
-    /// Blocks of the own table that were born before an instant.
-    pub(crate) fn born_before(&self, birth_ms: u32) -> u64 {
+    /// Blocks of the own table that were born before a tick.
+    pub(crate) fn born_before(&self, tick: u32) -> u64 {
         self.own
             .iter()
-            .filter(|entry| !entry.is_tombstone() && entry.block().birth_ms < birth_ms)
+            .filter(|entry| !entry.is_tombstone() && entry.block().birth < tick)
             .count() as u64
     }
 }
@@ -662,7 +661,7 @@ mod tests {
             size,
             site,
             thread: site ^ 7,
-            birth_ms: 3,
+            birth: 3,
         }
     }
 
@@ -672,7 +671,7 @@ mod tests {
             size: MAX_SIZE,
             site: TOMBSTONE - 1,
             thread: u32::MAX,
-            birth_ms: u32::MAX,
+            birth: u32::MAX,
         };
         for shadows in [false, true] {
             let entry = Entry::new((1 << 48) - 1, extreme, shadows);

@@ -129,7 +129,7 @@ mod tests {
                 prop_assert_eq!(gone, expected);
                 live = cuts.iter().fold(live, |live, cut| live + cut.left - 1);
                 if map && length > 0 {
-                    let block = Block { size: length, site, thread: 0, birth_ms: 0 };
+                    let block = Block { size: length, site, thread: 0, birth: 0 };
                     mappings.map(start, block, site.into());
                     model[range].fill(Some(site));
                     live += 1;

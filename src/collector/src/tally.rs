@@ -13,14 +13,21 @@
 //!
 //! All sums wrap: a hostile target's nonsense sizes must not stop us.
 
-use leakline_recording::record::{Counters, Point, Record, Sizes, Thread, ThreadTotals};
+use leakline_recording::record::{
+    Counters, Point, Record, SiteCohorts, Sizes, Thread, ThreadTotals,
+};
 use rustc_hash::FxHashMap;
 
+use crate::cohorts::{Amount, Cohorts, Ticks};
 use crate::live::Block;
 
 /// A site's move is worth a point from this many bytes on, or from 1 % of
 /// what it holds.
 const MOVED_BYTES: u64 = 64 * 1024;
+
+/// Most changes of cohorts that are told at an instant where that can wait:
+/// 200 KB, once a second.
+const MOST_CHANGES: usize = 1 << 15;
 
 /// Live bytes and blocks, and the most bytes there were.
 #[derive(Clone, Debug, Default)]
@@ -70,8 +77,11 @@ struct Saved {
     blocks: u64,
 }
 
+/// Tick of a site that has seen none.
+const NEVER: u32 = u32::MAX;
+
 /// A site's counters. The first cache line is what every event touches.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Site {
     live_bytes: u64,
@@ -85,20 +95,61 @@ pub(crate) struct Site {
     pub(crate) process: u32,
     process_epoch: u32,
     session_epoch: u32,
+    /// The last tick in which it changed.
+    tick: u32,
+    resizes: u64,
+    process_saved: Saved,
+    session_saved: Saved,
     /// It is in [`Tally::moved`].
     is_listed: bool,
     /// It is in [`Tally::far`].
     is_far: bool,
+    /// It is in [`Tally::open`].
+    is_open: bool,
     /// Its process has ended, with this site's blocks.
     is_over: bool,
     /// Its blocks' domain, as events give it.
     domain: u8,
-    resizes: u64,
-    process_saved: Saved,
-    session_saved: Saved,
 }
 
 impl Site {
+    fn new(process: u32, domain: u8) -> Self {
+        Site {
+            domain,
+            live_bytes: 0,
+            live_blocks: 0,
+            total_bytes: 0,
+            total_blocks: 0,
+            temporary_blocks: 0,
+            pointed_bytes: 0,
+            process,
+            process_epoch: 0,
+            session_epoch: 0,
+            tick: NEVER,
+            resizes: 0,
+            process_saved: Saved::default(),
+            session_saved: Saved::default(),
+            is_listed: false,
+            is_far: false,
+            is_open: false,
+            is_over: false,
+        }
+    }
+
+    fn total(&self) -> Amount {
+        Amount {
+            blocks: self.total_blocks,
+            bytes: self.total_bytes,
+        }
+    }
+
+    fn live(&self) -> Amount {
+        Amount {
+            blocks: self.live_blocks,
+            bytes: self.live_bytes,
+        }
+    }
+
     fn counters(&self) -> Counters {
         Counters {
             live_bytes: self.live_bytes,
@@ -129,6 +180,7 @@ struct Sheet {
     sites: Vec<Site>,
     /// Counters in each site's last point.
     pointed: Vec<Counters>,
+    cohorts: Vec<Cohorts>,
     /// Sites that are over.
     over: usize,
 }
@@ -142,6 +194,7 @@ impl Sites {
             self.sheets.push(Some(Box::new(Sheet {
                 sites: Vec::with_capacity(SITES_PER_SHEET),
                 pointed: Vec::with_capacity(SITES_PER_SHEET),
+                cohorts: Vec::with_capacity(SITES_PER_SHEET),
                 over: 0,
             })));
         }
@@ -149,6 +202,7 @@ impl Sites {
         if let Some(Some(sheet)) = self.sheets.last_mut() {
             sheet.sites.push(site);
             sheet.pointed.push(Counters::default());
+            sheet.cohorts.push(Cohorts::default());
         }
         id
     }
@@ -178,6 +232,25 @@ impl Sites {
         Some((sheet.sites.get_mut(at)?, sheet.pointed.get_mut(at)?))
     }
 
+    /// A site and its cohorts.
+    fn with_cohorts(&mut self, id: u32) -> Option<(&mut Site, &mut Cohorts)> {
+        let sheet = self
+            .sheets
+            .get_mut(id as usize / SITES_PER_SHEET)?
+            .as_mut()?;
+        let at = id as usize % SITES_PER_SHEET;
+        Some((sheet.sites.get_mut(at)?, sheet.cohorts.get_mut(at)?))
+    }
+
+    #[inline]
+    fn cohorts_mut(&mut self, id: u32) -> Option<&mut Cohorts> {
+        let sheet = self
+            .sheets
+            .get_mut(id as usize / SITES_PER_SHEET)?
+            .as_mut()?;
+        sheet.cohorts.get_mut(id as usize % SITES_PER_SHEET)
+    }
+
     fn iter(&self) -> impl Iterator<Item = (u32, &Site)> {
         let sheets = (0u32..).step_by(SITES_PER_SHEET).zip(&self.sheets);
         sheets
@@ -197,12 +270,13 @@ impl Sites {
     }
 
     /// Gives up sheets that are over and of which `is_needed` finds nothing.
-    fn give_up(&mut self, is_needed: impl Fn(&Site) -> bool) {
+    fn give_up(&mut self, is_needed: impl Fn(&Site, &Cohorts) -> bool) {
         let sheets = &mut self.sheets;
         self.over.retain(|&at| {
-            let needed = sheets[at]
-                .as_ref()
-                .is_some_and(|sheet| sheet.sites.iter().any(&is_needed));
+            let needed = sheets[at].as_ref().is_some_and(|sheet| {
+                let mut all = sheet.sites.iter().zip(&sheet.cohorts);
+                all.any(|(site, cohorts)| is_needed(site, cohorts))
+            });
             if !needed {
                 sheets[at] = None;
             }
@@ -213,6 +287,24 @@ impl Sites {
     #[cfg(test)]
     fn sheets(&self) -> usize {
         self.sheets.iter().flatten().count()
+    }
+}
+
+/// How an event changes a block's site and its cohort.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// So much more is alive (wrapping: a negative number takes away).
+    alive: Amount,
+    /// Bytes more that count as allocated, of a block that is not born now.
+    born_bytes: u64,
+}
+
+impl Change {
+    fn of(bytes: u64, blocks: u64) -> Self {
+        Change {
+            alive: Amount { blocks, bytes },
+            born_bytes: 0,
+        }
     }
 }
 
@@ -244,6 +336,12 @@ pub(crate) struct Tally {
     /// time since: what an incomplete bin looks at. A program's start makes a
     /// hundred thousand sites that move, and bins of a millisecond.
     far: Vec<u32>,
+    /// Tells when blocks are born.
+    pub(crate) ticks: Ticks,
+    /// Sites whose open cohort has something.
+    open: Vec<u32>,
+    /// Sites whose cohorts have something to tell.
+    waiting: Vec<u32>,
     threads: Vec<ThreadState>,
     /// The session, merged: blocks count for the process that bore them, as
     /// long as it lives and has them.
@@ -264,11 +362,7 @@ impl Tally {
         match known.entry((node, domain)) {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(*entry.get()),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let id = self.sites.push(Site {
-                    process,
-                    domain,
-                    ..Site::default()
-                });
+                let id = self.sites.push(Site::new(process, domain));
                 Err(*entry.insert(id))
             }
         }
@@ -291,21 +385,33 @@ impl Tally {
         self.sites.get(site).map(|site| site.domain)
     }
 
-    /// Moves a site and the scopes around it by so many live bytes and blocks
-    /// (wrapping).
+    /// Moves a site and the scopes around it by a block's change, and then
+    /// does to the site whatever else the event does.
     #[inline]
     fn shift(
         &mut self,
         process: &mut Scope,
-        site: u32,
-        bytes: u64,
-        blocks: u64,
+        block: &Block,
+        change: Change,
         stamp: u64,
-    ) -> Option<&mut Site> {
+        then: impl FnOnce(&mut Site),
+    ) {
+        let (bytes, blocks) = (change.alive.bytes, change.alive.blocks);
         let save_process = process.shift(bytes, blocks, stamp);
         let save_session = self.session.shift(bytes, blocks, stamp);
         self.bin_max = self.bin_max.max(self.session.live_bytes);
-        let state = self.sites.get_mut(site)?;
+        let site = block.site;
+        let state = match self.sites.get_mut(site) {
+            Some(state) if state.tick == self.ticks.now => state,
+            Some(_) => {
+                self.wake(site);
+                match self.sites.get_mut(site) {
+                    Some(state) => state,
+                    None => return,
+                }
+            }
+            None => return,
+        };
         let held = Saved {
             bytes: state.live_bytes,
             blocks: state.live_blocks,
@@ -320,15 +426,40 @@ impl Tally {
         }
         state.live_bytes = state.live_bytes.wrapping_add(bytes);
         state.live_blocks = state.live_blocks.wrapping_add(blocks);
-        if !state.is_listed {
-            state.is_listed = true;
-            self.moved.push(site);
-        }
         if state.live_bytes.abs_diff(state.pointed_bytes) > MOVED_BYTES && !state.is_far {
             state.is_far = true;
             self.far.push(site);
         }
-        Some(state)
+        then(state);
+        if block.birth != self.ticks.now
+            && let Some(cohorts) = self.sites.cohorts_mut(site)
+            && cohorts.change(&self.ticks, block.birth, change.alive, change.born_bytes)
+        {
+            self.waiting.push(site);
+        }
+    }
+
+    /// A site is about to change for the first time in this tick.
+    #[cold]
+    #[inline(never)]
+    fn wake(&mut self, id: u32) {
+        let Some((site, cohorts)) = self.sites.with_cohorts(id) else {
+            return;
+        };
+        if site.tick == NEVER {
+            cohorts.begin(&self.ticks);
+        } else if cohorts.close(&self.ticks, site.total(), site.live(), false) {
+            self.waiting.push(id);
+        }
+        site.tick = self.ticks.now;
+        if !site.is_listed {
+            site.is_listed = true;
+            self.moved.push(id);
+        }
+        if !site.is_open {
+            site.is_open = true;
+            self.open.push(id);
+        }
     }
 
     /// Counts a birth.
@@ -349,10 +480,10 @@ impl Tally {
             counters.total_blocks += 1;
             thread.is_changed = true;
         }
-        if let Some(site) = self.shift(process, block.site, block.size, 1, stamp) {
+        self.shift(process, block, Change::of(block.size, 1), stamp, |site| {
             site.total_bytes = site.total_bytes.wrapping_add(block.size);
             site.total_blocks += 1;
-        }
+        });
     }
 
     /// Counts a death.
@@ -373,9 +504,10 @@ impl Tally {
             counters.temporary_blocks += temporary;
             thread.is_changed = true;
         }
-        if let Some(site) = self.shift(process, block.site, bytes, 1u64.wrapping_neg(), stamp) {
+        let change = Change::of(bytes, 1u64.wrapping_neg());
+        self.shift(process, block, change, stamp, |site| {
             site.temporary_blocks += temporary;
-        }
+        });
     }
 
     /// Counts a resize in place.
@@ -389,10 +521,14 @@ impl Tally {
             counters.resizes += 1;
             thread.is_changed = true;
         }
-        if let Some(site) = self.shift(process, block.site, change, 0, stamp) {
+        let change = Change {
+            born_bytes: growth,
+            ..Change::of(change, 0)
+        };
+        self.shift(process, block, change, stamp, |site| {
             site.total_bytes = site.total_bytes.wrapping_add(growth);
             site.resizes += 1;
-        }
+        });
     }
 
     /// Counts blocks and bytes that come or go without a birth or death of
@@ -411,7 +547,7 @@ impl Tally {
             counters.live_blocks = counters.live_blocks.wrapping_add(blocks);
             thread.is_changed = true;
         }
-        self.shift(process, block.site, bytes, blocks, stamp);
+        self.shift(process, block, Change::of(bytes, blocks), stamp, |_| {});
     }
 
     /// A process ended while others live on: what its sites hold is gone from
@@ -442,6 +578,13 @@ impl Tally {
                     let process = site.process;
                     self.sites.close(id);
                     self.by_key.remove(&process);
+                    // Nothing dies any more, and nothing is born.
+                    if let Some((site, cohorts)) = self.sites.with_cohorts(id)
+                        && site.tick != NEVER
+                        && cohorts.close(&self.ticks, site.total(), site.live(), true)
+                    {
+                        self.waiting.push(id);
+                    }
                 }
             }
         }
@@ -495,8 +638,48 @@ impl Tally {
         self.sites.iter().filter_map(held).collect()
     }
 
+    /// What became of blocks by when they were born, since it was last told:
+    /// for the bin that ends now and is complete, before its points are taken.
+    /// Rising by site. Where it is much and `is_all` is not asked for, nothing:
+    /// it waits.
+    pub(crate) fn cohorts(&mut self, is_all: bool) -> Vec<SiteCohorts> {
+        let mut open = std::mem::take(&mut self.open);
+        open.retain(|&id| {
+            let Some((site, cohorts)) = self.sites.with_cohorts(id) else {
+                return false;
+            };
+            let (total, live) = (site.total(), site.live());
+            if cohorts.close(&self.ticks, total, live, false) {
+                self.waiting.push(id);
+            }
+            site.is_open = !cohorts.is_open_empty(total, live);
+            site.is_open
+        });
+        self.open = open;
+        if !is_all {
+            let cohorts = |id: &u32| self.sites.cohorts_mut(*id).map_or(0, |c| c.waiting());
+            let changes: usize = self.waiting.iter().map(cohorts).sum();
+            if changes > MOST_CHANGES {
+                return Vec::new();
+            }
+        }
+        self.waiting.sort_unstable();
+        let mut told = Vec::with_capacity(self.waiting.len());
+        for site in self.waiting.drain(..) {
+            let cohorts = self.sites.cohorts_mut(site);
+            if let Some((level, cohorts)) = cohorts.and_then(Cohorts::tell) {
+                told.push(SiteCohorts {
+                    site,
+                    level,
+                    cohorts,
+                });
+            }
+        }
+        told
+    }
+
     /// Points for a bin: of all sites that changed, or of those that moved
-    /// enough. Rising by site.
+    /// enough. Rising by site. All: ends the tick.
     pub(crate) fn points(&mut self, all: bool) -> Vec<Point> {
         let mut ids = std::mem::take(&mut self.far);
         if all {
@@ -546,8 +729,10 @@ impl Tally {
             self.moved = ids;
             // What the state at the peak is still told from stays.
             let Scope { epoch, below, .. } = self.session;
-            self.sites.give_up(|site| {
+            self.ticks.end();
+            self.sites.give_up(|site, cohorts| {
                 site.is_listed
+                    || cohorts.is_waiting()
                     || below && site.session_epoch == epoch && site.session_saved.blocks != 0
             });
         } else {
@@ -611,7 +796,7 @@ mod tests {
             size,
             site,
             thread: 0,
-            birth_ms: 0,
+            birth: 0,
         };
         tally.born(&mut process, &block(40_000), 1);
         assert!(tally.points(false).is_empty());
@@ -636,7 +821,7 @@ mod tests {
             size: 10,
             site,
             thread: 0,
-            birth_ms: 0,
+            birth: 0,
         };
         let run = |tally: &mut Tally, process: u32| -> Vec<u32> {
             let mut scope = Scope::default();
@@ -650,6 +835,7 @@ mod tests {
         };
         let first = run(&mut tally, 0);
         tally.retire(&first, 2);
+        assert_eq!(tally.cohorts(true).len(), many as usize);
         tally.points(true);
         assert_eq!(
             tally.sites.sheets(),
@@ -684,7 +870,7 @@ mod tests {
             let (mut peak, mut at_peak) = (0, BTreeMap::new());
             for (stamp, (site, size, birth)) in (0..).zip(steps) {
                 if birth || live.is_empty() {
-                    let block = Block { size, site, thread: 0, birth_ms: 0 };
+                    let block = Block { size, site, thread: 0, birth: 0 };
                     live.push(block);
                     tally.born(&mut process, &block, stamp);
                     let held = now.entry(site).or_default();

@@ -12,6 +12,8 @@
 //! * A bin that ends at a mark, the one that holds the session's peak, the
 //!   last one, and those around records that the writer dropped are left as
 //!   boundaries, with every change until then.
+//! * Cohorts are told at marks, at the end, and at 64 instants in between at
+//!   most (16 where coarse); the bin that ends there tells everything.
 //! * Cells of one width divide into those of a smaller: bins that were merged
 //!   are only ever merged with their neighbours. To compact twice at the same
 //!   age changes nothing.
@@ -25,8 +27,9 @@ use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, FLAG_DROPPED, KIND_RECORDS,
     KIND_RESTATEMENT, Restatement, advance, difference, split_record,
 };
+use crate::cohorts::{INSTANTS, Sum, in_pieces, instants_every};
 use crate::ids::kind;
-use crate::record::{Bin, Counters, Mark, Record};
+use crate::record::{Bin, Cohorts, Counters, Mark, Packed, Record};
 use crate::standing::Standing;
 use crate::writer::Writer;
 use std::collections::BTreeMap;
@@ -53,6 +56,10 @@ const SHORT_RUN_CELLS: u64 = 320;
 /// A site's move is worth a point from this many bytes on, or from 1 % of what
 /// it held at its last one.
 const MOVED_BYTES: u64 = 64 << 10;
+
+/// Cohorts are told at no more instants than this for [`Detail::Coarse`], but for
+/// marks.
+const COARSE_COHORT_INSTANTS: u64 = 16;
 
 /// How closely bins tell what their sites did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,12 +143,14 @@ pub fn compact(
             for_each_record(&header, &content, |record| survey.take(record))?;
         }
     }
+    survey.choose_cohort_instants(detail);
     survey.pins.extend(survey.peak_ns);
     survey.pins.sort_unstable();
     let mut writer = Writer::new(file).map_err(CompactError::Write)?;
     writer.pack_closely();
     let mut copy = Copy {
         bins: Merge::new(&survey, detail),
+        cohorts: CohortMerge::default(),
         survey: &survey,
         writer,
         position: 0,
@@ -266,6 +275,10 @@ struct Survey {
     pins: Vec<u64>,
     /// The session's high-water mark.
     peak_ns: Option<u64>,
+    /// Records of cohorts: when, and whether a boundary.
+    cohorts: Vec<(u64, bool)>,
+    /// Those of the instants at which they are told, rising.
+    cohort_instants: Vec<u64>,
     /// When the last bin ends.
     now_ns: u64,
     bins: u64,
@@ -292,10 +305,41 @@ impl Survey {
                     self.peak_ns = Some(at_ns);
                 }
             }
+            kind::COHORTS => {
+                let (at_ns, _, is_boundary) = fields::<(u64, u32, bool)>(record)?;
+                self.cohorts.push((at_ns, is_boundary));
+            }
             of if of > kind::LAST => return Err(CompactError::Damaged),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Chooses, among the instants at which cohorts are told, the boundaries,
+    /// the last, and those that hold a multiple of a width which there are
+    /// enough of.
+    fn choose_cohort_instants(&mut self, detail: Detail) {
+        let most = match detail {
+            Detail::Full | Detail::Thinned => INSTANTS,
+            Detail::Coarse => COARSE_COHORT_INSTANTS,
+        };
+        let Some((last_ns, _)) = self.cohorts.last().copied() else {
+            return;
+        };
+        let width_ns = instants_every(last_ns, most);
+        let mut before_ns = 0;
+        for &(at_ns, is_boundary) in &self.cohorts {
+            let holds_multiple = at_ns / width_ns > before_ns / width_ns;
+            // Of one instant there may be several records: all or none.
+            let is_chosen = self.cohort_instants.last() == Some(&at_ns);
+            if (is_boundary || holds_multiple || at_ns == last_ns) && !is_chosen {
+                self.cohort_instants.push(at_ns);
+            }
+            before_ns = before_ns.max(at_ns);
+        }
+        self.cohort_instants.sort_unstable();
+        self.cohort_instants.dedup();
+        self.pins.extend(&self.cohort_instants);
     }
 }
 
@@ -303,6 +347,7 @@ impl Survey {
 struct Copy<'a> {
     survey: &'a Survey,
     bins: Merge<'a>,
+    cohorts: CohortMerge,
     writer: Writer,
     position: u64,
 }
@@ -345,6 +390,17 @@ impl Copy<'_> {
                 match record {
                     Record::Bin(bin) if self.writer.pushed().admit_bin(&bin) => {
                         return self.bins.take(bin, &mut self.writer);
+                    }
+                    _ => return Err(CompactError::Damaged),
+                }
+            }
+            kind::COHORTS => {
+                let record = postcard::from_bytes(record).map_err(|_| CompactError::Damaged)?;
+                match record {
+                    Record::Cohorts(cohorts) if self.writer.pushed().admit_cohorts(&cohorts) => {
+                        let instants = &self.survey.cohort_instants;
+                        self.cohorts.take(cohorts, instants, &mut self.writer);
+                        return Ok(());
                     }
                     _ => return Err(CompactError::Damaged),
                 }
@@ -545,6 +601,45 @@ impl<'a> Merge<'a> {
         }
         self.moved = waiting;
         writer.push(Record::Bin(bin));
+    }
+}
+
+/// Changes of cohorts that are yet to be told.
+#[derive(Debug, Default)]
+struct CohortMerge {
+    sum: Sum,
+    boundaries: Vec<u32>,
+}
+
+impl CohortMerge {
+    fn take(&mut self, cohorts: Cohorts, instants: &[u64], writer: &mut Writer) {
+        let Cohorts {
+            at_ns,
+            tick,
+            is_boundary,
+            sites,
+        } = cohorts;
+        for site in sites.unpack() {
+            self.sum.add(site, &self.boundaries);
+        }
+        if instants.binary_search(&at_ns).is_ok() {
+            let mut pieces = in_pieces(self.sum.take());
+            if pieces.is_empty() {
+                pieces.push(Vec::new());
+            }
+            let last = pieces.len() - 1;
+            for (at, sites) in pieces.into_iter().enumerate() {
+                writer.push(Record::Cohorts(Cohorts {
+                    at_ns,
+                    tick,
+                    is_boundary: is_boundary && at == last,
+                    sites: Packed::new(&sites),
+                }));
+            }
+        }
+        if is_boundary {
+            self.boundaries.push(tick.saturating_add(1));
+        }
     }
 }
 

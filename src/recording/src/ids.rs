@@ -1,7 +1,8 @@
 //! Implicit ids: how many records of each numbered kind there were so far.
 
 use crate::record::{
-    Bin, Code, Domain, Frame, Module, Node, Peak, Process, Record, Session, Site, Thread,
+    Bin, Code, CohortChange, Cohorts, Domain, Frame, Module, Node, Peak, Process, Record, Session,
+    Site, SiteCohorts, Thread,
 };
 
 /// A record's kind: its variant's index in [`Record`], the first byte of its
@@ -24,8 +25,9 @@ pub(crate) mod kind {
     pub(crate) const MARK: u8 = 15;
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
+    pub(crate) const COHORTS: u8 = 20;
     /// The newest one.
-    pub(crate) const LAST: u8 = INHERITED;
+    pub(crate) const LAST: u8 = COHORTS;
 }
 
 /// Counts of the numbered kinds.
@@ -101,6 +103,19 @@ impl Ids {
             && bin.points.is_sorted_by(|a, b| a.site < b.site)
     }
 
+    /// As [`Ids::admit`], of cohorts.
+    pub(crate) fn admit_cohorts(self, cohorts: &Cohorts) -> bool {
+        let sites = cohorts.sites.try_unpack();
+        sites.is_some_and(|sites| self.admit_sites(&sites))
+    }
+
+    fn admit_sites(self, sites: &[SiteCohorts]) -> bool {
+        let is_rising = |changes: &[CohortChange]| changes.is_sorted_by(|a, b| a.start < b.start);
+        sites.last().is_none_or(|last| last.site < self.sites)
+            && sites.is_sorted_by(|a, b| a.site < b.site)
+            && sites.iter().all(|site| is_rising(&site.cohorts))
+    }
+
     /// Every id that the record names came before it.
     pub(crate) fn admit(self, record: &Record) -> bool {
         let process = |id: u32| id < self.processes;
@@ -129,6 +144,7 @@ impl Ids {
             Record::Inherited(inherited) => {
                 process(inherited.process) && inherited.sites.iter().all(|site| site.0 < self.sites)
             }
+            Record::Cohorts(cohorts) => self.admit_cohorts(cohorts),
             Record::Mark(mark) => mark.process.is_none_or(process),
             Record::Session(_)
             | Record::Module(_)

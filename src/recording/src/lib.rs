@@ -18,6 +18,7 @@
 extern crate self as leakline_recording;
 
 mod chunk;
+pub mod cohorts;
 mod compact;
 mod error;
 mod ids;

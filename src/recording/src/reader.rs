@@ -57,6 +57,8 @@ pub struct Damage {
     /// Points are missing and the sites they belong to have not been restated
     /// since: figures by site may be off.
     pub sites_off: bool,
+    /// Changes of cohorts are missing, which nothing restates.
+    pub cohorts_off: bool,
 }
 
 /// Hands a recording's records on, one at a time, in constant memory (but for
@@ -77,6 +79,8 @@ pub struct Reader<F = File> {
     stays_off: bool,
     any: bool,
     ended: bool,
+    /// Records of cohorts were read.
+    has_cohorts: bool,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -126,6 +130,7 @@ impl<F: Read + Seek> Reader<F> {
             stays_off: false,
             any: false,
             ended: false,
+            has_cohorts: false,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -326,6 +331,7 @@ impl<F: Read + Seek> Reader<F> {
         if dropped || missing > 0 {
             self.doubt(header.base.processes);
         }
+        self.damage.cohorts_off |= self.has_cohorts && (dropped || missing > 0);
     }
 
     /// Hands on what a chunk holds.
@@ -369,6 +375,7 @@ impl<F: Read + Seek> Reader<F> {
                 if of == kind::BIN {
                     self.doubt(self.ids.processes);
                 }
+                self.damage.cohorts_off |= of == kind::COHORTS;
                 self.stand_in(of)
             }
         };
@@ -408,6 +415,11 @@ impl<F: Read + Seek> Reader<F> {
                         self.sites.give_up();
                     }
                 }
+            }
+            Record::Cohorts(_) => {
+                // The first one is of all until then.
+                self.damage.cohorts_off |= !self.has_cohorts && self.damage.has_gaps();
+                self.has_cohorts = true;
             }
             Record::End(_) => self.ended = true,
             _ => {}
@@ -502,6 +514,11 @@ impl<F> Reader<F> {
 }
 
 impl Damage {
+    /// Something of what the writer had is missing.
+    fn has_gaps(&self) -> bool {
+        self.skipped_chunks > 0 || self.skipped_records > 0 || self.dropped > 0
+    }
+
     /// In words for the user, a sentence a kind; empty when all was read.
     pub fn warnings(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -534,6 +551,8 @@ impl Damage {
         }
         if self.sites_off {
             words.push("figures by site may be wrong by what the lost part held".into());
+        } else if self.cohorts_off {
+            words.push("how many blocks survived may be wrong by what the lost part held".into());
         }
         if self.unknown > 0 {
             words.push(format!(

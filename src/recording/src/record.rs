@@ -64,6 +64,8 @@ pub enum Record {
     /// What a process still has of what it inherited by fork; the last of its
     /// process counts.
     Inherited(Inherited),
+    /// What became of blocks by when they were born.
+    Cohorts(Cohorts),
 }
 
 /// How the recording was made.
@@ -505,4 +507,78 @@ pub struct Inherited {
     /// Sites of its ancestors: id, bytes, blocks. Rising by id.
     #[serde(with = "crate::packed::held")]
     pub sites: Vec<(u32, u64, u64)>,
+}
+
+/// What became of blocks by when they were born, since the record before:
+/// changes, which add up.
+///
+/// A site's cohorts are told once they have ended, that is, once what is born
+/// belongs to the next. What is left of its counters in the bin that ends at
+/// the same instant is the *open* cohort's, to which `tick` belongs. A site all
+/// of whose blocks die in the cohort that they were born in is not told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Cohorts {
+    /// The instant: the end of a complete bin.
+    pub at_ns: u64,
+    /// The tick of what was born last (see [`crate::cohorts`]).
+    pub tick: u32,
+    /// The next tick begins a cohort of every site: a mark's.
+    pub is_boundary: bool,
+    /// Sites with something to tell, as [`SiteCohorts`], packed: there are many,
+    /// and few readers look.
+    pub sites: Packed,
+}
+
+/// A list of sites' cohorts as it lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Packs sites, which rise by id.
+    pub fn new(sites: &[SiteCohorts]) -> Self {
+        // Numbers and lists always can be written.
+        Packed(postcard::to_stdvec(sites).unwrap_or_else(|_| vec![0]))
+    }
+
+    /// The sites; none where the bytes make no sense, which no reader hands
+    /// on.
+    pub fn unpack(&self) -> Vec<SiteCohorts> {
+        self.try_unpack().unwrap_or_default()
+    }
+
+    pub(crate) fn try_unpack(&self) -> Option<Vec<SiteCohorts>> {
+        let (sites, rest) = postcard::take_from_bytes(&self.0).ok()?;
+        rest.is_empty().then_some(sites)
+    }
+}
+
+/// Cohorts of a site that changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct SiteCohorts {
+    /// Which.
+    pub site: u32,
+    /// Its cohorts are of `2^level` ticks from now on. Never falls.
+    pub level: u8,
+    /// Those that changed, rising.
+    pub cohorts: Vec<CohortChange>,
+}
+
+/// How a cohort changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct CohortChange {
+    /// Its first tick. In a site's first record 0 may also stand for all until
+    /// the site's next cohort, none of which was alive any more.
+    pub start: u32,
+    /// Change of the blocks born in it.
+    pub born_blocks: i64,
+    /// Change of their bytes; growth in place counts.
+    pub born_bytes: i64,
+    /// Change of the blocks that are alive.
+    pub blocks: i64,
+    /// Change of their bytes.
+    pub bytes: i64,
 }

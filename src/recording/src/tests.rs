@@ -3,8 +3,8 @@
 use crate::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, KIND_RECORDS, put_length};
 use crate::ids::{Ids, kind, placeholder};
 use crate::record::{
-    Bin, Code, Counters, Domain, End, Frame, Mark, Module, Node, Point, ProcessEnd, Record,
-    Session, Site, Thread,
+    Bin, Code, CohortChange, Counters, Domain, End, Frame, Mark, Module, Node, Packed, Point,
+    ProcessEnd, Record, Session, Site, SiteCohorts, Thread,
 };
 use crate::{Damage, OpenError, Reader, Recording, Writer};
 use arbitrary::{Arbitrary as _, Unstructured};
@@ -189,6 +189,16 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
                 .retain_mut(|(site, ..)| below(site, ids.sites));
             return below(&mut inherited.process, ids.processes);
         }
+        Record::Cohorts(cohorts) => {
+            // Hardly any bytes are a list.
+            let mut sites = vec![SiteCohorts {
+                site: cohorts.tick,
+                level: 3,
+                cohorts: vec![CohortChange::none(cohorts.tick)],
+            }];
+            sites.retain_mut(|site| below(&mut site.site, ids.sites));
+            cohorts.sites = Packed::new(&sites);
+        }
         Record::Totals(totals) => return below(&mut totals.process, ids.processes),
         Record::ThreadTotals(totals) => return below(&mut totals.thread, ids.threads),
         Record::Loss(loss) => return below(&mut loss.process, ids.processes),
@@ -321,6 +331,7 @@ fn fields_are_those_of_the_format() {
     4 Note(Note { at_ns: 1, text: "\u{1}" })
     4 End(End { at_ns: 1, reason: "\u{1}" })
     6 Inherited(Inherited { process: 1, sites: [(1, 1, 0)] })
+    6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
     "#);
 }
 

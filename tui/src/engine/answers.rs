@@ -11,21 +11,34 @@ use std::sync::Arc;
 use leakline_analysis::lines::SourceFrom;
 use leakline_analysis::report::{printable, text::frame_words};
 use leakline_analysis::{
-    At, Calls, Figures, Filter, FrameId, FrameKind, Group, GroupBy, Groups, Instant, Kinds, Lines,
-    LinesQuery, Model, Role, Span, Stacks, Sums, Weights,
+    At, Calls, Figures, Filter, FrameId, FrameKind, Group, GroupBy, Groups, Instant, Kinds, Leaks,
+    LeaksQuery, Lines, LinesQuery, Model, Role, Span, Stacks, Sums, Suppression, Weights,
 };
 use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::state::data::{
-    Answer, CallRow, CallTree, Column, Content, Facts, Fate, FrameName, GroupInfo, GroupName,
-    MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText, Subject,
-    TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend, Usual, Want,
+    Answer, CallRow, CallTree, Cause, Column, Content, Facts, Fate, FrameName, GroupInfo,
+    GroupName, MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText,
+    Subject, TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend, Usual, Verdict,
+    Verdicts, Want,
 };
 
 /// Rows of the overview.
 const LARGEST: usize = 100;
 /// Calls that an answer holds.
 const MOST_CALLS: usize = 20_000;
+
+/// The judge's word as the screens have it.
+fn word(verdict: leakline_analysis::Verdict) -> Verdict {
+    match verdict {
+        leakline_analysis::Verdict::Leaking => Verdict::Leaking,
+        leakline_analysis::Verdict::Growing => Verdict::Growing,
+        leakline_analysis::Verdict::Unclear => Verdict::Unclear,
+        leakline_analysis::Verdict::Plateau => Verdict::Plateau,
+        leakline_analysis::Verdict::Burst => Verdict::Burst,
+        leakline_analysis::Verdict::StartUp => Verdict::StartUp,
+    }
+}
 
 /// See the module.
 pub(crate) struct Answers<'m, 'a> {
@@ -165,6 +178,54 @@ impl<'m, 'a> Answers<'m, 'a> {
             processes,
             threads: threads.collect(),
         }
+    }
+
+    /// What leaks, and what only looks like it. `None` where there are so many
+    /// sites that it would take too much memory.
+    pub(crate) fn verdicts(&mut self) -> Option<Verdicts> {
+        const MOST_SITES: usize = 50_000;
+        const MOST_SUSPECTS: usize = 8;
+        if self.model.sites().len() > MOST_SITES {
+            return None;
+        }
+        let query = LeaksQuery {
+            limit: Some(MOST_SUSPECTS),
+            suppressions: Suppression::shipped(),
+            ..LeaksQuery::default()
+        };
+        let leaks = Leaks::new(self.model, &mut self.stacks, query).ok()?;
+        let mut causes = Vec::new();
+        for suspect in &leaks.suspects {
+            if let Some(made_in) = suspect.sites[0].head.made_in {
+                causes.push(Cause {
+                    id: suspect.id.clone(),
+                    verdict: word(suspect.verdict),
+                    rate: Some((suspect.rate.bytes_per_second, suspect.rate.error)),
+                    live_bytes: i64::try_from(suspect.live.bytes).unwrap_or(i64::MAX),
+                    made_in: self.name(made_in),
+                    held_by: None,
+                });
+            }
+        }
+        for acquitted in &leaks.acquitted {
+            let largest = acquitted.largest.as_ref();
+            if let Some(made_in) = largest.and_then(|site| site.head.made_in) {
+                causes.push(Cause {
+                    id: String::new(),
+                    verdict: word(acquitted.verdict),
+                    rate: None,
+                    live_bytes: i64::try_from(acquitted.bytes).unwrap_or(i64::MAX),
+                    made_in: self.name(made_in),
+                    held_by: None,
+                });
+            }
+        }
+        Some(Verdicts {
+            causes,
+            limit_in_seconds: leaks
+                .forecast
+                .and_then(|forecast| forecast.reached_in_seconds),
+        })
     }
 
     /// Answers.

@@ -132,6 +132,8 @@ pub struct Overview {
     pub axis: Option<u16>,
     /// A line across.
     pub rule: Option<u16>,
+    /// What is said about leaks, with a line of column heads.
+    pub causes: Area,
     /// Column heads.
     pub head: Option<u16>,
     /// Rows.
@@ -145,8 +147,29 @@ pub struct Overview {
 /// Columns for labels at the left of the plot.
 pub const PLOT_LABELS: u16 = 11;
 
-/// The parts of the overview for a size.
-pub fn overview(size: (u16, u16)) -> Overview {
+/// The parts of the overview.
+pub fn overview(state: &State) -> Overview {
+    let mut parts = overview_of(state.size);
+    let causes = state
+        .verdicts
+        .as_ref()
+        .map_or(0, |verdicts| verdicts.causes.len());
+    if let (Some(head), true) = (parts.head, causes > 0 && parts.rows.height > 4) {
+        let most = u16::try_from(causes).unwrap_or(u16::MAX).saturating_add(1);
+        let height = most.min((parts.rows.height / 2).max(3));
+        parts.causes = Area {
+            y: head,
+            height,
+            ..parts.rows
+        };
+        parts.head = Some(head + height);
+        parts.rows = parts.rows.below(height);
+    }
+    parts
+}
+
+/// The parts of the overview for a size, where nothing is said about leaks.
+fn overview_of(size: (u16, u16)) -> Overview {
     let body = frame(size).body;
     let is_full = frame(size).header.is_some();
     if !is_full {
@@ -194,6 +217,7 @@ pub fn overview(size: (u16, u16)) -> Overview {
         plot,
         axis: Some(plot.y + plot_rows),
         rule: Some(head - 1),
+        causes: Area::default(),
         head: Some(head),
         rows,
         facts: if is_wide {
@@ -229,7 +253,7 @@ pub fn column_of(ns: u64, columns: u16, duration_ns: u64) -> u16 {
 /// Column heads, and rows, of a table screen.
 pub fn table(state: &State) -> (Option<u16>, Area) {
     if state.screen == Screen::Overview {
-        let parts = overview(state.size);
+        let parts = overview(state);
         return (parts.head, parts.rows);
     }
     let mut body = frame(state.size).body;

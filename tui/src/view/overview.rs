@@ -15,7 +15,7 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
     if state.phase != Phase::Ready || !state.answered {
         return;
     }
-    let parts = layout::overview((canvas.columns(), canvas.rows()));
+    let parts = layout::overview(state);
     if let Some(y) = parts.title {
         let scale = Scale::of(&state.facts);
         let mut x = canvas.put(1, y, parts.plot.width, "live bytes", theme.strong);
@@ -44,17 +44,10 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
     if let Some(y) = parts.rule {
         canvas.rule(0, y, parts.rows.width, theme.dim);
     }
-    match &state.verdicts {
-        Some(verdicts) => {
-            let area = Area {
-                y: parts.head.unwrap_or(parts.rows.y),
-                height: parts.rows.height + u16::from(parts.head.is_some()),
-                ..parts.rows
-            };
-            causes(verdicts, theme, canvas, area);
-        }
-        None => rows::draw(state, theme, canvas),
+    if let Some(verdicts) = state.verdicts.as_ref().filter(|_| parts.causes.height > 0) {
+        causes(verdicts, theme, canvas, parts.causes);
     }
+    rows::draw(state, theme, canvas);
     if parts.facts.height > 0 {
         facts(state, theme, canvas, parts.facts, parts.is_wide);
     }
@@ -330,7 +323,7 @@ fn facts(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, area: Area, is_w
     }
 }
 
-/// Cards of causes: in the place of the largest sites, once there are some.
+/// Cards of causes, above the largest sites.
 fn causes(verdicts: &Verdicts, theme: &Theme, canvas: &mut Canvas<'_>, area: Area) {
     const HELD: u16 = 16;
     canvas.put(4, area.y, 10, "verdict", theme.dim);

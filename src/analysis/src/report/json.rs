@@ -4,6 +4,10 @@
 //! Rows are written one at a time, so that a table of every site of a large
 //! recording needs no copy of itself.
 
+mod leaks;
+
+pub use leaks::{check, leaks};
+
 use std::cell::OnceCell;
 use std::io;
 
@@ -13,10 +17,12 @@ use serde_json::value::RawValue;
 
 use leakline_recording::record::{Domain, ProcessTotals};
 
-use crate::figures::Figures;
+use crate::diff::{Change, Diff, DiffRow, Survived};
+use crate::figures::{Figures, Measure};
 use crate::frame::{Frame, FrameId};
 use crate::instant::Span;
 use crate::lines::Lines;
+use crate::matching::Matched;
 use crate::model::{Model, ProcessFacts, Totals};
 use crate::names::{Name, escaped};
 use crate::stack::Stacks;
@@ -110,7 +116,11 @@ struct FiguresJson {
 
 impl FiguresJson {
     fn new(figures: &Figures, span: &Span) -> Self {
-        let compared = span.from().is_some();
+        Self::of(figures, span.from().is_some())
+    }
+
+    /// With what they grew by where `compared`.
+    fn of(figures: &Figures, compared: bool) -> Self {
         FiguresJson {
             live_bytes: positive(figures.live_bytes),
             live_blocks: positive(figures.live_blocks),
@@ -326,12 +336,12 @@ fn row_names<'s>(stacks: &'s Stacks<'_>, row: &'s Row, by: GroupBy) -> RowNames<
 fn row_json<'s, 'a>(
     model: &'s Model<'a>,
     frames: &'s Frames<'s, 'a>,
-    top: &'s Top,
+    by: GroupBy,
+    compared: bool,
     row: &'s Row,
 ) -> RowJson<'s, 'a> {
     let stacks = frames.stacks;
-    let by = top.query.by;
-    let mut figures = FiguresJson::new(&row.figures, &top.query.span);
+    let mut figures = FiguresJson::of(&row.figures, compared);
     let thread = row
         .thread
         .and_then(|thread| model.threads().get(thread as usize));
@@ -436,7 +446,216 @@ pub fn top<'a>(
             rows: Each(|| {
                 top.rows
                     .iter()
-                    .map(|row| row_json(model, &frames, top, row))
+                    .map(|row| row_json(model, &frames, top.query.by, span.from().is_some(), row))
+            }),
+        },
+    )
+}
+
+/// Rows that changed in one way.
+#[derive(Serialize)]
+struct TallyJson {
+    rows: usize,
+    delta_bytes: i64,
+    delta_blocks: i64,
+}
+
+impl TallyJson {
+    fn new(diff: &Diff, change: Change) -> Self {
+        let tally = diff.tallies[change as usize];
+        TallyJson {
+            rows: tally.rows,
+            delta_bytes: tally.bytes,
+            delta_blocks: tally.blocks,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RenameJson<'d> {
+    from: &'d str,
+    to: &'d str,
+    file: &'d str,
+}
+
+#[derive(Serialize)]
+struct MoveJson<'d> {
+    from: &'d str,
+    to: &'d str,
+}
+
+/// A row of a diff, of the recording that has it.
+#[derive(Serialize)]
+struct OneOf<'s, 'a, 'b> {
+    change: &'static str,
+    #[serde(flatten)]
+    before: Option<RowJson<'s, 'b>>,
+    #[serde(flatten)]
+    after: Option<RowJson<'s, 'a>>,
+    from_bytes: u64,
+    from_blocks: u64,
+    matched_by: Option<&'static str>,
+    was: Option<Place<'s>>,
+}
+
+/// One side of a diff, to be written.
+pub struct DiffSide<'s, 'a> {
+    /// The recording.
+    pub model: &'s Model<'a>,
+    /// Its stacks.
+    pub stacks: &'s Stacks<'a>,
+    /// The instant, or of one recording both.
+    pub span: &'s Span,
+}
+
+/// Writes `diff --json`; `before` is the earlier recording, of two.
+pub fn diff(
+    before: Option<&DiffSide<'_, '_>>,
+    after: &DiffSide<'_, '_>,
+    diff: &Diff,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m, R> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<Header<'m>>,
+        by: &'static str,
+        sort: &'static str,
+        peak_exact: bool,
+        total_rows: usize,
+        unchanged_rows: usize,
+        grew: TallyJson,
+        new: TallyJson,
+        shrank: TallyJson,
+        gone: TallyJson,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        renamed: Option<Vec<RenameJson<'m>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        moved: Option<Vec<MoveJson<'m>>>,
+        sum: FiguresJson,
+        rest: Option<Rest>,
+        rows: R,
+    }
+    let by = diff.query.by;
+    let frames = Frames::new(after.stacks);
+    let earlier = before.map(|side| (side, Frames::new(side.stacks)));
+    let mut header = Header::new("leakline.diff", after.model, after.span);
+    if let Some(side) = before {
+        header.resolved_from = Some(seconds(side.span.to().resolved_ns()));
+    }
+    let row = |row| {
+        let row: &DiffRow = row;
+        let is_only_before = row.change == Change::Gone && row.was.is_none();
+        let earlier = earlier.as_ref();
+        OneOf {
+            before: earlier
+                .filter(|_| is_only_before)
+                .map(|(side, frames)| row_json(side.model, frames, by, true, &row.row)),
+            after: (!is_only_before || earlier.is_none())
+                .then(|| row_json(after.model, &frames, by, true, &row.row)),
+            change: row.change.name(),
+            from_bytes: row.before.bytes,
+            from_blocks: row.before.blocks,
+            matched_by: row.matched.map(Matched::name),
+            was: earlier.and_then(|(side, _)| {
+                let made_in = row.was.as_ref()?.head.made_in?;
+                Some(Place::new(side.stacks, made_in))
+            }),
+        }
+    };
+    write(
+        out,
+        &Report {
+            header,
+            before: before.map(|side| Header::new("leakline.diff", side.model, side.span)),
+            by: by.name(),
+            sort: diff.query.sort.map_or("change", Measure::name),
+            peak_exact: after.model.high_water().exact,
+            total_rows: diff.total_rows,
+            unchanged_rows: diff.unchanged,
+            grew: TallyJson::new(diff, Change::Grew),
+            new: TallyJson::new(diff, Change::New),
+            shrank: TallyJson::new(diff, Change::Shrank),
+            gone: TallyJson::new(diff, Change::Gone),
+            renamed: before.map(|_| {
+                let renames = diff.renames.iter();
+                renames
+                    .map(|rename| RenameJson {
+                        from: &rename.from,
+                        to: &rename.to,
+                        file: &rename.file,
+                    })
+                    .collect()
+            }),
+            moved: before.map(|_| {
+                let moves = diff.moves.iter();
+                moves
+                    .map(|moved| MoveJson {
+                        from: &moved.from,
+                        to: &moved.to,
+                    })
+                    .collect()
+            }),
+            sum: FiguresJson::of(&diff.sum, true),
+            rest: (diff.total_rows > diff.rows.len()).then(|| Rest {
+                rows: diff.total_rows - diff.rows.len(),
+                figures: FiguresJson::of(&diff.rest, true),
+            }),
+            rows: Each(|| diff.rows.iter().map(row)),
+        },
+    )
+}
+
+/// Writes `diff --survivors --json`.
+pub fn survived<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    survived: &Survived,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m, R> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        survivors: bool,
+        resolved_alive_at: f64,
+        verified_from: f64,
+        by: &'static str,
+        sort: &'static str,
+        born_bytes: u64,
+        born_blocks: u64,
+        total_rows: usize,
+        sum: FiguresJson,
+        rest: Option<Rest>,
+        rows: R,
+    }
+    let top = &survived.top;
+    let frames = Frames::new(stacks);
+    let mut header = Header::new("leakline.diff", model, &top.query.span);
+    header.resolved_from = Some(seconds(survived.from_ns));
+    header.resolved_to = seconds(survived.to_ns);
+    write(
+        out,
+        &Report {
+            header,
+            survivors: true,
+            resolved_alive_at: seconds(survived.alive_ns),
+            verified_from: seconds(survived.verified_from_ns),
+            by: top.query.by.name(),
+            sort: top.query.measure.name(),
+            born_bytes: survived.born.bytes,
+            born_blocks: survived.born.blocks,
+            total_rows: top.total_rows,
+            sum: FiguresJson::of(&top.sum, true),
+            rest: (top.total_rows > top.rows.len()).then(|| Rest {
+                rows: top.total_rows - top.rows.len(),
+                figures: FiguresJson::of(&top.rest, true),
+            }),
+            rows: Each(|| {
+                let rows = top.rows.iter();
+                rows.map(|row| row_json(model, &frames, top.query.by, true, row))
             }),
         },
     )
@@ -889,7 +1108,7 @@ pub fn summary<'a>(
             rows: Each(|| {
                 top.rows
                     .iter()
-                    .map(|row| row_json(model, &frames, top, row))
+                    .map(|row| row_json(model, &frames, top.query.by, false, row))
             }),
             processes: Each(|| processes(model, &summary.stats)),
             notes: model

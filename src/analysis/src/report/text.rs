@@ -3,7 +3,9 @@
 
 mod closing;
 mod columns;
+mod diff;
 mod heading;
+mod leaks;
 mod lines;
 mod naming;
 mod processes;
@@ -12,6 +14,8 @@ mod summary;
 mod top;
 mod tree;
 
+pub use diff::{diff, survived};
+pub use leaks::{check, leaks, leaks_markdown};
 pub use lines::lines;
 pub use naming::{frame_words, noun};
 pub use processes::signal_name;

@@ -2,9 +2,9 @@
 //! reports.
 
 use leakline_recording::record::{
-    Bin, Code, Counters, Domain, End, Frame, Inherited, Loss, Mark, Module, Node, Note, Peak,
-    Point, Process, ProcessEnd, ProcessTotals, Record, Session, Site, Sizes, Source, SymbolFrame,
-    Symbols, Thread, ThreadTotals,
+    Bin, Code, CohortChange, Cohorts, Counters, Domain, End, Frame, Inherited, Loss, Mark, Module,
+    Node, Note, Packed, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Session, Site,
+    SiteCohorts, Sizes, Source, SymbolFrame, Symbols, Thread, ThreadTotals,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -75,6 +75,25 @@ fn point() -> impl Strategy<Value = Point> {
         total_blocks: d,
         temporary_blocks: b,
         resizes: d,
+    })
+}
+
+fn cohorts() -> impl Strategy<Value = SiteCohorts> {
+    let change = || prop_oneof![-500..500_i64, any::<i64>()];
+    let cohort = (id(), [change(), change(), change(), change()]).prop_map(
+        |(start, [born_blocks, born_bytes, blocks, bytes])| CohortChange {
+            start,
+            born_blocks,
+            born_bytes,
+            blocks,
+            bytes,
+        },
+    );
+    let level = prop_oneof![4 => 0..4_u8, 1 => any::<u8>()];
+    (id(), level, vec(cohort, 0..5)).prop_map(|(site, level, cohorts)| SiteCohorts {
+        site,
+        level,
+        cohorts,
     })
 }
 
@@ -202,6 +221,12 @@ fn record() -> impl Strategy<Value = Record> {
         1 => (figure(), name()).prop_map(|(at_ns, reason)| Record::End(End { at_ns, reason })),
         1 => (id(), sites())
             .prop_map(|(process, sites)| Record::Inherited(Inherited { process, sites })),
+        4 => (figure(), id(), any::<bool>(), vec(cohorts(), 0..4)).prop_map(
+            |(at_ns, tick, is_boundary, sites)| {
+                let sites = Packed::new(&sites);
+                Record::Cohorts(Cohorts { at_ns, tick, is_boundary, sites })
+            }
+        ),
     ]
 }
 

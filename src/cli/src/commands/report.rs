@@ -31,6 +31,13 @@ pub(crate) struct Input {
     json: bool,
 }
 
+impl Input {
+    /// JSON was asked for.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+}
+
 /// The instants to report on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct When {
@@ -67,15 +74,20 @@ impl When {
                 Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)
             }
         };
-        span.map_err(|error: InstantError| CliError::Report {
-            hint: Some(error.hint()),
-            message: error.to_string(),
-            source: None,
-        })
+        resolved(span)
     }
 }
 
-fn instant(text: &str) -> Result<Instant, String> {
+/// What there is of the instants asked for, or why there is nothing.
+pub(crate) fn resolved<T>(found: Result<T, InstantError>) -> Result<T, CliError> {
+    found.map_err(|error| CliError::Report {
+        hint: Some(error.hint()),
+        message: error.to_string(),
+        source: None,
+    })
+}
+
+pub(crate) fn instant(text: &str) -> Result<Instant, String> {
     Instant::parse(text).map_err(|error| format!("{error}: {}", error.hint()))
 }
 
@@ -233,7 +245,7 @@ fn style() -> Style {
 }
 
 /// A recording in memory.
-struct Opened {
+pub(crate) struct Opened {
     contents: Contents,
     reader: Reader,
     file: String,
@@ -241,7 +253,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn model(&self) -> Model<'_> {
+    /// The recording, arranged.
+    pub(crate) fn model(&self) -> Model<'_> {
         let records = self.contents.records();
         let started = records.iter().find_map(|record| match record {
             Record::Session(session) => Some(session.started_unix_ns),
@@ -276,8 +289,17 @@ pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> 
 }
 
 fn open(input: &Input) -> Result<Opened, CliError> {
-    let (path, implied) = find(input.file.as_ref())?;
-    if input.file.as_ref() != Some(&path) {
+    open_file(input.file.as_ref())
+}
+
+/// Opens a second recording.
+pub(crate) fn open_other(file: &PathBuf) -> Result<Opened, CliError> {
+    open_file(Some(file))
+}
+
+fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
+    let (path, implied) = find(file)?;
+    if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
     let (contents, reader) = Contents::open(&path).map_err(|error| CliError::Report {

@@ -217,14 +217,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let outcome = end::finish(&mut supervisor, ended, pid, on_terminal && speaks);
     if speaks {
         let finished = matches!(outcome, end::Outcome::Finished(_));
-        let most_of_peak = finished.then(|| end::most_of_peak(&recording)).flatten();
+        let findings = finished.then(|| end::findings(&recording));
         let report = end::Report {
             command: &command,
             ended,
             lasted,
             recording: &recording,
             outcome: &outcome,
-            most_of_peak: most_of_peak.as_deref(),
+            findings: &findings.unwrap_or_default(),
         };
         // A terminal that went away is nobody to tell.
         let _ = report.write(&mut anstream::stderr().lock());

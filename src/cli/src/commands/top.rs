@@ -32,7 +32,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
-enum By {
+pub(crate) enum By {
     /// A stack that allocated
     Site,
     /// A source line

@@ -62,6 +62,6 @@ fn a_summary_in_a_pipe_only_when_asked_for() {
         said.contains(" allocations, all of them; x.leakline, "),
         "{said}"
     );
-    assert!(said.ends_with("next      leakline top x.leakline    leakline summary x.leakline\n"));
+    assert!(said.ends_with("next      leakline leaks x.leakline    leakline x.leakline\n"));
     assert!(!said.contains('\x1b'), "{said}");
 }

@@ -1,10 +1,11 @@
 //! A compacted recording says, of what it still tells, what the whole one did.
 
 use super::*;
+use crate::cohorts::{coarsen, cohort_of};
 use crate::ids::{Ids, placeholder};
 use crate::record::{
-    Domain, End, Inherited, Note, Peak, Point, ProcessEnd, ProcessTotals, Session, Site, Sizes,
-    Thread, ThreadTotals,
+    CohortChange, Cohorts, Domain, End, Inherited, Note, Packed, Peak, Point, ProcessEnd,
+    ProcessTotals, Session, Site, SiteCohorts, Sizes, Thread, ThreadTotals,
 };
 use crate::{OpenError, Reader, Recording};
 use proptest::prelude::*;
@@ -642,4 +643,160 @@ fn empty_time_is_no_chunk() {
     let bytes = fs::read(compact.path()).unwrap();
     let reader = Reader::new(Cursor::new(bytes), Path::new("x")).unwrap();
     assert_eq!(Recording::new(reader).unwrap().records(), &[]);
+}
+
+/// How the collector tells of cohorts, without its reasons.
+#[derive(Clone, Debug)]
+struct Told {
+    gap_ns: u64,
+    is_boundary: bool,
+    /// Site, how far back the cohort began, blocks; and levels that rise.
+    changes: Vec<(u32, u32, i64)>,
+    rises: Vec<u32>,
+}
+
+fn told() -> impl Strategy<Value = Vec<Told>> {
+    let gap = prop::sample::select(vec![
+        2_000_000,
+        64_000_000,
+        SECOND_NS,
+        30 * SECOND_NS,
+        2000 * SECOND_NS,
+    ]);
+    let changes = prop::collection::vec((0..SITES, 0..200_000_u32, -9..9_i64), 0..6);
+    let rises = prop::collection::vec(0..SITES, 0..2);
+    let one = (gap, prop::bool::weighted(0.05), changes, rises);
+    let one = one.prop_map(|(gap_ns, is_boundary, changes, rises)| Told {
+        gap_ns,
+        is_boundary,
+        changes,
+        rises,
+    });
+    prop::collection::vec(one, 1..300)
+}
+
+fn telling(all: &[Told]) -> Vec<Option<Record>> {
+    let mut records = written(&[]);
+    let (mut end_ns, mut tick) = (0, 0);
+    let mut boundaries = Vec::new();
+    let mut levels = [0_u8; SITES as usize];
+    for told in all {
+        end_ns += told.gap_ns;
+        tick = tick.max(((end_ns - 1) / MILLISECOND_NS) as u32);
+        for &site in &told.rises {
+            levels[site as usize] = (levels[site as usize] + 1).min(20);
+        }
+        let mut sites: BTreeMap<u32, Vec<CohortChange>> = BTreeMap::new();
+        for &(site, back, blocks) in &told.changes {
+            let level = levels[site as usize];
+            let changes = sites.entry(site).or_default();
+            changes.push(CohortChange {
+                start: cohort_of(tick.saturating_sub(back), level, &boundaries),
+                born_blocks: blocks.max(0),
+                born_bytes: 10,
+                blocks,
+                bytes: blocks * 16,
+            });
+            changes.sort_by_key(|change| change.start);
+            coarsen(changes, level, &boundaries);
+        }
+        let points = sites.keys().map(|site| point(*site, 100)).collect();
+        records.push(Some(Record::Bin(Bin {
+            end_ns,
+            points,
+            complete: true,
+            ..Bin::default()
+        })));
+        let sites: Vec<_> = sites
+            .into_iter()
+            .map(|(site, cohorts)| SiteCohorts {
+                site,
+                level: levels[site as usize],
+                cohorts,
+            })
+            .collect();
+        records.push(Some(Record::Cohorts(Cohorts {
+            at_ns: end_ns,
+            tick,
+            is_boundary: told.is_boundary,
+            sites: Packed::new(&sites),
+        })));
+        tick += 1;
+        if told.is_boundary {
+            boundaries.push(tick);
+        }
+    }
+    records
+}
+
+type Sums = BTreeMap<(u32, u32), CohortChange>;
+
+/// By instant, all sums by site and cohort, at levels that are nobody's finer;
+/// and the points of that instant.
+fn cohort_sums(records: &[Record]) -> BTreeMap<u64, (bool, Sums)> {
+    const COARSEST: u8 = 20;
+    let mut sums = Sums::new();
+    let mut boundaries = Vec::new();
+    let mut instants = BTreeMap::new();
+    for record in records {
+        let Record::Cohorts(cohorts) = record else {
+            continue;
+        };
+        for site in cohorts.sites.unpack() {
+            assert!(site.level <= COARSEST);
+            for change in site.cohorts {
+                let start = cohort_of(change.start, COARSEST, &boundaries);
+                let sum = sums.entry((site.site, start));
+                sum.or_insert(CohortChange::none(start)).add(&change);
+            }
+        }
+        if cohorts.is_boundary {
+            boundaries.push(cohorts.tick + 1);
+        }
+        let known: Sums = sums
+            .iter()
+            .filter(|(_, sum)| !sum.is_none())
+            .map(|(key, sum)| (*key, *sum))
+            .collect();
+        instants.insert(cohorts.at_ns, (cohorts.is_boundary, known));
+    }
+    instants
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// At the instants at which cohorts are still told they are what they were,
+    /// the bin that ends there tells everything, and no more than so many are.
+    #[test]
+    fn cohorts_are_what_they_were(all in told()) {
+        let (writer, file) = write(&telling(&all));
+        let before = read(file.path());
+        let whole = cohort_sums(&before);
+        for detail in [Detail::Full, Detail::Thinned, Detail::Coarse] {
+            let (copy, file) = compacted(&writer, detail);
+            let after = read(file.path());
+            let few = cohort_sums(&after);
+            for (at_ns, sums) in &few {
+                prop_assert_eq!(&sums.1, &whole[at_ns].1, "{} {:?}", at_ns, detail);
+            }
+            let marks = whole.iter().filter(|(_, (is_boundary, _))| *is_boundary);
+            for (at_ns, _) in marks.clone() {
+                prop_assert!(few[at_ns].0, "a boundary stays one");
+            }
+            prop_assert_eq!(few.keys().last(), whole.keys().last());
+            let most = if detail == Detail::Coarse { 16 } else { 64 };
+            prop_assert!(few.len() <= most + marks.count() + 2, "{} {:?}", few.len(), detail);
+            let (states, all_states) = (states(&after), states(&before));
+            for at_ns in few.keys() {
+                let (_, bin, sites) = states.iter().rfind(|state| state.0 == *at_ns).unwrap();
+                prop_assert!(bin.complete);
+                let all = all_states.iter().rfind(|state| state.0 == *at_ns).unwrap();
+                prop_assert_eq!(sites, &all.2);
+            }
+            // To do it again changes nothing.
+            let (_, again) = compacted(&copy.writer, detail);
+            prop_assert_eq!(cohort_sums(&read(again.path())), few);
+        }
+    }
 }

@@ -1,8 +1,12 @@
 //! A busy program's recording, made up: many sites that allocate and free all
 //! the time, and live for as long as one likes in no time at all.
 
+use leakline_recording::cohorts::{
+    INSTANTS, TICK_NS, coarsen, cohort_of, in_pieces, instants_every,
+};
 use leakline_recording::record::{
-    Bin, Counters, Domain, Point, Process, ProcessTotals, Record, Session, Site,
+    Bin, CohortChange, Cohorts, Counters, Domain, Packed, Point, Process, ProcessTotals, Record,
+    Session, Site, SiteCohorts,
 };
 use leakline_recording::{Damage, Detail, Reader, Writer, compact};
 use std::fs::File;
@@ -11,6 +15,10 @@ use std::path::Path;
 const SECOND_NS: u64 = 1_000_000_000;
 /// What moves less is left out of a bin that is not complete.
 const MOVED_BYTES: u64 = 64 << 10;
+/// Where more changes of cohorts wait they are told 64 times over the day only.
+const MOST_CHANGES: usize = 1 << 15;
+/// A site's cohorts: its level rises when there would be more.
+const MOST_COHORTS: u32 = 64;
 
 /// What kind of program it is.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +38,83 @@ struct Place {
     usual_blocks: u64,
     counters: Counters,
     pointed: Counters,
+    /// First tick and living blocks of its cohorts, the last one open.
+    cohorts: Vec<(u32, u64)>,
+    /// What is to be told of those that have ended.
+    waiting: Vec<CohortChange>,
+    /// Born in the open one.
+    born: u64,
+}
+
+impl Place {
+    fn wait(&mut self, start: u32, born: u64, alive: i64) {
+        let at = self
+            .waiting
+            .binary_search_by_key(&start, |change| change.start)
+            .unwrap_or_else(|at| {
+                self.waiting.insert(at, CohortChange::none(start));
+                at
+            });
+        let size = self.size.cast_signed();
+        self.waiting[at].add(&CohortChange {
+            start,
+            born_blocks: born.cast_signed(),
+            born_bytes: born.cast_signed() * size,
+            blocks: alive,
+            bytes: alive * size,
+        });
+    }
+
+    /// Goes on to the open cohort of now, at the day's level.
+    fn go_on(&mut self, tick: u32, level: u8) {
+        for cohort in &mut self.cohorts {
+            cohort.0 = cohort_of(cohort.0, level, &[]);
+        }
+        self.cohorts.dedup_by(|next, before| {
+            let is_same = next.0 == before.0;
+            before.1 += if is_same { next.1 } else { 0 };
+            is_same
+        });
+        coarsen(&mut self.waiting, level, &[]);
+        let open = cohort_of(tick, level, &[]);
+        match self.cohorts.last().copied() {
+            Some((start, _)) if start == open => {}
+            Some((start, alive)) => {
+                let born = std::mem::take(&mut self.born);
+                self.wait(start, born, alive.cast_signed());
+                self.cohorts.push((open, 0));
+            }
+            None => self.cohorts.push((open, 0)),
+        }
+    }
+
+    /// Frees so many blocks, each of them as likely as any other.
+    fn free(&mut self, count: u64, random: &mut u64) {
+        for _ in 0..count {
+            let living: u64 = self.cohorts.iter().map(|cohort| cohort.1).sum();
+            let mut at = below(random, living.max(1));
+            let last = self.cohorts.len() - 1;
+            for cohort in 0..=last {
+                let (start, alive) = &mut self.cohorts[cohort];
+                if at < *alive {
+                    *alive -= 1;
+                    let start = *start;
+                    if cohort < last {
+                        self.wait(start, 0, -1);
+                    }
+                    break;
+                }
+                at -= *alive;
+            }
+        }
+    }
+}
+
+fn below(random: &mut u64, limit: u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    (*random >> 11) % limit
 }
 
 /// A program that runs.
@@ -39,6 +124,8 @@ pub(crate) struct Day {
     places: Vec<Place>,
     now_seconds: u64,
     live_bytes: u64,
+    level: u8,
+    told_seconds: u64,
     /// Bytes in the file when it was largest.
     pub(crate) most_bytes: u64,
     /// How often it was compacted.
@@ -78,6 +165,8 @@ impl Day {
             places: Vec::new(),
             now_seconds: 0,
             live_bytes: 0,
+            level: 0,
+            told_seconds: 0,
             most_bytes: 0,
             compactions: 0,
         };
@@ -98,30 +187,42 @@ impl Day {
                 usual_blocks,
                 counters: Counters::default(),
                 pointed: Counters::default(),
+                cohorts: Vec::new(),
+                waiting: Vec::new(),
+                born: 0,
             });
         }
         day
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) % limit
+        below(&mut self.random, limit)
     }
 
     /// The next bin.
     pub(crate) fn step(&mut self, writer: &mut Writer) {
         self.now_seconds += self.shape.step_seconds;
         let mut points = Vec::new();
+        let tick = ((self.now_seconds * SECOND_NS - 1) / TICK_NS) as u32;
+        while tick >> self.level >= MOST_COHORTS {
+            self.level += 1;
+        }
         for id in 0..self.shape.sites {
             let born = 1 + self.below(20);
             let noise = self.below(1000);
             let place = &mut self.places[id as usize];
-            let counters = &mut place.counters;
             // It wanders around its usual count.
             let spread = place.usual_blocks / 4 + 1;
             let live = place.usual_blocks + noise % spread;
+            let before = place.counters.live_blocks;
+            place.go_on(tick, self.level);
+            let born = born.max(live.saturating_sub(before));
+            place.born += born;
+            if let Some(open) = place.cohorts.last_mut() {
+                open.1 += born;
+            }
+            place.free(before + born - live, &mut self.random);
+            let counters = &mut place.counters;
             let temporary = noise % born;
             counters.total_blocks += born;
             counters.total_bytes += born * place.size;
@@ -142,6 +243,7 @@ impl Day {
             points,
             complete: true,
         }));
+        self.tell(tick, writer);
         writer.push(Record::Totals(ProcessTotals {
             process: 0,
             events: self.now_seconds,
@@ -149,6 +251,36 @@ impl Day {
         }));
         writer.flush().unwrap();
         self.most_bytes = self.most_bytes.max(writer.bytes());
+    }
+
+    /// Tells of cohorts, as the collector does.
+    fn tell(&mut self, tick: u32, writer: &mut Writer) {
+        let changes: usize = self.places.iter().map(|place| place.waiting.len()).sum();
+        let width_ns = instants_every(self.now_seconds * SECOND_NS, INSTANTS);
+        let of = |seconds: u64| seconds * SECOND_NS / width_ns;
+        let is_due = of(self.now_seconds) > of(self.told_seconds);
+        if changes > MOST_CHANGES && !is_due {
+            return;
+        }
+        self.told_seconds = self.now_seconds;
+        let level = self.level;
+        let sites = (0..).zip(&mut self.places).filter_map(|(site, place)| {
+            let mut cohorts = std::mem::take(&mut place.waiting);
+            cohorts.retain(|change| !change.is_none());
+            (!cohorts.is_empty()).then_some(SiteCohorts {
+                site,
+                level,
+                cohorts,
+            })
+        });
+        for sites in in_pieces(sites) {
+            writer.push(Record::Cohorts(Cohorts {
+                at_ns: self.now_seconds * SECOND_NS,
+                tick,
+                is_boundary: false,
+                sites: Packed::new(&sites),
+            }));
+        }
     }
 
     /// Compacts, as the collector does, but at once; `path` names the copy.

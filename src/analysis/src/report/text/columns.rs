@@ -17,6 +17,9 @@ pub(super) enum Column {
     Growth,
     GrowthBlocks,
     Temporary,
+    /// Of survivors: what was born.
+    Born,
+    BornBlocks,
 }
 
 impl Column {
@@ -29,7 +32,9 @@ impl Column {
             Column::LiveBlocks
             | Column::PeakBlocks
             | Column::TotalBlocks
-            | Column::GrowthBlocks => "blocks",
+            | Column::GrowthBlocks
+            | Column::BornBlocks => "blocks",
+            Column::Born => "born",
             Column::Temporary => "temporary",
         }
     }
@@ -42,8 +47,8 @@ impl Column {
             Column::LiveBlocks => blocks(positive(figures.live_blocks)),
             Column::Peak => bytes(figures.peak_bytes),
             Column::PeakBlocks => blocks(figures.peak_blocks),
-            Column::Total => bytes(figures.total_bytes),
-            Column::TotalBlocks => blocks(figures.total_blocks),
+            Column::Total | Column::Born => bytes(figures.total_bytes),
+            Column::TotalBlocks | Column::BornBlocks => blocks(figures.total_blocks),
             Column::Growth => signed_bytes(figures.delta_bytes),
             Column::GrowthBlocks => signed_blocks(figures.delta_blocks),
             Column::Temporary => blocks(figures.temporary_blocks),

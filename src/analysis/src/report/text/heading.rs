@@ -58,7 +58,7 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
 }
 
 /// `at the end`, `after 1 min 30 s`, `from 1 min 00 s to the end`.
-fn when(model: &Model<'_>, span: &Span) -> String {
+pub(super) fn when(model: &Model<'_>, span: &Span) -> String {
     let to = span.to();
     match span.from() {
         None if span.is_as_first_left() => "when the main thread left __main__".into(),
@@ -106,7 +106,17 @@ pub(super) fn head(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     style.wrapped(out, BOLD, 6, answer)?;
-    trust(model, style, out)?;
+    trust(model, "", style, out)?;
+    instants(model, span, style, out)
+}
+
+/// The instants, unless the answer says all of them.
+pub(super) fn instants(
+    model: &Model<'_>,
+    span: &Span,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     // The answer says when where that is not one instant of the session.
     let is_told = span.reaches_end(model) || span.is_as_each_left();
     if span.from().is_some() || !is_told {
@@ -134,7 +144,18 @@ pub(super) fn head(
 }
 
 /// `python train.py (pid 4121), 14:05:02-14:17:06, exact, complete`.
-fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+pub(super) fn trust(
+    model: &Model<'_>,
+    lead: &str,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let paint = if model.complete() { DIM } else { WARN };
+    style.wrapped(out, paint, 6, &format!("{lead}{}", facts(model)))
+}
+
+/// How far to trust a recording.
+pub(super) fn facts(model: &Model<'_>) -> String {
     let mode = model
         .session()
         .map_or("mode not known", |session| session.mode.as_str());
@@ -144,16 +165,14 @@ fn trust(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result
         }
         _ => mode.to_owned(),
     };
-    let facts = format!(
+    format!(
         "{}, {}-{} ({}), {mode}, {}",
         target(model),
         clock(model, 0),
         clock(model, model.duration_ns()),
         duration(model.duration_ns()),
         completeness(model)
-    );
-    let paint = if model.complete() { DIM } else { WARN };
-    style.wrapped(out, paint, 6, &facts)
+    )
 }
 
 /// The program, its pid, and how many other processes.

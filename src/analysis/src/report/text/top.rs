@@ -54,9 +54,26 @@ pub(super) fn rows_table<'a>(
     top: &Top,
     style: Style,
 ) -> Table {
+    let compared = top.query.span.from().is_some();
+    table_of(
+        model,
+        stacks,
+        top,
+        &columns(top.query.measure, compared, style),
+        style,
+    )
+}
+
+/// The same with these columns of figures.
+pub(super) fn table_of<'a>(
+    model: &Model<'a>,
+    stacks: &Stacks<'a>,
+    top: &Top,
+    columns: &[Column],
+    style: Style,
+) -> Table {
     let query = &top.query;
     let wide = style.width >= WIDE;
-    let columns = columns(query.measure, query.span.from().is_some(), style);
     let cells = |figures: &Figures| -> Vec<Cell> {
         let unknown = |column: Column| {
             query.by == GroupBy::Thread && matches!(column, Column::Peak | Column::PeakBlocks)
@@ -121,7 +138,7 @@ pub(super) fn rows_table<'a>(
     table
 }
 
-fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
+pub(super) fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
     match (by, row.head.made_in) {
         (GroupBy::Site, Some(made_in)) => frame_cell(stacks, made_in),
         (GroupBy::Line, Some(made_in)) => {
@@ -144,7 +161,7 @@ fn row_cell(stacks: &Stacks<'_>, by: GroupBy, row: &Row) -> Cell {
     }
 }
 
-fn your_code_cell(stacks: &Stacks<'_>, head: Head) -> Cell {
+pub(super) fn your_code_cell(stacks: &Stacks<'_>, head: Head) -> Cell {
     match head.your_code {
         None => Cell::Text("-".into()),
         own if own == head.made_in => Cell::Text("the same".into()),

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::{blocks, bytes, duration, printable};
 use leakline_analysis::{
-    Contents, GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
+    Contents, GroupBy, Leaks, LeaksQuery, Measure, Model, Origin, Span, Stacks, Suppression, Top,
+    TopQuery, Unit, escaped,
 };
 use leakline_collector::protocol::{FromCollector, Summary, ToCollector};
 use rustix::process::Pid;
@@ -164,24 +165,45 @@ pub(super) struct Report<'a> {
     pub(super) lasted: Duration,
     pub(super) recording: &'a Path,
     pub(super) outcome: &'a Outcome,
-    /// See [`most_of_peak`].
-    pub(super) most_of_peak: Option<&'a str>,
+    /// See [`findings`].
+    pub(super) findings: &'a Findings,
 }
 
-/// The line that held most of a finished recording's high-water mark, and how
-/// much: `1.2 GiB of it in load_batch  train.py:57`. `None` where it takes
-/// too long to find out, or there was none.
-pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
+/// What a look at a finished recording says.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Whether something leaks.
+    verdict: Option<String>,
+    /// The line that held most of the high-water mark, and how much: `1.2 GiB
+    /// of it in load_batch  train.py:57`.
+    most_of_peak: Option<String>,
+}
+
+/// Looks at a finished recording; sees nothing where that takes too long.
+pub(super) fn findings(recording: &Path) -> Findings {
     /// Read in about a tenth of a second.
     const LARGEST: u64 = 2 << 20;
-    if recording.metadata().ok()?.len() > LARGEST {
-        return None;
-    }
-    let (contents, _) = Contents::open(recording).ok()?;
+    let is_small = recording.metadata().is_ok_and(|data| data.len() <= LARGEST);
+    let Some((contents, _)) = is_small.then(|| Contents::open(recording).ok()).flatten() else {
+        return Findings::default();
+    };
     let model = Model::of(&contents, Origin::default());
     let mut stacks = Stacks::new(&model);
+    let query = LeaksQuery {
+        suppressions: Suppression::shipped(),
+        ..LeaksQuery::default()
+    };
+    let leaks = Leaks::new(&model, &mut stacks, query).ok();
+    let verdict = leaks.map(|leaks| printable(&leaks.brief(&stacks)).into_owned());
+    Findings {
+        verdict,
+        most_of_peak: most_of_peak(&model, &mut stacks),
+    }
+}
+
+fn most_of_peak<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>) -> Option<String> {
     let query = TopQuery {
-        span: Span::whole(&model),
+        span: Span::whole(model),
         by: GroupBy::Line,
         measure: Measure::Peak,
         unit: Unit::Bytes,
@@ -189,7 +211,7 @@ pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
         most_frames: None,
         filter: None,
     };
-    let top = Top::new(&model, &mut stacks, query);
+    let top = Top::new(model, stacks, query);
     let row = top.rows.first().filter(|row| row.figures.peak_bytes > 0)?;
     let frame = stacks.frame(row.head.made_in?);
     let file = stacks.name(frame.file);
@@ -246,9 +268,12 @@ impl Report<'_> {
                  (is LD_PRELOAD dropped from its environment?)",
             );
         }
+        if let Some(verdict) = &self.findings.verdict {
+            writeln!(to, "  verdict   {verdict}")?;
+        }
         let peak_at = duration(summary.peak_at_ns);
         write!(to, "  peak      {} at {peak_at}", bytes(summary.peak_bytes))?;
-        match self.most_of_peak {
+        match &self.findings.most_of_peak {
             Some(most) => writeln!(to, ", {most}")?,
             None => writeln!(to)?,
         }
@@ -312,10 +337,7 @@ impl Report<'_> {
     fn next(&self, to: &mut impl Write) -> io::Result<()> {
         let file = self.file();
         let file = shlex::try_quote(&file).unwrap_or(Cow::Borrowed("FILE"));
-        writeln!(
-            to,
-            "  next      leakline top {file}    leakline summary {file}"
-        )
+        writeln!(to, "  next      leakline leaks {file}    leakline {file}")
     }
 }
 
@@ -375,7 +397,10 @@ mod tests {
             lasted: Duration::from_secs(192),
             recording: Path::new("python.4121.leakline"),
             outcome,
-            most_of_peak: Some("1.20 GiB of it in load_batch  train.py:57"),
+            findings: &Findings {
+                verdict: Some("no leak found; growth above 40.0 KiB/min would have shown".into()),
+                most_of_peak: Some("1.20 GiB of it in load_batch  train.py:57".into()),
+            },
         };
         let mut bytes = Vec::new();
         report
@@ -402,10 +427,11 @@ mod tests {
         let outcome = Outcome::Finished(summary());
         insta::assert_snapshot!(report(Ended::Exited(0), &outcome), @"
         leakline: python train.py ended with status 0 after 3 min 12 s
+          verdict   no leak found; growth above 40.0 KiB/min would have shown
           peak      2.00 GiB at 2 min 07 s, 1.20 GiB of it in load_batch  train.py:57
           at exit   61.0 MiB live in 1,234 blocks
           recorded  48,201,337 allocations, all of them; python.4121.leakline, 3.1 MiB
-          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+          next      leakline leaks python.4121.leakline    leakline python.4121.leakline
         ");
     }
 
@@ -420,6 +446,7 @@ mod tests {
         });
         insta::assert_snapshot!(report(Ended::Killed(libc::SIGKILL), &outcome), @"
         leakline: python train.py was killed (SIGKILL) after 3 min 12 s
+          verdict   no leak found; growth above 40.0 KiB/min would have shown
           peak      2.00 GiB at 2 min 07 s, 1.20 GiB of it in load_batch  train.py:57
           at exit   61.0 MiB live in 1,234 blocks
           recorded  48,201,337 allocations, 12,345 events lost; python.4121.leakline, 3.1 MiB
@@ -427,7 +454,7 @@ mod tests {
         warning: 3 processes were not recorded: the collector did not answer in time
         warning: events were lost: the figures are less than the truth
         warning: the recording ends early: no space left on device
-          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+          next      leakline leaks python.4121.leakline    leakline python.4121.leakline
         ");
     }
 
@@ -449,7 +476,7 @@ mod tests {
         insta::assert_snapshot!(report(Ended::Exited(0), &gone), @"
         leakline: python train.py ended with status 0 after 3 min 12 s
         warning: the collector was killed (SIGKILL); `python.4121.leakline` holds what was recorded until then
-          next      leakline top python.4121.leakline    leakline summary python.4121.leakline
+          next      leakline leaks python.4121.leakline    leakline python.4121.leakline
         ");
         let failed = Outcome::Failed("no space left on device".into());
         assert!(report(Ended::Exited(0), &failed).contains("the collector gave up: no space left"));

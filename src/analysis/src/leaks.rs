@@ -1,0 +1,734 @@
+//! `leaks`: which places leak, and which only look like it.
+//!
+//! Sites are judged by [`verdict`](crate::verdict); those that leak together
+//! are one [`Cause`]. What the judge has to know besides is found here: when
+//! warm-up ended, which stacks are an import's, when a process had done its
+//! work.
+
+mod history;
+mod suppressions;
+
+pub use suppressions::{Suppression, SuppressionError};
+
+use std::cmp::Reverse;
+
+use leakline_recording::record::{Bin, Domain, Frame as Recorded, Mark};
+use rustc_hash::FxHashMap;
+
+use crate::filter::Filter;
+use crate::frame::{FrameId, Role};
+use crate::instant::{Instant, InstantError, Span};
+use crate::model::Model;
+use crate::names::Name;
+use crate::stack::{Head, Stacks};
+use crate::survivors::Held;
+use crate::top::Matching;
+use crate::verdict::{
+    AxisKind, Context, Doubt, FLOOR_BYTES, Facts, Judge, Judged, Progress, Rate, Verdict,
+};
+use history::{Histories, Levels};
+
+/// A question to `leaks`.
+#[derive(Clone, Debug, Default)]
+pub struct LeaksQuery {
+    /// Growth counts from here on; `None`: from the end of warm-up.
+    pub from: Option<Instant>,
+    /// Up to here; `None`: until the program was done.
+    pub to: Option<Instant>,
+    /// Most causes; `None` = all.
+    pub limit: Option<usize>,
+    /// Causes to keep.
+    pub filter: Option<Filter>,
+    /// Bytes that the program may take.
+    pub memory_limit: Option<u64>,
+    /// What is no leak, whatever it looks like.
+    pub suppressions: Vec<Suppression>,
+}
+
+/// A site of a cause.
+#[derive(Clone, Debug)]
+pub struct CauseSite {
+    /// Its number in the recording: of the largest, where it is merged.
+    pub site: u32,
+    /// The frames that it is named after.
+    pub head: Head,
+    /// Where its blocks come from.
+    pub domain: Domain,
+    /// How many sites it is merged of: of several processes, and of stacks
+    /// that differ only inside the interpreter or an allocator.
+    pub merged: usize,
+    /// What was found.
+    pub judged: Judged,
+}
+
+/// What a process has of a cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The process.
+    pub process: u32,
+    /// What is live of it.
+    pub live: Held,
+    /// How much more than at the end of warm-up.
+    pub grown_bytes: i64,
+}
+
+/// Sites that leak together.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// `L1`: the most serious.
+    pub id: String,
+    /// *Leaking* or *growing*.
+    pub verdict: Verdict,
+    /// Why it is no more than growing.
+    pub doubt: Option<Doubt>,
+    /// How fast.
+    pub rate: Rate,
+    /// Since when.
+    pub since_ns: u64,
+    /// What is live of it.
+    pub live: Held,
+    /// Its sites, the fastest first: the first one gives it its name.
+    pub sites: Vec<CauseSite>,
+    /// The stack of the first, innermost frame first.
+    pub stack: Vec<FrameId>,
+    /// Of its processes, the one with most first.
+    pub shares: Vec<Share>,
+}
+
+/// What grew and is no leak.
+#[derive(Clone, Debug)]
+pub struct Acquitted {
+    /// Why not.
+    pub verdict: Verdict,
+    /// How many sites.
+    pub sites: usize,
+    /// What is live there.
+    pub bytes: u64,
+    /// The most that they had grown by, added up.
+    pub most_bytes: u64,
+    /// The largest of them.
+    pub largest: Option<CauseSite>,
+}
+
+/// What a suppression kept out.
+#[derive(Clone, Debug)]
+pub struct Suppressed {
+    /// Which.
+    pub suppression: Suppression,
+    /// How many causes' sites.
+    pub sites: usize,
+    /// What is live there.
+    pub bytes: u64,
+}
+
+/// When memory will have run out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// Bytes that the program may take.
+    pub limit_bytes: u64,
+    /// What it took when last looked at.
+    pub rss_bytes: u64,
+    /// Seconds from the end; `None` where nothing leaks.
+    pub reached_in_seconds: Option<f64>,
+    /// At the interval's ends; the later may be never.
+    pub interval: Option<(f64, Option<f64>)>,
+}
+
+/// An answer of `leaks`.
+#[derive(Clone, Debug)]
+pub struct Leaks {
+    /// The question.
+    pub query: LeaksQuery,
+    /// The instants at the two ends.
+    pub span: Span,
+    /// Growth counts from here on.
+    pub from_ns: u64,
+    /// Up to here.
+    pub to_ns: u64,
+    /// Causes, the most serious first.
+    pub suspects: Vec<Cause>,
+    /// How many there are without the limit.
+    pub total_suspects: usize,
+    /// How many of them all leak, and how fast together.
+    pub leaking: (usize, Rate),
+    /// What grew besides, by verdict.
+    pub acquitted: Vec<Acquitted>,
+    /// What was kept out.
+    pub suppressed: Vec<Suppressed>,
+    /// The smallest growth that would have been listed.
+    pub detectable_bytes_per_second: f64,
+    /// Resident bytes at `from_ns` and at `to_ns`, where they are known.
+    pub rss: Option<(u64, u64)>,
+    /// Live bytes at `from_ns` and at `to_ns`.
+    pub live: (u64, u64),
+    /// Where there is a limit.
+    pub forecast: Option<Forecast>,
+    /// What a round is named, where the program marked rounds.
+    pub rounds: Option<String>,
+}
+
+/// How a stack stands to imports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Import {
+    /// There is none in it.
+    Outside,
+    /// The import itself, and the body of the module.
+    Itself,
+    /// A function that the module's body called.
+    Called,
+}
+
+/// Sites that are judged as one.
+struct Group {
+    sites: Vec<u32>,
+    import: Import,
+    to_ns: u64,
+    most_bytes: u64,
+}
+
+impl Leaks {
+    /// Answers `query`.
+    ///
+    /// # Errors
+    ///
+    /// An instant is not in the recording, or they are in the wrong order.
+    pub fn new<'a>(
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        query: LeaksQuery,
+    ) -> Result<Self, InstantError> {
+        let span = match (&query.from, &query.to) {
+            (None, None) => Span::usual(model),
+            (Some(from), None) => Span::since(model, from)?,
+            (from, Some(to)) => Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)?,
+        };
+        let to_ns = span.to().resolved_ns();
+        let imports = imports(model);
+        let import_of = |site: u32| {
+            let node = model.sites().get(site as usize).map_or(0, |site| site.node);
+            imports
+                .get(node as usize)
+                .copied()
+                .unwrap_or(Import::Outside)
+        };
+        let histories = Histories::new(model);
+        let asked = query.from.as_ref().and_then(|_| span.from());
+        let from_ns = match asked {
+            Some(from) => from.resolved_ns(),
+            None => {
+                let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
+                let imported: Vec<u32> = sites
+                    .filter(|&site| import_of(site) == Import::Itself)
+                    .collect();
+                histories.nearly_all(&imported, to_ns)
+            }
+        };
+        let levels = Levels::new(model, from_ns);
+        let groups = groups(model, stacks, &levels, &import_of, to_ns);
+        let rounds = rounds(model, from_ns, to_ns);
+        let mut progress = vec![Progress {
+            kind: AxisKind::Allocations,
+            points: allocations(model, &histories, &groups, from_ns, to_ns),
+        }];
+        progress.extend(rounds.as_ref().map(|(_, progress)| progress.clone()));
+        let context = Context {
+            from_ns,
+            to_ns,
+            block_bytes: {
+                let bin = bin_at(model, to_ns);
+                bin.map_or(0.0, |bin| {
+                    bin.live_bytes as f64 / bin.live_blocks.max(1) as f64
+                })
+            },
+            progress,
+        };
+        let mut judge = Judge::new(&context);
+        for group in &groups {
+            let rise = group.sites.iter().map(|&site| levels.rise(site));
+            if rise.fold(0, u64::saturating_add) < FLOOR_BYTES {
+                judge.pass_over();
+                continue;
+            }
+            let found = histories.of(&group.sites, group.to_ns);
+            let facts = Facts {
+                start_up: group.import == Import::Itself
+                    || (group.import == Import::Called && found.is_born_by(from_ns)),
+                to_ns: Some(group.to_ns),
+            };
+            judge.look_at(&found.history, facts);
+        }
+        let judgement = judge.finish();
+
+        let mut judged = Vec::new();
+        let mut start_up = (0, 0);
+        for (group, found) in groups.iter().zip(&judgement.sites) {
+            match found {
+                Some(found) => judged.push((group, *found)),
+                None if group.import != Import::Outside && group.most_bytes >= FLOOR_BYTES => {
+                    let bytes = histories.live(&group.sites, group.to_ns).bytes;
+                    start_up.0 += usize::from(bytes >= FLOOR_BYTES);
+                    start_up.1 += if bytes >= FLOOR_BYTES { bytes } else { 0 };
+                }
+                None => {}
+            }
+        }
+        let mut leaks = Leaks {
+            span,
+            from_ns,
+            to_ns,
+            suspects: Vec::new(),
+            total_suspects: 0,
+            leaking: (0, Rate::default()),
+            acquitted: Vec::new(),
+            suppressed: Vec::new(),
+            detectable_bytes_per_second: judgement.detectable_bytes_per_second,
+            rss: rss(model, from_ns).zip(rss(model, to_ns)),
+            live: (live_at(model, from_ns), live_at(model, to_ns)),
+            forecast: None,
+            rounds: rounds.map(|(name, _)| name),
+            query,
+        };
+        leaks.arrange(model, stacks, &histories, judged, start_up);
+        leaks.forecast = leaks.forecast();
+        Ok(leaks)
+    }
+
+    /// Makes causes of what grows, and sums of the rest.
+    fn arrange<'a>(
+        &mut self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        histories: &Histories<'_, 'a>,
+        judged: Vec<(&Group, Judged)>,
+        start_up: (usize, u64),
+    ) {
+        let filter = self.query.filter.clone();
+        let mut matching = Matching::new(filter.as_ref());
+        let mut causes: Vec<(Vec<CauseSite>, Vec<u32>)> = Vec::new();
+        let mut index: FxHashMap<(Name, Name, Name), usize> = FxHashMap::default();
+        let mut rest = Vec::new();
+        for (group, judged) in judged {
+            let largest =
+                group.sites.iter().copied().max_by_key(|&site| {
+                    (histories.live(&[site], group.to_ns).bytes, Reverse(site))
+                });
+            let Some(site) = largest else { continue };
+            let facts = model.sites()[site as usize];
+            let head = stacks.head(model, facts.node);
+            let found = CauseSite {
+                site,
+                head,
+                domain: facts.domain,
+                merged: group.sites.len(),
+                judged,
+            };
+            if !matches!(judged.verdict, Verdict::Leaking | Verdict::Growing) {
+                rest.push(found);
+                continue;
+            }
+            if let Some(suppression) = self.suppression(model, stacks, facts.node) {
+                self.suppress(suppression, judged.live.bytes);
+                continue;
+            }
+            if !matching.site(model, stacks, facts.node, facts.process) {
+                continue;
+            }
+            // What is lost in one function is lost together.
+            let named = head.your_code.or(head.made_in).map(|id| *stacks.frame(id));
+            let key = named.map_or((Name::EMPTY, Name::EMPTY, Name::EMPTY), |frame| {
+                (frame.function, frame.file, frame.module)
+            });
+            let at = *index.entry(key).or_insert_with(|| {
+                causes.push((Vec::new(), Vec::new()));
+                causes.len() - 1
+            });
+            causes[at].0.push(found);
+            causes[at].1.extend(&group.sites);
+        }
+        self.suspects = causes
+            .into_iter()
+            .map(|(sites, members)| self.cause(model, stacks, histories, sites, &members))
+            .collect();
+        self.suspects.sort_by(|one, other| {
+            one.verdict
+                .cmp(&other.verdict)
+                .then(
+                    other
+                        .rate
+                        .bytes_per_second
+                        .total_cmp(&one.rate.bytes_per_second),
+                )
+                .then(one.sites[0].site.cmp(&other.sites[0].site))
+        });
+        for (at, cause) in (1..).zip(&mut self.suspects) {
+            cause.id = format!("L{at}");
+        }
+        let leaking = self
+            .suspects
+            .iter()
+            .filter(|cause| cause.verdict == Verdict::Leaking);
+        self.leaking.0 = leaking.clone().count();
+        self.leaking.1 = leaking.fold(Rate::default(), |sum, cause| Rate {
+            bytes_per_second: sum.bytes_per_second + cause.rate.bytes_per_second,
+            error: sum.error.hypot(cause.rate.error),
+            blocks_per_second: sum.blocks_per_second + cause.rate.blocks_per_second,
+            blocks_per_unit: sum.blocks_per_unit + cause.rate.blocks_per_unit,
+        });
+        self.total_suspects = self.suspects.len();
+        self.suspects
+            .truncate(self.query.limit.unwrap_or(usize::MAX));
+
+        for verdict in [
+            Verdict::Plateau,
+            Verdict::Burst,
+            Verdict::StartUp,
+            Verdict::Unclear,
+        ] {
+            let mut sites: Vec<CauseSite> = rest
+                .iter()
+                .filter(|site| site.judged.verdict == verdict)
+                .cloned()
+                .collect();
+            sites.sort_by_key(|site| Reverse((site.judged.most_bytes, Reverse(site.site))));
+            let bytes = sites.iter().map(|site| site.judged.live.bytes);
+            let most = sites.iter().map(|site| site.judged.most_bytes);
+            let mut acquitted = Acquitted {
+                verdict,
+                sites: sites.len(),
+                bytes: bytes.fold(0, u64::saturating_add),
+                most_bytes: most.fold(0, u64::saturating_add),
+                largest: sites.into_iter().next(),
+            };
+            if verdict == Verdict::StartUp {
+                acquitted.sites += start_up.0;
+                acquitted.bytes = acquitted.bytes.saturating_add(start_up.1);
+            }
+            if acquitted.sites > 0 {
+                self.acquitted.push(acquitted);
+            }
+        }
+    }
+
+    fn cause<'a>(
+        &self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        histories: &Histories<'_, 'a>,
+        mut sites: Vec<CauseSite>,
+        members: &[u32],
+    ) -> Cause {
+        // A list that grows beside what it holds is no news.
+        let verdict = sites.iter().map(|site| site.judged.verdict).min();
+        let verdict = verdict.unwrap_or(Verdict::Growing);
+        let counts = |site: &CauseSite| site.judged.verdict == verdict;
+        let speed = |site: &CauseSite| {
+            let rate = site.judged.rate.unwrap_or_default();
+            (!counts(site), -rate.bytes_per_second)
+        };
+        sites.sort_by(|one, other| {
+            let (one_key, other_key) = (speed(one), speed(other));
+            one_key
+                .0
+                .cmp(&other_key.0)
+                .then(one_key.1.total_cmp(&other_key.1))
+                .then(one.site.cmp(&other.site))
+        });
+        let mut rate = Rate::default();
+        let (mut live, mut since_ns) = (Held::default(), u64::MAX);
+        for site in &sites {
+            live.blocks = live.blocks.saturating_add(site.judged.live.blocks);
+            live.bytes = live.bytes.saturating_add(site.judged.live.bytes);
+            if counts(site) {
+                let one = site.judged.rate.unwrap_or_default();
+                rate.bytes_per_second += one.bytes_per_second;
+                // They come together, and so do their errors.
+                rate.error += one.error;
+                rate.blocks_per_second += one.blocks_per_second;
+                rate.blocks_per_unit += one.blocks_per_unit;
+                since_ns = since_ns.min(site.judged.since_ns);
+            }
+        }
+        let node = model.sites()[sites[0].site as usize].node;
+        Cause {
+            id: String::new(),
+            verdict,
+            doubt: sites[0].judged.doubt,
+            rate,
+            since_ns,
+            live,
+            stack: stacks.stack(model, node),
+            shares: self.shares(model, histories, members),
+            sites,
+        }
+    }
+
+    fn shares(
+        &self,
+        model: &Model<'_>,
+        histories: &Histories<'_, '_>,
+        members: &[u32],
+    ) -> Vec<Share> {
+        let mut shares: Vec<Share> = Vec::new();
+        for &site in members {
+            let before = histories.live(&[site], self.from_ns).bytes as i64;
+            let after = histories.live(&[site], self.to_ns);
+            let process = model.sites()[site as usize].process;
+            let at = match shares.iter().position(|share| share.process == process) {
+                Some(at) => at,
+                None => {
+                    shares.push(Share {
+                        process,
+                        live: Held::default(),
+                        grown_bytes: 0,
+                    });
+                    shares.len() - 1
+                }
+            };
+            shares[at].live.blocks = shares[at].live.blocks.saturating_add(after.blocks);
+            shares[at].live.bytes = shares[at].live.bytes.saturating_add(after.bytes);
+            let grown = (after.bytes as i64).saturating_sub(before);
+            shares[at].grown_bytes = shares[at].grown_bytes.saturating_add(grown);
+        }
+        shares.sort_by_key(|share| (Reverse(share.grown_bytes), share.process));
+        shares
+    }
+
+    fn suppression<'a>(
+        &self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        node: u32,
+    ) -> Option<usize> {
+        if self.query.suppressions.is_empty() {
+            return None;
+        }
+        let stack = stacks.stack(model, node);
+        self.query.suppressions.iter().position(|suppression| {
+            stack.iter().any(|&id| {
+                let frame = stacks.frame(id);
+                [frame.function, frame.file, frame.module]
+                    .iter()
+                    .any(|&name| !name.is_empty() && suppression.matches(stacks.name(name)))
+            })
+        })
+    }
+
+    fn suppress(&mut self, at: usize, bytes: u64) {
+        let suppression = &self.query.suppressions[at];
+        let known = self
+            .suppressed
+            .iter_mut()
+            .find(|suppressed| suppressed.suppression == *suppression);
+        if let Some(known) = known {
+            known.sites += 1;
+            known.bytes = known.bytes.saturating_add(bytes);
+        } else {
+            self.suppressed.push(Suppressed {
+                suppression: suppression.clone(),
+                sites: 1,
+                bytes,
+            });
+        }
+    }
+
+    fn forecast(&self) -> Option<Forecast> {
+        let limit_bytes = self.query.memory_limit?;
+        // Where no resident size is known, what is live is the least of it.
+        let rss_bytes = self.rss.map_or(self.live.1, |(_, rss)| rss);
+        let left = limit_bytes.saturating_sub(rss_bytes) as f64;
+        let rate = self.leaking.1;
+        let is_leaking = rate.bytes_per_second > 0.0;
+        let after = |speed: f64| left / speed;
+        Some(Forecast {
+            limit_bytes,
+            rss_bytes,
+            reached_in_seconds: is_leaking.then(|| after(rate.bytes_per_second)),
+            interval: is_leaking.then(|| {
+                let slowest = rate.bytes_per_second - rate.error;
+                let latest = (slowest > 0.0).then(|| after(slowest));
+                (after(rate.bytes_per_second + rate.error), latest)
+            }),
+        })
+    }
+
+    /// The word for the whole.
+    pub fn verdict(&self) -> Verdict {
+        let first = self.suspects.iter().map(|cause| cause.verdict).min();
+        match first {
+            _ if self.leaking.0 > 0 => Verdict::Leaking,
+            Some(verdict) => verdict,
+            None if self.to_ns <= self.from_ns => Verdict::Unclear,
+            None => Verdict::Plateau,
+        }
+    }
+
+    /// The cause of that name.
+    pub fn named(&self, id: &str) -> Option<&Cause> {
+        self.suspects.iter().find(|cause| cause.id == id)
+    }
+}
+
+/// How each node's stack stands to imports: a caller's is known before its
+/// callee's.
+fn imports(model: &Model<'_>) -> Vec<Import> {
+    let mut imports: Vec<Import> = Vec::with_capacity(model.nodes().len());
+    for node in model.nodes() {
+        let of = |id: u32| imports.get(id as usize).copied().unwrap_or(Import::Outside);
+        let import = match node.frame {
+            Recorded::Pair { python } => of(python),
+            Recorded::Python { code, .. } => {
+                let before = of(node.parent);
+                match model.codes().get(code as usize) {
+                    Some(code) if is_import(&code.file) => Import::Itself,
+                    Some(code) if code.name == "<module>" => before,
+                    _ if before == Import::Itself => Import::Called,
+                    _ => before,
+                }
+            }
+            _ => of(node.parent),
+        };
+        imports.push(import);
+    }
+    imports
+}
+
+fn is_import(file: &str) -> bool {
+    file.starts_with("<frozen importlib") || file.ends_with("/importlib/_bootstrap.py")
+}
+
+/// When each process had done its work: its main thread left, or it ended.
+fn process_ends(model: &Model<'_>, to_ns: u64) -> Vec<u64> {
+    let left = model.left_main();
+    (model.processes().iter().zip(left))
+        .map(|(facts, left)| {
+            let left = left.map(|left| left.at_ns);
+            let ended = facts.end.map(|end| end.at_ns);
+            left.or(ended).unwrap_or(to_ns).min(to_ns)
+        })
+        .collect()
+}
+
+/// Sites to judge as one: those of one stack and domain in all processes that
+/// lived to the end; each process that ended before is one of its own.
+fn groups<'a>(
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    levels: &Levels,
+    import_of: &impl Fn(u32) -> Import,
+    to_ns: u64,
+) -> Vec<Group> {
+    let ends = process_ends(model, to_ns);
+    let mut all: Vec<Group> = Vec::new();
+    let mut index: FxHashMap<(u64, Domain, Option<u32>), usize> = FxHashMap::default();
+    for (id, site) in (0..).zip(model.sites()) {
+        // Of sites that differ only in hidden frames there are a few at most.
+        if levels.most(id) < FLOOR_BYTES / 16 {
+            continue;
+        }
+        let end = ends.get(site.process as usize).copied().unwrap_or(to_ns);
+        let lived_on = end >= to_ns - to_ns / 10;
+        let process = (!lived_on).then_some(site.process);
+        let key = (stacks.shown_key(model, site.node), site.domain, process);
+        let at = *index.entry(key).or_insert_with(|| {
+            all.push(Group {
+                sites: Vec::new(),
+                import: import_of(id),
+                to_ns: end,
+                most_bytes: 0,
+            });
+            all.len() - 1
+        });
+        all[at].sites.push(id);
+        all[at].most_bytes = all[at].most_bytes.saturating_add(levels.most(id));
+        all[at].to_ns = all[at].to_ns.min(end);
+    }
+    all
+}
+
+/// The program's allocations over time. Of what lasts a minute and more the
+/// bins tell enough.
+fn allocations(
+    model: &Model<'_>,
+    histories: &Histories<'_, '_>,
+    groups: &[Group],
+    from_ns: u64,
+    to_ns: u64,
+) -> Vec<(u64, f64)> {
+    const SHORT_NS: u64 = 60_000_000_000;
+    let told: Vec<&[u32]> = if to_ns.saturating_sub(from_ns) < SHORT_NS {
+        groups.iter().map(|group| &group.sites[..]).collect()
+    } else {
+        Vec::new()
+    };
+    history::allocations(model, &told, |sites| histories.of(sites, to_ns).history)
+}
+
+/// Rounds: a mark of the user's that comes at least eight times.
+fn rounds(model: &Model<'_>, from_ns: u64, to_ns: u64) -> Option<(String, Progress)> {
+    const FEWEST: usize = 8;
+    const RECORDER_S: [&str; 3] = ["python ready", "main left", "exiting"];
+    let is_within = |mark: &&&Mark| (from_ns..=to_ns).contains(&mark.at_ns);
+    let mut counts: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for mark in model.marks().iter().filter(is_within) {
+        if !RECORDER_S.contains(&mark.name.as_str()) {
+            *counts.entry(&mark.name).or_default() += 1;
+        }
+    }
+    let (name, _) = counts
+        .into_iter()
+        .filter(|(_, count)| *count >= FEWEST)
+        .max_by_key(|(_, count)| *count)?;
+    let marks = model.marks().iter().filter(|mark| mark.name == name);
+    let points = (1..)
+        .zip(marks)
+        .map(|(round, mark)| (mark.at_ns, f64::from(round)));
+    let mut points: Vec<(u64, f64)> = points.collect();
+    points.dedup_by_key(|point| point.0);
+    Some((
+        name.to_owned(),
+        Progress {
+            kind: AxisKind::Rounds,
+            points,
+        },
+    ))
+}
+
+/// Resident bytes of all processes at about an instant.
+fn rss(model: &Model<'_>, ns: u64) -> Option<u64> {
+    let after = model.bin_ends().partition_point(|&end| end <= ns);
+    let known = |bin: &&&Bin| !bin.rss.is_empty();
+    let before = model.bins()[..after].iter().rev().find(known);
+    let bin = before.or_else(|| model.bins()[after..].iter().find(known))?;
+    Some(
+        bin.rss
+            .iter()
+            .map(|(_, bytes)| *bytes)
+            .fold(0, u64::saturating_add),
+    )
+}
+
+fn live_at(model: &Model<'_>, ns: u64) -> u64 {
+    bin_at(model, ns).map_or(0, |bin| bin.live_bytes)
+}
+
+/// The last bin that had ended by an instant.
+fn bin_at<'a>(model: &Model<'a>, ns: u64) -> Option<&'a Bin> {
+    let after = model.bin_ends().partition_point(|&end| end <= ns);
+    after.checked_sub(1).map(|bin| model.bins()[bin])
+}
+
+/// The frame between where a cause was made and the user's code that says most:
+/// the innermost of a library that is neither.
+pub(crate) fn through(stacks: &Stacks<'_>, cause: &Cause) -> Option<FrameId> {
+    let head = cause.sites.first()?.head;
+    cause
+        .stack
+        .iter()
+        .copied()
+        .take_while(|&id| Some(id) != head.your_code)
+        .filter(|&id| Some(id) != head.made_in)
+        .find(|&id| {
+            let frame = stacks.frame(id);
+            matches!(frame.role, Role::Library | Role::Standard | Role::Own)
+        })
+}

@@ -1,0 +1,357 @@
+//! Where histories come from: the recording's cohorts, or, where it has none,
+//! its time bins.
+
+use crate::model::Model;
+use crate::survivors::{Cohort, Held, History, Survivors};
+
+/// A site's counters after a bin.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    bin: u32,
+    live: (i64, i64),
+    born: (i64, i64),
+}
+
+/// How far each site's live bytes went since warm-up.
+pub(super) struct Levels {
+    rises: Vec<u64>,
+    most: Vec<u64>,
+}
+
+impl Levels {
+    /// One pass over the bins.
+    pub(super) fn new(model: &Model<'_>, from_ns: u64) -> Self {
+        let sites = model.sites().len();
+        let mut live = vec![0_i64; sites];
+        // The lowest since warm-up, and how far above it the site ever was.
+        let mut lowest = vec![0_i64; sites];
+        let mut levels = Levels {
+            rises: vec![0; sites],
+            most: vec![0; sites],
+        };
+        let from = model.bin_ends().partition_point(|&end| end < from_ns);
+        for bin in 0..model.bins().len() {
+            if bin == from {
+                lowest.clone_from(&live);
+            }
+            model.for_each_point(bin, |point| {
+                let site = point.site as usize;
+                let Some(live) = live.get_mut(site) else {
+                    return;
+                };
+                *live = live.wrapping_add(point.live_bytes);
+                levels.most[site] = levels.most[site].max(positive(*live));
+                if bin >= from {
+                    lowest[site] = lowest[site].min(*live);
+                    let rise = positive(live.saturating_sub(lowest[site]));
+                    levels.rises[site] = levels.rises[site].max(rise);
+                }
+            });
+        }
+        levels
+    }
+
+    /// How far a site rose above what it had before.
+    pub(super) fn rise(&self, site: u32) -> u64 {
+        self.rises.get(site as usize).copied().unwrap_or(0)
+    }
+
+    /// The most that a site ever held.
+    pub(super) fn most(&self, site: u32) -> u64 {
+        self.most.get(site as usize).copied().unwrap_or(0)
+    }
+}
+
+/// Blocks born by each instant, of the whole program: by bins, and in a short
+/// run as closely as the histories of some sites tell it.
+pub(super) fn allocations(
+    model: &Model<'_>,
+    told: &[&[u32]],
+    history_of: impl Fn(&[u32]) -> History,
+) -> Vec<(u64, f64)> {
+    let mut is_told = vec![false; model.sites().len()];
+    for &site in told.iter().copied().flatten() {
+        is_told[site as usize] = true;
+    }
+    // How many more a nanosecond from an instant on.
+    let mut speeds: Vec<(u64, f64)> = Vec::new();
+    let mut add = |from: u64, to: u64, births: f64| {
+        if to > from && births != 0.0 {
+            let speed = births / (to - from) as f64;
+            speeds.extend([(from, speed), (to, -speed)]);
+        }
+    };
+    for sites in told {
+        let history = history_of(sites);
+        for (cohort, born) in history.cohorts.iter().zip(&history.born) {
+            add(cohort.from_ns, cohort.to_ns, born.blocks as f64);
+        }
+    }
+    let mut begin = 0;
+    for (bin, &end) in model.bin_ends().iter().enumerate() {
+        let mut births = 0_i64;
+        model.for_each_point(bin, |point| {
+            if is_told.get(point.site as usize) == Some(&false) {
+                births = births.saturating_add(point.total_blocks);
+            }
+        });
+        add(begin, end, births as f64);
+        begin = end;
+    }
+    speeds.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+    let (mut at, mut speed, mut sum) = (0, 0.0, 0.0);
+    let mut points = vec![(0, 0.0)];
+    for (ns, change) in speeds {
+        if ns > at {
+            sum += f64::max(speed * (ns - at) as f64, 0.0);
+            at = ns;
+            points.push((at, sum));
+        }
+        speed += change;
+    }
+    points
+}
+
+/// Gives the history of any sites together.
+pub(super) struct Histories<'m, 'a> {
+    model: &'m Model<'a>,
+    source: Source,
+}
+
+enum Source {
+    Cohorts(Box<Survivors>),
+    /// Each site's counters after the bins in which they changed.
+    Bins(Vec<Vec<State>>),
+}
+
+/// A history, with what the judge asks besides.
+pub(super) struct Found {
+    pub(super) history: History,
+    to_ns: u64,
+}
+
+impl Found {
+    /// Whether all that is alive at the end was born by then.
+    pub(super) fn is_born_by(&self, ns: u64) -> bool {
+        let known = self
+            .history
+            .instants
+            .partition_point(|&at| at <= self.to_ns);
+        let alive = self.history.alive[..known].last();
+        let cohorts = self.history.cohorts.iter();
+        cohorts
+            .zip(alive.into_iter().flatten())
+            .all(|(cohort, held)| held.blocks == 0 || cohort.from_ns <= ns)
+    }
+}
+
+impl<'m, 'a> Histories<'m, 'a> {
+    pub(super) fn new(model: &'m Model<'a>) -> Self {
+        let source = match Survivors::new(model) {
+            Some(survivors) => Source::Cohorts(Box::new(survivors)),
+            None => Source::Bins(states(model)),
+        };
+        Histories { model, source }
+    }
+
+    /// What sites hold at an instant.
+    pub(super) fn live(&self, sites: &[u32], ns: u64) -> Held {
+        let mut sum = Held::default();
+        match &self.source {
+            Source::Cohorts(survivors) => {
+                let history = survivors.history(sites);
+                let after = history.instants.partition_point(|&at| at <= ns);
+                for held in history.alive[..after].last().into_iter().flatten() {
+                    sum.blocks = sum.blocks.saturating_add(held.blocks);
+                    sum.bytes = sum.bytes.saturating_add(held.bytes);
+                }
+            }
+            Source::Bins(states) => {
+                let bins = self.model.bin_ends().partition_point(|&end| end <= ns);
+                let state = state(states, sites, bins);
+                sum.blocks = positive(state.live.0);
+                sum.bytes = positive(state.live.1);
+            }
+        }
+        sum
+    }
+
+    /// The history of sites together, up to an instant.
+    pub(super) fn of(&self, sites: &[u32], to_ns: u64) -> Found {
+        match &self.source {
+            Source::Cohorts(survivors) => Found {
+                history: survivors.history(sites),
+                to_ns,
+            },
+            Source::Bins(states) => of_bins(self.model.bin_ends(), states, sites, to_ns),
+        }
+    }
+
+    /// When sites had made all but a twentieth of what they made by an instant;
+    /// 0 where that was little.
+    pub(super) fn nearly_all(&self, sites: &[u32], to_ns: u64) -> u64 {
+        const FEWEST: u64 = 1000;
+        // When blocks were born that died at once is not known closely.
+        let sites: Vec<u32> = match &self.source {
+            Source::Cohorts(survivors) => {
+                let told = sites.iter().copied();
+                told.filter(|&site| survivors.has_survivors(site)).collect()
+            }
+            Source::Bins(_) => sites.to_vec(),
+        };
+        let history = self.of(&sites, to_ns).history;
+        let cohorts = || {
+            let born = history.cohorts.iter().zip(&history.born);
+            born.take_while(|(cohort, _)| cohort.from_ns < to_ns)
+        };
+        let all: u64 = cohorts().map(|(_, born)| born.blocks).sum();
+        if all < FEWEST {
+            return 0;
+        }
+        let mut sum = 0;
+        let nearly = cohorts().find(|(_, born)| {
+            sum += born.blocks;
+            sum >= all - all / 20
+        });
+        nearly.map_or(0, |(cohort, _)| cohort.to_ns.min(to_ns))
+    }
+}
+
+/// Each site's counters after the bins in which they changed.
+fn states(model: &Model<'_>) -> Vec<Vec<State>> {
+    let mut states: Vec<Vec<State>> = vec![Vec::new(); model.sites().len()];
+    for bin in 0..model.bins().len() {
+        model.for_each_point(bin, |point| {
+            if let Some(states) = states.get_mut(point.site as usize) {
+                let mut state = states.last().copied().unwrap_or_default();
+                state.bin = u32::try_from(bin).unwrap_or(u32::MAX);
+                state.live.0 = state.live.0.wrapping_add(point.live_blocks);
+                state.live.1 = state.live.1.wrapping_add(point.live_bytes);
+                state.born.0 = state.born.0.wrapping_add(point.total_blocks);
+                state.born.1 = state.born.1.wrapping_add(point.total_bytes);
+                states.push(state);
+            }
+        });
+    }
+    states
+}
+
+/// Counters of sites together after so many bins.
+fn state(of_site: &[Vec<State>], sites: &[u32], bins: usize) -> State {
+    let mut sum = State::default();
+    for &site in sites {
+        let states = &of_site[site as usize];
+        let after = states.partition_point(|state| (state.bin as usize) < bins);
+        if let Some(state) = after.checked_sub(1).map(|at| states[at]) {
+            sum.live.0 = sum.live.0.saturating_add(state.live.0);
+            sum.live.1 = sum.live.1.saturating_add(state.live.1);
+            sum.born.0 = sum.born.0.saturating_add(state.born.0);
+            sum.born.1 = sum.born.1.saturating_add(state.born.1);
+        }
+    }
+    sum
+}
+
+/// The history of sites of a recording that does not tell of cohorts. Which of
+/// their blocks died is not known then: the oldest, which is the worst for who
+/// would see a leak.
+fn of_bins(bin_ends: &[u64], of_site: &[Vec<State>], sites: &[u32], to_ns: u64) -> Found {
+    const COHORTS: u64 = 60;
+    const INSTANTS: u64 = 64;
+    let bins = bin_ends.partition_point(|&end| end <= to_ns);
+    let states = || sites.iter().map(|&site| &of_site[site as usize]);
+    let first = states()
+        .filter_map(|states| states.first())
+        .map(|state| state.bin)
+        .min();
+    let first = first.unwrap_or(0) as usize;
+    let last = states()
+        .flat_map(|states| states.windows(2))
+        .filter(|pair| pair[1].born.0 > pair[0].born.0 && (pair[1].bin as usize) < bins)
+        .map(|pair| pair[1].bin as usize)
+        .max()
+        .unwrap_or(first)
+        .max(first);
+    let begins = first.checked_sub(1).map_or(0, |before| bin_ends[before]);
+    let ends = bin_ends.get(last).copied().unwrap_or(to_ns);
+    // Bins (as counts of them) that end nearest to evenly spread instants.
+    let spread = |from: u64, to: u64, parts: u64| {
+        let mut chosen: Vec<usize> = (0..=parts)
+            .map(|part| {
+                let at = from
+                    + (u128::from(to.saturating_sub(from)) * u128::from(part) / u128::from(parts))
+                        as u64;
+                bin_ends.partition_point(|&end| end <= at)
+            })
+            .filter(|&at| at > 0 && at <= bins)
+            .collect();
+        chosen.dedup();
+        chosen
+    };
+    let mut edges = spread(begins, ends, COHORTS);
+    if edges.last() != Some(&bins) {
+        edges.push(bins);
+    }
+    let mut at = spread(begins, to_ns, INSTANTS);
+    if at.last() != Some(&bins) {
+        at.push(bins);
+    }
+    let end_of = |bins: usize| bins.checked_sub(1).map_or(0, |bin| bin_ends[bin]);
+    let born_by: Vec<State> = edges
+        .iter()
+        .map(|&edge| state(of_site, sites, edge))
+        .collect();
+    let mut cohorts = Vec::new();
+    let mut born = Vec::new();
+    let mut before = (0, State::default());
+    for (&edge, &state) in edges.iter().zip(&born_by) {
+        cohorts.push(Cohort {
+            from_ns: before.0,
+            to_ns: end_of(edge),
+        });
+        born.push(Held {
+            blocks: positive(state.born.0 - before.1.born.0),
+            bytes: positive(state.born.1 - before.1.born.1),
+        });
+        before = (end_of(edge), state);
+    }
+    let alive = at
+        .iter()
+        .map(|&bins| {
+            let state = state(of_site, sites, bins);
+            let mut left = (positive(state.live.0), positive(state.live.1));
+            let mut alive = vec![Held::default(); cohorts.len()];
+            for (cohort, alive) in alive.iter_mut().enumerate().rev() {
+                let from = if cohort == 0 {
+                    State::default()
+                } else {
+                    born_by[cohort - 1]
+                };
+                let until = if edges[cohort] <= bins {
+                    born_by[cohort]
+                } else {
+                    state
+                };
+                let blocks = positive(until.born.0 - from.born.0).min(left.0);
+                let bytes = positive(until.born.1 - from.born.1).min(left.1);
+                *alive = Held { blocks, bytes };
+                left = (left.0 - blocks, left.1 - bytes);
+            }
+            alive
+        })
+        .collect();
+    Found {
+        history: History {
+            instants: at.iter().map(|&bins| end_of(bins)).collect(),
+            cohorts,
+            born,
+            alive,
+            verified_from_ns: 0,
+        },
+        to_ns,
+    }
+}
+
+fn positive(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

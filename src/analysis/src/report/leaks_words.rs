@@ -1,0 +1,289 @@
+//! Verdicts in words: the same in text, JSON and the formats of CI.
+
+use crate::frame::FrameId;
+use crate::leaks::{Cause, Leaks};
+use crate::model::Model;
+use crate::report::text::frame_words;
+use crate::report::words::{blocks, bytes, counted, duration};
+use crate::stack::Stacks;
+use crate::top::process_label;
+use crate::verdict::{AxisKind, Doubt, Rate, Verdict};
+
+/// A unit for rates: that of time, and that of memory, with their sizes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RateUnit {
+    per: &'static str,
+    seconds: f64,
+    memory: &'static str,
+    bytes: f64,
+}
+
+impl RateUnit {
+    /// For a recording of so many seconds whose largest rate is this: what
+    /// lasts less than a minute is told by the second.
+    pub(crate) fn new(seconds: f64, largest: f64) -> Self {
+        let (per, of_time) = if seconds < 60.0 {
+            ("s", 1.0)
+        } else {
+            ("min", 60.0)
+        };
+        let largest = largest * of_time;
+        let (memory, of_memory) = match largest {
+            _ if largest < 1000.0 => ("B", 1.0),
+            _ if largest < 1_000_000.0 => ("KiB", 1024.0),
+            _ if largest < 1e9 => ("MiB", 1_048_576.0),
+            _ => ("GiB", 1_073_741_824.0),
+        };
+        RateUnit {
+            per,
+            seconds: of_time,
+            memory,
+            bytes: of_memory,
+        }
+    }
+
+    pub(crate) fn name(self) -> String {
+        format!("{}/{}", self.memory, self.per)
+    }
+
+    fn value(self, bytes_per_second: f64) -> f64 {
+        bytes_per_second * self.seconds / self.bytes
+    }
+
+    /// `1.21 ± 0.11`.
+    pub(crate) fn figure(self, rate: &Rate) -> String {
+        let (value, error) = (self.value(rate.bytes_per_second), self.value(rate.error));
+        let decimals = match value {
+            value if value < 9.995 && self.bytes > 1.0 => 2,
+            value if value < 99.95 && self.bytes > 1.0 => 1,
+            _ => 0,
+        };
+        let least = 10_f64.powi(-decimals);
+        let decimals = usize::try_from(decimals).unwrap_or(0);
+        // Never less than what the figure's last digit stands for.
+        let error = (error / least).ceil().max(1.0) * least;
+        format!("{value:.decimals$} ± {error:.decimals$}")
+    }
+
+    /// `1.21 ± 0.11 MiB/min`.
+    pub(crate) fn with_name(self, rate: &Rate) -> String {
+        format!("{} {}", self.figure(rate), self.name())
+    }
+}
+
+/// `60.0 KiB/min`: a rate that is no estimate.
+pub(crate) fn speed(bytes_per_second: f64, seconds: f64) -> String {
+    let (per, of_time) = if seconds < 60.0 {
+        ("s", 1.0)
+    } else {
+        ("min", 60.0)
+    };
+    format!(
+        "{}/{per}",
+        bytes((bytes_per_second * of_time).ceil() as u64)
+    )
+}
+
+impl Leaks {
+    pub(crate) fn seconds(&self) -> f64 {
+        self.to_ns.saturating_sub(self.from_ns) as f64 / 1e9
+    }
+
+    /// The unit for all rates of the answer.
+    pub(crate) fn unit(&self) -> RateUnit {
+        let rates = self
+            .suspects
+            .iter()
+            .map(|cause| cause.rate.bytes_per_second);
+        RateUnit::new(self.seconds(), rates.fold(0.0, f64::max))
+    }
+
+    /// The answer in a sentence.
+    pub(crate) fn answer(&self) -> String {
+        let span = duration(self.to_ns.saturating_sub(self.from_ns));
+        let would_show = speed(self.detectable_bytes_per_second, self.seconds());
+        let (leaking, rate) = &self.leaking;
+        let growing = self.total_suspects - leaking;
+        match leaking {
+            0 if self.to_ns <= self.from_ns => {
+                "UNCLEAR: nothing ran after the program had started".into()
+            }
+            0 if growing > 0 => format!(
+                "No leak found in {span}, but {} still: whether it stops cannot be told yet",
+                if growing == 1 {
+                    "1 cause grows".to_owned()
+                } else {
+                    format!("{growing} causes grow")
+                }
+            ),
+            0 => format!("No leak found in {span}: growth above {would_show} would have shown"),
+            1 => format!("LEAK: 1 cause, {}", self.unit().with_name(rate)),
+            count => format!(
+                "LEAK: {count} causes, together {}",
+                self.unit().with_name(rate)
+            ),
+        }
+    }
+
+    /// The answer, and the first cause's place, in a line.
+    pub fn brief(&self, stacks: &Stacks<'_>) -> String {
+        let Some(cause) = self.suspects.first() else {
+            let would_show = speed(self.detectable_bytes_per_second, self.seconds());
+            return if self.to_ns <= self.from_ns {
+                "not clear: nothing ran after the program had started".into()
+            } else {
+                format!("no leak found; growth above {would_show} would have shown")
+            };
+        };
+        let head = cause.sites[0].head;
+        let place = head.your_code.or(head.made_in);
+        let place = place.map_or_else(String::new, |id| named(stacks, id));
+        let more = match self.total_suspects - 1 {
+            0 => String::new(),
+            1 => ", and 1 more".into(),
+            more => format!(", and {more} more"),
+        };
+        let rate = self.unit().with_name(&cause.rate);
+        match cause.verdict {
+            Verdict::Leaking => format!("{} leaking {rate}  {place}{more}", cause.id),
+            _ => format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id),
+        }
+    }
+
+    /// `limit of 2.00 GiB reached in about 5 h (4 h 33 min to 5 h 29 min)`.
+    pub(crate) fn forecast_words(&self) -> Option<String> {
+        let forecast = self.forecast?;
+        let limit = bytes(forecast.limit_bytes);
+        let after = |seconds: f64| duration((seconds * 1e9) as u64);
+        if forecast.rss_bytes >= forecast.limit_bytes {
+            return Some(format!(
+                "limit of {limit} reached: it takes {}",
+                bytes(forecast.rss_bytes)
+            ));
+        }
+        Some(match (forecast.reached_in_seconds, forecast.interval) {
+            (Some(about), Some((soonest, latest))) => format!(
+                "limit of {limit} reached in about {} ({} to {})",
+                after(about),
+                after(soonest),
+                latest.map_or_else(|| "never".into(), after)
+            ),
+            _ => format!(
+                "limit of {limit}: no leak leads there, {} taken",
+                bytes(forecast.rss_bytes)
+            ),
+        })
+    }
+
+    /// What shows that a cause is what it is called, a sentence each.
+    pub(crate) fn evidence(&self, model: &Model<'_>, cause: &Cause) -> Vec<String> {
+        let mut words = Vec::new();
+        let sites = cause.sites.iter().map(|site| site.merged as u64).sum();
+        words.push(format!(
+            "{} live in {} of {}",
+            bytes(cause.live.bytes),
+            counted(cause.live.blocks, "block", "blocks"),
+            counted(sites, "site", "sites")
+        ));
+        let judged = &cause.sites[0].judged;
+        let (born, kept) = judged.kept;
+        if born > 0 {
+            words.push(if born == kept {
+                format!("all {} blocks made since then stayed", blocks(born))
+            } else {
+                format!(
+                    "{} of {} blocks made since then stayed",
+                    blocks(kept),
+                    blocks(born)
+                )
+            });
+        }
+        if judged.lasting_seconds > 0.0 && cause.verdict == Verdict::Leaking {
+            let age = duration((judged.lasting_seconds * 1e9) as u64);
+            words.push(format!("hardly one dies that is older than {age}"));
+        }
+        if cause.verdict == Verdict::Leaking && judged.axis != AxisKind::Clock {
+            words.push(format!(
+                "steady by {}",
+                match judged.axis {
+                    AxisKind::Rounds => "rounds",
+                    _ => "the program's allocations, not by the clock",
+                }
+            ));
+        }
+        if let Some(doubt) = cause.doubt {
+            words.push(doubt.words().to_owned());
+        }
+        if let Some(alike) = shares(model, cause) {
+            words.push(alike);
+        }
+        words
+    }
+
+    /// What would decide, of a cause that only grows.
+    pub(crate) fn decides(&self, cause: &Cause) -> Option<String> {
+        let span = self.to_ns.saturating_sub(self.from_ns);
+        let times = |n: u64| duration(span.saturating_mul(n));
+        Some(match cause.doubt? {
+            Doubt::Few | Doubt::Recent | Doubt::Slowing | Doubt::Renewed => {
+                format!("{} more would decide", times(2))
+            }
+            Doubt::Dying | Doubt::Irregular => format!("{} more would decide", times(4)),
+            Doubt::Idle => "a recording that ends while the program works would decide".into(),
+            Doubt::Coarse => "a recording in which it runs for longer would decide".into(),
+        })
+    }
+}
+
+impl Doubt {
+    /// Why it is no more than growing.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Doubt::Few => "too few blocks stay to tell",
+            Doubt::Recent => "it began in the last quarter of the recording",
+            Doubt::Slowing => "fewer stay than before, as of a cache that fills",
+            Doubt::Dying => "old blocks still die",
+            Doubt::Irregular => "what stays comes in clumps",
+            Doubt::Renewed => "it is a block that is made anew, larger each time",
+            Doubt::Idle => "it stopped when the program stopped allocating, long before the end",
+            Doubt::Coarse => "the recording has too few states of the time in which it grew",
+        }
+    }
+}
+
+/// `all 4 processes alike`, `most of it in worker.py (pid 21)`.
+fn shares(model: &Model<'_>, cause: &Cause) -> Option<String> {
+    let (most, least) = (cause.shares.first()?, cause.shares.last()?);
+    let all: i64 = cause
+        .shares
+        .iter()
+        .map(|share| share.grown_bytes.max(0))
+        .sum();
+    if model.processes().len() < 2 {
+        return None;
+    }
+    Some(match cause.shares.len() {
+        1 => format!("only in {}", process_label(model, most.process)),
+        count if least.grown_bytes * 2 > most.grown_bytes => format!("all {count} processes alike"),
+        _ if most.grown_bytes * 10 > all * 9 => {
+            format!("nearly only in {}", process_label(model, most.process))
+        }
+        count => format!(
+            "in {count} processes, most in {}",
+            process_label(model, most.process)
+        ),
+    })
+}
+
+/// A frame as one text: `load_session app/sessions.py:41`.
+pub(crate) fn named(stacks: &Stacks<'_>, id: FrameId) -> String {
+    let (function, place) = frame_words(stacks, id);
+    if place.is_empty() {
+        function
+    } else {
+        format!("{function} {place}")
+    }
+}
+
+/// Who holds it.
+pub(crate) const NOT_KNOWN: &str = "not known: no heap graph";

@@ -1,0 +1,128 @@
+//! `leakline leaks`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use leakline_analysis::report::{json, text};
+use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
+
+use super::report::{Input, Output, instant, report, resolved};
+use super::size;
+use crate::CliError;
+
+/// Says which places leak, how fast, and which only look like it.
+///
+/// Exits with 0 whatever it finds: `leakline check` is the gate.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  leakline leaks
+  leakline leaks --long                     each cause in a few lines
+  leakline leaks --from +10m                what was there by then does not count
+  leakline leaks --memory-limit 2GiB        and when it is reached
+  leakline leaks --suppressions known.txt   without what is known
+  leakline leaks --markdown > ticket.md")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    question: Question,
+    /// Most causes; 0 = all [default: 10; with --json all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Each cause in a few lines, however wide the terminal is
+    #[arg(long, conflicts_with = "json")]
+    long: bool,
+    /// A table for a ticket
+    #[arg(long, conflicts_with_all = ["json", "long"])]
+    markdown: bool,
+}
+
+/// What `leaks` and `check` are asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Question {
+    /// Growth counts from here on: start, a mark's name, +90s, 14:05 [default:
+    /// when imports were done]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    from: Option<Instant>,
+    /// Up to here [default: end, of Python when its main thread left __main__]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    to: Option<Instant>,
+    /// Only causes whose function, file, module or process matches: a text to
+    /// find, or a pattern with * and ?
+    #[arg(long, value_name = "TEXT", value_parser = |text: &str| Ok::<_, String>(Filter::new(text)))]
+    filter: Option<Filter>,
+    /// What the program may take: says when that is reached (`--limit` is the
+    /// number of rows, as ever)
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    memory_limit: Option<u64>,
+    /// Leave out what a file names, in LeakSanitizer's format: lines
+    /// `leak:PATTERN`
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    suppressions: Vec<PathBuf>,
+    /// Do not leave out what leakline's own list names
+    #[arg(long)]
+    no_default_suppressions: bool,
+}
+
+impl Question {
+    /// The answer.
+    pub(crate) fn ask<'a>(
+        &self,
+        model: &Model<'a>,
+        stacks: &mut Stacks<'a>,
+        limit: Option<usize>,
+    ) -> Result<Leaks, CliError> {
+        let mut suppressions = Vec::new();
+        for path in &self.suppressions {
+            let failed = |message: String| CliError::Report {
+                message,
+                hint: Some("a suppression is a line such as `leak:parse_header`".into()),
+                source: None,
+            };
+            let text = fs::read_to_string(path).map_err(|error| CliError::Report {
+                message: format!("cannot read `{}`", path.display()),
+                hint: None,
+                source: Some(error.into()),
+            })?;
+            let read = Suppression::parse(&text)
+                .map_err(|error| failed(format!("`{}`: {error}", path.display())))?;
+            suppressions.extend(read);
+        }
+        if !self.no_default_suppressions {
+            suppressions.extend(Suppression::shipped());
+        }
+        let query = LeaksQuery {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            limit,
+            filter: self.filter.clone(),
+            memory_limit: self.memory_limit,
+            suppressions,
+        };
+        resolved(Leaks::new(model, stacks, query))
+    }
+}
+
+/// Writes the causes to stdout.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
+    const SCREENFUL: usize = 10;
+    let limit = match args.limit {
+        Some(0) => None,
+        Some(limit) => Some(limit),
+        None if args.input.is_json() => None,
+        None => Some(SCREENFUL),
+    };
+    report(&args.input, |model, stacks, output| {
+        let leaks = args.question.ask(model, stacks, limit)?;
+        match output {
+            Output::Json(out) => json::leaks(model, stacks, &leaks, out),
+            Output::Text(out, _) if args.markdown => {
+                text::leaks_markdown(model, stacks, &leaks, out)
+            }
+            Output::Text(out, style) => text::leaks(model, stacks, &leaks, args.long, style, out),
+        }
+        .map_err(CliError::Output)
+    })
+}
