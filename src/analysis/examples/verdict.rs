@@ -5,10 +5,11 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[path = "../tests/verdict/simulate.rs"]
+#[expect(dead_code, reason = "tests use the rest")]
 mod simulate;
 
 use leakline_analysis::verdict::Verdict;
-use simulate::{HEALTHY, Kind, LEAKS, Random};
+use simulate::{HEALTHY, Kind, LEAKS, Random, leak_of};
 
 const VERDICTS: [Verdict; 6] = [
     Verdict::Leaking,
@@ -35,13 +36,36 @@ fn main() {
         let shares = shares(all, seeds * kinds.len() as u64);
         println!("| **all** | {shares} | |");
     }
+    println!();
+    power(seeds);
+}
+
+/// How many blocks it takes.
+fn power(seeds: u64) {
+    println!("| blocks that stay | at random: leaking | listed | regularly: leaking | listed |");
+    println!("| --- | --- | --- | --- | --- |");
+    for count in [24, 48, 80, 200, 400, 800, 1500, 3000] {
+        let cells = [false, true].map(|regular| {
+            let (mut leaking, mut listed) = (0, 0);
+            for seed in 0..seeds {
+                let mut random = Random::new(seed);
+                let stream = leak_of(&mut random, f64::from(count), regular);
+                let (judged, _) = stream.judged(33 + random.below(32));
+                let verdict = judged.map(|judged| judged.verdict);
+                leaking += u64::from(verdict == Some(Verdict::Leaking));
+                listed += u64::from(matches!(verdict, Some(Verdict::Leaking | Verdict::Growing)));
+            }
+            let share = |count: u64| count as f64 * 100.0 / seeds as f64;
+            format!("{:.1} % | {:.1} %", share(leaking), share(listed))
+        });
+        println!("| {count} | {} |", cells.join(" | "));
+    }
 }
 
 fn row(kind: &Kind, seeds: u64) -> [u64; 7] {
     let mut found = [0; 7];
     let mut errors = Vec::new();
     let mut outside = 0;
-    let mut doubts = std::collections::BTreeMap::<String, u64>::new();
     for seed in 0..seeds {
         let mut random = Random::new(seed);
         let stream = (kind.make)(&mut random);
@@ -54,13 +78,6 @@ fn row(kind: &Kind, seeds: u64) -> [u64; 7] {
                 .unwrap_or(5)
         });
         found[at] += 1;
-        if std::env::var_os("SHOW").is_some() && (at == 0) != stream.truth.is_some() {
-            let brief = judged.map(|j| (j.verdict, j.doubt, j.kept, j.chance, j.axis));
-            println!("{seed}: {brief:?} truth {:?}", stream.truth);
-        }
-        if let Some(judged) = judged {
-            *doubts.entry(format!("{:?}", judged.doubt)).or_default() += 1;
-        }
         if let (Some((truth, _)), Some(judged)) = (stream.truth, judged)
             && let Some(rate) = judged.rate
         {
@@ -76,9 +93,6 @@ fn row(kind: &Kind, seeds: u64) -> [u64; 7] {
             format!("{:.1} %, {outside:.0} % outside", off * 100.0)
         });
     println!("| {} | {} | {off} |", kind.name, shares(found, seeds));
-    if std::env::var_os("DOUBTS").is_some() {
-        println!("{doubts:?}");
-    }
     found
 }
 

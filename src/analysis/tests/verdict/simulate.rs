@@ -7,13 +7,13 @@ use leakline_analysis::verdict::{AxisKind, Context, Facts, Judge, Judged, Judgem
 use leakline_analysis::{Cohort, Held, History};
 
 /// Length of every simulated recording, in seconds, unless it says otherwise.
-pub const SPAN: f64 = 3600.0;
+pub(crate) const SPAN: f64 = 3600.0;
 
 /// Random numbers (SplitMix64): the same for the same seed, everywhere.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         random.bits();
         random
@@ -28,28 +28,28 @@ impl Random {
     }
 
     /// In 0..1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// Evenly spread over magnitudes.
-    pub fn magnitude(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn magnitude(&mut self, low: f64, high: f64) -> f64 {
         (self.between(low.ln(), high.ln())).exp()
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((self.unit() * bound as f64) as usize).min(bound - 1)
     }
 
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.unit()).ln()
     }
 
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (2.0 * std::f64::consts::PI * self.unit()).cos()
     }
@@ -64,7 +64,7 @@ struct Block {
 }
 
 /// A site's blocks, and what the program did meanwhile.
-pub struct Stream {
+pub(crate) struct Stream {
     blocks: Vec<Block>,
     /// When the program allocated, and how much it did, besides.
     work: Vec<(f64, f64)>,
@@ -72,7 +72,7 @@ pub struct Stream {
     /// When imports end.
     warm: f64,
     /// Bytes a second that leak, and since when.
-    pub truth: Option<(f64, f64)>,
+    pub(crate) truth: Option<(f64, f64)>,
 }
 
 const FOREVER: f64 = f64::INFINITY;
@@ -110,7 +110,7 @@ impl Stream {
     }
 
     /// As a recorder with so many cohorts would tell it.
-    pub fn history(&self, cohorts: usize) -> History {
+    pub(crate) fn history(&self, cohorts: usize) -> History {
         const INSTANTS: usize = 64;
         let ns = |seconds: f64| (seconds * 1e9) as u64;
         // A site that was busy for a while has its cohorts there.
@@ -160,7 +160,7 @@ impl Stream {
     }
 
     /// What all sites have in common.
-    pub fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         let mut sum = 0.0;
         let mut points = vec![(0, 0.0)];
         let steps = self.work.len().max(1) as f64;
@@ -190,7 +190,7 @@ impl Stream {
     }
 
     /// What the judge says.
-    pub fn judged(&self, cohorts: usize) -> (Option<Judged>, Judgement) {
+    pub(crate) fn judged(&self, cohorts: usize) -> (Option<Judged>, Judgement) {
         let context = self.context();
         let mut judge = Judge::new(&context);
         judge.look_at(&self.history(cohorts), Facts::default());
@@ -200,9 +200,9 @@ impl Stream {
 }
 
 /// A kind of process: its name, and how to make one.
-pub struct Kind {
-    pub name: &'static str,
-    pub make: fn(&mut Random) -> Stream,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) make: fn(&mut Random) -> Stream,
 }
 
 fn even(_: f64) -> f64 {
@@ -599,7 +599,7 @@ fn expiring(random: &mut Random) -> Stream {
 }
 
 /// What must not be called a leak.
-pub const HEALTHY: [Kind; 19] = [
+pub(crate) const HEALTHY: [Kind; 19] = [
     Kind {
         name: "lives, exponential",
         make: exponential_lives,
@@ -751,7 +751,7 @@ fn timed_leak(random: &mut Random) -> Stream {
 
 /// Beside blocks that are made and die at the same stack.
 fn leak_beside_churn(random: &mut Random) -> Stream {
-    let count = random.magnitude(3000.0, 8000.0);
+    let count = random.magnitude(4000.0, 8000.0);
     let load = day(random);
     let varies = random.unit() < 0.5;
     let load = move |at: f64| if varies { load(at) } else { 1.0 };
@@ -818,7 +818,7 @@ fn short_program(random: &mut Random) -> Stream {
 }
 
 /// What must be called one.
-pub const LEAKS: [Kind; 11] = [
+pub(crate) const LEAKS: [Kind; 11] = [
     Kind {
         name: "every request",
         make: regular_leak,
@@ -865,8 +865,13 @@ pub const LEAKS: [Kind; 11] = [
     },
 ];
 
+/// A leak of so many blocks, at random or regularly.
+pub(crate) fn leak_of(random: &mut Random, count: f64, regular: bool) -> Stream {
+    leak(random, count, regular, 0.0, &even)
+}
+
 /// A leak of just the rate that the judge says would have shown.
-pub fn detectable_leak(random: &mut Random, bytes_per_second: f64, bytes: u64) -> Stream {
+pub(crate) fn detectable_leak(random: &mut Random, bytes_per_second: f64, bytes: u64) -> Stream {
     let count = bytes_per_second * SPAN / bytes as f64;
     let mut stream = Stream::new(SPAN);
     for at in arrivals(random, count, SPAN, &even) {
