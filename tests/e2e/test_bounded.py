@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import (
+    TARGET_PYTHON,
     Leakline,
     Part,
     Programs,
@@ -72,6 +73,33 @@ def test_kill_of_the_collector_after_it_compacted(
         stats = recording.stats()
         assert stats["totals"]["live_blocks"] > 0
         assert stats["totals"]["complete"] is False
+
+
+def test_many_short_processes(leakline: Leakline) -> None:
+    """An interpreter's start makes tens of thousands of sites, and each process has
+    its own. Written with their numbers, they took 50 KB a process and more."""
+    few, many = 20, 80
+    script = f'i=0; while [ $i -lt {many} ]; do "$0" -c pass; i=$((i+1)); echo $i; done'
+    with leakline.started("sh", "-c", script, TARGET_PYTHON) as (process, recording):
+        assert process.stdout is not None
+        file_bytes = {}
+        for line in process.stdout:
+            file_bytes[int(line)] = recording.path.stat().st_size
+        process.wait(60)
+        assert process.returncode == 0
+    each = (file_bytes[many] - file_bytes[few]) / (many - few)
+    assert each < 30_000
+    # And nothing of them is missing: what sites hold adds up to what each did.
+    stats = recording.stats()
+    assert stats["totals"]["complete"] is True
+    rows = recording.rows("--by", "process")
+    allocated = {row["name"]: row["total_blocks"] for row in rows}
+    name = Path(TARGET_PYTHON).name
+    pythons = [one for one in stats["processes"] if one["command"] == f"{name} -c"]
+    assert len(pythons) == many
+    for one in pythons:
+        births = one["totals"]["allocations"] - one["totals"]["resizes"]
+        assert allocated[f"{one['command']} (pid {one['pid']})"] == births
 
 
 def test_what_a_thread_costs_the_target(leakline: Leakline, programs: Programs) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -191,6 +192,77 @@ def test_a_signal_while_libraries_are_told_of(
         assert recording.stats()["totals"]["complete"] is True
         rows = recording.rows("--filter", "leak_of_alpha")
         assert sum(row["live_blocks"] for row in rows) == len(libraries)
+
+
+def stop(pid: int) -> None:
+    """Stops a process, and waits until no thread of it runs."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def state(task: Path) -> str:
+        return (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    tasks = Path(f"/proc/{pid}/task")
+    wait_for("the stop", lambda: all(state(task) == "T" for task in tasks.iterdir()))
+
+
+def test_programs_started_while_the_collector_is_stopped(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """The first waits for it, the others know; all run, and are counted."""
+    commands = tmp_path / "commands"
+    os.mkfifo(commands)
+    program: list[Part] = [TARGET_PYTHON, PYTHON_PROGRAMS / "starts.py", commands]
+    with leakline.started(*program) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        assert process.stdout is not None
+        with commands.open("w") as told:
+
+            def start(count: int) -> tuple[float, int]:
+                assert process.stdout is not None
+                print(count, file=told, flush=True)
+                seconds, complaints = process.stdout.readline().split()
+                return float(seconds), int(complaints)
+
+            start(2)
+            stop(collector)
+            try:
+                seconds, complaints = start(6)
+                # Two seconds each would be twelve.
+                assert 1.9 < seconds < 5
+                assert complaints == 1
+            finally:
+                os.kill(collector, signal.SIGCONT)
+            # Once it is at work again, all is as before: nobody is left out,
+            # and a stop that is shorter than the wait costs nothing.
+            wait_for("an answer", lambda: start(1) < (0.5, 0))
+            time.sleep(0.1)
+            before = start(2)
+            assert before < (1, 0), before
+            stop(collector)
+            late = threading.Timer(0.5, os.kill, (collector, signal.SIGCONT))
+            late.start()
+            seconds, complaints = start(1)
+            late.join()
+            assert 0.4 < seconds < 2
+            assert complaints == 0
+            # Nothing of the program is left when the collector goes on.
+            stop(collector)
+            assert start(3)[0] < 4
+        try:
+            # `leakline` has taken its status, and waits for the collector.
+            wait_for("the program's end", lambda: not Path(f"/proc/{pid}").exists())
+        finally:
+            os.kill(collector, signal.SIGCONT)
+        assert rest_of(process) == []
+        assert process.returncode == 0
+        texts = [note["text"] for note in recording.stats()["notes"]]
+        assert (
+            "9 processes were not recorded: the collector did not answer in time"
+            in texts
+        )
+        recorded = recording.stats()["processes"]
+        assert sum(Path(one["command"]).name == "true" for one in recorded) >= 6
 
 
 def test_kill_of_both(leakline: Leakline, programs: Programs) -> None:

@@ -15,11 +15,13 @@
 //! * The same records give the same report, to the byte.
 
 pub mod calls;
+pub mod contents;
 pub mod figures;
 pub mod filter;
 pub mod frame;
 pub mod groups;
 pub mod instant;
+pub mod kinds;
 pub mod lines;
 pub mod model;
 mod names;
@@ -32,14 +34,17 @@ pub mod top;
 pub mod tree;
 
 pub use calls::{Calls, Weights};
+pub use contents::Contents;
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
+pub use kinds::{Kinds, Sums};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
+pub use report::svg::{Drawn, FlameQuery};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;

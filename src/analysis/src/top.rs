@@ -143,17 +143,15 @@ impl Top {
         if query.by == GroupBy::Thread {
             return Self::of_threads(model, query);
         }
-        let figures = model.figures(&query.span);
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
-        for (id, (site, figures)) in model.sites().iter().zip(&figures).enumerate() {
-            let id = u32::try_from(id).unwrap_or(u32::MAX);
+        model.for_each_figures(&query.span, |id, site, figures| {
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)
             {
-                continue;
+                return;
             }
             let key = key(model, stacks, query.by, id);
             let at = *index.entry(key).or_insert_with(|| {
@@ -170,7 +168,7 @@ impl Top {
                 groups.len() - 1
             });
             groups[at].add(id, site.process, site.domain, figures, &query);
-        }
+        });
 
         let measure = |group: &Group| group.figures.measure(query.measure, query.unit);
         let mut sum = Figures::default();
@@ -283,7 +281,11 @@ impl Group {
         if self.domain != Some(domain) {
             self.domain = None;
         }
-        if process != self.process && !self.more_processes.contains(&process) {
+        // Sites come process by process.
+        if process != self.process
+            && self.more_processes.last() != Some(&process)
+            && !self.more_processes.contains(&process)
+        {
             self.more_processes.push(process);
         }
     }

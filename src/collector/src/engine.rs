@@ -945,6 +945,17 @@ impl Engine {
                  a session holds {SLOT_COUNT} at a time"
             ));
         }
+        let unanswered = self.shared.session.unanswered();
+        if unanswered > 0 {
+            let processes = if unanswered == 1 {
+                "process was"
+            } else {
+                "processes were"
+            };
+            self.note(format!(
+                "{unanswered} {processes} not recorded: the collector did not answer in time"
+            ));
+        }
         let dropped = self.output.dropped();
         if dropped > 0 {
             self.note(format!(
@@ -968,6 +979,7 @@ impl Engine {
             live_bytes: scope.live_bytes,
             live_blocks: scope.live_blocks,
             file_bytes: self.output.bytes(),
+            unanswered: self.shared.session.unanswered(),
             write_error: self.output.error().map(str::to_owned),
             ..self.past.clone()
         };

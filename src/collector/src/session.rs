@@ -82,6 +82,8 @@ pub(crate) struct SessionMap {
     backed: AtomicU32,
     /// The drain loop is at something long, see [`while_busy`].
     busy: AtomicBool,
+    /// Processes that were gone from the door before they were let in.
+    unanswered: AtomicU32,
 }
 
 /// Chunks that a session has at least, or is refused.
@@ -113,6 +115,7 @@ impl SessionMap {
             chunks,
             backed: AtomicU32::new(0),
             busy: AtomicBool::new(false),
+            unanswered: AtomicU32::new(0),
         };
         // Whatever producers touch exists beforehand: a page that cannot be
         // had would be a SIGBUS in them.
@@ -158,6 +161,16 @@ impl SessionMap {
     /// The descriptor that targets get.
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
+    }
+
+    /// A process did not wait any longer to be let in.
+    pub(crate) fn count_unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did not.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Chunks that there can be.

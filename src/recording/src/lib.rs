@@ -21,8 +21,10 @@ mod chunk;
 mod compact;
 mod error;
 mod ids;
+mod packed;
 mod reader;
 pub mod record;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod writer;
