@@ -421,7 +421,7 @@ pub struct ProcessTotals {
     pub lost_bytes: u64,
     /// Nanoseconds that its threads waited for the collector.
     pub stalled_ns: u64,
-    /// Stacks cut at the depth limit.
+    /// Stacks cut at the depth limit, or that there was no room for.
     pub truncated_stacks: u64,
     /// Unwinds that ended early.
     pub broken_unwinds: u64,
