@@ -277,6 +277,13 @@ class Programs:
     def abandoned(self) -> Path:
         return self._with_reentrant("abandoned", PROGRAMS / "abandoned.c")
 
+    def embedding(self, name: str, library: Path) -> Path:
+        """tests/programs/python/NAME.c, linked against the target interpreter."""
+        source = PYTHON_PROGRAMS / f"{name}.c"
+        include, _ = target_paths()
+        rpath = f"-Wl,-rpath,{library.parent}"
+        return self._build(name, "-I", include, source, library, rpath)
+
     def extension(self, name: str, *flags: str) -> Path:
         """Directory of tests/programs/python/NAME.c as an extension module of
         the target interpreter."""
@@ -291,6 +298,21 @@ class Programs:
             assert result.status == 0, result.err.decode()
             self.built[name] = output
         return directory
+
+
+def library_of_target() -> tuple[Path, str] | None:
+    """The target interpreter as a shared library, and its home, if it has one."""
+    source = (
+        "import sys, sysconfig as s; print(sys.base_prefix);"
+        "print(s.get_config_var('LIBDIR')); print(s.get_config_var('MULTIARCH'));"
+        "print(s.get_config_var('INSTSONAME'))"
+    )
+    lines = execute([TARGET_PYTHON, "-c", source]).out.decode().splitlines()
+    home, directory, architecture, name = lines
+    for path in (Path(directory) / name, Path(directory) / architecture / name):
+        if path.exists() and ".so" in name:
+            return path, home
+    return None
 
 
 def target_paths() -> tuple[str, str]:

@@ -146,6 +146,22 @@ def test_another_allocator_preloaded(
     check_sites(recording.rows(), result.truth()["sites"])
 
 
+def test_an_executable_that_wraps_malloc(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Its own functions come first, and call on through ours."""
+    result, recording = leakline.run(programs.program("wraps_malloc"))
+    assert result.status == 0
+    check_complete(recording)
+    truth = result.truth()["sites"]
+    groups = by_function(recording.rows(), truth)
+    for name, known in truth.items():
+        said = sums(groups[name])
+        assert said["total_blocks"] == known["births"]
+        assert said["live_blocks"] == known["live_blocks"]
+        assert said["live_bytes"] == known["live_bytes"]
+
+
 def test_libraries_that_come_and_go(leakline: Leakline, programs: Programs) -> None:
     alpha, beta = programs.plugin("alpha", 1000), programs.plugin("beta", 3000)
     result, recording = leakline.run(programs.program("plugins"), alpha, beta)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +164,107 @@ def test_a_collector_stopped_for_a_moment(
         assert recording.stats()["totals"]["complete"] is True
 
 
+def test_a_signal_while_libraries_are_told_of(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """With a stopped collector and full rings a thread waits for room, but not
+    with signals blocked."""
+    plugin = programs.plugin("alpha", 1000)
+    libraries = []
+    for number in range(30):  # 27 KB of names: more than a chunk holds
+        directory = tmp_path / "/".join([f"{number:0200}"] * 4)
+        directory.mkdir(parents=True)
+        libraries.append(shutil.copy(plugin, directory / "plugin.so"))
+    with leakline.started(
+        programs.program("late_signals"), *libraries, options=["--wait", "forever"]
+    ) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(collector, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGUSR1)
+            assert process.stdout is not None
+            said = process.stdout.readline()
+        finally:
+            os.kill(collector, signal.SIGCONT)
+        assert said == b"handled\n"
+        assert rest_of(process)[-1] == b"done"
+        assert recording.stats()["totals"]["complete"] is True
+        rows = recording.rows("--filter", "leak_of_alpha")
+        assert sum(row["live_blocks"] for row in rows) == len(libraries)
+
+
+def stop(pid: int) -> None:
+    """Stops a process, and waits until no thread of it runs."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def state(task: Path) -> str:
+        return (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    tasks = Path(f"/proc/{pid}/task")
+    wait_for("the stop", lambda: all(state(task) == "T" for task in tasks.iterdir()))
+
+
+def test_programs_started_while_the_collector_is_stopped(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """The first waits for it, the others know; all run, and are counted."""
+    commands = tmp_path / "commands"
+    os.mkfifo(commands)
+    program: list[Part] = [TARGET_PYTHON, PYTHON_PROGRAMS / "starts.py", commands]
+    with leakline.started(*program) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        assert process.stdout is not None
+        with commands.open("w") as told:
+
+            def start(count: int) -> tuple[float, int]:
+                assert process.stdout is not None
+                print(count, file=told, flush=True)
+                seconds, complaints = process.stdout.readline().split()
+                return float(seconds), int(complaints)
+
+            start(2)
+            stop(collector)
+            try:
+                seconds, complaints = start(6)
+                # Two seconds each would be twelve.
+                assert 1.9 < seconds < 5
+                assert complaints == 1
+            finally:
+                os.kill(collector, signal.SIGCONT)
+            # Once it is at work again, all is as before: nobody is left out,
+            # and a stop that is shorter than the wait costs nothing.
+            wait_for("an answer", lambda: start(1) < (0.5, 0))
+            time.sleep(0.1)
+            before = start(2)
+            assert before < (1, 0), before
+            stop(collector)
+            late = threading.Timer(0.5, os.kill, (collector, signal.SIGCONT))
+            late.start()
+            seconds, complaints = start(1)
+            late.join()
+            assert 0.4 < seconds < 2
+            assert complaints == 0
+            # Nothing of the program is left when the collector goes on.
+            stop(collector)
+            assert start(3)[0] < 4
+        try:
+            # `leakline` has taken its status, and waits for the collector.
+            wait_for("the program's end", lambda: not Path(f"/proc/{pid}").exists())
+        finally:
+            os.kill(collector, signal.SIGCONT)
+        assert rest_of(process) == []
+        assert process.returncode == 0
+        texts = [note["text"] for note in recording.stats()["notes"]]
+        assert (
+            "9 processes were not recorded: the collector did not answer in time"
+            in texts
+        )
+        recorded = recording.stats()["processes"]
+        assert sum(Path(one["command"]).name == "true" for one in recorded) >= 6
+
+
 def test_kill_of_both(leakline: Leakline, programs: Programs) -> None:
     """At most the last second is missing."""
     with leakline.started(programs.program("batches"), "100", "2000") as (
@@ -214,3 +318,59 @@ def test_an_open_recording_can_be_read(leakline: Leakline, programs: Programs) -
         assert 0 < seen[0] < seen[1] or process.poll() is not None
         rest_of(process)
         assert leaked(recording)["live_blocks"] == 100 * 2500
+
+
+def state_of(pid: int) -> tuple[str, str]:
+    """Name and state of a process."""
+    before, after = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+    return before.split("(", 1)[1], after.split()[0]
+
+
+def test_a_program_stopped_while_it_joins(leakline: Leakline) -> None:
+    """A stop cuts a receive short that has a time limit, and the program went
+    on unrecorded."""
+    script = "echo pid $$; kill -STOP $$; exec sleep 0"
+    shell: list[Part] = ["/bin/sh", "-c", f"/bin/sh -c '{script}'; true"]
+    with leakline.started(*shell) as (process, recording):
+        pid = first_pid(process)
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        wait_for("its stop", lambda: state_of(pid) == ("sh", "T"))
+        os.kill(collector, signal.SIGSTOP)
+        wait_for("the collector's stop", lambda: state_of(collector)[1] == "T")
+        os.kill(pid, signal.SIGCONT)
+        wait_for("its wait", lambda: state_of(pid) == ("sleep", "S"))
+        for _ in range(3):
+            os.kill(pid, signal.SIGSTOP)
+            wait_for("its stop", lambda: state_of(pid) == ("sleep", "T"))
+            os.kill(pid, signal.SIGCONT)
+            wait_for("its wait", lambda: state_of(pid) == ("sleep", "S"))
+        os.kill(collector, signal.SIGCONT)
+        assert rest_of(process) == []
+        assert b"sleep" in os.fsencode(recording.process(pid)["command"])
+
+
+def test_a_thread_that_starts_while_nothing_is_recorded(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """That the ring of a thread which had ended was its own now was lost, and
+    what it allocated from then on was the other's."""
+    stopped, going = tmp_path / "stopped", tmp_path / "going"
+    with leakline.started(programs.program("late_thread"), stopped, going) as (
+        process,
+        recording,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"joined\n"
+        collector = wait_for("the collector", lambda: collector_of(process.pid))
+        os.kill(collector, signal.SIGSTOP)
+        stopped.touch()
+        assert process.stdout.readline() == b"second\n"
+        os.kill(collector, signal.SIGCONT)
+        # Until there is room again.
+        time.sleep(0.3)
+        going.touch()
+        assert rest_of(process) == []
+        assert process.returncode == 0
+    rows = recording.rows("--by", "thread", at=None)
+    blocks = {row["thread"]["name"]: row["live_blocks"] for row in rows}
+    assert blocks["second"] >= 1000, blocks

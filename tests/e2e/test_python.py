@@ -17,8 +17,10 @@ from harness import (
     Leakline,
     Part,
     Programs,
+    by_function,
     check_complete,
     execute,
+    library_of_target,
     python_lines,
     sums,
     wait_for,
@@ -108,6 +110,82 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
         blocks, size = known[line]
         assert 0 <= found[line][0] - blocks <= 3
         assert 0 <= found[line][1] - size <= 3 * 64
+
+
+def test_an_interpreter_that_is_loaded_and_unloaded(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """It is listed by the loader before its code may run, and gone afterwards."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program: list[Part] = [programs.program("embedded"), library, "3"]
+    env = {"PYTHONHOME": home}
+    bare = execute(program, env=env)
+    assert bare.status == 0, bare.err.decode()
+    result, recording = leakline.run(*program, env=env)
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == bare.truth()
+    check_complete(recording)
+    rows = [
+        row
+        for row in recording.rows()
+        if row["domain"] == "obj"
+        and any(
+            frame["kind"] == "python" and frame["file"] == "<string>"
+            for frame in row["stack"]
+        )
+    ]
+    assert sums(rows)["total_bytes"] > 3 * 100 * 1000
+
+
+def test_allocators_whose_context_is_a_number(
+    leakline: Leakline, programs: Programs
+) -> None:
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("contexts", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    assert result.truth() == {"made": 100}
+    check_complete(recording)
+
+
+def test_objects_made_after_a_hook_was_left(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Recorded as soon as it is seen that the hook was left; counted as lost
+    until then."""
+    found = library_of_target()
+    if found is None:
+        pytest.skip("the target interpreter is not a shared library")
+    library, home = found
+    program = programs.embedding("left_hooks", library)
+    result, recording = leakline.run(program, env={"PYTHONHOME": home})
+    assert result.status == 0, result.err.decode()
+    truth = result.truth()
+    assert truth["jumps"] == 40
+    rows = by_function(recording.rows(), ["make_lists"])["make_lists"]
+    recorded = sums(row for row in rows if row["domain"] == "obj")["total_blocks"]
+    lost = recording.stats()["totals"]["lost_events"]
+    assert recorded + lost >= truth["made"]
+
+
+@pytest.mark.parametrize("after", ["", "tracemalloc.stop()"])
+def test_another_tool_takes_the_tracer(leakline: Leakline, after: str) -> None:
+    """Objects from free lists are no longer told of: this is."""
+    if version_of(TARGET_PYTHON) < (3, 13, 3):
+        pytest.skip("before 3.13.3 there is none to take")
+    program = f"import tracemalloc; [[]]; tracemalloc.start(); [[]]; {after}"
+    result, recording = leakline.run(
+        TARGET_PYTHON, "-c", program, options=["--objects"]
+    )
+    assert result.status == 0
+    notes = [note["text"] for note in recording.stats()["notes"]]
+    assert any("took the reference tracer" in note for note in notes), notes
 
 
 def test_an_interpreter_that_tells_of_no_objects(leakline: Leakline) -> None:
@@ -378,3 +456,20 @@ def test_builtins_of_a_stripped_module_have_their_names(
     assert re.fullmatch(
         r"fastparse\..*so\+0x[0-9a-f]+( \(near .*\+0x[0-9a-f]+\))?", helper
     )
+
+
+def test_codes_met_by_two_threads_at_once(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Both entered it into the table, its death was noted once, and the next
+    code at its address got its name."""
+    count = 400
+    program = PYTHON_PROGRAMS / "short_lived.py"
+    directory = programs.extension("together")
+    result, recording = leakline.run(TARGET_PYTHON, program, directory, str(count))
+    assert result.status == 0, result.err.decode()
+    check_complete(recording)
+    names = [f"code_{i:04}" for i in range(count)]
+    rows = by_function(recording.rows("--filter", "*/together.c"), names)
+    blocks = {name: sums(rows[name])["live_blocks"] for name in names}
+    assert {name: n for name, n in blocks.items() if n != 2} == {}

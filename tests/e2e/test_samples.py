@@ -6,10 +6,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from harness import SAMPLES, TARGET_PYTHON, Leakline, execute, plain_name, sums
+from harness import SAMPLES, TARGET_PYTHON, Leakline, Part, execute, plain_name, sums
 
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/expected.json"))
 
@@ -93,3 +94,33 @@ def test_there_are_samples_and_all_are_described() -> None:
         readme = (SAMPLES / name / "README.md").read_text()
         assert "leakline run" in readme
         assert "leakline top" in readme
+
+
+def test_flame_draws_the_guilty_line(leakline: Leakline, tmp_path: Path) -> None:
+    _, recording = leakline.run(TARGET_PYTHON, SAMPLES / "python-cache" / "cache.py")
+    picture = tmp_path / "flame.svg"
+    draw: list[Part] = [leakline.binary, "flame", "-o", picture, recording.path]
+    assert execute(draw).status == 0
+    names = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.parse(picture).getroot()
+    widths = {
+        (box.findtext(f"{names}title") or "").split("\n")[0]: float(
+            box.attrib["data-w"]
+        )
+        for box in root.iter(f"{names}g")
+        if "data-w" in box.attrib
+    }
+    guilty = next(
+        width for name, width in widths.items() if name == "render cache.py:8"
+    )
+    assert guilty > 0.5
+    # What is there is not overwritten unless asked to.
+    again = execute(draw)
+    assert again.status == 3
+    assert b"File exists" in again.err
+    assert execute([*draw, "-f"]).status == 0
+    piped = execute([leakline.binary, "flame", recording.path])
+    assert piped.out == picture.read_bytes()
+    full = execute([leakline.binary, "flame", "-o", "/dev/full", "-f", recording.path])
+    assert full.status == 3
+    assert b"No space left" in full.err

@@ -135,10 +135,14 @@ fn answer(
 }
 
 fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
-    let started = store.records().iter().find_map(|record| match record {
-        Record::Session(session) => Some(session.started_unix_ns),
-        _ => None,
-    });
+    let started = store
+        .contents()
+        .records()
+        .iter()
+        .find_map(|record| match record {
+            Record::Session(session) => Some(session.started_unix_ns),
+            _ => None,
+        });
     let origin = Origin {
         file: escaped(store.path().as_os_str().as_encoded_bytes()).into_owned(),
         implied: false,
@@ -147,5 +151,5 @@ fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
         warnings: store.warnings(),
         utc_offset_seconds: utc_offset(started.unwrap_or(0)),
     };
-    Model::with_timeline(store.records(), store.timeline(), origin)
+    Model::of(store.contents(), origin)
 }

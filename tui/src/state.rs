@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 use leakline_analysis::{Figures, GroupBy};
 
+use crate::message::Action;
+
 use data::{
     Answer, CallTree, Column, Content, Facts, Moment, Resolved, SourceText, Subject, Table,
     TableWant, Verdicts, Want,
@@ -255,6 +257,8 @@ pub struct State {
     pub answered: bool,
     /// The last answer is not of the instant or question that is wanted.
     pub waiting: bool,
+    /// What a key is to open once the rows that it is meant for are there.
+    pub due: Option<Action>,
     /// The largest sites, for the overview.
     pub largest: TableView,
     /// Sites.

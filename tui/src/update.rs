@@ -36,15 +36,24 @@ fn take(state: &mut State, message: Message) -> Option<Effect> {
             state.phase = Phase::Ready;
             state.facts = facts;
         }
-        Message::Answer(answer) => state.take(*answer),
+        Message::Answer(answer) => {
+            state.take(*answer);
+            if !state.waiting
+                && let Some(action) = state.due.take()
+            {
+                return act(state, action);
+            }
+        }
         Message::Exported(Ok(name)) => state.notice = Some(Notice::Exported(name)),
         Message::Exported(Err(why)) => state.notice = Some(Notice::Failed(why)),
         Message::Key(action) => {
             state.notice = None;
+            state.due = None;
             return act(state, action);
         }
         Message::Click(x, y) => {
             state.notice = None;
+            state.due = None;
             click(state, x, y);
         }
         Message::Wheel(_, _, down) => {
@@ -88,6 +97,10 @@ fn act(state: &mut State, action: Action) -> Option<Effect> {
         return None;
     }
     match action {
+        // The rows on the screen are not those that were asked for.
+        Action::Enter | Action::Source if state.waiting && state.stack.is_none() => {
+            state.due = Some(action);
+        }
         Action::Show(screen) => show(state, screen),
         Action::Cycle(forward) => {
             let all = Screen::ALL.len();

@@ -6,12 +6,13 @@
 //! # Invariants
 //!
 //! * A call's parent has a smaller index.
-//! * A call weighs what the sites whose stacks go through it, on this path,
+//! * A call weighs what the kinds of sites whose stacks go through it, on this path,
 //!   weigh together.
 
 use rustc_hash::FxHashMap;
 
 use crate::frame::FrameId;
+use crate::kinds::Kinds;
 use crate::model::Model;
 use crate::stack::Stacks;
 use crate::tree::path_of;
@@ -29,7 +30,7 @@ struct Call {
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
     calls: Vec<Call>,
-    /// For each site, the last call of its path.
+    /// For each kind, the last call of its path.
     last: Vec<u32>,
 }
 
@@ -45,15 +46,21 @@ pub struct Weights {
 impl Calls {
     /// Of all sites, from the outermost frame inwards or, `inverted`, from the
     /// frame that allocated outwards.
-    pub fn new<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, inverted: bool) -> Self {
+    pub fn new<'a>(
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        inverted: bool,
+    ) -> Self {
         let mut calls: Vec<Call> = Vec::new();
         let mut index: FxHashMap<(u32, FrameId), u32> = FxHashMap::default();
         let (mut path, mut before) = (Vec::new(), Vec::new());
         // The calls of the path before: the next often begins as it did.
         let mut at_path: Vec<u32> = Vec::new();
-        let mut last = Vec::with_capacity(model.sites().len());
-        for site in model.sites() {
-            path_of(model, stacks, site.node, inverted, false, &mut path);
+        let mut last = Vec::with_capacity(kinds.sites().len());
+        for &site in kinds.sites() {
+            let node = model.sites()[site as usize].node;
+            path_of(model, stacks, node, inverted, false, &mut path);
             let same = path
                 .iter()
                 .zip(&before)
@@ -95,12 +102,12 @@ impl Calls {
         self.calls[call].frame
     }
 
-    /// Weighs every call, given what each site weighs.
-    pub fn weigh(&self, of_site: impl Fn(usize) -> i64) -> Weights {
+    /// Weighs every call, given what each kind of sites weighs.
+    pub fn weigh(&self, of_kind: impl Fn(usize) -> i64) -> Weights {
         let mut own = vec![0_i64; self.calls.len()];
-        for (site, &last) in self.last.iter().enumerate() {
+        for (kind, &last) in self.last.iter().enumerate() {
             if let Some(own) = own.get_mut(last as usize) {
-                *own = own.saturating_add(of_site(site));
+                *own = own.saturating_add(of_kind(kind));
             }
         }
         let mut total = own.clone();
@@ -152,9 +159,10 @@ mod tests {
                 all_frames: false,
             };
             let tree = Tree::new(&model, &mut stacks, query);
-            let figures = model.figures(&tree.query.span);
-            let calls = Calls::new(&model, &mut stacks, inverted);
-            let weights = calls.weigh(|site| figures[site].live_bytes);
+            let kinds = Kinds::new(&model);
+            let figures = kinds.sums(&model, &tree.query.span).of_kind;
+            let calls = Calls::new(&model, &kinds, &mut stacks, inverted);
+            let weights = calls.weigh(|kind| figures[kind].live_bytes);
             let path = |call: usize| {
                 let mut path: Vec<FrameId> =
                     std::iter::successors(Some(call), |&at| calls.parent(at))
@@ -185,9 +193,10 @@ mod tests {
         let records = training();
         let model = Model::new(&records, origin());
         let mut stacks = Stacks::new(&model);
-        let calls = Calls::new(&model, &mut stacks, false);
-        let figures = model.figures(&Span::usual(&model));
-        let weights = calls.weigh(|site| figures[site].live_bytes);
+        let kinds = Kinds::new(&model);
+        let calls = Calls::new(&model, &kinds, &mut stacks, false);
+        let figures = kinds.sums(&model, &Span::usual(&model)).of_kind;
+        let weights = calls.weigh(|kind| figures[kind].live_bytes);
         for most in 0..calls.len() {
             let chosen = calls.heaviest(&weights, most);
             assert!(chosen.len() <= most);

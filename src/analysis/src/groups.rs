@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::figures::Figures;
 use crate::frame::FrameId;
+use crate::kinds::{Kinds, Sums};
 use crate::model::Model;
 use crate::names::Name;
 use crate::stack::{Head, Stacks};
@@ -33,8 +34,11 @@ pub struct Group {
 #[derive(Clone, Debug)]
 pub struct Groups {
     all: Vec<Group>,
-    of_site: Vec<u32>,
-    /// For each site the groups that its stack goes through, each once: the
+    /// Processes make the groups, by id, not kinds of sites.
+    by_process: bool,
+    /// The group of each kind; empty where processes make the groups.
+    of_kind: Vec<u32>,
+    /// For each kind the groups that its stack goes through, each once: the
     /// pieces of `through` that end at `through_ends`.
     through: Vec<u32>,
     through_ends: Vec<u32>,
@@ -45,71 +49,99 @@ impl Groups {
     /// and frames make the groups.
     pub fn new<'a>(
         model: &Model<'a>,
+        kinds: &Kinds,
         stacks: &mut Stacks<'a>,
         by: GroupBy,
         inclusive: bool,
     ) -> Self {
-        let mut groups: Vec<Group> = Vec::new();
+        let mut groups = Groups {
+            all: Vec::new(),
+            by_process: by == GroupBy::Process,
+            of_kind: Vec::new(),
+            through: Vec::new(),
+            through_ends: Vec::new(),
+        };
+        if groups.by_process {
+            groups.add_processes(model);
+            return groups;
+        }
         let mut index: FxHashMap<Key, u32> = FxHashMap::default();
-        let mut of_site = Vec::with_capacity(model.sites().len());
-        for (id, site) in (0..).zip(model.sites()) {
+        for &id in kinds.sites() {
+            let site = model.sites()[id as usize];
             let key = key(model, stacks, by, id);
             let at = *index.entry(key).or_insert_with(|| {
                 let mut head = match by {
-                    GroupBy::Process | GroupBy::Thread | GroupBy::Domain => Head::default(),
+                    GroupBy::Thread | GroupBy::Domain => Head::default(),
                     _ => stacks.head(model, site.node),
                 };
                 if by != GroupBy::Site {
                     head.your_code = None;
                 }
-                groups.push(Group {
+                groups.all.push(Group {
                     head,
                     name: if let Key::Name(name) = key {
                         Some(name)
                     } else {
                         None
                     },
-                    process: (by == GroupBy::Process).then_some(site.process),
+                    process: None,
                     domain: Some(site.domain),
                     site: Some(id),
                 });
-                u32::try_from(groups.len() - 1).unwrap_or(u32::MAX)
+                u32::try_from(groups.all.len() - 1).unwrap_or(u32::MAX)
             });
-            let group = &mut groups[at as usize];
+            let group = &mut groups.all[at as usize];
             if group.domain != Some(site.domain) {
                 group.domain = None;
             }
-            of_site.push(at);
+            groups.of_kind.push(at);
         }
-        let mut groups = Groups {
-            all: groups,
-            of_site,
-            through: Vec::new(),
-            through_ends: Vec::new(),
-        };
         let of_frames = matches!(
             by,
             GroupBy::Line | GroupBy::Function | GroupBy::File | GroupBy::Library
         );
         if inclusive && of_frames {
-            groups.follow_stacks(model, stacks, by, &mut index);
+            groups.follow_stacks(model, kinds, stacks, by, &mut index);
         }
         groups
+    }
+
+    fn add_processes(&mut self, model: &Model<'_>) {
+        let processes = (0..).zip(model.processes());
+        self.all.extend(processes.map(|(process, _)| Group {
+            head: Head::default(),
+            name: None,
+            process: Some(process),
+            domain: None,
+            site: None,
+        }));
+        for (id, site) in (0..).zip(model.sites()) {
+            let Some(group) = self.all.get_mut(site.process as usize) else {
+                continue;
+            };
+            if group.site.is_none() {
+                (group.site, group.domain) = (Some(id), Some(site.domain));
+            } else if group.domain != Some(site.domain) {
+                group.domain = None;
+            }
+        }
     }
 
     fn follow_stacks<'a>(
         &mut self,
         model: &Model<'a>,
+        kinds: &Kinds,
         stacks: &mut Stacks<'a>,
         by: GroupBy,
         index: &mut FxHashMap<Key, u32>,
     ) {
         let mut of_frame: FxHashMap<FrameId, u32> = FxHashMap::default();
         let mut stack = Vec::new();
-        for (id, site) in model.sites().iter().enumerate() {
+        for (kind, &site) in kinds.sites().iter().enumerate() {
             let begins = self.through.len();
-            self.through.push(self.of_site[id]);
-            stacks.stack_into(model, site.node, &mut stack);
+            self.through.push(self.of_kind[kind]);
+            let node = model.sites()[site as usize].node;
+            stacks.stack_into(model, node, &mut stack);
             stack.retain(|&frame| stacks.is_shown(frame));
             for &frame in &stack {
                 let at = if let Some(&at) = of_frame.get(&frame) {
@@ -150,65 +182,63 @@ impl Groups {
         &self.all
     }
 
-    /// The group of a site.
-    pub fn of_site(&self, site: usize) -> Option<usize> {
-        self.of_site.get(site).map(|&group| group as usize)
+    /// What the groups are summed from.
+    fn parts<'s, T>(&self, sums: &'s Sums<T>) -> &'s [T] {
+        if self.by_process {
+            &sums.of_process
+        } else {
+            &sums.of_kind
+        }
+    }
+
+    /// Adds up for each group what its parts have, or those whose stacks go
+    /// through it.
+    fn add_up<T: Clone + Default>(
+        &self,
+        sums: &Sums<T>,
+        is_inclusive: bool,
+        add: impl Fn(&mut T, &T),
+    ) -> Vec<T> {
+        let parts = self.parts(sums);
+        let mut all = vec![T::default(); self.all.len()];
+        if self.by_process {
+            for (sum, part) in all.iter_mut().zip(parts) {
+                add(sum, part);
+            }
+        } else if is_inclusive && !self.through_ends.is_empty() {
+            let mut begins = 0;
+            for (part, &ends) in parts.iter().zip(&self.through_ends) {
+                let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
+                begins = ends as usize;
+                for &group in through {
+                    add(&mut all[group as usize], part);
+                }
+            }
+        } else {
+            for (part, &group) in parts.iter().zip(&self.of_kind) {
+                add(&mut all[group as usize], part);
+            }
+        }
+        all
     }
 
     /// For each group what its sites weigh together, or those whose stacks go
     /// through it where it was made `inclusive`.
-    pub fn weigh(&self, of_site: &[i64]) -> Vec<i64> {
-        let mut sums = vec![0_i64; self.all.len()];
-        let mut add = |group: u32, weight: i64| {
-            let sum = &mut sums[group as usize];
-            *sum = sum.saturating_add(weight);
-        };
-        if self.through_ends.is_empty() {
-            for (&weight, &group) in of_site.iter().zip(&self.of_site) {
-                add(group, weight);
-            }
-            return sums;
-        }
-        let mut begins = 0;
-        for (&weight, &ends) in of_site.iter().zip(&self.through_ends) {
-            let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
-            begins = ends as usize;
-            if weight != 0 {
-                for &group in through {
-                    add(group, weight);
-                }
-            }
-        }
-        sums
+    pub fn weigh(&self, weights: &Sums<i64>) -> Vec<i64> {
+        self.add_up(weights, true, |sum, weight| {
+            *sum = sum.saturating_add(*weight);
+        })
     }
 
     /// For each group the sum of its sites' figures.
-    pub fn own(&self, figures: &[Figures]) -> Vec<Figures> {
-        let mut sums = vec![Figures::default(); self.all.len()];
-        for (figures, &group) in figures.iter().zip(&self.of_site) {
-            sums[group as usize].add(figures);
-        }
-        sums
+    pub fn own(&self, figures: &Sums<Figures>) -> Vec<Figures> {
+        self.add_up(figures, false, Figures::add)
     }
 
     /// For each group the sum of the figures of sites whose stacks go through
     /// it; the same as [`own`](Self::own) unless made `inclusive`.
-    pub fn total(&self, figures: &[Figures]) -> Vec<Figures> {
-        if self.through_ends.is_empty() {
-            return self.own(figures);
-        }
-        let mut sums = vec![Figures::default(); self.all.len()];
-        let mut begins = 0;
-        for (figures, &ends) in figures.iter().zip(&self.through_ends) {
-            let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
-            if *figures != Figures::default() {
-                for &group in through {
-                    sums[group as usize].add(figures);
-                }
-            }
-            begins = ends as usize;
-        }
-        sums
+    pub fn total(&self, figures: &Sums<Figures>) -> Vec<Figures> {
+        self.add_up(figures, true, Figures::add)
     }
 }
 
@@ -241,10 +271,11 @@ mod tests {
                 most_frames: None,
                 filter: None,
             };
-            let figures = model.figures(&query.span);
+            let kinds = Kinds::new(&model);
+            let figures = kinds.sums(&model, &query.span);
             let top = Top::new(&model, &mut stacks, query);
             for inclusive in [false, true] {
-                let groups = Groups::new(&model, &mut stacks, by, inclusive);
+                let groups = Groups::new(&model, &kinds, &mut stacks, by, inclusive);
                 let mut own: Vec<_> = groups
                     .own(&figures)
                     .into_iter()
@@ -263,11 +294,15 @@ mod tests {
         let records = training();
         let model = Model::new(&records, origin());
         let mut stacks = Stacks::new(&model);
-        let figures = model.figures(&Span::usual(&model));
-        let groups = Groups::new(&model, &mut stacks, GroupBy::Function, true);
+        let kinds = Kinds::new(&model);
+        let figures = kinds.sums(&model, &Span::usual(&model));
+        let groups = Groups::new(&model, &kinds, &mut stacks, GroupBy::Function, true);
         let total = groups.total(&figures);
-        let live: Vec<i64> = figures.iter().map(|figures| figures.live_bytes).collect();
-        let weights = groups.weigh(&live);
+        let live = |figures: &[Figures]| figures.iter().map(|figures| figures.live_bytes).collect();
+        let weights = groups.weigh(&Sums {
+            of_kind: live(&figures.of_kind),
+            of_process: live(&figures.of_process),
+        });
         assert!(total.iter().map(|figures| figures.live_bytes).eq(weights));
         let of = |wanted: &str| {
             let group = groups.groups().iter().position(|group| {
@@ -278,7 +313,9 @@ mod tests {
             });
             total[group.unwrap()].live_bytes
         };
-        let sum: i64 = figures.iter().map(|figures| figures.live_bytes).sum();
+        let sum: i64 = (figures.of_kind.iter())
+            .map(|figures| figures.live_bytes)
+            .sum();
         assert_eq!(of("<module>"), sum);
         assert!(of("load_batch") > 0 && of("load_batch") < of("Trainer.epoch"));
     }

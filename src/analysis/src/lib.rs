@@ -15,12 +15,14 @@
 //! * The same records give the same report, to the byte.
 
 pub mod calls;
+pub mod contents;
 pub mod diff;
 pub mod figures;
 pub mod filter;
 pub mod frame;
 pub mod groups;
 pub mod instant;
+pub mod kinds;
 pub mod lines;
 pub mod matching;
 pub mod model;
@@ -35,16 +37,19 @@ pub mod top;
 pub mod tree;
 
 pub use calls::{Calls, Weights};
+pub use contents::Contents;
 pub use diff::{Change, Diff, DiffQuery, DiffRow, Side, Survived};
 pub use figures::{Figures, Measure, Unit};
 pub use filter::Filter;
 pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
+pub use kinds::{Kinds, Sums};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use matching::{FileMove, Matched, Rename};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
+pub use report::svg::{Drawn, FlameQuery};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;
 pub use summary::Summary;

@@ -205,11 +205,11 @@ impl Lines {
         let mut stack = Vec::new();
         let mut through = BTreeSet::new();
         let mut matching = Matching::new(query.filter.as_ref());
-        for (site, figures) in model.sites().iter().zip(model.figures(&query.span)) {
+        model.for_each_figures(&query.span, |_, site, figures| {
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)
             {
-                continue;
+                return;
             }
             through.clear();
             if query.inclusive {
@@ -224,9 +224,9 @@ impl Lines {
                 through.extend(direct);
             }
             for &line in &through {
-                lines.entry(line).or_default().add(&figures);
+                lines.entry(line).or_default().add(figures);
             }
-        }
+        });
 
         let (text, source) = text_of(model, &file, on_disk);
         let mut sum = Figures::default();
@@ -286,8 +286,7 @@ fn line_in(stacks: &Stacks<'_>, id: FrameId, file: &str) -> Option<u32> {
 /// Files in which something was made, most allocated bytes first.
 fn files_that_allocated<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>) -> Vec<String> {
     let mut files: BTreeMap<String, u64> = BTreeMap::new();
-    let figures = model.figures(&Span::whole(model));
-    for (site, figures) in model.sites().iter().zip(figures) {
+    model.for_each_figures(&Span::whole(model), |_, site, figures| {
         let head = stacks.head(model, site.node);
         for id in [head.python, head.made_in].into_iter().flatten() {
             let file = stacks.name(stacks.frame(id).file);
@@ -300,7 +299,7 @@ fn files_that_allocated<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>) -> Vec<S
                 }
             }
         }
-    }
+    });
     let mut files: Vec<_> = files.into_iter().collect();
     files.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     files.into_iter().map(|(file, _)| file).collect()

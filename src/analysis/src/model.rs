@@ -1,7 +1,8 @@
 //! The records of a recording, arranged for queries.
 //!
-//! A model borrows its records: the points of the time bins, by far the most
-//! of them, stay where they are and are summed when a query names an instant.
+//! A model borrows its records; the points of the time bins, by far the most of
+//! them, lie packed in a [`Timeline`] and are summed when a query names an
+//! instant, one process after the other.
 //!
 //! # Invariants
 //!
@@ -10,6 +11,7 @@
 //! * Counters wrap as the writer's did and are read as signed where they go up
 //!   and down, so a damaged bin gives wrong figures, never a panic.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -19,6 +21,7 @@ use leakline_recording::record::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::contents::Contents;
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
@@ -152,14 +155,14 @@ pub struct Model<'a> {
     modules: Vec<ModuleFacts>,
     codes: Vec<&'a Code>,
     nodes: Vec<Node>,
-    sites: Vec<Site>,
+    sites: Cow<'a, [Site]>,
     symbols: FxHashMap<(u32, u64), &'a [SymbolFrame]>,
     symbol_notes: Vec<(u32, &'a str)>,
     bins: Vec<&'a Bin>,
     bin_ends: Vec<u64>,
     cohorts: Vec<&'a Cohorts>,
-    /// The points of the bins, where those have none of their own.
-    timeline: Option<&'a Timeline>,
+    /// The points of the bins.
+    timeline: Cow<'a, Timeline>,
     peak: Option<&'a Peak>,
     sizes: Option<&'a Sizes>,
     losses: Vec<Loss>,
@@ -173,9 +176,33 @@ pub struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// Arranges `records`. Costs one pass over them; points of bins are not
-    /// looked at.
+    /// Arranges `records`. Costs one pass over them, and packs their points;
+    /// who reads a large recording has [`Contents`] do that as it is read.
     pub fn new(records: &'a [Record], origin: Origin) -> Self {
+        Model::arranged(
+            records,
+            Cow::Owned(Vec::new()),
+            Cow::Owned(Timeline::new()),
+            origin,
+        )
+    }
+
+    /// As [`Model::new`].
+    pub fn of(contents: &'a Contents, origin: Origin) -> Self {
+        Model::arranged(
+            contents.records(),
+            Cow::Borrowed(contents.sites()),
+            Cow::Borrowed(contents.timeline()),
+            origin,
+        )
+    }
+
+    fn arranged(
+        records: &'a [Record],
+        sites: Cow<'a, [Site]>,
+        timeline: Cow<'a, Timeline>,
+        origin: Origin,
+    ) -> Self {
         let mut model = Model {
             origin,
             session: None,
@@ -188,13 +215,13 @@ impl<'a> Model<'a> {
                 parent: 0,
                 frame: Frame::Broken,
             }],
-            sites: Vec::new(),
+            sites,
             symbols: FxHashMap::default(),
             symbol_notes: Vec::new(),
             bins: Vec::new(),
             bin_ends: Vec::new(),
             cohorts: Vec::new(),
-            timeline: None,
+            timeline,
             peak: None,
             sizes: None,
             losses: Vec::new(),
@@ -209,15 +236,6 @@ impl<'a> Model<'a> {
             model.add(record);
         }
         model
-    }
-
-    /// As [`Model::new`], of records whose bins have given their points, each
-    /// in its turn, to `timeline`.
-    pub fn with_timeline(records: &'a [Record], timeline: &'a Timeline, origin: Origin) -> Self {
-        Model {
-            timeline: Some(timeline),
-            ..Model::new(records, origin)
-        }
     }
 
     fn add(&mut self, record: &'a Record) {
@@ -255,7 +273,10 @@ impl<'a> Model<'a> {
             }
             Record::Code(code) => self.codes.push(code),
             Record::Node(node) => self.add_node(*node),
-            Record::Site(site) => self.sites.push(*site),
+            Record::Site(site) => {
+                self.timeline.to_mut().add_site(site);
+                self.sites.to_mut().push(*site);
+            }
             Record::Symbols(symbols) => {
                 for (address, frames) in &symbols.addresses {
                     self.symbols.insert((symbols.module, *address), frames);
@@ -272,6 +293,10 @@ impl<'a> Model<'a> {
                 let before = self.bin_ends.last().copied().unwrap_or(0);
                 self.bin_ends.push(bin.end_ns.max(before));
                 self.bins.push(bin);
+                // Of contents, the timeline has it.
+                if let Cow::Owned(timeline) = &mut self.timeline {
+                    timeline.push(&bin.points);
+                }
             }
             Record::Peak(peak) => match peak.process {
                 None => self.peak = Some(peak),
@@ -575,42 +600,16 @@ impl<'a> Model<'a> {
     }
 
     /// Shows `each` the points of a bin, by its index.
-    pub fn for_each_point(&self, bin: usize, mut each: impl FnMut(&Point)) {
-        if let Some(timeline) = self.timeline {
-            timeline.for_each(bin, each);
-        } else {
-            let bin = self.bins.get(bin);
-            bin.iter().flat_map(|bin| &bin.points).for_each(&mut each);
-        }
+    pub fn for_each_point(&self, bin: usize, each: impl FnMut(&Point)) {
+        self.timeline.for_each(bin, each);
     }
 
     /// Counters of every site at the end of bin `bin`; all 0 before the first.
     pub fn counters(&self, bin: Option<usize>) -> Vec<Counters> {
-        match (bin, self.timeline) {
-            (Some(bin), Some(timeline)) => timeline.counters(bin, self.sites.len()),
-            _ => self.counters_of(bin, |_, _| true),
+        match bin {
+            Some(bin) => self.timeline.counters(bin, self.sites.len()),
+            None => vec![Counters::default(); self.sites.len()],
         }
-    }
-
-    /// The same of those points alone, by bin and site, that `counts` lets in.
-    fn counters_of(
-        &self,
-        bin: Option<usize>,
-        counts: impl Fn(usize, &Site) -> bool,
-    ) -> Vec<Counters> {
-        let mut counters = vec![Counters::default(); self.sites.len()];
-        let Some(last) = bin else { return counters };
-        for index in 0..self.bins.len().min(last.saturating_add(1)) {
-            self.for_each_point(index, |point| {
-                let id = point.site as usize;
-                if let Some(site) = counters.get_mut(id)
-                    && counts(index, &self.sites[id])
-                {
-                    apply(site, point);
-                }
-            });
-        }
-        counters
     }
 
     /// Counters of one site over time: a bin's index and the counters at its
@@ -618,18 +617,13 @@ impl<'a> Model<'a> {
     pub fn series(&self, site: u32) -> Vec<(usize, Counters)> {
         let mut counters = Counters::default();
         let mut series = Vec::new();
-        for (index, bin) in self.bins.iter().enumerate() {
-            if self.timeline.is_some() {
-                self.for_each_point(index, |point| {
-                    if point.site == site {
-                        apply(&mut counters, point);
-                        series.push((index, counters));
-                    }
-                });
-            } else if let Ok(at) = bin.points.binary_search_by_key(&site, |point| point.site) {
-                apply(&mut counters, &bin.points[at]);
-                series.push((index, counters));
-            }
+        if let Some(of) = self.sites.get(site as usize) {
+            self.timeline.for_each_of(of.process, |bin, point| {
+                if point.site == site {
+                    apply(&mut counters, point);
+                    series.push((bin, counters));
+                }
+            });
         }
         series
     }
@@ -661,32 +655,26 @@ impl<'a> Model<'a> {
     }
 
     fn drop_those_that_went_on(&self, left: &mut [Option<LeftMain>]) {
-        let mut live = vec![0_i64; left.len()];
-        // Process, the bin, live bytes at its end, and the most since.
-        let mut judged: Vec<(usize, Option<usize>, i64, i64)> = left
-            .iter()
-            .enumerate()
-            .filter_map(|(process, left)| Some((process, (*left)?.bin, 0, 0)))
-            .collect();
-        for index in 0..self.bins.len() {
-            self.for_each_point(index, |point| {
-                let process = self.sites.get(point.site as usize).map(|site| site.process);
-                if let Some(live) = process.and_then(|process| live.get_mut(process as usize)) {
-                    *live = live.wrapping_add(point.live_bytes);
+        for (process, left) in (0..).zip(left) {
+            let Some(LeftMain { bin: left_at, .. }) = *left else {
+                continue;
+            };
+            // Live bytes at the end of that bin, and the most at a later one's.
+            let (mut live, mut then, mut most) = (0_i64, 0_i64, i64::MIN);
+            let mut at = None;
+            self.timeline.for_each_of(process, |bin, point| {
+                if at != Some(bin) && at > left_at {
+                    most = most.max(live);
+                }
+                at = Some(bin);
+                live = live.wrapping_add(point.live_bytes);
+                if at <= left_at {
+                    then = live;
                 }
             });
-            for (process, left_at, then, most) in &mut judged {
-                if *left_at == Some(index) {
-                    *then = live[*process];
-                }
-                if *left_at < Some(index) {
-                    *most = live[*process].max(*most);
-                }
-            }
-        }
-        for (process, _, then, most) in judged {
+            most = most.max(live);
             if most > then.saturating_add(then / 10) {
-                left[process] = None;
+                *left = None;
             }
         }
     }
@@ -707,90 +695,122 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// Counters as [`Model::counters`] has them, but those of processes that
-    /// had left `__main__` as they were when they did.
-    fn counters_as_left(&self, bin: Option<usize>) -> Vec<Counters> {
-        // Up to the first that left, that changes nothing.
-        if self
-            .left_main()
-            .iter()
-            .flatten()
-            .all(|left| bin <= left.bin)
-        {
-            return self.counters(bin);
-        }
-        self.counters_of(bin, |index, site| self.was_in_main(site, Some(index)))
-    }
-
-    /// Whether a site's process had not left `__main__` before bin `bin`.
-    fn was_in_main(&self, site: &Site, bin: Option<usize>) -> bool {
-        let left = self.left_main().get(site.process as usize);
+    /// Whether a process had not left `__main__` before bin `bin`.
+    fn was_in_main(&self, process: usize, bin: Option<usize>) -> bool {
+        let left = self.left_main().get(process);
         left.copied().flatten().is_none_or(|left| bin <= left.bin)
     }
 
-    /// Bytes and blocks that each site held at the high-water mark.
-    fn peak_sites(&self) -> Vec<(u64, u64)> {
-        let mut held = vec![(0, 0); self.sites.len()];
-        match (self.high_water().source, self.peak) {
-            (HighWaterSource::Record, Some(peak)) => {
-                for (site, bytes, blocks) in &peak.sites {
-                    if let Some(held) = held.get_mut(*site as usize) {
-                        *held = (*bytes, *blocks);
-                    }
-                }
+    /// Counters of the sites in a process's lane at an instant, where `peaks`
+    /// is what they held at the high-water mark.
+    fn state_of(
+        &self,
+        (lane, process): (usize, usize),
+        at: &At,
+        peaks: &[(u64, u64)],
+    ) -> Vec<Counters> {
+        let is_in_main = !at.is_as_left() || self.was_in_main(process, at.bin());
+        let left = self.left_main_if(at, process);
+        let bin = left.map_or(at.bin(), |left| at.bin().min(left.bin));
+        let bins = bin.map_or(0, |bin| bin.saturating_add(1));
+        let mut counters = self.timeline.counters_of(lane, bins);
+        if at.is_peak() && is_in_main {
+            for (counters, peak) in counters.iter_mut().zip(peaks) {
+                (counters.live_bytes, counters.live_blocks) = *peak;
             }
-            (HighWaterSource::Bin(bin), _) => {
-                for (held, counters) in held.iter_mut().zip(self.counters(Some(bin))) {
-                    *held = (
-                        (counters.live_bytes as i64).max(0) as u64,
-                        (counters.live_blocks as i64).max(0) as u64,
-                    );
-                }
-            }
-            _ => {}
         }
-        held
+        counters
     }
 
-    /// Every site's figures over `span`.
-    pub fn figures(&self, span: &Span) -> Vec<Figures> {
-        let peaks = self.peak_sites();
-        let state = |at: &At| {
-            let mut counters = if at.is_as_left() {
-                self.counters_as_left(at.bin())
-            } else {
-                self.counters(at.bin())
-            };
-            if at.is_peak() {
-                let sites = counters.iter_mut().zip(&peaks).zip(&self.sites);
-                for ((counters, peak), site) in sites {
-                    if !at.is_as_left() || self.was_in_main(site, at.bin()) {
-                        (counters.live_bytes, counters.live_blocks) = *peak;
+    /// When a process left `__main__`, where an instant is to be as it was
+    /// then.
+    fn left_main_if(&self, at: &At, process: usize) -> Option<LeftMain> {
+        if !at.is_as_left() {
+            return None;
+        }
+        self.left_main().get(process).copied().flatten()
+    }
+
+    /// Bytes and blocks that each site of a lane held at the high-water mark;
+    /// `rows` are those of its record, rising.
+    fn peaks_of(
+        &self,
+        lane: usize,
+        source: HighWaterSource,
+        rows: &[(u32, u64, u64)],
+    ) -> Vec<(u64, u64)> {
+        let sites = self.timeline.sites_of(lane);
+        match source {
+            HighWaterSource::Record => {
+                let first = sites.first().copied().unwrap_or(0);
+                let mut rows = rows[rows.partition_point(|row| row.0 < first)..].iter();
+                let mut row = rows.next();
+                let held = |&site: &u32| {
+                    while row.is_some_and(|row| row.0 < site) {
+                        row = rows.next();
                     }
+                    let row = row.filter(|row| row.0 == site);
+                    row.map_or((0, 0), |row| (row.1, row.2))
+                };
+                sites.iter().map(held).collect()
+            }
+            HighWaterSource::Bin(bin) => {
+                let counters = self.timeline.counters_of(lane, bin.saturating_add(1));
+                let positive = |value: u64| (value as i64).max(0) as u64;
+                counters
+                    .iter()
+                    .map(|of| (positive(of.live_bytes), positive(of.live_blocks)))
+                    .collect()
+            }
+            HighWaterSource::Nothing => vec![(0, 0); sites.len()],
+        }
+    }
+
+    /// Shows `each` every site, process by process, with its id and its
+    /// figures over `span`. Takes the memory that one process's sites need.
+    pub fn for_each_figures(&self, span: &Span, mut each: impl FnMut(u32, &Site, &Figures)) {
+        let high_water = self.high_water();
+        let mut rows: Cow<'_, [(u32, u64, u64)]> =
+            Cow::Borrowed(self.peak.map_or(&[], |peak| &peak.sites));
+        // A recorder writes them so.
+        if !rows.is_sorted_by_key(|row| row.0) {
+            rows.to_mut().sort_by_key(|row| row.0);
+        }
+        let ended = self.ended_processes(span.to().resolved_ns());
+        // A site may lack its last changes: it was given what it held before.
+        let may_lack = !span.to().exact() && span.to().resolved_ns() >= high_water.at_ns;
+        for (lane, process) in self.timeline.processes().enumerate() {
+            let process = process as usize;
+            let peaks = self.peaks_of(lane, high_water.source, &rows);
+            let mut to = self.state_of((lane, process), span.to(), &peaks);
+            if may_lack {
+                for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
+                    counters.total_bytes = counters.total_bytes.max(*bytes);
+                    counters.total_blocks = counters.total_blocks.max(*blocks);
                 }
             }
-            counters
-        };
-        let mut to = state(span.to());
-        // A site may lack its last changes: it was given what it held before.
-        if !span.to().exact() && span.to().resolved_ns() >= self.high_water().at_ns {
-            for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
-                counters.total_bytes = counters.total_bytes.max(*bytes);
-                counters.total_blocks = counters.total_blocks.max(*blocks);
+            let from = span
+                .from()
+                .map(|from| self.state_of((lane, process), from, &peaks));
+            let has_ended = ended.get(process).copied().unwrap_or(false);
+            let sites = self.timeline.sites_of(lane).iter();
+            for (at, (&id, (to, (peak_bytes, peak_blocks)))) in
+                sites.zip(to.iter().zip(&peaks)).enumerate()
+            {
+                let before = from.as_ref().and_then(|from| from.get(at));
+                let figures = Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended);
+                if let Some(site) = self.sites.get(id as usize) {
+                    each(id, site, &figures);
+                }
             }
         }
-        let from = span.from().map(state);
-        let ended = self.ended_processes(span.to().resolved_ns());
-        to.iter()
-            .zip(&peaks)
-            .zip(&self.sites)
-            .enumerate()
-            .map(|(id, ((to, (peak_bytes, peak_blocks)), site))| {
-                let before = from.as_ref().and_then(|from| from.get(id));
-                let has_ended = ended.get(site.process as usize).copied().unwrap_or(false);
-                Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended)
-            })
-            .collect()
+    }
+
+    /// Every site's figures over `span`, by id.
+    pub fn figures(&self, span: &Span) -> Vec<Figures> {
+        let mut all = vec![Figures::default(); self.sites.len()];
+        self.for_each_figures(span, |id, _, figures| all[id as usize] = *figures);
+        all
     }
 
     /// Which processes had ended by then, while others went on.

@@ -1,6 +1,7 @@
-//! Answers as text for people and as JSON for programs.
+//! Answers as text and pictures for people and as JSON for programs.
 
 pub mod json;
+pub mod svg;
 mod table;
 pub mod text;
 mod words;

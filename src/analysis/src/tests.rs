@@ -55,15 +55,12 @@ fn by_site(model: &Model<'_>) -> TopQuery {
 #[test]
 fn packed_points_give_the_same_figures() {
     let records = training();
-    let mut timeline = Timeline::new();
-    let mut packed = records.clone();
-    for record in &mut packed {
-        if let Record::Bin(bin) = record {
-            timeline.push(&std::mem::take(&mut bin.points));
-        }
+    let mut contents = Contents::new();
+    for record in &records {
+        contents.push(record.clone());
     }
     let model = Model::new(&records, origin());
-    let other = Model::with_timeline(&packed, &timeline, origin());
+    let other = Model::of(&contents, origin());
     for instant in ["start", "+1s", "+70s", "peak", "main left", "end"] {
         let instant = Instant::parse(instant).unwrap();
         let span = Span::at(&model, &instant).unwrap();

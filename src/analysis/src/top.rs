@@ -1,7 +1,7 @@
 //! `top`: rows by site, line, function, file, library, process, thread or
 //! domain.
 
-use leakline_recording::record::Domain;
+use leakline_recording::record::{Domain, Site};
 use rustc_hash::FxHashMap;
 
 use crate::figures::{Figures, Measure, Unit};
@@ -143,27 +143,25 @@ impl Top {
         if query.by == GroupBy::Thread {
             return Self::of_threads(model, query);
         }
-        let figures = model.figures(&query.span);
-        Self::of_sites(model, stacks, query, &figures)
+        Self::of_sites(model, stacks, query, None)
     }
 
-    /// The same of sites with these figures.
+    /// The same of sites with these figures, where they are given.
     pub(crate) fn of_sites<'a>(
         model: &Model<'a>,
         stacks: &mut Stacks<'a>,
         query: TopQuery,
-        figures: &[Figures],
+        figures: Option<&[Figures]>,
     ) -> Self {
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
-        for (id, (site, figures)) in model.sites().iter().zip(figures).enumerate() {
-            let id = u32::try_from(id).unwrap_or(u32::MAX);
+        let mut take = |id: u32, site: &Site, figures: &Figures| {
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)
             {
-                continue;
+                return;
             }
             let key = key(model, stacks, query.by, id);
             let at = *index.entry(key).or_insert_with(|| {
@@ -180,6 +178,13 @@ impl Top {
                 groups.len() - 1
             });
             groups[at].add(id, site.process, site.domain, figures, &query);
+        };
+        if let Some(figures) = figures {
+            for (id, (site, figures)) in (0..).zip(model.sites().iter().zip(figures)) {
+                take(id, site, figures);
+            }
+        } else {
+            model.for_each_figures(&query.span, take);
         }
 
         let measure = |group: &Group| group.figures.measure(query.measure, query.unit);
@@ -293,7 +298,11 @@ impl Group {
         if self.domain != Some(domain) {
             self.domain = None;
         }
-        if process != self.process && !self.more_processes.contains(&process) {
+        // Sites come process by process.
+        if process != self.process
+            && self.more_processes.last() != Some(&process)
+            && !self.more_processes.contains(&process)
+        {
             self.more_processes.push(process);
         }
     }

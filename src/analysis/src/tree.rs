@@ -7,8 +7,9 @@
 //! * What a row's shown children, its own share and its rest add up to is the
 //!   row.
 
+use indexmap::IndexMap;
 use leakline_recording::record::Domain;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::figures::{Figures, Measure, Unit};
 use crate::filter::Filter;
@@ -99,27 +100,24 @@ const ROOT: u32 = u32::MAX;
 impl Tree {
     /// Answers `query`.
     pub fn new<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, query: TreeQuery) -> Self {
-        let figures = model.figures(&query.span);
         let mut matching = Matching::new(query.filter.as_ref());
-        let wanted: Vec<usize> = model
-            .sites()
-            .iter()
-            .enumerate()
-            .filter(|(id, site)| {
-                figures[*id].measure(query.measure, query.unit) != 0
-                    && matching.site(model, stacks, site.node, site.process)
-            })
-            .map(|(id, _)| id)
-            .collect();
+        let mut weight = 0_i64;
+        // Processes that do the same have the same stacks: one path for all.
+        let mut wanted: IndexMap<(u32, Domain), Figures, FxBuildHasher> = IndexMap::default();
+        model.for_each_figures(&query.span, |_, site, figures| {
+            let size = figures.measure(query.measure, query.unit);
+            if size != 0 && matching.site(model, stacks, site.node, site.process) {
+                weight = weight.saturating_add(size.saturating_abs());
+                let of_stack = wanted.entry((site.node, site.domain)).or_default();
+                of_stack.add(figures);
+            }
+        });
 
         let mut branches: Vec<Branch> = Vec::new();
         let mut index: FxHashMap<(u32, FrameId), u32> = FxHashMap::default();
-        let mut weight = 0_i64;
         let mut path = Vec::new();
-        for &id in &wanted {
-            let size = figures[id].measure(query.measure, query.unit);
-            weight = weight.saturating_add(size.saturating_abs());
-            let node = model.sites()[id].node;
+        for (&(node, _), figures) in &wanted {
+            let size = figures.measure(query.measure, query.unit);
             path_of(
                 model,
                 stacks,
@@ -152,15 +150,14 @@ impl Tree {
         drop(branches);
 
         // Only now the figures, of the rows alone.
-        for &id in &wanted {
-            let site = model.sites()[id];
+        for (&(node, domain), figures) in &wanted {
             let TreeQuery {
                 inverted,
                 all_frames,
                 ..
             } = tree.query;
-            path_of(model, stacks, site.node, inverted, all_frames, &mut path);
-            tree.add(&shown, &path, &figures[id], site.domain);
+            path_of(model, stacks, node, inverted, all_frames, &mut path);
+            tree.add(&shown, &path, figures, domain);
         }
         tree.total_rows = total_rows;
         tree

@@ -7,6 +7,7 @@ use crate::CliError;
 mod collector;
 mod completions;
 mod diff;
+mod flame;
 mod lines;
 mod report;
 pub(crate) mod run;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Top(top::Args),
     /// Show who called whom to allocate
     Tree(tree::Args),
+    /// Draw who called whom to allocate, for a browser
+    Flame(flame::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
     /// Show what grew, shrank, came and went between two instants
@@ -50,6 +53,7 @@ impl Command {
             Command::Summary(args) => summary::run(&args),
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),
+            Command::Flame(args) => flame::run(&args),
             Command::Lines(args) => lines::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),

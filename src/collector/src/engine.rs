@@ -476,7 +476,6 @@ impl Engine {
                 break;
             }
         }
-        session::show_progress(&session);
         self.feed_pool();
         found
     }
@@ -484,15 +483,14 @@ impl Engine {
     fn feed_pool(&mut self) {
         let (session, processes) = (&self.shared.session, &self.processes);
         let complaint = self.shared.pool.keep_fed(session, || {
-            processes
-                .values()
-                .filter_map(|process| session.slot(process.slot))
-                .map(|slot| {
-                    slot.trie_nodes
-                        .load(Ordering::Relaxed)
-                        .div_ceil(NODES_PER_BLOCK as u32)
-                })
-                .fold(0, u32::saturating_add)
+            let held = processes.values().map(|process| {
+                let nodes = session
+                    .slot(process.slot)
+                    .map_or(0, |slot| slot.trie_nodes.load(Ordering::Relaxed));
+                let blocks = nodes.div_ceil(NODES_PER_BLOCK as u32);
+                blocks.saturating_add(process.rings.open())
+            });
+            held.fold(0, u32::saturating_add)
         });
         if let Some(text) = complaint {
             self.note(text);
@@ -967,6 +965,17 @@ impl Engine {
                  a session holds {SLOT_COUNT} at a time"
             ));
         }
+        let unanswered = self.shared.session.unanswered();
+        if unanswered > 0 {
+            let processes = if unanswered == 1 {
+                "process was"
+            } else {
+                "processes were"
+            };
+            self.note(format!(
+                "{unanswered} {processes} not recorded: the collector did not answer in time"
+            ));
+        }
         let dropped = self.output.dropped();
         if dropped > 0 {
             self.note(format!(
@@ -990,6 +999,7 @@ impl Engine {
             live_bytes: scope.live_bytes,
             live_blocks: scope.live_blocks,
             file_bytes: self.output.bytes(),
+            unanswered: self.shared.session.unanswered(),
             write_error: self.output.error().map(str::to_owned),
             ..self.past.clone()
         };

@@ -8,6 +8,8 @@
 //! * Who does not know the session's token learns nothing and gets nothing.
 //! * The thread of rounds hears of a process before that process is answered:
 //!   no event of it can come earlier.
+//! * Who said hello and did not wait for the answer is counted, also at the
+//!   session's end: this process may have been stopped until then.
 
 use std::io::IoSlice;
 use std::mem::{MaybeUninit, size_of};
@@ -52,6 +54,8 @@ pub(crate) struct Handshake {
     pub(crate) target: Arc<AtomicU32>,
     /// Hangs up when the thread is to end.
     pub(crate) stop: OwnedFd,
+    /// It did: nobody is let in any more.
+    pub(crate) is_over: bool,
 }
 
 struct Connection {
@@ -63,7 +67,7 @@ struct Connection {
 
 impl Handshake {
     /// Answers until `stop` hangs up.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let mut open: Vec<Connection> = Vec::new();
         loop {
             let mut fds = vec![PollFd::new(&self.stop, PollFlags::IN)];
@@ -82,7 +86,7 @@ impl Handshake {
                 return;
             }
             if !fds[0].revents().is_empty() {
-                return;
+                break;
             }
             let is_ready: Vec<bool> = fds[first..]
                 .iter()
@@ -98,6 +102,14 @@ impl Handshake {
             if has_new {
                 self.accept(&mut open);
             }
+        }
+        self.is_over = true;
+        open.retain_mut(|connection| !self.hear(connection));
+        let mut is_full = true;
+        while is_full {
+            open.clear();
+            self.accept(&mut open);
+            is_full = open.len() >= MOST_OPEN;
         }
     }
 
@@ -171,6 +183,14 @@ impl Handshake {
             self.answer(connection, Welcome::NOT_FOLLOWED, 0);
             return;
         }
+        if has_hung_up(&connection.socket) {
+            self.session.count_unanswered();
+            return;
+        }
+        if self.is_over {
+            self.answer(connection, Welcome::FULL, 0);
+            return;
+        }
         let Some(slot) = self.claim(hello.pid) else {
             self.answer(connection, Welcome::FULL, 0);
             return;
@@ -182,7 +202,9 @@ impl Handshake {
             stamp: clock::stamp(header.clock.load(Ordering::Relaxed)),
         };
         if self.joined.send(joined).is_ok() {
-            self.answer(connection, Welcome::OK, slot);
+            if !self.answer(connection, Welcome::OK, slot) {
+                self.session.count_unanswered();
+            }
         } else {
             self.answer(connection, Welcome::FULL, 0);
         }
@@ -211,7 +233,8 @@ impl Handshake {
         })
     }
 
-    fn answer(&self, connection: &Connection, status: u32, slot: u32) {
+    /// Answers. False when the client is not there any more.
+    fn answer(&self, connection: &Connection, status: u32, slot: u32) -> bool {
         let mut bytes = [0; size_of::<Welcome>()];
         bytes[..8].copy_from_slice(&layout::MAGIC.to_ne_bytes());
         bytes[8..12].copy_from_slice(&status.to_ne_bytes());
@@ -224,13 +247,24 @@ impl Handshake {
         }
         // A client that went away, or whose buffer of 16 bytes is full, is
         // its own loss: its slot is freed when its end is seen.
-        let _ = sendmsg(
+        sendmsg(
             connection.socket.as_fd(),
             &[IoSlice::new(&bytes)],
             &mut control,
             SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        );
+        )
+        .is_ok()
     }
+}
+
+/// Whether the other end is closed.
+fn has_hung_up(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// Takes the words of a hello apart.

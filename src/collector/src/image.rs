@@ -382,16 +382,19 @@ impl Image {
                 length,
                 stack,
             } => {
-                self.cut(shared, address, length, stamp);
+                self.cut(shared, address, length, stamp, u64::MAX);
                 self.map(shared, ring, address, length, stack, stamp);
             }
-            Event::Unmap { address, length } => self.cut(shared, address, length, stamp),
+            Event::Unmap { address, length } => {
+                self.cut(shared, address, length, stamp, u64::MAX);
+            }
             Event::Remap {
                 address,
                 length,
                 stack,
                 old_address,
                 old_length,
+                began,
             } => {
                 self.remap(
                     shared,
@@ -399,7 +402,7 @@ impl Image {
                     (address, length),
                     stack,
                     (old_address, old_length),
-                    stamp,
+                    (began, stamp),
                 );
             }
             Event::Thread { tid, name } => self.thread(shared, ring, tid, name, stamp),
@@ -560,10 +563,16 @@ impl Image {
         stack: u32,
         stamp: u64,
     ) {
-        // Objects that no allocator gave (static ones) are told of as well.
+        // Objects that no allocator gave (static ones) are told of as well,
+        // and those of types with an allocator of their own, whose blocks have
+        // just been born elsewhere: free lists hold blocks of the object domain.
         let Some(old) = self.live.remove(address) else {
             return;
         };
+        if shared.tally.domain_of(old.site) != Some(Domain::Obj as u8) {
+            let _ = self.live.insert(address, old);
+            return;
+        }
         self.count_death(shared, &old, false, stamp);
         let block = Block {
             size: old.size,
@@ -815,13 +824,13 @@ impl Image {
             thread: ring.thread,
             birth: shared.tally.ticks.now,
         };
-        self.mappings.map(address, block);
+        self.mappings.map(address, block, stamp);
         self.count_birth(shared, &block, stamp);
     }
 
-    /// Takes a range out of the mappings.
-    fn cut(&mut self, shared: &mut Shared, address: u64, length: u64, stamp: u64) {
-        for cut in self.mappings.unmap(address, length) {
+    /// Takes a range out of the mappings, but for what was mapped after `until`.
+    fn cut(&mut self, shared: &mut Shared, address: u64, length: u64, stamp: u64, until: u64) {
+        for cut in self.mappings.unmap(address, length, until) {
             let block = cut.block;
             if cut.left == 0 {
                 self.count_death(shared, &block, false, stamp);
@@ -845,7 +854,7 @@ impl Image {
         (address, length): (u64, u64),
         stack: u32,
         (old_address, old_length): (u64, u64),
-        stamp: u64,
+        (began, stamp): (u64, u64),
     ) {
         let length = length.min(MAX_SIZE);
         if address == old_address
@@ -854,7 +863,8 @@ impl Image {
         {
             if length > old_length {
                 // What lies in the way is gone, whether we saw it go or not.
-                self.cut(shared, address + old_length, length - old_length, stamp);
+                let (end, growth) = (address + old_length, length - old_length);
+                self.cut(shared, end, growth, stamp, u64::MAX);
             }
             self.totals.allocations += 1;
             self.totals.resizes += 1;
@@ -864,8 +874,10 @@ impl Image {
             self.mappings.resize(address, length);
             return;
         }
-        self.cut(shared, old_address, old_length, stamp);
-        self.cut(shared, address, length, stamp);
+        // Before this event was stamped another thread may have mapped, and
+        // told of it, what the call had left: not before it began.
+        self.cut(shared, old_address, old_length, stamp, began);
+        self.cut(shared, address, length, stamp, u64::MAX);
         self.map(shared, ring, address, length, stack, stamp);
     }
 

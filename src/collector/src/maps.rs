@@ -19,22 +19,30 @@ pub(crate) struct Cut {
     pub(crate) left: u64,
 }
 
+/// A piece, and the stamp of its mapping's birth.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    block: Block,
+    born: u64,
+}
+
 /// The mappings of a process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mappings {
-    by_start: BTreeMap<u64, Block>,
+    by_start: BTreeMap<u64, Piece>,
 }
 
 impl Mappings {
     /// Adds a mapping where nothing is mapped (see [`Mappings::unmap`]).
-    pub(crate) fn map(&mut self, start: u64, block: Block) {
+    pub(crate) fn map(&mut self, start: u64, block: Block, born: u64) {
         if block.size > 0 {
-            self.by_start.insert(start, block);
+            self.by_start.insert(start, Piece { block, born });
         }
     }
 
-    /// Takes a range out, and says what became of each piece in it.
-    pub(crate) fn unmap(&mut self, start: u64, length: u64) -> Vec<Cut> {
+    /// Takes a range out, but for what was born after `until`, and says what
+    /// became of each piece in it.
+    pub(crate) fn unmap(&mut self, start: u64, length: u64, until: u64) -> Vec<Cut> {
         let mut cuts = Vec::new();
         if length == 0 {
             return cuts;
@@ -46,34 +54,27 @@ impl Mappings {
             .by_start
             .range(..start)
             .next_back()
-            .filter(|(at, block)| *at + block.size > start)
-            .map(|(at, _)| *at);
-        let within = self.by_start.range(start..end).map(|(at, _)| *at);
-        let touched: Vec<u64> = before.into_iter().chain(within).collect();
+            .filter(|(at, piece)| *at + piece.block.size > start);
+        let touched: Vec<u64> = before
+            .into_iter()
+            .chain(self.by_start.range(start..end))
+            .filter(|(_, piece)| piece.born <= until)
+            .map(|(at, _)| *at)
+            .collect();
         for at in touched {
-            let Some(block) = self.by_start.remove(&at) else {
+            let Some(Piece { block, born }) = self.by_start.remove(&at) else {
                 continue;
             };
             let piece_end = at + block.size;
             let mut left = 0;
             if at < start {
-                self.by_start.insert(
-                    at,
-                    Block {
-                        size: start - at,
-                        ..block
-                    },
-                );
+                let size = start - at;
+                self.map(at, Block { size, ..block }, born);
                 left += 1;
             }
             if piece_end > end {
-                self.by_start.insert(
-                    end,
-                    Block {
-                        size: piece_end - end,
-                        ..block
-                    },
-                );
+                let size = piece_end - end;
+                self.map(end, Block { size, ..block }, born);
                 left += 1;
             }
             let bytes = piece_end.min(end) - at.max(start);
@@ -86,15 +87,15 @@ impl Mappings {
     pub(crate) fn exact(&self, start: u64, length: u64) -> Option<Block> {
         self.by_start
             .get(&start)
-            .copied()
+            .map(|piece| piece.block)
             .filter(|block| block.size == length)
     }
 
     /// Changes the size of the piece at `start`. What it grows over must not
     /// be mapped.
     pub(crate) fn resize(&mut self, start: u64, size: u64) {
-        if let Some(block) = self.by_start.get_mut(&start) {
-            block.size = size;
+        if let Some(piece) = self.by_start.get_mut(&start) {
+            piece.block.size = size;
         }
     }
 }
@@ -108,22 +109,28 @@ mod tests {
         /// Against a map that knows each address by itself.
         #[test]
         fn pieces_are_what_single_addresses_say(
-            steps in prop::collection::vec((0..40u64, 0..20u64, any::<bool>()), 0..60),
+            steps in prop::collection::vec(
+                (0..40u64, 0..20u64, any::<bool>(), 0..80u32),
+                0..60,
+            ),
         ) {
             let mut mappings = Mappings::default();
             let mut model = [None::<u32>; 64];
             let mut live = 0u64;
-            for (site, (start, length, map)) in (0..).zip(steps) {
-                let cuts = mappings.unmap(start, length);
+            // A site is born once: its number is the stamp.
+            for (site, (start, length, map, until)) in (0..).zip(steps) {
+                let until = if map { u32::MAX } else { until };
+                let cuts = mappings.unmap(start, length, until.into());
                 let range = start as usize..(start + length) as usize;
                 let gone: u64 = cuts.iter().map(|cut| cut.bytes).sum();
-                let expected = model[range.clone()].iter().flatten().count() as u64;
+                let goes = |at: &&mut Option<u32>| at.is_some_and(|born| born <= until);
+                let going = model[range.clone()].iter_mut().filter(goes);
+                let expected = going.map(|at| *at = None).count() as u64;
                 prop_assert_eq!(gone, expected);
                 live = cuts.iter().fold(live, |live, cut| live + cut.left - 1);
-                model[range.clone()].fill(None);
                 if map && length > 0 {
                     let block = Block { size: length, site, thread: 0, birth: 0 };
-                    mappings.map(start, block);
+                    mappings.map(start, block, site.into());
                     model[range].fill(Some(site));
                     live += 1;
                 }
@@ -136,7 +143,7 @@ mod tests {
             }
             prop_assert_eq!(mappings.by_start.len(), runs);
             prop_assert_eq!(live, runs as u64);
-            for (start, block) in &mappings.by_start {
+            for (start, Piece { block, .. }) in &mappings.by_start {
                 for at in *start..*start + block.size {
                     prop_assert_eq!(model[at as usize], Some(block.site));
                 }

@@ -139,6 +139,11 @@ impl Rings {
         found
     }
 
+    /// How many there are. Each holds the chunk that it writes to.
+    pub(crate) fn open(&self) -> u32 {
+        self.rings.len() as u32
+    }
+
     /// Puts the chunks of a dead process's rings back.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
         let session = shared.session.clone();

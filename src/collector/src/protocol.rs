@@ -105,6 +105,8 @@ pub struct Summary {
     pub file_bytes: u64,
     /// The target never said hello (static, or its environment was cleaned).
     pub never_joined: bool,
+    /// Processes that were not recorded: they were not answered in time.
+    pub unanswered: u32,
     /// Writing failed at some point (disk full, file size limit): why.
     pub write_error: Option<String>,
 }

@@ -71,7 +71,7 @@ impl Cursor {
         let header = session.chunk_header(self.chunk).ok_or(Malformed)?;
         let is_ours = header.slot.load(Ordering::Relaxed) == self.slot
             && header.sequence.load(Ordering::Relaxed) == self.sequence;
-        if is_ours && pool.take(self.chunk) {
+        if is_ours && pool.take(session, self.chunk) {
             Ok(())
         } else {
             Err(Malformed)

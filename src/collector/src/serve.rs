@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use leakline_recording::Writer;
@@ -25,7 +26,7 @@ use crate::names::Lookup;
 use crate::output::Output;
 use crate::protocol::{FromCollector, Options, Summary, ToCollector};
 use crate::resolve::{Question, Resolver};
-use crate::session::{Pool, SessionMap, heartbeat};
+use crate::session::{self, Pool, SessionMap, heartbeat};
 
 /// Largest control message.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -144,8 +145,21 @@ struct Collector {
     /// The target's end was answered.
     is_answered: bool,
     pace: Pace,
-    /// Ends the handshake thread when dropped.
-    _stop_handshake: OwnedFd,
+    handshake: Option<Door>,
+}
+
+/// The handshake thread, and what ends it when it is dropped.
+struct Door {
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+impl Door {
+    /// Lets nobody in any more; who waited in vain is counted by then.
+    fn close(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
 }
 
 fn start(
@@ -176,7 +190,7 @@ fn start(
                 lonely_since: None,
                 is_answered: false,
                 pace: Pace::default(),
-                _stop_handshake: parts.stop_handshake,
+                handshake: Some(parts.handshake),
             })
         }
         Err(error) => Err((error, control)),
@@ -189,7 +203,7 @@ struct Parts {
     target: Arc<AtomicU32>,
     resolver: Option<Resolver>,
     sources: bool,
-    stop_handshake: OwnedFd,
+    handshake: Door,
 }
 
 fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, String> {
@@ -229,7 +243,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let (sender, joined) = channel();
     let target = Arc::new(AtomicU32::new(0));
     let failed = |what: &str, error: std::io::Error| format!("cannot {what}: {error}");
-    let (stop, stop_handshake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+    let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|error| failed("make a pipe", error.into()))?;
     let flags = rustix::fs::fcntl_getfl(&listener)
         .and_then(|flags| rustix::fs::fcntl_setfl(&listener, flags | rustix::fs::OFlags::NONBLOCK));
@@ -240,9 +254,10 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         token: options.token,
         joined: sender,
         target: target.clone(),
-        stop,
+        stop: stopped,
+        is_over: false,
     };
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("handshake".to_owned())
         .spawn(|| handshake.run())
         .map_err(|error| failed("start a thread", error))?;
@@ -259,7 +274,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         target,
         resolver: resolver.filter(|_| options.symbols || options.sources),
         sources: options.sources,
-        stop_handshake,
+        handshake: Door { stop, thread },
     })
 }
 
@@ -276,8 +291,11 @@ impl Collector {
             self.take_joined();
             let round = self.engine.round();
             if round.flushed {
-                self.ask();
-                self.take_answers();
+                let session = self.engine.shared.session.clone();
+                session::while_busy(&session, || {
+                    self.ask();
+                    self.take_answers();
+                });
             }
             let pause = self.pace.after(round.busy, &self.engine);
             match self.wait(pause) {
@@ -289,8 +307,10 @@ impl Collector {
     }
 
     fn take_joined(&mut self) {
+        let session = self.engine.shared.session.clone();
         while let Ok(joined) = self.joined.try_recv() {
-            self.engine.join(joined);
+            // It may end another process, which takes as long as that is large.
+            session::while_busy(&session, || self.engine.join(joined));
         }
     }
 
@@ -384,14 +404,18 @@ impl Collector {
         if self.engine.living() == 0 {
             return Next::End("exited");
         }
-        self.engine.settle();
-        self.ask();
-        if let Some(resolver) = &mut self.resolver {
-            let (records, _) = resolver.wait(SYMBOL_PATIENCE);
-            self.engine.output.extend(records);
-        }
-        self.engine.flush();
-        self.answer();
+        // The others wait for us meanwhile.
+        let session = self.engine.shared.session.clone();
+        session::while_busy(&session, || {
+            self.engine.settle();
+            self.ask();
+            if let Some(resolver) = &mut self.resolver {
+                let (records, _) = resolver.wait(SYMBOL_PATIENCE);
+                self.engine.output.extend(records);
+            }
+            self.engine.flush();
+            self.answer();
+        });
         Next::GoOn
     }
 
@@ -487,6 +511,9 @@ impl Collector {
 
     /// Ends the recording and answers the supervisor.
     fn end(&mut self, reason: &str) {
+        if let Some(door) = self.handshake.take() {
+            door.close();
+        }
         self.take_joined();
         self.engine.round();
         self.engine.switch_off();
@@ -559,8 +586,8 @@ impl Pace {
     fn after(&mut self, busy: bool, engine: &Engine) -> Duration {
         let header = engine.shared.session.header();
         let progress = header.progress.load(Ordering::Relaxed);
-        // One a round, the rest are chunks that went round.
-        let chunks = progress.wrapping_sub(self.progress).saturating_sub(1);
+        // Nearly all of them chunks that went round.
+        let chunks = progress.wrapping_sub(self.progress);
         self.progress = progress;
         if header.waiters.load(Ordering::Relaxed) > 0 {
             self.idle_since = None;

@@ -2,8 +2,12 @@
 //!
 //! # Invariants
 //!
-//! * The map is as long as the memfd, which is sealed: no access below
-//!   [`SessionMap::chunks`] chunks can be a SIGBUS.
+//! * The map is longer than the memfd, which grows as chunks are handed out and
+//!   is sealed against shrinking. [`SessionMap::extend`] alone makes it longer,
+//!   and notes how far: no access to one of those chunks can be a SIGBUS. Nor
+//!   can a target's, which has all chunk numbers from the free list: they come
+//!   there after their memory. (A program that locks its memory populates all
+//!   of the map that is backed: with the whole length of the memfd, 576 MiB.)
 //! * Every reference handed out covers words that are all atomic (padding is
 //!   never touched), so that a target may write to them at any time.
 //! * A chunk goes to the free list only when [`Pool`] has it down as taken by
@@ -74,8 +78,12 @@ pub(crate) struct SessionMap {
     memfd: File,
     /// Chunks that fit under the file size limit.
     chunks: u32,
+    /// Chunks that the memfd is long enough for. Written by the drain loop.
+    backed: AtomicU32,
     /// The drain loop is at something long, see [`while_busy`].
     busy: AtomicBool,
+    /// Processes that were gone from the door before they were let in.
+    unanswered: AtomicU32,
 }
 
 /// Chunks that a session has at least, or is refused.
@@ -88,13 +96,10 @@ impl SessionMap {
         let memfd =
             rustix::fs::memfd_create(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
                 .map_err(|error| SessionError::Create(error.into()))?;
-        rustix::fs::ftruncate(&memfd, length)
+        rustix::fs::ftruncate(&memfd, CHUNKS_OFFSET as u64)
             .map_err(|error| SessionError::Create(error.into()))?;
-        rustix::fs::fcntl_add_seals(
-            &memfd,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-        )
-        .map_err(|error| SessionError::Create(error.into()))?;
+        rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::SEAL)
+            .map_err(|error| SessionError::Create(error.into()))?;
         let memfd = File::from(memfd);
         let map = MmapOptions::new()
             .len(length as usize)
@@ -108,7 +113,9 @@ impl SessionMap {
             map,
             memfd,
             chunks,
+            backed: AtomicU32::new(0),
             busy: AtomicBool::new(false),
+            unanswered: AtomicU32::new(0),
         };
         // Whatever producers touch exists beforehand: a page that cannot be
         // had would be a SIGBUS in them.
@@ -138,12 +145,35 @@ impl SessionMap {
         self.reserve(layout::slot_offset(index), SLOT_BYTES)
     }
 
+    /// Has there be `count` more chunks, and gives the first of them.
+    fn extend(&self, count: u32) -> Result<u32, SessionError> {
+        let first = self.backed();
+        self.reserve(layout::chunk_offset(first), count as usize * CHUNK_BYTES)?;
+        self.backed.store(first + count, Ordering::Relaxed);
+        Ok(first)
+    }
+
+    /// Chunks that there are, below [`SessionMap::chunks`].
+    fn backed(&self) -> u32 {
+        self.backed.load(Ordering::Relaxed)
+    }
+
     /// The descriptor that targets get.
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.memfd.as_fd()
     }
 
-    /// Chunks that the map has room for.
+    /// A process did not wait any longer to be let in.
+    pub(crate) fn count_unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did not.
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Chunks that there can be.
     pub(crate) fn chunks(&self) -> u32 {
         self.chunks
     }
@@ -161,28 +191,29 @@ impl SessionMap {
             return None;
         }
         // SAFETY: all slots lie below the chunks, which the map covers
-        // (`length_allowed`), at multiples of their 64 KiB; words are atomic.
+        // (`length_allowed`) and the memfd from the start (`create`), at
+        // multiples of their 64 KiB; words are atomic.
         Some(unsafe { &*self.map.as_ptr().add(layout::slot_offset(index)).cast() })
     }
 
     /// What a ring chunk begins with.
     pub(crate) fn chunk_header(&self, index: u32) -> Option<&ChunkHeader> {
-        if index >= self.chunks {
+        if index >= self.backed() {
             return None;
         }
-        // SAFETY: chunk `index` lies in the map, aligned to its 16 KiB; words
-        // are atomic.
+        // SAFETY: chunk `index` lies in the map and the memfd, aligned to its
+        // 16 KiB; words are atomic.
         Some(unsafe { &*self.map.as_ptr().add(layout::chunk_offset(index)).cast() })
     }
 
     /// The event words of a ring chunk.
     pub(crate) fn words(&self, index: u32) -> Option<&[AtomicU64; CHUNK_WORDS]> {
-        if index >= self.chunks {
+        if index >= self.backed() {
             return None;
         }
         let offset = layout::chunk_offset(index) + CHUNK_HEADER_BYTES;
         // SAFETY: these are the bytes of chunk `index` behind its header, up
-        // to its end, in the map and aligned to eight.
+        // to its end, in the map and the memfd, and aligned to eight.
         Some(unsafe { &*self.map.as_ptr().add(offset).cast() })
     }
 
@@ -202,13 +233,13 @@ impl SessionMap {
         // Acquire pairs with the producer's Release: a block is in the
         // directory before a node of it is named.
         let chunk = block.load(Ordering::Acquire).checked_sub(1)?;
-        if chunk >= self.chunks {
+        if chunk >= self.backed() {
             return None;
         }
         let offset =
             layout::chunk_offset(chunk) + id as usize % NODES_PER_BLOCK * size_of::<Node>();
-        // SAFETY: a node's bytes within chunk `chunk` of the map, aligned to
-        // their size of 32; words are atomic.
+        // SAFETY: a node's bytes within chunk `chunk` of the map and the memfd,
+        // aligned to their size of 32; words are atomic.
         Some(unsafe { &*self.map.as_ptr().add(offset).cast() })
     }
 
@@ -267,9 +298,7 @@ const LOW: u32 = 96;
 /// The collector's view of who has which chunk.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Chunks below this were handed over.
-    given: u32,
-    /// Most ring chunks at once.
+    /// Most ring chunks at once, those being written to aside.
     ring_limit: u32,
     /// Chunks that known rings hold, by index.
     taken: Vec<bool>,
@@ -285,61 +314,58 @@ impl Pool {
     /// Not even those could be reserved.
     pub(crate) fn new(session: &SessionMap, ring_bytes: u64) -> Result<Self, SessionError> {
         let ring_limit = u32::try_from(ring_bytes / CHUNK_BYTES as u64).unwrap_or(u32::MAX);
-        let mut pool = Pool {
-            given: 0,
+        let pool = Pool {
             ring_limit: ring_limit.max(LEAST_CHUNKS),
             taken: vec![false; session.chunks() as usize],
             exhausted: None,
         };
         let first = FIRST.min(pool.ring_limit).min(session.chunks());
-        pool.feed(session, first)?;
+        Self::feed(session, first)?;
         Ok(pool)
     }
 
-    fn feed(&mut self, session: &SessionMap, count: u32) -> Result<(), SessionError> {
-        let count = count.min(session.chunks() - self.given);
+    fn feed(session: &SessionMap, count: u32) -> Result<(), SessionError> {
+        let count = count.min(session.chunks() - session.backed());
         if count == 0 {
             return Ok(());
         }
-        session.reserve(
-            layout::chunk_offset(self.given),
-            count as usize * CHUNK_BYTES,
-        )?;
+        let first = session.extend(count)?;
         let list = session.free_list();
         // From the top, so that the lowest is handed out first.
-        for index in (self.given..self.given + count).rev() {
+        for index in (first..first + count).rev() {
             list.push(index);
         }
-        self.given += count;
+        show_progress(session);
         wake_waiters(session);
         Ok(())
     }
 
     /// Free chunks, as far as the shared count can be believed.
-    fn free(&self, session: &SessionMap) -> u32 {
+    fn free(session: &SessionMap) -> u32 {
         let free = session.header().free_count.load(Ordering::Relaxed);
         // Producers count down after they took: it may be below zero for an
         // instant.
-        if free > self.given { 0 } else { free }
+        if free > session.backed() { 0 } else { free }
     }
 
-    /// Hands more chunks over when few are left. `trie_chunks` do not count as
-    /// rings. Returns why none could be had, once.
+    /// Hands more chunks over when few are left. Those that are `held` do not
+    /// count as rings: trie blocks, and of each ring the chunk that it writes
+    /// to, which no draining brings back. Returns why none could be had, once.
     pub(crate) fn keep_fed(
         &mut self,
         session: &SessionMap,
-        trie_chunks: impl FnOnce() -> u32,
+        held: impl FnOnce() -> u32,
     ) -> Option<String> {
-        let free = self.free(session);
-        if free >= LOW || self.given == session.chunks() || self.exhausted.is_some() {
+        let (free, given) = (Self::free(session), session.backed());
+        if free >= LOW || given == session.chunks() || self.exhausted.is_some() {
             return None;
         }
-        let limit = self.ring_limit.saturating_add(trie_chunks());
-        if self.given >= limit {
+        let limit = self.ring_limit.saturating_add(held());
+        if given >= limit {
             return None;
         }
-        let error = self.feed(session, STEP.min(limit - self.given)).err()?;
-        let text = format!("{error}; going on with {} KiB of rings", self.given * 16);
+        let error = Self::feed(session, STEP.min(limit - given)).err()?;
+        let text = format!("{error}; going on with {} KiB of rings", given * 16);
         self.exhausted = Some(text.clone());
         Some(text)
     }
@@ -347,8 +373,8 @@ impl Pool {
     /// Notes that a ring holds `index`. False when that cannot be: it is out
     /// of range or another ring's.
     #[must_use]
-    pub(crate) fn take(&mut self, index: u32) -> bool {
-        index < self.given
+    pub(crate) fn take(&mut self, session: &SessionMap, index: u32) -> bool {
+        index < session.backed()
             && self
                 .taken
                 .get_mut(index as usize)
@@ -361,7 +387,7 @@ impl Pool {
             && std::mem::replace(taken, false)
         {
             session.free_list().push(index);
-            session.header().progress.fetch_add(1, Ordering::Relaxed);
+            show_progress(session);
             wake_waiters(session);
         }
     }
@@ -369,7 +395,7 @@ impl Pool {
     /// Puts a dead process's trie block back.
     pub(crate) fn give_back_block(&mut self, session: &SessionMap, index: u32) {
         // One that a ring holds as well was named by nonsense.
-        if index < self.given && self.taken.get(index as usize) == Some(&false) {
+        if index < session.backed() && self.taken.get(index as usize) == Some(&false) {
             session.free_list().push(index);
         }
     }
@@ -395,8 +421,10 @@ fn wake_waiters(session: &SessionMap) {
     }
 }
 
-/// Tells waiting producers that the collector is alive and at work.
-pub(crate) fn show_progress(session: &SessionMap) {
+/// Tells waiting producers that it is worth waiting: a chunk was freed or
+/// added, or the collector is at something long. Not that it only looked: with
+/// nothing to free they would wait for ever.
+fn show_progress(session: &SessionMap) {
     session.header().progress.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -451,8 +479,35 @@ mod tests {
         let session = SessionMap::create().unwrap();
         assert_eq!(session.chunks(), (36 << 20) / CHUNK_BYTES as u32);
         assert!(session.chunk_header(session.chunks()).is_none());
-        let pool = Pool::new(&session, u64::MAX).unwrap();
-        assert_eq!(pool.free(&session), FIRST);
+        Pool::new(&session, u64::MAX).unwrap();
+        assert_eq!(Pool::free(&session), FIRST);
+    }
+
+    /// A program that locks its memory had all of it made resident.
+    #[test]
+    fn the_memfd_is_as_long_as_its_chunks_take() {
+        let session = SessionMap::create().unwrap();
+        let length = || session.memfd.metadata().unwrap().len();
+        assert_eq!(length(), CHUNKS_OFFSET as u64);
+        assert!(session.chunk_header(0).is_none());
+        let mut pool = Pool::new(&session, 1 << 30).unwrap();
+        assert_eq!(length(), layout::chunk_offset(FIRST) as u64);
+        while Pool::free(&session) > 0 {
+            session.free_list().pop();
+        }
+        assert_eq!(pool.keep_fed(&session, || 0), None);
+        let there = FIRST + STEP;
+        assert_eq!(length(), layout::chunk_offset(there) as u64);
+        // Zeros, if it is there to be read.
+        assert_eq!(
+            session.words(there - 1).unwrap()[0].load(Ordering::Relaxed),
+            0
+        );
+        // What a target could name.
+        assert!(session.chunk_header(there).is_none());
+        assert!(session.words(there).is_none());
+        session.slot(0).unwrap().trie[0].store(there + 1, Ordering::Relaxed);
+        assert!(session.node(session.slot(0).unwrap(), 1).is_none());
     }
 
     #[test]
@@ -460,12 +515,15 @@ mod tests {
         let session = SessionMap::create().unwrap();
         let mut pool = Pool::new(&session, 1 << 20).unwrap();
         let chunk = session.free_list().pop().unwrap();
-        assert!(pool.take(chunk));
-        assert!(!pool.take(chunk), "it is another ring's");
-        assert!(!pool.take(session.chunks()), "there is no such chunk");
-        let free = pool.free(&session);
+        assert!(pool.take(&session, chunk));
+        assert!(!pool.take(&session, chunk), "it is another ring's");
+        assert!(
+            !pool.take(&session, session.chunks()),
+            "there is no such chunk"
+        );
+        let free = Pool::free(&session);
         pool.give_back(&session, chunk);
         pool.give_back(&session, chunk);
-        assert_eq!(pool.free(&session), free + 1);
+        assert_eq!(Pool::free(&session), free + 1);
     }
 }

@@ -108,10 +108,12 @@ pub(crate) struct Site {
     is_open: bool,
     /// Its process has ended, with this site's blocks.
     is_over: bool,
+    /// Its blocks' domain, as events give it.
+    domain: u8,
 }
 
 impl Site {
-    fn new(process: u32) -> Self {
+    fn new(process: u32, domain: u8) -> Self {
         Site {
             live_bytes: 0,
             live_blocks: 0,
@@ -130,6 +132,7 @@ impl Site {
             is_far: false,
             is_open: false,
             is_over: false,
+            domain,
         }
     }
 
@@ -359,7 +362,7 @@ impl Tally {
         match known.entry((node, domain)) {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(*entry.get()),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                let id = self.sites.push(Site::new(process));
+                let id = self.sites.push(Site::new(process, domain));
                 Err(*entry.insert(id))
             }
         }
@@ -375,6 +378,11 @@ impl Tally {
     #[inline]
     pub(crate) fn process_of(&self, site: u32) -> u32 {
         self.sites.get(site).map_or(u32::MAX, |site| site.process)
+    }
+
+    /// The domain of a site's blocks, as events give it.
+    pub(crate) fn domain_of(&self, site: u32) -> Option<u8> {
+        self.sites.get(site).map(|site| site.domain)
     }
 
     /// Moves a site and the scopes around it by a block's change, and then

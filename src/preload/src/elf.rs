@@ -322,16 +322,26 @@ pub fn find(name: &CStr) -> u64 {
     search(name, |_| true)
 }
 
-/// Address of the definition that `name` would have without us: the
-/// executable's if it has one (a function of a family of which we export more
-/// than it does must go to its allocator), else the next after ours.
-pub fn find_real(name: &CStr) -> u64 {
-    search(name, |place| place != Place::Before)
+/// Address of the executable's own definition of `name`, 0 without one: it is
+/// what everybody calls, and only by its own `RTLD_NEXT` is ours reached.
+pub fn find_own(name: &CStr) -> u64 {
+    search(name, |place| place == Place::Executable)
 }
 
-/// Address of the next definition of `name` after ours: of a function that is
-/// of no family, so that an executable that has its own can only mean to call
-/// on through us.
+/// First and past-the-last address of the object that `address` lies in.
+pub fn span_of(address: u64) -> (u64, u64) {
+    let mut span = (0, 0);
+    each_object(|object| {
+        let is_it = object.contains(address);
+        if is_it {
+            span = object.span();
+        }
+        is_it
+    });
+    span
+}
+
+/// Address of the next definition of `name` after ours.
 pub fn find_next(name: &CStr) -> u64 {
     search(name, |place| place == Place::After)
 }

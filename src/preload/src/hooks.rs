@@ -69,7 +69,7 @@ export! {
     /// `free(3)`, observed.
     free("rsi", "rdx") => on_free;
     /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
-    cfree("rsi", "rdx") => on_free;
+    cfree("rsi", "rdx") => on_cfree;
     /// `free_sized` (C23), observed.
     free_sized("rdx", "rcx") => on_free_sized;
     /// `free_aligned_sized` (C23), observed.
@@ -282,10 +282,10 @@ unsafe fn capture(t: *mut Thread, session: &Session, caller: Caller, holds_gil: 
         let pair = if let Some(node) = unwind::cached(t, native, key) {
             node
         } else {
-            let node = trie::intern(session, native, kind::PAIR, python.into());
-            if node != NO_STACK {
-                unwind::remember(t, native, key, node);
-            }
+            let Some(node) = trie::intern(session, native, kind::PAIR, python.into()) else {
+                return trie::fold(session);
+            };
+            unwind::remember(t, native, key, node);
             node
         };
         recent.write(Pair {
@@ -377,7 +377,7 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
 unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
-    unsafe { thread::emit_nested(t, session, [word, session.now(), 0, size as u64]) };
+    unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
 }
 
 /// Records a death, then runs the real function.
@@ -399,7 +399,7 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
         Entry::Nested(t, session) => {
             let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, session.now()]) };
+            unsafe { thread::emit_nested(t, session, [word, 0]) };
             call();
         }
         Entry::Pass => call(),
@@ -446,6 +446,11 @@ extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
 }
 
 extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp: u64) -> Block {
+    if let Some(own) = real::own_realloc() {
+        // SAFETY: the executable's definition of it, of the standard's type.
+        let realloc: extern "C" fn(Block, usize) -> Block = unsafe { core::mem::transmute(own) };
+        return realloc(old, count.saturating_mul(size));
+    }
     // glibc's own would call our realloc from within.
     reallocate(old, count.saturating_mul(size), Caller { sp, bp }, || {
         // An overflow asks for what no allocator has: it fails as it should,
@@ -460,16 +465,20 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
     observe_death(old, caller, || new = call());
-    if !new.is_null()
-        && let Entry::Record(t, session) = enter(NATIVE, caller.sp)
-    {
+    if new.is_null() {
+        return new;
+    }
+    match enter(NATIVE, caller.sp) {
         // SAFETY: this thread's idle state; `caller` is the exported
         // function's.
-        unsafe {
+        Entry::Record(t, session) => unsafe {
             thread::begin(t, depth::HOOK, caller.sp);
             born(t, session, BIRTH, Domain::Native, new, 0, caller);
             thread::set_depth(t, depth::IDLE);
-        }
+        },
+        // SAFETY: this thread's state, in a handler.
+        Entry::Nested(t, session) => unsafe { born_nested(t, session, new, 0) },
+        Entry::Pass => {}
     }
     new
 }
@@ -513,7 +522,7 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
             let word = event::head(Kind::Free, Domain::Native as u8, old as u64);
             // SAFETY: this thread's state, in a handler.
             unsafe {
-                thread::emit_nested(t, session, [word, session.now()]);
+                thread::emit_nested(t, session, [word, 0]);
                 let new = call();
                 if !new.is_null() {
                     born_nested(t, session, new, size);
@@ -534,13 +543,26 @@ extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
     });
 }
 
-/// The sized forms promise a size that nothing here needs.
-extern "C" fn on_free_sized(block: Block, _: usize, sp: u64, bp: u64) {
+/// The other forms (their sizes are promises that nothing here needs).
+fn free_as(block: Block, sp: u64, bp: u64) {
+    if let Some(own) = real::own_free() {
+        // SAFETY: the executable's definition of it, of the standard's type.
+        let free: extern "C" fn(Block) = unsafe { core::mem::transmute(own) };
+        return free(block);
+    }
     on_free(block, sp, bp);
 }
 
+extern "C" fn on_cfree(block: Block, sp: u64, bp: u64) {
+    free_as(block, sp, bp);
+}
+
+extern "C" fn on_free_sized(block: Block, _: usize, sp: u64, bp: u64) {
+    free_as(block, sp, bp);
+}
+
 extern "C" fn on_free_aligned_sized(block: Block, _: usize, _: usize, sp: u64, bp: u64) {
-    on_free(block, sp, bp);
+    free_as(block, sp, bp);
 }
 
 extern "C" fn on_posix_memalign(
@@ -648,7 +670,7 @@ extern "C" fn on_mmap(
                 let word = event::head(Kind::Map, Domain::Map as u8, at);
                 // SAFETY: this thread's state, in a handler.
                 unsafe {
-                    thread::emit_nested(t, session, [word, session.now(), 0, length as u64]);
+                    thread::emit_nested(t, session, [word, 0, 0, length as u64]);
                 }
             }
             at
@@ -692,7 +714,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
         Entry::Nested(t, session) if valid && !is_below_malloc(t) => {
             let word = event::head(Kind::Unmap, Domain::Map as u8, address);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, session.now(), length as u64]) };
+            unsafe { thread::emit_nested(t, session, [word, 0, length as u64]) };
             call()
         }
         _ => call(),
@@ -719,6 +741,7 @@ extern "C" fn on_mremap(
             // function's.
             unsafe {
                 thread::begin(t, depth::NATIVE, caller.sp);
+                let began = thread::stamp(t, session);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -735,6 +758,7 @@ extern "C" fn on_mremap(
                             length as u64,
                             old,
                             old_length as u64,
+                            began,
                         ],
                     );
                 }
@@ -755,6 +779,7 @@ extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
 extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     // Before glibc 2.34 it comes with libdl, perhaps long after us.
     real::resolve_late(Real::dlclose);
+    python::before_unloading();
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
     if let Entry::Record(t, session) = enter(mode::ON, sp) {
         // SAFETY: this thread's idle state.
@@ -764,6 +789,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
             thread::set_depth(t, depth::IDLE);
         }
     }
+    python::after_unloading();
     result
 }
 
@@ -996,6 +1022,33 @@ macro_rules! original {
     }};
 }
 
+/// As [`enter`] for a hook of a domain. One of the mem and obj domains never
+/// leads to another: where that seems so, the other one was left.
+#[inline(always)]
+fn enter_python(domain: Domain, sp: u64) -> Entry {
+    match enter(PYTHON, sp) {
+        Entry::Pass if !matches!(domain, Domain::Raw) => enter_left(sp),
+        entry => entry,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn enter_left(sp: u64) -> Entry {
+    let t = thread::current();
+    if let Some(session) = session::get()
+        && session.is_alive()
+        && session.mode() & PYTHON == PYTHON
+        && !t.is_null()
+        && python::has_plain_domains()
+        // SAFETY: this thread's state; `sp` is an exported function's.
+        && unsafe { thread::was_left(t, sp) }
+    {
+        return enter(PYTHON, sp);
+    }
+    Entry::Pass
+}
+
 #[inline(always)]
 fn observe_python(
     domain: Domain,
@@ -1003,7 +1056,7 @@ fn observe_python(
     caller: Caller,
     call: impl FnOnce() -> Block,
 ) -> Block {
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1017,7 +1070,22 @@ fn observe_python(
                 block
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            let block = call();
+            lose(domain, session, !block.is_null());
+            block
+        }
+        Entry::Pass => call(),
+    }
+}
+
+/// Counts what Python does while one of our hooks was left half-way and this is
+/// not known yet. What the raw domain gives comes from malloc, and is recorded
+/// there.
+#[cold]
+fn lose(domain: Domain, session: &Session, is_event: bool) {
+    if is_event && !matches!(domain, Domain::Raw) {
+        session.count_loss(false);
     }
 }
 
@@ -1059,7 +1127,7 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     if old.is_null() {
         return observe_python(domain_of(HOOKS), size, caller, call);
     }
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1081,7 +1149,12 @@ extern "C" fn py_realloc<const HOOKS: usize>(
                 new
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            let new = call();
+            lose(domain_of(HOOKS), session, !new.is_null());
+            new
+        }
+        Entry::Pass => call(),
     }
 }
 
@@ -1094,7 +1167,7 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    match enter(PYTHON, caller.sp) {
+    match enter_python(domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -1110,7 +1183,11 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
                 thread::set_depth(t, depth::IDLE);
             }
         }
-        Entry::Nested(..) | Entry::Pass => call(),
+        Entry::Nested(_, session) => {
+            lose(domain_of(HOOKS), session, true);
+            call();
+        }
+        Entry::Pass => call(),
     }
 }
 

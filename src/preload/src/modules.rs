@@ -52,6 +52,14 @@ static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 /// 1 once this process said that the loader's list is lost to it.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
+/// Whether this process met more modules than there are ids.
+static TOO_MANY: AtomicU32 = AtomicU32::new(NO);
+const NO: u32 = 0;
+const TO_BE_TOLD: u32 = 1;
+const WAS_TOLD: u32 = 2;
+
+const _: () = assert!(MAX_MODULES == 4096);
+
 /// Where an address lies.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -119,6 +127,10 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
         }
     }
     let place = at(address);
+    if crate::python::runs_at(session, address) {
+        // The evaluator's frames are known as such from now on.
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+    }
     if place.is_none() && !was_seen && TOLD.swap(1, Ordering::Relaxed) == 0 {
         session.tell(
             b"libraries loaded since this process was forked have no names: \
@@ -201,19 +213,44 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let known = COUNT.load(Ordering::Relaxed);
     let mut seen = [0u64; MAX_MODULES / 64];
     let mut changes = 0;
-    let mut is_whole = true;
-    let was_seen = elf::each_object(|object| {
-        changes = object.adds ^ object.subs << 32;
-        // SAFETY: the caller's.
-        match unsafe { note(t, session, object) } {
-            Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
-            Noted::Not => {}
-            Noted::Lost => is_whole = false,
+    let mut is_whole;
+    let mut came = false;
+    loop {
+        seen.fill(0);
+        is_whole = true;
+        let was_seen = elf::each_object(|object| {
+            changes = object.adds ^ object.subs << 32;
+            // SAFETY: the caller's.
+            match unsafe { note(t, session, object) } {
+                Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+                Noted::Again(id) => {
+                    seen[id / 64] |= 1 << (id % 64);
+                    came = true;
+                }
+                Noted::Not => {}
+                Noted::Lost => is_whole = false,
+            }
+            false
+        });
+        if !was_seen {
+            forget_unmapped();
+            return;
         }
-        false
-    });
-    if !was_seen {
-        return;
+        // Only here may we wait for the collector: while the list is walked,
+        // the loader's lock is ours and signals are blocked. Each turn there
+        // is room for some definitions more, so there are as many at most.
+        // SAFETY: the caller's.
+        if is_whole || !unsafe { make_room(t, session) } {
+            break;
+        }
+    }
+    let is_due =
+        TOO_MANY.compare_exchange(TO_BE_TOLD, WAS_TOLD, Ordering::Relaxed, Ordering::Relaxed);
+    if is_due.is_ok() {
+        session.tell(
+            b"more than 4,095 libraries were loaded: the code of further ones has no name, \
+              and stacks end there",
+        );
     }
     let mut died = false;
     for (id, module) in MODULES[..(COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES)]
@@ -221,7 +258,9 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         .enumerate()
         .skip(1)
     {
-        if seen[id / 64] & 1 << (id % 64) == 0 && module.end.load(Ordering::Relaxed) != 0 {
+        let end = module.end.load(Ordering::Relaxed);
+        if seen[id / 64] & 1 << (id % 64) == 0 && end != 0 {
+            crate::python::forget(module.start.load(Ordering::Relaxed), end);
             module.end.store(0, Ordering::Release);
             died = true;
         }
@@ -229,25 +268,62 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     // What was lost on the way is told of next time.
     let changes = if is_whole { changes } else { u64::MAX };
     CHANGES.store(changes, Ordering::Relaxed);
-    let came = COUNT.load(Ordering::Relaxed) != known;
+    came |= COUNT.load(Ordering::Relaxed) != known;
     if died || came {
         // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
     if came && session.mode() & mode::PYTHON != 0 {
-        // An interpreter may have come with it (an embedded one).
-        crate::python::install(session);
+        // An interpreter may have come with it (an embedded one). What is there
+        // when the program starts has been loaded whole.
+        crate::python::install(session, known == 1);
     }
 }
+
+/// Where the loader's list is lost: what is not mapped any more was unloaded.
+fn forget_unmapped() {
+    let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
+    for module in &MODULES[1..count] {
+        let table = module.unwind_table.load(Ordering::Relaxed);
+        let is_there = table == 0 || sys::is_readable(table & !7);
+        if !is_there && module.end.swap(0, Ordering::Release) != 0 {
+            crate::unwind::forget_rules();
+            FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+        }
+    }
+}
+
+/// Waits for room for a definition. False: there is none, the collector does
+/// not get on.
+///
+/// # Safety
+///
+/// As for [`refresh`].
+unsafe fn make_room(t: *mut Thread, session: &Session) -> bool {
+    // SAFETY: the caller's. In a hook's depth, what a signal handler allocates
+    // meanwhile goes into the side ring.
+    unsafe {
+        let was = thread::get_depth(t);
+        thread::set_depth(t, thread::depth::HOOK);
+        let is_there = thread::make_room(t, session, DEFINITION_BYTES, true);
+        thread::set_depth(t, was);
+        is_there
+    }
+}
+
+/// Room for an encoded definition. A path is cut to what fits.
+const DEFINITION_BYTES: usize = 1024;
 
 /// What became of an object of the loader's list.
 enum Noted {
     /// It has this id.
     As(usize),
+    /// It has this id, and was not there when last looked.
+    Again(usize),
     /// It has none: no segments, or too many modules.
     Not,
-    /// The collector could not be told of it just now.
+    /// There is no room to tell the collector of it.
     Lost,
 }
 
@@ -283,14 +359,18 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
     for (id, module) in MODULES[..count].iter().enumerate().skip(1) {
         if module.identity.load(Ordering::Relaxed) == identity {
-            module.end.store(end, Ordering::Release);
-            return Noted::As(id);
+            return if module.end.swap(end, Ordering::Release) == 0 {
+                Noted::Again(id)
+            } else {
+                Noted::As(id)
+            };
         }
     }
     let Some(module) = MODULES.get(count) else {
+        let _ = TOO_MANY.compare_exchange(NO, TO_BE_TOLD, Ordering::Relaxed, Ordering::Relaxed);
         return Noted::Not;
     };
-    let mut buffer = [0u8; 1024];
+    let mut buffer = [0u8; DEFINITION_BYTES];
     let mut out = Encoder::new(&mut buffer);
     ModuleDef {
         bias: object.bias,
@@ -306,16 +386,16 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     unsafe {
         let was = thread::get_depth(t);
         thread::set_depth(t, thread::depth::HOOK);
-        let told = thread::emit_blob(
-            t,
-            session,
-            BlobKind::Module,
-            count as u32,
-            &buffer[..length],
-        );
+        let told = thread::make_room(t, session, length, false)
+            && thread::emit_blob(
+                t,
+                session,
+                BlobKind::Module,
+                count as u32,
+                &buffer[..length],
+            );
         thread::set_depth(t, was);
         if !told {
-            // Lost with the events of these moments: tried again later.
             return Noted::Lost;
         }
     }
@@ -328,8 +408,10 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     Noted::As(count)
 }
 
-/// In a forked child: whoever was updating is not here.
+/// In a forked child: whoever was updating is not here, but what somebody asked
+/// of them still has to be done.
 pub fn after_fork() {
-    UPDATING.store(IDLE, Ordering::Relaxed);
+    end_update();
     TOLD.store(0, Ordering::Relaxed);
+    TOO_MANY.store(NO, Ordering::Relaxed);
 }

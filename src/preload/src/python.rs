@@ -39,6 +39,14 @@ pub struct Allocator {
     pub free: u64,
 }
 
+const NO_ALLOCATOR: Allocator = Allocator {
+    context: null_mut(),
+    malloc: 0,
+    calloc: 0,
+    realloc: 0,
+    free: 0,
+};
+
 /// The allocators below our hooks: raw, mem, obj, and the three again for a
 /// second layer. A tool that wrapped our hooks may be wrapped by that layer;
 /// one layer for both would call itself for ever.
@@ -47,15 +55,7 @@ struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
 // nobody races (start-up, or under the GIL).
 unsafe impl Sync for Originals {}
 
-static ORIGINALS: Originals = Originals(UnsafeCell::new(
-    [Allocator {
-        context: null_mut(),
-        malloc: 0,
-        calloc: 0,
-        realloc: 0,
-        free: 0,
-    }; 2 * DOMAINS],
-));
+static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAINS]));
 
 /// Python's allocator domains.
 pub const DOMAINS: usize = 3;
@@ -180,7 +180,7 @@ struct Interpreter {
 }
 
 struct Global(UnsafeCell<Interpreter>);
-// SAFETY: written once, before `READY` is set.
+// SAFETY: written before `READY` says so, and again only after it was unloaded.
 unsafe impl Sync for Global {}
 
 static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
@@ -196,14 +196,29 @@ static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     set_tracer: 0,
     get_tracer: 0,
 }));
-static READY: AtomicU32 = AtomicU32::new(0);
+/// Whether there is an interpreter: what [`PYTHON`] says is then whole.
+static READY: AtomicU32 = AtomicU32::new(NOT_FOUND);
+const NOT_FOUND: u32 = 0;
+const FOUND: u32 = 1;
+/// It is over, and may be unloaded at any moment.
+const PUT_ASIDE: u32 = 2;
+/// Where an interpreter lies that was found and did not run yet; the end is 0
+/// without one.
+static PENDING_START: AtomicU64 = AtomicU64::new(0);
+static PENDING_END: AtomicU64 = AtomicU64::new(0);
 /// 1 when there is an interpreter that is not supported, and we said so.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
 static STARTING: AtomicU32 = AtomicU32::new(0);
-/// 1 from when `__main__` runs until the reference tracer is set: that takes a
-/// thread that holds the GIL.
+/// What is to be done about the reference tracer by the next thread that holds
+/// the GIL: [`SET`] it when `__main__` runs, [`LOOK`] when that is left.
 static TRACER_DUE: AtomicU32 = AtomicU32::new(0);
+const SET: u32 = 1;
+const LOOK: u32 = 2;
+/// 1 once it is ours.
+static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
+/// See [`has_plain_domains`].
+static PLAIN: AtomicU32 = AtomicU32::new(1);
 /// 1 once the greenlet library is loaded.
 static GREENLETS: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
@@ -280,8 +295,8 @@ pub unsafe fn forget_memos(t: *mut Thread) {
 
 fn interpreter() -> Option<&'static Interpreter> {
     // Acquire pairs with the Release in `install`.
-    (READY.load(Ordering::Acquire) != 0).then(|| {
-        // SAFETY: whole since READY, and only read from then on.
+    (READY.load(Ordering::Acquire) == FOUND).then(|| {
+        // SAFETY: whole since `FOUND`, and only read from then on.
         unsafe { &*PYTHON.0.get() }
     })
 }
@@ -308,6 +323,12 @@ pub unsafe fn block_of(object: u64) -> u64 {
     object - before
 }
 
+/// Whether below our hooks there are CPython's own allocators alone: none of
+/// them calls the hooks of the mem and obj domains.
+pub fn has_plain_domains() -> bool {
+    PLAIN.load(Ordering::Relaxed) != 0
+}
+
 /// The allocator below the hooks numbered `hooks`: domain + layer * `DOMAINS`.
 #[inline(always)]
 pub fn original(hooks: usize) -> &'static Allocator {
@@ -315,15 +336,26 @@ pub fn original(hooks: usize) -> &'static Allocator {
     unsafe { &(*ORIGINALS.0.get())[hooks] }
 }
 
-/// Finds the interpreter, if the process has one, and hooks its domains.
-pub fn install(session: &Session) {
-    if READY.load(Ordering::Relaxed) != 0 || REFUSED.load(Ordering::Relaxed) != 0 {
+/// Finds the interpreter, if the process has one, and hooks its domains: if it
+/// `may_run`, and else once it does.
+///
+/// The loader lists an object before it is relocated and before its thread-local
+/// storage is known, and allocates in between: then nothing of it may be called.
+/// Once its own code runs it is whole.
+pub fn install(session: &Session, may_run: bool) {
+    if READY.load(Ordering::Relaxed) != NOT_FOUND || REFUSED.load(Ordering::Relaxed) != 0 {
         return;
     }
     let version = elf::find(c"Py_GetVersion");
     let set_allocator = elf::find(c"PyMem_SetAllocator");
     let get_allocator = elf::find(c"PyMem_GetAllocator");
     if version == 0 || set_allocator == 0 || get_allocator == 0 {
+        return;
+    }
+    if !may_run {
+        let (start, end) = elf::span_of(get_allocator);
+        PENDING_START.store(start, Ordering::Relaxed);
+        PENDING_END.store(end, Ordering::Release);
         return;
     }
     // SAFETY: CPython's function; returns a static string "3.11.7 (...".
@@ -368,7 +400,7 @@ pub fn install(session: &Session) {
     .map(|name| elf::find(name))
     .find(|address| *address != 0)
     .unwrap_or(0);
-    // SAFETY: nobody reads before READY.
+    // SAFETY: nobody reads before `FOUND`.
     unsafe {
         *PYTHON.0.get() = Interpreter {
             layout,
@@ -397,12 +429,76 @@ pub fn install(session: &Session) {
         .slot()
         .python_version
         .store(hexadecimal, Ordering::Relaxed);
-    READY.store(1, Ordering::Release);
+    READY.store(FOUND, Ordering::Release);
     STARTING.store(1, Ordering::Relaxed);
     unwind::mark_evaluator();
     if let Some(python) = interpreter() {
         python.hook_domains();
     }
+}
+
+/// A frame at `address` is on this thread's stack: an interpreter that was
+/// found, and could not run then, is hooked. True: it is this one.
+pub fn runs_at(session: &Session, address: u64) -> bool {
+    let end = PENDING_END.load(Ordering::Acquire);
+    if address >= end || address < PENDING_START.load(Ordering::Relaxed) {
+        return false;
+    }
+    let is_ours = PENDING_END
+        .compare_exchange(end, 0, Ordering::Relaxed, Ordering::Relaxed)
+        .is_ok();
+    if is_ours {
+        install(session, true);
+    }
+    is_ours
+}
+
+/// A library is about to be unloaded. An interpreter that is over may be it:
+/// nothing of it is called until [`after_unloading`].
+pub fn before_unloading() {
+    let Some(python) = interpreter() else { return };
+    if python.is_initialized == 0 {
+        return;
+    }
+    // SAFETY: CPython's function; it reads a flag.
+    let initialized = unsafe {
+        let initialized: extern "C" fn() -> i32 = core::mem::transmute(python.is_initialized);
+        initialized() != 0
+    };
+    if !initialized {
+        let _ = READY.compare_exchange(FOUND, PUT_ASIDE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// It was, and the list of modules read again: unless [`forget`] was called,
+/// the interpreter is still there.
+pub fn after_unloading() {
+    let _ = READY.compare_exchange(PUT_ASIDE, FOUND, Ordering::Release, Ordering::Relaxed);
+}
+
+/// The module of these addresses is gone: if it was the interpreter, nothing of
+/// it is called any more, and another one may come.
+pub fn forget(start: u64, end: u64) {
+    if PENDING_END.load(Ordering::Relaxed) == end {
+        PENDING_END.store(0, Ordering::Relaxed);
+    }
+    if READY.load(Ordering::Acquire) == NOT_FOUND {
+        return;
+    }
+    // SAFETY: whole since `FOUND`.
+    let function = unsafe { (*PYTHON.0.get()).get_allocator };
+    if !(start..end).contains(&function) {
+        return;
+    }
+    READY.store(NOT_FOUND, Ordering::Relaxed);
+    for word in [&STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
+        word.store(0, Ordering::Relaxed);
+    }
+    PLAIN.store(1, Ordering::Relaxed);
+    FIT.store(NOT_TRIED, Ordering::Relaxed);
+    unwind::forget_evaluator();
+    // SAFETY: the hooks' callers were in what is gone.
+    unsafe { *ORIGINALS.0.get() = [NO_ALLOCATOR; 2 * DOMAINS] };
 }
 
 /// PYTHONMALLOC and `-X dev` replace all three tables while the interpreter
@@ -440,13 +536,7 @@ impl Interpreter {
             let set: extern "C" fn(u32, *const Allocator) =
                 core::mem::transmute(self.set_allocator);
             for domain in 0..DOMAINS {
-                let mut now = Allocator {
-                    context: null_mut(),
-                    malloc: 0,
-                    calloc: 0,
-                    realloc: 0,
-                    free: 0,
-                };
+                let mut now = NO_ALLOCATOR;
                 get(domain as u32, &raw mut now);
                 let layers = [domain, domain + DOMAINS];
                 let is_ours = |function: u64| {
@@ -454,11 +544,17 @@ impl Interpreter {
                         .iter()
                         .any(|hooks| hooks::python_hooks(*hooks).malloc == function)
                 };
+                if now.malloc == 0 || is_ours(now.malloc) {
+                    continue;
+                }
                 // What wraps us (tracemalloc, the debug hooks) keeps the
-                // allocator below it at the start of its context.
-                let wraps_us = !now.context.is_null()
-                    && (0..6).any(|i| is_ours(sys::word(now.context as u64 + 8 * i)));
-                if now.malloc == 0 || is_ours(now.malloc) || wraps_us {
+                // allocator below it at the start of its context. A context
+                // need not be a pointer.
+                let context = now.context as u64;
+                let may_wrap = context.is_multiple_of(8)
+                    && sys::is_readable(context)
+                    && sys::is_readable(context + 40);
+                if may_wrap && (0..6).any(|i| is_ours(sys::word(context + 8 * i))) {
                     continue;
                 }
                 let Some(hooks) = layers
@@ -472,6 +568,10 @@ impl Interpreter {
                     context: now.context,
                     ..hooks::python_hooks(hooks)
                 };
+                let (start, end) = elf::span_of(self.get_allocator);
+                if !(start..end).contains(&now.malloc) {
+                    PLAIN.store(0, Ordering::Relaxed);
+                }
                 core::sync::atomic::fence(Ordering::SeqCst);
                 set(domain as u32, &raw const ours);
             }
@@ -539,7 +639,7 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
             frame = sys::word(frame + offset);
         }
         if holds_gil && TRACER_DUE.load(Ordering::Relaxed) != 0 {
-            python.set_tracer(session);
+            python.see_to_tracer(session);
         }
         if frame == 0 || !python.fits(session, frame) {
             python.watch_main(t, session, 0, 0);
@@ -605,22 +705,26 @@ impl Interpreter {
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::MainLeft as u8, 0);
                 thread::emit(t, session, [word, stamp]);
+                if TRACER_IS_OURS.load(Ordering::Relaxed) != 0 {
+                    TRACER_DUE.store(LOOK, Ordering::Relaxed);
+                }
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
             (*t).main_frame = at;
             (*t).main_code = code;
             if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
-                TRACER_DUE.store(1, Ordering::Relaxed);
+                TRACER_DUE.store(SET, Ordering::Relaxed);
             }
         }
     }
 
     /// Has CPython tell of each new object, unless it tells another tool: there
-    /// is one place for one.
+    /// is one place for one, and who is replaced does not hear of it.
     #[cold]
     #[inline(never)]
-    fn set_tracer(&self, session: &Session) {
-        if TRACER_DUE.swap(0, Ordering::Relaxed) == 0 {
+    fn see_to_tracer(&self, session: &Session) {
+        let due = TRACER_DUE.swap(0, Ordering::Relaxed);
+        if due == 0 {
             return;
         }
         if self.set_tracer == 0 || self.get_tracer == 0 {
@@ -638,7 +742,15 @@ impl Interpreter {
                 core::mem::transmute(self.set_tracer);
             let mut data = null_mut();
             let there = get(&raw mut data);
-            if there == 0 {
+            if due == LOOK {
+                if there != hooks::reference_tracer() {
+                    session.tell(
+                        b"some objects from free lists have their blocks' sites: \
+                          another tool (tracemalloc?) took the reference tracer",
+                    );
+                }
+            } else if there == 0 {
+                TRACER_IS_OURS.store(1, Ordering::Relaxed);
                 set(hooks::reference_tracer(), null_mut());
             } else if there != hooks::reference_tracer() {
                 session.tell(
@@ -955,7 +1067,13 @@ impl Interpreter {
                 count -= 1;
                 let new = fresh.add(count);
                 if !(*new).boundary {
-                    node = self.node_of(t, session, node, &*new, behind_boundary);
+                    let here = self.node_of(t, session, node, &*new, behind_boundary);
+                    let Some(here) = here else {
+                        (*t).is_incomplete = false;
+                        (*t).python_length = 0;
+                        return trie::fold(session);
+                    };
+                    node = here;
                 }
                 behind_boundary = (*new).boundary;
                 (*new).node = node;
@@ -988,7 +1106,7 @@ impl Interpreter {
         parent: u32,
         frame: &Frame,
         behind_boundary: bool,
-    ) -> u32 {
+    ) -> Option<u32> {
         // SAFETY: the caller's: the frame is live.
         unsafe {
             let entry = if self.layout.frame_is_entry != 0 {
@@ -1006,15 +1124,15 @@ impl Interpreter {
             let key = key | 1 << 63;
             let place = parent | unwind::mark(t);
             if let Some(node) = unwind::cached(t, place, key) {
-                return node;
+                return Some(node);
             }
-            let node = self.intern(t, session, parent, frame, entry);
+            let node = self.intern(t, session, parent, frame, entry)?;
             if node == NO_STACK {
                 (*t).is_incomplete = true;
             } else if node != parent {
                 unwind::remember(t, place, key, node);
             }
-            node
+            Some(node)
         }
     }
 
@@ -1027,19 +1145,19 @@ impl Interpreter {
         parent: u32,
         frame: &Frame,
         entry: bool,
-    ) -> u32 {
+    ) -> Option<u32> {
         // SAFETY: the frame is live, so its code is.
         unsafe {
             let code = sys::word(frame.at + self.layout.frame_code) & !7;
             if code == 0 || (self.code_type != 0 && sys::word(code + 8) != self.code_type) {
-                return parent;
+                return Some(parent);
             }
             let id = self.code_id(t, session, code);
             if id == 0 {
                 // There is no room just now: the frame is left out, and not
                 // kept as if it were not there.
                 (*t).is_incomplete = true;
-                return parent;
+                return Some(parent);
             }
             let offset = if self.layout.index_unit == 0 {
                 (frame.instruction & !(1 << 63)).wrapping_sub(code + self.layout.code_instructions)
@@ -1047,7 +1165,7 @@ impl Interpreter {
                 (frame.instruction & 0x1f_ffff) * self.layout.index_unit
             };
             if self.is_incomplete(frame, code, offset) {
-                return parent;
+                return Some(parent);
             }
             // Before the first instruction the index is -1 or below.
             let offset = if offset < 1 << 24 { offset as u32 } else { 0 };
@@ -1074,10 +1192,24 @@ fn truncated(session: &Session) -> u32 {
 
 const CODES: usize = 1 << 17;
 
-/// A code object that was seen on a stack. `address` 0 = never used, 1 = dead.
+/// A code object that was seen on a stack. `address` is a code object's or one
+/// of [`code`].
+///
+/// A code object may be here twice, see [`Interpreter::code_id`]; all its
+/// entries lie before the first that was never used.
 struct Code {
     address: AtomicU64,
     id: AtomicU32,
+}
+
+/// Addresses of [`Code`] that are no code object's.
+mod code {
+    /// The entry was never used.
+    pub const NEVER: u64 = 0;
+    /// Its code object died.
+    pub const DEAD: u64 = 1;
+    /// A thread is writing it.
+    pub const WRITING: u64 = 2;
 }
 
 struct Codes(UnsafeCell<*mut Code>);
@@ -1135,12 +1267,12 @@ fn code_died(address: u64) {
     probe(address, |code| {
         let here = code.address.load(Ordering::Relaxed);
         if here == address {
-            code.address.store(1, Ordering::Release);
+            code.address.store(code::DEAD, Ordering::Release);
             // Caches name frames by instruction: those of this code are void.
             FLUSH.fetch_add(CODE_DIED, Ordering::Release);
-            return true;
         }
-        here == 0
+        // Not only the first: two threads may have placed it.
+        here == code::NEVER
     });
 }
 
@@ -1155,7 +1287,7 @@ impl Interpreter {
                 id = code.id.load(Ordering::Acquire);
                 return true;
             }
-            here == 0
+            here == code::NEVER
         });
         if id != 0 {
             return id;
@@ -1170,13 +1302,19 @@ impl Interpreter {
         let mut placed = false;
         probe(address, |code| {
             let here = code.address.load(Ordering::Relaxed);
-            if here > 1 {
+            if here == address {
+                // By the other thread: its id is as good.
+                placed = true;
+                return true;
+            }
+            if here != code::NEVER && here != code::DEAD {
                 return false;
             }
-            // The id first: whoever sees the address (Acquire) sees the id.
+            // One writer: what it found becomes `WRITING` only once. The id
+            // first: whoever sees the address (Acquire) sees the id.
             if code
                 .address
-                .compare_exchange(here, 1, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(here, code::WRITING, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
             {
                 code.id.store(id, Ordering::Relaxed);

@@ -38,22 +38,33 @@ reals! {
     exit_at_once = c"_exit",
 }
 
+/// The executable's own `realloc` and `free`, 0 without. Whoever calls a function
+/// of the family that we export and it does not must get to its allocator: what
+/// calls its functions in turn is not recorded, they may call on through ours.
+static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
 /// Looks all of them up.
 pub fn resolve() {
     for which in 0..NAMES.len() {
         look_up(which);
     }
+    for (place, name) in OWN.iter().zip([c"realloc", c"free"]) {
+        place.store(elf::find_own(name), Ordering::Release);
+    }
+}
+
+/// The executable's own `realloc`.
+pub fn own_realloc() -> Option<u64> {
+    Some(OWN[0].load(Ordering::Relaxed)).filter(|&address| address != 0)
+}
+
+/// The executable's own `free`.
+pub fn own_free() -> Option<u64> {
+    Some(OWN[1].load(Ordering::Relaxed)).filter(|&address| address != 0)
 }
 
 fn look_up(which: usize) {
-    // Allocators are families; the others stand alone.
-    let is_of_a_family = which <= Real::pvalloc as usize;
-    let found = if is_of_a_family {
-        elf::find_real(NAMES[which])
-    } else {
-        elf::find_next(NAMES[which])
-    };
-    REALS[which].store(found, Ordering::Release);
+    REALS[which].store(elf::find_next(NAMES[which]), Ordering::Release);
 }
 
 /// Looks up what was not there at the start.

@@ -7,6 +7,8 @@
 //!   afterwards it only is read, but for the slot's index, which is atomic.
 //! * After joining, the process holds no descriptor of ours: programs close
 //!   and reuse numbers.
+//! * A collector that does not answer costs the first process that finds out
+//!   [`PATIENCE_MS`], and others [`SHORT_PATIENCE_MS`], see [`Stall`].
 //! * The wiped page tells a forked child from its parent without a system
 //!   call, also where no fork handler ran.
 
@@ -21,6 +23,7 @@ use leakline_wire::layout::{self, ChunkHeader, Header, Hello, Slot, Welcome, mod
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
 
+use crate::sys::Carries;
 use crate::thread::{self, Thread, depth};
 use crate::{elf, hooks, modules, python, real, sys, trie};
 
@@ -37,6 +40,48 @@ pub mod state {
 }
 
 static STATE: AtomicU32 = AtomicU32::new(state::UNBORN);
+
+/// Why a process is not recorded when its hello was not answered.
+const NO_ANSWER: &[u8] = b"the collector did not answer";
+/// How long a process waits to be let in.
+const PATIENCE_MS: u64 = 2000;
+/// The same where another one waited in vain, and the collector did nothing
+/// since. One that works answers in less.
+const SHORT_PATIENCE_MS: u64 = 50;
+
+/// The mark that a session's collector did not answer somebody in time, for
+/// those who come next: they have nothing in common but the session's name.
+///
+/// It is a socket with a name of its own, which its maker sends behind the
+/// hello that was not answered and closes. So it lies in the collector's queue,
+/// and nowhere else, until the collector comes to that hello: no file, no
+/// descriptor of ours, and nobody who would have to take it back.
+struct Stall;
+
+impl Stall {
+    const ENDING: &[u8] = b".stalled";
+
+    /// Whether the mark is there.
+    fn is_marked(name: &[u8]) -> bool {
+        let Ok(fd) = sys::unix_socket(Carries::Datagrams) else {
+            return false;
+        };
+        let found = sys::connect_abstract(fd, name, Self::ENDING).is_ok();
+        sys::close(fd);
+        found
+    }
+
+    /// Leaves the mark in the queue of the connection `to`. Another may have
+    /// left one: one is enough.
+    fn mark(name: &[u8], to: i32) {
+        if let Ok(fd) = sys::unix_socket(Carries::Datagrams) {
+            if sys::bind_abstract(fd, name, Self::ENDING).is_ok() {
+                let _ = sys::send_fd(to, fd);
+            }
+            sys::close(fd);
+        }
+    }
+}
 
 /// See the module.
 pub struct Session {
@@ -125,6 +170,7 @@ fn start() -> Option<&'static Session> {
         STATE.store(state::OUTSIDE, Ordering::Release);
         return None;
     }
+    thread::belong_here();
     // Release pairs with the Acquire in `get`.
     STATE.store(state::JOINED, Ordering::Release);
     // SAFETY: from now on shared and only read.
@@ -203,7 +249,7 @@ impl Session {
         self.alive = page as *const AtomicU32;
         // SAFETY: a fresh page of ours.
         unsafe { (*self.alive).store(1, Ordering::Relaxed) };
-        if !trie::set_up() || !crate::unwind::set_up() || !python::set_up() {
+        if !trie::set_up(self) || !crate::unwind::set_up() || !python::set_up() {
             sys::complain(&[b"not recording this process: no memory for its tables"]);
             return false;
         }
@@ -234,9 +280,24 @@ impl Session {
         token: [u8; 16],
         pid: u32,
     ) -> Result<bool, &'static [u8]> {
-        let fd = sys::connect_abstract(name)
-            .map_err(|_| &b"its session is over or out of reach (no socket)"[..])?;
-        sys::set_patience(fd, 2);
+        let unreachable = &b"its session is over or out of reach (no socket)"[..];
+        let fd = sys::unix_socket(Carries::Stream).map_err(|_| unreachable)?;
+        let is_stalled = Stall::is_marked(name);
+        let patience = if is_stalled {
+            SHORT_PATIENCE_MS
+        } else {
+            PATIENCE_MS
+        };
+        // Before connecting, which waits when too many wait already.
+        sys::set_patience(fd, patience);
+        if let Err(error) = sys::connect_abstract(fd, name, b"") {
+            sys::close(fd);
+            return match error {
+                sys::EAGAIN if is_stalled => Ok(false),
+                sys::EAGAIN => Err(NO_ANSWER),
+                _ => Err(unreachable),
+            };
+        }
         let hello = Hello {
             magic: layout::MAGIC,
             version: layout::VERSION,
@@ -249,8 +310,16 @@ impl Session {
         };
         let mut answer = [0u8; size_of::<Welcome>()];
         let got = sys::send(fd, bytes).and_then(|_| sys::receive_with_fd(fd, &mut answer));
+        if got.is_err_and(|error| error == sys::EAGAIN) {
+            // It counts us when it comes to our hello. One line is enough.
+            if is_stalled {
+                sys::close(fd);
+                return Ok(false);
+            }
+            Stall::mark(name, fd);
+        }
         sys::close(fd);
-        let (length, map_fd) = got.map_err(|_| &b"the collector did not answer"[..])?;
+        let (length, map_fd) = got.map_err(|_| NO_ANSWER)?;
         let status = u32::from_le_bytes([answer[8], answer[9], answer[10], answer[11]]);
         let slot = u32::from_le_bytes([answer[12], answer[13], answer[14], answer[15]]);
         let map_fd = match (length, status, map_fd) {
@@ -303,7 +372,10 @@ impl Session {
     }
 
     /// Where chunk `index` lies. Indices come from the free list, which
-    /// checks them against its table's length.
+    /// checks them against its table's length; one comes there only once the
+    /// memfd reaches beyond that chunk, and the memfd never gets shorter. So
+    /// what was popped is there, in every process that has the map, and what
+    /// its parent had in a directory of the trie is there for a forked child.
     pub fn chunk(&self, index: u32) -> *mut u8 {
         self.map.wrapping_add(layout::chunk_offset(index))
     }
@@ -572,6 +644,7 @@ impl Session {
         let t = thread::current();
         // SAFETY: only one thread lives in a forked child, and it is here.
         unsafe { thread::after_fork(t) };
+        thread::belong_here();
         modules::after_fork();
         elf::after_fork();
         hooks::after_fork();

@@ -9,6 +9,8 @@ use core::ffi::c_void;
 pub struct Errno(pub i32);
 
 pub const ESRCH: Errno = Errno(3);
+const EINTR: Errno = Errno(4);
+pub const EAGAIN: Errno = Errno(11);
 pub const ETIMEDOUT: Errno = Errno(110);
 
 mod number {
@@ -23,7 +25,9 @@ mod number {
     pub const SOCKET: usize = 41;
     pub const CONNECT: usize = 42;
     pub const SENDTO: usize = 44;
+    pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
+    pub const BIND: usize = 49;
     pub const SETSOCKOPT: usize = 54;
     pub const GETRLIMIT: usize = 97;
     pub const PRCTL: usize = 157;
@@ -59,6 +63,26 @@ unsafe fn syscall(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
     }
 }
 
+/// A call on a socket, made again when a signal cuts it short: a stop does so
+/// even where no handler runs, once the socket has a time limit. That limit
+/// begins anew each time, so this one bounds them together.
+///
+/// # Safety
+///
+/// As for [`syscall`].
+unsafe fn persevere(n: usize, a: [usize; 6]) -> Result<usize, Errno> {
+    const MOST_NS: u64 = 2_000_000_000;
+    let began = monotonic_ns();
+    let mut again = 100;
+    loop {
+        // SAFETY: the caller's.
+        match unsafe { syscall(n, a) } {
+            Err(EINTR) if again > 0 && monotonic_ns().saturating_sub(began) < MOST_NS => again -= 1,
+            result => return result,
+        }
+    }
+}
+
 /// Private anonymous memory, zeroed, without further ado: a program may have
 /// forbidden itself other calls (seccomp) by now.
 pub fn map_late(bytes: usize) -> Option<*mut u8> {
@@ -83,14 +107,25 @@ pub fn map_late(bytes: usize) -> Option<*mut u8> {
     }
 }
 
+/// Asks that a mapping's pages are never merged into huge ones.
+pub fn keep_small_pages(at: *mut u8, bytes: usize) {
+    const MADV_NOHUGEPAGE: usize = 15;
+    // SAFETY: advice on a mapping of our own; no memory changes.
+    let _ = unsafe {
+        syscall(
+            number::MADVISE,
+            [at as usize, bytes, MADV_NOHUGEPAGE, 0, 0, 0],
+        )
+    };
+}
+
 /// Private anonymous memory, zeroed, kept out of core dumps and huge pages.
 pub fn map_private(bytes: usize) -> Option<*mut u8> {
     const READ_WRITE: usize = 3;
     const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
-    const MADV_NOHUGEPAGE: usize = 15;
     const PR_SET_VMA: usize = 0x5356_4d41;
     // SAFETY: a new mapping at an address of the kernel's choosing touches no
-    // memory that exists; the two calls after it only advise on it.
+    // memory that exists; the call after it only names it.
     unsafe {
         let at = syscall(
             number::MMAP,
@@ -104,7 +139,7 @@ pub fn map_private(bytes: usize) -> Option<*mut u8> {
             ],
         )
         .ok()?;
-        let _ = syscall(number::MADVISE, [at, bytes, MADV_NOHUGEPAGE, 0, 0, 0]);
+        keep_small_pages(at as *mut u8, bytes);
         let name = c"leakline";
         let _ = syscall(
             number::PRCTL,
@@ -331,36 +366,60 @@ pub fn futex_wait(word: *const u32, expected: u32, ns: u64) -> Result<(), Errno>
     }
 }
 
-/// A stream connected to abstract socket `name` (without its leading NUL).
-pub fn connect_abstract(name: &[u8]) -> Result<i32, Errno> {
+/// What a Unix socket carries.
+#[derive(Clone, Copy)]
+pub enum Carries {
+    /// Bytes, to whom it is connected.
+    Stream = 1,
+    /// Messages.
+    Datagrams = 2,
+}
+
+/// A Unix socket.
+pub fn unix_socket(carries: Carries) -> Result<i32, Errno> {
     const UNIX: usize = 1;
-    const STREAM_CLOEXEC: usize = 1 | 0o2_000_000;
+    const CLOEXEC: usize = 0o2_000_000;
+    let kind = carries as usize | CLOEXEC;
+    // SAFETY: takes numbers.
+    unsafe { syscall(number::SOCKET, [UNIX, kind, 0, 0, 0, 0]).map(|fd| fd as i32) }
+}
+
+/// Connects a socket to the abstract name made of `name` (without its leading
+/// NUL) and `ending`.
+pub fn connect_abstract(fd: i32, name: &[u8], ending: &[u8]) -> Result<(), Errno> {
+    with_abstract(number::CONNECT, fd, name, ending)
+}
+
+/// Gives a socket that abstract name.
+pub fn bind_abstract(fd: i32, name: &[u8], ending: &[u8]) -> Result<(), Errno> {
+    with_abstract(number::BIND, fd, name, ending)
+}
+
+fn with_abstract(call: usize, fd: i32, name: &[u8], ending: &[u8]) -> Result<(), Errno> {
+    const UNIX: u8 = 1;
     let mut address = [0u8; 110];
-    address[0] = UNIX as u8;
-    let length = name.len().min(107);
-    for (to, from) in address[3..].iter_mut().zip(&name[..length]) {
+    address[0] = UNIX;
+    // The family's two bytes and the NUL.
+    let mut length = 3;
+    for (to, from) in address[3..].iter_mut().zip(name.iter().chain(ending)) {
         *to = *from;
+        length += 1;
     }
-    // SAFETY: takes numbers; then the kernel reads the address.
+    // SAFETY: bind and connect read `length` bytes of the address, which has
+    // as many: each went into a place of it.
     unsafe {
-        let fd = syscall(number::SOCKET, [UNIX, STREAM_CLOEXEC, 0, 0, 0, 0])? as i32;
-        match syscall(
-            number::CONNECT,
-            [fd as usize, address.as_ptr() as usize, 3 + length, 0, 0, 0],
-        ) {
-            Ok(_) => Ok(fd),
-            Err(error) => {
-                close(fd);
-                Err(error)
-            }
-        }
+        persevere(
+            call,
+            [fd as usize, address.as_ptr() as usize, length, 0, 0, 0],
+        )
+        .map(|_| ())
     }
 }
 
-/// Bounds how long sending and receiving may take.
-pub fn set_patience(fd: i32, seconds: u64) {
+/// Bounds how long connecting, sending and receiving may take.
+pub fn set_patience(fd: i32, milliseconds: u64) {
     const SOL_SOCKET: usize = 1;
-    let time = [seconds, 0u64];
+    let time = [milliseconds / 1000, milliseconds % 1000 * 1000];
     for option in [20, 21] {
         // SO_RCVTIMEO, SO_SNDTIMEO.
         // SAFETY: the kernel reads a timeval.
@@ -374,12 +433,44 @@ pub fn set_patience(fd: i32, seconds: u64) {
     }
 }
 
+/// Sends a byte and with it a descriptor, without waiting.
+pub fn send_fd(fd: i32, sent: i32) -> Result<(), Errno> {
+    const NOSIGNAL_DONTWAIT: usize = 0x4040;
+    let byte = [0u8];
+    let mut vector = [byte.as_ptr() as u64, 1];
+    // A cmsghdr: length (8), level (4), type (4), then the descriptor.
+    let control = [20u64, RIGHTS, u64::from(sent.cast_unsigned())];
+    let message = [
+        0u64,                         // name
+        0,                            // its length
+        vector.as_mut_ptr() as u64,   // iov
+        1,                            // how many
+        control.as_ptr() as u64,      // control
+        size_of_val(&control) as u64, // its length
+        0,                            // flags
+    ];
+    // SAFETY: a msghdr as the kernel lays it out, over buffers that live here;
+    // it reads them.
+    unsafe {
+        let message = message.as_ptr() as usize;
+        syscall(
+            number::SENDMSG,
+            [fd as usize, message, NOSIGNAL_DONTWAIT, 0, 0, 0],
+        )
+        .map(|_| ())
+    }
+}
+
+/// Level and type of a control message with descriptors: SOL_SOCKET,
+/// SCM_RIGHTS.
+const RIGHTS: u64 = 1 << 32 | 1;
+
 /// Sends bytes over a socket, never raising SIGPIPE.
 pub fn send(fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
     const NOSIGNAL: usize = 0x4000;
     // SAFETY: the kernel reads `bytes`.
     unsafe {
-        syscall(
+        persevere(
             number::SENDTO,
             [
                 fd as usize,
@@ -396,7 +487,6 @@ pub fn send(fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
 /// Receives up to `bytes.len()` bytes and perhaps one descriptor.
 pub fn receive_with_fd(fd: i32, bytes: &mut [u8]) -> Result<(usize, Option<i32>), Errno> {
     const CMSG_CLOEXEC: usize = 0x4000_0000;
-    const RIGHTS: u64 = 1 << 32 | 1; // SOL_SOCKET, SCM_RIGHTS
     let mut control = [0u64; 4];
     let mut vector = [bytes.as_mut_ptr() as u64, bytes.len() as u64];
     let mut message = [
@@ -411,7 +501,7 @@ pub fn receive_with_fd(fd: i32, bytes: &mut [u8]) -> Result<(usize, Option<i32>)
     // SAFETY: a msghdr as the kernel lays it out, over buffers that live here;
     // it writes within the lengths given.
     let got = unsafe {
-        syscall(
+        persevere(
             number::RECVMSG,
             [
                 fd as usize,

@@ -3,16 +3,18 @@
 //! # Invariants
 //!
 //! * A `Thread` is used by one thread at a time: the one whose thread-local
-//!   word points to it. Nobody else reads it, but for `status` and `tid`.
+//!   word points to it. Nobody else reads it, but for its `owner`.
 //! * `depth` is not 0 while a hook of this thread is at work. A signal handler
 //!   that allocates then finds it so and leaves everything but `side` alone.
 //! * States are never unmapped: a thread that is about to die goes on using
 //!   its state in whatever runs after our key's destructor, and the state is
-//!   given to another thread only once the kernel says that it is gone.
+//!   given to another thread only once the kernel says that *it* is gone: the
+//!   taker's exchange compares the whole of `owner`, thread and status, so it
+//!   fails where the state had another owner meanwhile.
 
 use core::arch::{asm, global_asm};
 use core::ptr::{addr_of, addr_of_mut, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
@@ -42,13 +44,25 @@ pub mod depth {
     /// libc or the loader is asked something; their own blocks are not the
     /// program's.
     pub const QUIET: u32 = 4;
+    /// A hook begins: what it was called from is being written down.
+    pub const BEGINNING: u32 = 5;
 }
 
-/// Values of [`Thread::status`].
-mod status {
-    pub const FREE: u32 = 0;
-    pub const USED: u32 = 1;
-    pub const DYING: u32 = 2;
+/// Whose a state is, in one word: thread id << 2 | one of the constants.
+mod owner {
+    pub const FREE: u64 = 0;
+    pub const USED: u64 = 1;
+    pub const DYING: u64 = 2;
+
+    /// The word for a thread.
+    pub const fn of(tid: u32, status: u64) -> u64 {
+        (tid as u64) << 2 | status
+    }
+
+    /// What a word says: the thread and the status.
+    pub const fn parts(word: u64) -> (u32, u64) {
+        ((word >> 2) as u32, word & 3)
+    }
 }
 
 /// The writing end of a ring: a chain of chunks.
@@ -65,6 +79,8 @@ pub struct Ring {
     sequence: u32,
     /// It is going on to another chunk.
     is_switching: bool,
+    /// Whose events come from here on was not said yet.
+    is_unnamed: bool,
 }
 
 /// An entry of the node cache; `key` 0 = empty.
@@ -99,6 +115,8 @@ pub struct Thread {
     /// Where the hook now at work was called from: the slot of its return
     /// address.
     pub entered: u64,
+    /// The word there, as long as that hook has not returned.
+    returns_to: u64,
     /// [`crate::session::FLUSH`] as it was when the caches below were filled.
     pub flush: u64,
     last_stamp: u64,
@@ -132,10 +150,12 @@ pub struct Thread {
     pub stack_high: u64,
     /// A handler is writing to `side`.
     side_busy: bool,
+    /// As `last_stamp`, of `side`.
+    side_stamp: u64,
     /// Where a signal handler's events go that interrupt a hook.
     side: Ring,
-    status: AtomicU32,
-    tid: AtomicU32,
+    /// See [`owner`].
+    owner: AtomicU64,
     /// Nodes of recent pairs of stacks, by the native one.
     pub pairs: [Pair; PAIRS],
     pub cache: [Cached; NODE_CACHE],
@@ -226,9 +246,11 @@ pub unsafe fn get_depth(t: *mut Thread) -> u32 {
 /// the thread is idle again.
 ///
 /// A hook's own frames, and those of a handler that interrupts it, lie below
-/// the slot that it was called from. After a jump further out a call may lie
-/// below as well: then the thread stays as it is until one does not, and its
-/// events go to the side ring.
+/// the slot that it was called from, and that slot holds the return address
+/// until it returns. After a jump further out a call may lie below as well, and
+/// the slot may still hold that word: then the thread stays as it is until one
+/// of these is not so, and what it does is counted as lost or goes to the side
+/// ring.
 ///
 /// # Safety
 ///
@@ -236,30 +258,69 @@ pub unsafe fn get_depth(t: *mut Thread) -> u32 {
 /// address.
 #[cold]
 pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's. `entered` is read only where it lies on the
+    // thread's own stack.
     unsafe {
         let own = (*t).stack_low..(*t).stack_high;
         let entered = (*t).entered;
-        if sp < entered || !own.contains(&sp) || !own.contains(&entered) {
+        // While a thread is adopted there is no hook to be left.
+        if entered == u64::MAX || !own.contains(&sp) {
             return false;
         }
+        // One on a coroutine's stack that we are not on was left for good.
+        // While it begins the word is not known; nothing is half done then.
+        let may_go_on = own.contains(&entered)
+            && sp < entered
+            && (get_depth(t) == depth::BEGINNING || sys::word(entered) == (*t).returns_to);
         // A program may have put its signal stack into its own stack: above
         // the hook that the handler interrupted.
-        if sys::is_on_signal_stack() {
+        if may_go_on || sys::is_on_signal_stack() {
             return false;
         }
+        abandon(t, sp);
+        true
+    }
+}
+
+/// As [`was_abandoned`], where a hook of `depth::PYTHON` cannot have led to this
+/// call.
+///
+/// # Safety
+///
+/// As there.
+#[cold]
+pub unsafe fn was_left(t: *mut Thread, sp: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe {
+        let own = (*t).stack_low..(*t).stack_high;
+        let is_left =
+            get_depth(t) == depth::PYTHON && own.contains(&sp) && !sys::is_on_signal_stack();
+        if is_left {
+            abandon(t, sp);
+        }
+        is_left
+    }
+}
+
+/// The thread is idle again.
+///
+/// # Safety
+///
+/// As for [`forget_half_done`]; `sp` the slot of the return address of a hook
+/// that is about to begin.
+unsafe fn abandon(t: *mut Thread, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
         forget_half_done(t);
         let session = session::get();
         let is_new = (*t).ring.data.is_null();
         if let Some(session) = session
             && is_new
         {
-            (*t).entered = sp;
-            set_depth(t, depth::HOOK);
-            announce(t, session, (*t).tid.load(Ordering::Relaxed));
+            begin(t, depth::HOOK, sp);
+            announce(t, session);
         }
         set_depth(t, depth::IDLE);
-        true
     }
 }
 
@@ -295,12 +356,15 @@ unsafe fn forget_half_done(t: *mut Thread) {
 /// address.
 #[inline(always)]
 pub unsafe fn begin(t: *mut Thread, value: u32, sp: u64) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's: the word at `sp` is the hook's return address.
     unsafe {
+        // A handler in between sees neither the last hook's word with this
+        // one's depth, nor half of a place. (`enter` has set it once already:
+        // but one may have come since, with hooks of its own.)
+        set_depth(t, depth::BEGINNING);
+        (*t).entered = sp;
+        (*t).returns_to = sys::word(sp);
         set_depth(t, value);
-        // Once more: a handler may have come between the first time and now,
-        // with hooks of its own.
-        addr_of_mut!((*t).entered).write_volatile(sp);
     }
 }
 
@@ -312,29 +376,52 @@ pub unsafe fn begin(t: *mut Thread, value: u32, sp: u64) {
 /// `t` must be the state that this thread finds.
 pub unsafe fn is_own(t: *mut Thread) -> bool {
     // SAFETY: the caller's; the word is atomic.
-    sys::gettid() == unsafe { (*t).tid.load(Ordering::Relaxed) }
+    sys::gettid() == unsafe { tid_of(t) }
+}
+
+/// The thread that a state is, or was, of.
+///
+/// # Safety
+///
+/// `t` must be a state.
+unsafe fn tid_of(t: *mut Thread) -> u32 {
+    // SAFETY: the caller's: states are never unmapped; the word is atomic.
+    owner::parts(unsafe { (*t).owner.load(Ordering::Relaxed) }).0
+}
+
+/// The process that the states belong to.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// From now on states belong to the calling process.
+pub fn belong_here() {
+    PROCESS.store(sys::getpid(), Ordering::Relaxed);
 }
 
 /// Gives this thread a state: one that a dead thread left, or a new one.
 /// Null when there is no memory.
 #[cold]
 pub fn adopt(session: &Session) -> *mut Thread {
-    let dead = take_dead();
+    if sys::getpid() != PROCESS.load(Ordering::Relaxed) {
+        // The child of a `vfork` in the place of a thread that never allocated:
+        // to it all our threads look gone, and the state it took would stay
+        // behind as its parent's.
+        return null_mut();
+    }
+    let tid = sys::gettid();
+    let dead = take_dead(tid);
     let is_new = dead.is_none();
-    let t = dead.unwrap_or_else(new_state);
+    let t = dead.unwrap_or_else(|| new_state(tid));
     if t.is_null() {
         return t;
     }
-    let tid = sys::gettid();
     // SAFETY: `t` is ours since `take_dead` or `new_state`: nobody else has
     // it. Its ring, if it has one, goes on under the new thread's name.
     unsafe {
-        (*t).tid.store(tid, Ordering::Relaxed);
         (*t).native_length = 0;
         (*t).python_length = 0;
         (*t).stack_low = 0;
         (*t).stack_high = 0;
-        (*t).is_main = tid == sys::getpid();
+        (*t).is_main = tid == PROCESS.load(Ordering::Relaxed);
         (*t).outermost = 0;
         (*t).in_main = false;
         // Its last thread may have died inside a hook, and elsewhere on the
@@ -346,6 +433,7 @@ pub fn adopt(session: &Session) -> *mut Thread {
         } else {
             forget_half_done(t);
         }
+        (*t).side.is_unnamed = true;
         set_depth(t, depth::QUIET);
         set_current(t);
         let (low, high) = session.stack_of_this_thread();
@@ -353,18 +441,33 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).stack_high = high;
         session.watch_exit(t);
         set_depth(t, depth::HOOK);
-        announce(t, session, tid);
+        announce(t, session);
         set_depth(t, depth::IDLE);
     }
     t
 }
 
-/// Writes who the ring's events are from now on.
+/// Writes whose the ring's events are from now on. If there is no room, that
+/// comes before the next event.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state.
-unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
+unsafe fn announce(t: *mut Thread, session: &Session) {
+    // SAFETY: the caller's.
+    unsafe {
+        (*t).ring.is_unnamed = false;
+        let stamp = stamp(t, session);
+        if !emit(t, session, naming(tid_of(t), stamp)) {
+            (*t).ring.is_unnamed = true;
+            // Also of what would fit into the chunk: see `go_on_in`.
+            (*t).ring.position = CHUNK_WORDS;
+        }
+    }
+}
+
+/// The event that says so.
+fn naming(tid: u32, stamp: u64) -> [u64; 4] {
     let name = sys::thread_name();
     let half = |at: usize| {
         let mut bytes = [0; 8];
@@ -373,23 +476,15 @@ unsafe fn announce(t: *mut Thread, session: &Session, tid: u32) {
         }
         u64::from_le_bytes(bytes)
     };
-    // SAFETY: the caller's.
-    unsafe {
-        let stamp = stamp(t, session);
-        emit(
-            t,
-            session,
-            [
-                event::head(Kind::Thread, 0, tid.into()),
-                stamp,
-                half(0),
-                half(8),
-            ],
-        );
-    }
+    [
+        event::head(Kind::Thread, 0, tid.into()),
+        stamp,
+        half(0),
+        half(8),
+    ]
 }
 
-fn take_dead() -> Option<*mut Thread> {
+fn take_dead(own_tid: u32) -> Option<*mut Thread> {
     if DYING.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -401,17 +496,27 @@ fn take_dead() -> Option<*mut Thread> {
         if t.is_null() {
             continue;
         }
-        // SAFETY: states are never unmapped; these two fields are atomic.
-        let (state, tid) = unsafe { (&(*t).status, &(*t).tid) };
-        let was = state.load(Ordering::Acquire);
-        let gone = was == status::FREE
-            || (was == status::DYING && sys::thread_is_gone(pid, tid.load(Ordering::Relaxed)));
-        // The exchange makes one taker win. Acquire pairs with the Release of
-        // the dying thread's destructor; what it did after that is over, since
-        // the kernel has seen it end.
+        // SAFETY: states are never unmapped; the field is atomic.
+        let word = unsafe { &(*t).owner };
+        let was = word.load(Ordering::Acquire);
+        let (tid, status) = owner::parts(was);
+        let gone =
+            status == owner::FREE || (status == owner::DYING && sys::thread_is_gone(pid, tid));
+        // The exchange makes one taker win. It compares the thread as well: it
+        // is *that* thread which was seen to be gone. If another had the state
+        // meanwhile, and is dying too, it may still be freeing. (One with the
+        // same number would have to come and go while we stand here: the kernel
+        // gives a number out again after all others.) Acquire pairs with the
+        // Release of the dying thread's destructor; what it did after that is
+        // over, since the kernel has seen it end.
         if gone
-            && state
-                .compare_exchange(was, status::USED, Ordering::AcqRel, Ordering::Relaxed)
+            && word
+                .compare_exchange(
+                    was,
+                    owner::of(own_tid, owner::USED),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
                 .is_ok()
         {
             DYING.fetch_sub(1, Ordering::Relaxed);
@@ -421,7 +526,7 @@ fn take_dead() -> Option<*mut Thread> {
     None
 }
 
-fn new_state() -> *mut Thread {
+fn new_state(tid: u32) -> *mut Thread {
     let at = THREAD_COUNT.load(Ordering::Relaxed);
     if at as usize >= MAX_THREADS {
         return null_mut();
@@ -429,13 +534,16 @@ fn new_state() -> *mut Thread {
     let Some(memory) = sys::map_late(size_of::<Thread>()) else {
         return null_mut();
     };
+    // Few of its pages are used: they must not be made one huge one.
+    sys::keep_small_pages(memory, size_of::<Thread>());
     let t = memory.cast::<Thread>();
     // SAFETY: zeroed memory of the right size and alignment (a page), for
     // which all-zero is a valid state: empty caches, no chunk.
     unsafe {
         (*t).ring.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
         (*t).side.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
-        (*t).status.store(status::USED, Ordering::Relaxed);
+        (*t).owner
+            .store(owner::of(tid, owner::USED), Ordering::Relaxed);
     }
     let at = THREAD_COUNT.fetch_add(1, Ordering::AcqRel) as usize;
     if let Some(place) = THREADS.get(at) {
@@ -451,7 +559,10 @@ pub extern "C" fn leaving(t: sys::Pointer) {
     if !t.is_null() {
         DYING.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the key's value is this thread's state.
-        unsafe { (*t).status.store(status::DYING, Ordering::Release) };
+        unsafe {
+            let dying = owner::of(tid_of(t), owner::DYING);
+            (*t).owner.store(dying, Ordering::Release);
+        }
     }
 }
 
@@ -473,9 +584,13 @@ pub unsafe fn after_fork(own: *mut Thread) {
             (*t).ring.forget();
             (*t).side.forget();
             if t != own {
-                (*t).status.store(status::FREE, Ordering::Relaxed);
+                (*t).owner.store(owner::FREE, Ordering::Relaxed);
                 (*t).depth = depth::IDLE;
+                // What it was about to do with the list of modules, or a fork
+                // of its own, is not this process's.
                 (*t).updates_modules = false;
+                (*t).holds_modules = false;
+                (*t).fork = 0;
                 free += 1;
             }
         }
@@ -485,7 +600,8 @@ pub unsafe fn after_fork(own: *mut Thread) {
         // SAFETY: this thread's state. Where it stood in `__main__` is where
         // the parent did.
         unsafe {
-            (*own).tid.store(sys::gettid(), Ordering::Relaxed);
+            let owner = owner::of(sys::gettid(), owner::USED);
+            (*own).owner.store(owner, Ordering::Relaxed);
             (*own).is_main = true;
         }
     }
@@ -498,7 +614,7 @@ pub unsafe fn after_fork(own: *mut Thread) {
 /// `t` must be this thread's state.
 pub unsafe fn introduce_child(t: *mut Thread, session: &Session) {
     // SAFETY: the caller's.
-    unsafe { announce(t, session, (*t).tid.load(Ordering::Relaxed)) };
+    unsafe { announce(t, session) };
 }
 
 impl Ring {
@@ -509,7 +625,11 @@ impl Ring {
         } else if !self.header.is_null() {
             // SAFETY: the header of the ring's own chunk.
             let committed = unsafe { (*self.header).committed.load(Ordering::Relaxed) };
-            self.position = committed as usize;
+            self.position = if self.is_unnamed {
+                CHUNK_WORDS
+            } else {
+                committed as usize
+            };
         }
     }
 
@@ -519,6 +639,7 @@ impl Ring {
         self.position = 0;
         self.sequence = 0;
         self.pending_loss = 0;
+        self.is_unnamed = true;
     }
 }
 
@@ -552,7 +673,7 @@ pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u6
     unsafe {
         let ring = addr_of_mut!((*t).ring);
         if ((*ring).data.is_null() || (*ring).position + N > CHUNK_WORDS)
-            && !next_chunk(ring, session, true)
+            && !next_chunk(ring, session, true, words[1])
         {
             return false;
         }
@@ -562,12 +683,13 @@ pub unsafe fn emit<const N: usize>(t: *mut Thread, session: &Session, words: [u6
 }
 
 /// As [`emit`] for a signal handler that interrupted a hook of its thread:
-/// writes to the side ring and never waits.
+/// writes to the side ring and never waits. It stamps the event: another
+/// handler may write one before signals are blocked here.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state.
-pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, words: [u64; N]) {
+pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, mut words: [u64; N]) {
     // SAFETY: as above; only handlers that interrupted a hook use `side`, and
     // one that interrupted another of them leaves it alone.
     unsafe {
@@ -582,16 +704,14 @@ pub unsafe fn emit_nested<const N: usize>(t: *mut Thread, session: &Session, wor
         }
         busy.write_volatile(true);
         compiler_fence(Ordering::SeqCst);
+        let stamp = session.now().max((*t).side_stamp);
+        (*t).side_stamp = stamp;
+        words[1] = stamp;
         let ring = addr_of_mut!((*t).side);
-        let first = (*ring).data.is_null();
-        let room = !first && (*ring).position + N + 4 <= CHUNK_WORDS;
-        if room || next_chunk(ring, session, false) {
-            if first {
-                let tid = (*t).tid.load(Ordering::Relaxed);
-                put(
-                    ring,
-                    [event::head(Kind::Thread, 0, tid.into()), words[1], 0, 0],
-                );
+        let room = !(*ring).data.is_null() && (*ring).position + N + 4 <= CHUNK_WORDS;
+        if room || next_chunk(ring, session, false, stamp) {
+            if core::mem::take(&mut (*ring).is_unnamed) {
+                put(ring, naming(tid_of(t), stamp));
             }
             put(ring, words);
         }
@@ -641,7 +761,7 @@ pub unsafe fn emit_blob(
         loop {
             let mut room = CHUNK_WORDS.saturating_sub((*ring).position);
             if (*ring).data.is_null() || room < 5 {
-                if !next_chunk(ring, session, true) {
+                if !next_chunk(ring, session, true, stamp(t, session)) {
                     return false;
                 }
                 room = CHUNK_WORDS - (*ring).position;
@@ -672,17 +792,47 @@ pub unsafe fn emit_blob(
     }
 }
 
+/// Makes room in the ring's chunk for a definition of so many bytes, in one
+/// piece; waits for it only if it `may`. False: there is none.
+///
+/// # Safety
+///
+/// As for [`emit`].
+pub unsafe fn make_room(t: *mut Thread, session: &Session, bytes: usize, may_wait: bool) -> bool {
+    // SAFETY: as for `emit`.
+    unsafe {
+        let ring = addr_of_mut!((*t).ring);
+        let words = 4 + bytes.div_ceil(8);
+        if !(*ring).data.is_null() && (*ring).position + words <= CHUNK_WORDS {
+            return true;
+        }
+        let Some(index) = session.take_chunk(may_wait) else {
+            return false;
+        };
+        go_on_in(ring, session, index, stamp(t, session));
+    }
+    true
+}
+
 /// Goes on in a new chunk. False when there is none: the event is lost and
 /// counted.
 #[cold]
 #[inline(never)]
-unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool {
+unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool, stamp: u64) -> bool {
     let Some(index) = session.take_chunk(may_wait) else {
         session.count_loss(may_wait);
         // SAFETY: this thread's ring.
         unsafe { (*ring).pending_loss += 1 };
         return false;
     };
+    // SAFETY: this thread's ring.
+    unsafe { go_on_in(ring, session, index, stamp) };
+    true
+}
+
+/// Goes on in a chunk that was taken from the free list. `stamp` is not later
+/// than that of the event to come: what is written before it has the same.
+unsafe fn go_on_in(ring: *mut Ring, session: &Session, index: u32, stamp: u64) {
     let chunk = session.chunk(index);
     // SAFETY: the chunk is ours alone since it left the free list; the old
     // one is ours until `next` is stored below.
@@ -704,10 +854,13 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
         (*ring).header = header;
         (*ring).position = 0;
         (*ring).sequence = (*ring).sequence.wrapping_add(1);
+        if core::mem::take(&mut (*ring).is_unnamed) {
+            put(ring, naming(sys::gettid(), stamp));
+        }
         if (*ring).pending_loss != 0 {
             let lost = (*ring).pending_loss;
             (*ring).pending_loss = 0;
-            put(ring, [event::head(Kind::Loss, 0, lost), session.now()]);
+            put(ring, [event::head(Kind::Loss, 0, lost), stamp]);
         }
         if old.is_null() {
             session.announce_ring(index, &*header);
@@ -719,7 +872,6 @@ unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool) -> bool
         compiler_fence(Ordering::SeqCst);
         addr_of_mut!((*ring).is_switching).write_volatile(false);
     }
-    true
 }
 
 const _: () = assert!(layout::CHUNK_BYTES.is_multiple_of(64));

@@ -27,8 +27,9 @@ use crate::sys;
 
 /// Entries of the first table: 64 KiB.
 const FIRST_BITS: u32 = 13;
-/// Of the last: one for each node.
-const LEVELS: usize = (MAX_NODES.trailing_zeros() - FIRST_BITS + 1) as usize;
+/// Up to one with two entries for each node: no table is ever more than half
+/// full, or a few nodes before the end lookups would miss and make twins.
+const LEVELS: usize = (MAX_NODES.trailing_zeros() - FIRST_BITS + 2) as usize;
 /// Places after its own where an entry may lie: two cache lines.
 const PROBES: usize = 16;
 
@@ -44,9 +45,21 @@ static BLOCKS: [AtomicU32; TRIE_BLOCKS] = [const { AtomicU32::new(0) }; TRIE_BLO
 /// The next id to hand out. 0 is the empty stack.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// Gets memory for the first table. False when there is none.
-pub fn set_up() -> bool {
-    add_table(0)
+/// The node of a stack that has no place, see [`fold`]; [`NO_STACK`] before
+/// there was one.
+static FOLDED: AtomicU32 = AtomicU32::new(NO_STACK);
+/// 1 once this process said that all ids are used up.
+static TOLD: AtomicU32 = AtomicU32::new(0);
+
+/// Gets memory for the first table, and a place for what will have none later.
+/// False when there is no memory.
+pub fn set_up(session: &Session) -> bool {
+    if !add_table(0) {
+        return false;
+    }
+    // Without a chunk now, `fold` tries again.
+    let _ = folded(session);
+    true
 }
 
 /// Adds the table of a level, unless it is there.
@@ -92,15 +105,14 @@ pub fn after_fork(slot: &Slot) {
         to.store(chunk, Ordering::Relaxed);
     }
     slot.trie_nodes.store(next as u32, Ordering::Relaxed);
+    TOLD.store(0, Ordering::Relaxed);
 }
 
-/// The node of `frame` called from `parent`, made if need be.
-///
-/// [`NO_STACK`] when there is no room (counted by the session as a loss of
-/// the stack, not of the event).
+/// The node of `frame` called from `parent`, made if need be. `None` when there
+/// is no room: see [`fold`].
 #[cold]
 #[inline(never)]
-pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> u32 {
+pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> Option<u32> {
     let wanted = Wanted {
         parent,
         kind: node_kind,
@@ -109,20 +121,16 @@ pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> u32
     let hash = wanted.hash();
     let level = LEVEL.load(Ordering::Acquire) as usize;
     if let Some(found) = wanted.search(session, level, hash) {
-        return found;
+        return Some(found);
     }
     if let Some(before) = level.checked_sub(1)
         && let Some(found) = wanted.search(session, before, hash)
     {
         put(level, hash, found);
-        return found;
+        return Some(found);
     }
-    let Some(id) = new_id(session) else {
-        return NO_STACK;
-    };
-    let Some(node) = node(session, id) else {
-        return NO_STACK;
-    };
+    let id = new_id(session)?;
+    let node = node(session, id)?;
     node.parent.store(parent, Ordering::Relaxed);
     node.frame.store(frame, Ordering::Relaxed);
     node.kind.store(node_kind, Ordering::Relaxed);
@@ -131,7 +139,7 @@ pub fn intern(session: &Session, parent: u32, node_kind: u32, frame: u64) -> u32
     if id >= GROW_AT.load(Ordering::Relaxed) {
         grow(level, id);
     }
-    id
+    Some(id)
 }
 
 /// What a node is to be.
@@ -207,8 +215,10 @@ fn grow(level: usize, id: u32) {
     if next >= LEVELS || id < due {
         return;
     }
-    // Half of the next table, what is carried over into it aside.
-    let then = id.saturating_add(3 << (FIRST_BITS as usize + next - 3));
+    // A quarter of the next table: as many are in this one, and may all be
+    // carried over. Beyond one half more and more find no place within reach
+    // (a twentieth between 0.6 and 0.75), and are made again.
+    let then = id.saturating_add(1 << (FIRST_BITS as usize + next - 2));
     if GROW_AT
         .compare_exchange(due, then, Ordering::Relaxed, Ordering::Relaxed)
         .is_err()
@@ -271,5 +281,39 @@ pub fn root(session: &Session, why: u32) -> u32 {
         why,
         kind::TRUNCATED | kind::BROKEN | kind::SWITCHED
     ));
-    intern(session, NO_STACK, why, 0)
+    match intern(session, NO_STACK, why, 0) {
+        Some(id) => id,
+        None => fold(session),
+    }
 }
+
+/// The stack for an event whose own there is no room for: its ids are used up,
+/// or the pool is empty. It is a truncated one without frames; what is above or
+/// below a missing frame would have another meaning without it.
+#[cold]
+#[inline(never)]
+pub fn fold(session: &Session) -> u32 {
+    session
+        .slot()
+        .truncated_stacks
+        .fetch_add(1, Ordering::Relaxed);
+    if NEXT.load(Ordering::Relaxed) as usize >= MAX_NODES && TOLD.swap(1, Ordering::Relaxed) == 0 {
+        session.tell(
+            b"stacks that first came when there was no room for more frames (4,194,304 \
+              of a process) are shown as [truncated]",
+        );
+    }
+    folded(session)
+}
+
+fn folded(session: &Session) -> u32 {
+    let known = FOLDED.load(Ordering::Relaxed);
+    if known != NO_STACK {
+        return known;
+    }
+    let id = intern(session, NO_STACK, kind::TRUNCATED, 0).unwrap_or(NO_STACK);
+    FOLDED.store(id, Ordering::Relaxed);
+    id
+}
+
+const _: () = assert!(MAX_NODES == 4_194_304);

@@ -140,15 +140,21 @@ pub fn mark_evaluator() {
     forget_rules();
 }
 
+/// The evaluator was unloaded.
+pub fn forget_evaluator() {
+    EVALUATOR.store(0, Ordering::Relaxed);
+}
+
 /// Code went away: addresses may come to mean something else.
 pub fn forget_rules() {
     RULE_GENERATION.fetch_add(1, Ordering::Release);
 }
 
 /// The rule for the frame that `address` returns to (or, if `exact`, that was
-/// interrupted there). One that could not be looked up just now is not kept.
+/// interrupted there), and whether it is so: one that could not be looked up
+/// just now is unknown, and not to be kept.
 #[inline(always)]
-unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool) -> Rule {
+unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool) -> (Rule, bool) {
     let index = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49) as usize & (RULES - 1);
     let generation =
         u64::from(RULE_GENERATION.load(Ordering::Relaxed)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -157,16 +163,15 @@ unsafe fn rule_for(t: *mut Thread, session: &Session, address: u64, exact: bool)
     let slot = unsafe { &*(*TABLE.0.get()).add(index) };
     let rule = slot.rule.load(Ordering::Relaxed);
     if slot.check.load(Ordering::Relaxed) ^ rule == mark && rule != 0 {
-        return Rule::from_word(rule);
+        return (Rule::from_word(rule), true);
     }
     // SAFETY: the caller's.
     let (found, is_sure) = unsafe { find_rule(t, session, address, exact) };
-    if !is_sure {
-        return found;
+    if is_sure {
+        slot.check.store(mark ^ found.word(), Ordering::Relaxed);
+        slot.rule.store(found.word(), Ordering::Relaxed);
     }
-    slot.check.store(mark ^ found.word(), Ordering::Relaxed);
-    slot.rule.store(found.word(), Ordering::Relaxed);
-    found
+    (found, is_sure)
 }
 
 #[cold]
@@ -181,7 +186,9 @@ unsafe fn find_rule(t: *mut Thread, session: &Session, address: u64, exact: bool
     };
     // SAFETY: the caller's.
     let (place, is_sure) = unsafe { modules::find(t, session, inside) };
-    let Some(place) = place else {
+    // Where the list could not be read, what it says may have been unloaded:
+    // there may be no table any more.
+    let Some(place) = place.filter(|_| is_sure) else {
         return (Rule::UNKNOWN, is_sure);
     };
     if place.unwind_table == 0 {
@@ -392,7 +399,11 @@ unsafe fn walk(
                     }
                 }
             }
-            let rule = rule_for(t, session, address, exact);
+            let (rule, is_sure) = rule_for(t, session, address, exact);
+            if !is_sure {
+                keep = false;
+                length = 0;
+            }
             if count == MAX_NATIVE {
                 session
                     .slot()
@@ -594,9 +605,14 @@ unsafe fn append(
         while count > 0 {
             count -= 1;
             let new = fresh.add(count);
-            node = node_of(t, session, node, &*new);
-            // No room for nodes: what stands above this one is not kept.
-            keep &= node != NO_STACK;
+            let Some(here) = node_of(t, session, node, &*new) else {
+                // What was kept up to here is whole.
+                if own {
+                    (*t).native_length = if keep { length } else { 0 };
+                }
+                return trie::fold(session);
+            };
+            node = here;
             if !keep {
                 continue;
             }
@@ -605,11 +621,8 @@ unsafe fn append(
                 // the next event starts anew.
                 length = 0;
                 checks_end = 0;
-                while count > 0 {
-                    count -= 1;
-                    node = node_of(t, session, node, &*fresh.add(count));
-                }
-                break;
+                keep = false;
+                continue;
             }
             let rule = (*new).rule;
             checks.add(checks_end).write(Check {
@@ -665,11 +678,8 @@ unsafe fn append(
             if checks_end + 3 > 2 * MAX_NATIVE {
                 length = 0;
                 checks_end = 0;
-                while count > 0 {
-                    count -= 1;
-                    node = node_of(t, session, node, &*fresh.add(count));
-                }
-                break;
+                keep = false;
+                continue;
             }
             frames.add(length).write(Frame {
                 slot: (*new).slot,
@@ -694,28 +704,28 @@ unsafe fn append(
     }
 }
 
-/// The node of a frame called from `parent`.
+/// The node of a frame called from `parent`; `None` when there is no room.
 #[inline(always)]
-unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> u32 {
+unsafe fn node_of(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> Option<u32> {
     // SAFETY: the caller's.
     unsafe {
         let key = frame.address << 1 | u64::from(frame.exact);
         if let Some(node) = cached(t, parent, key) {
-            return node;
+            return Some(node);
         }
-        let node = intern(t, session, parent, frame);
+        let node = intern(t, session, parent, frame)?;
         if node != NO_STACK {
             remember(t, parent, key, node);
         }
-        node
+        Some(node)
     }
 }
 
 #[cold]
 #[inline(never)]
-unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> u32 {
+unsafe fn intern(t: *mut Thread, session: &Session, parent: u32, frame: &Fresh) -> Option<u32> {
     if frame.address == hooks::main_returns_to() {
-        return parent;
+        return Some(parent);
     }
     let inside = if frame.exact {
         frame.address

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Format version: a reader refuses a newer major one. A minor one adds record
 /// kinds and chunk kinds, which older readers skip and count, and fields at
 /// the end of records, which older readers do not see.
-pub(crate) const MAJOR: u16 = 1;
+pub(crate) const MAJOR: u16 = 2;
 /// See [`MAJOR`].
-pub(crate) const MINOR: u16 = 1;
+pub(crate) const MINOR: u16 = 0;
 
 /// Begins a file. As in PNG, the first byte is no text and the rest shows what
 /// a transfer in text mode would break.
@@ -26,7 +26,7 @@ pub(crate) const CHUNK_MAGIC: [u8; 8] = *b"\xb7chunk\r\n";
 pub(crate) const CHUNK_HEADER_BYTES: usize = 64;
 
 /// Most bytes that a chunk of one record may unpack to, whatever its header
-/// says. Decoded, a record takes up to 24 times its bytes.
+/// says. Decoded, a record takes up to 28 times its bytes.
 pub(crate) const MAX_CONTENT_BYTES: usize = 32 << 20;
 /// Most bytes that any other chunk may unpack to: many small records take up
 /// to 50 times their bytes.
@@ -163,8 +163,9 @@ impl ChunkHeader {
     }
 }
 
-/// Content of a [`KIND_RESTATEMENT`] chunk: where all sites stand, so that a
-/// reader that lost points is right again from here on.
+/// Content of a [`KIND_RESTATEMENT`] chunk: where the sites of processes stand
+/// that may still move them, so that a reader that lost points is right again
+/// from here on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Restatement {
     /// End of the last bin before.
@@ -173,7 +174,11 @@ pub(crate) struct Restatement {
     pub(crate) live_bytes: u64,
     /// That bin's `live_blocks`.
     pub(crate) live_blocks: u64,
-    /// Counters of the sites by id, rising; a site left out stands at 0.
+    /// Ids of those processes, rising. The sites of others stand where they
+    /// did when their process was over.
+    pub(crate) processes: Vec<u32>,
+    /// Counters of their sites by id, rising; one left out stands at 0.
+    #[serde(with = "crate::packed::counters")]
     pub(crate) sites: Vec<(u32, Counters)>,
 }
 

@@ -17,8 +17,9 @@
 //! * Cells of one width divide into those of a smaller: bins that were merged
 //!   are only ever merged with their neighbours. To compact twice at the same
 //!   age changes nothing.
-//! * In memory are one chunk, about 150 bytes a site, and the position of each
-//!   record that replaces others: never the recording.
+//! * In memory are one chunk, about 160 bytes a site of processes that have not
+//!   ended, and the position of each record that replaces others: never the
+//!   recording.
 //! * Only a file that is whole and holds nothing unknown is compacted. The
 //!   source is read at offsets, so that its writer may go on appending.
 
@@ -29,6 +30,7 @@ use crate::chunk::{
 use crate::cohorts::{INSTANTS, Sum, in_pieces, instants_every};
 use crate::ids::kind;
 use crate::record::{Bin, Cohorts, Counters, Mark, Packed, Record};
+use crate::standing::Standing;
 use crate::writer::Writer;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -357,6 +359,9 @@ impl Copy<'_> {
             self.writer
                 .skip_to(header.base)
                 .map_err(CompactError::Write)?;
+            let base = header.base;
+            self.bins.sites.skip_to(base.processes, base.sites);
+            self.bins.has_hole = true;
         }
         if self.writer.pushed() != header.base {
             return Err(CompactError::Damaged);
@@ -384,8 +389,7 @@ impl Copy<'_> {
                 let record = postcard::from_bytes(record).map_err(|_| CompactError::Damaged)?;
                 match record {
                     Record::Bin(bin) if self.writer.pushed().admit_bin(&bin) => {
-                        self.bins.take(bin, &mut self.writer);
-                        return Ok(());
+                        return self.bins.take(bin, &mut self.writer);
                     }
                     _ => return Err(CompactError::Damaged),
                 }
@@ -403,6 +407,9 @@ impl Copy<'_> {
             }
             // It is the last record, whatever waits.
             kind::END => self.bins.finish(&mut self.writer),
+            kind::PROCESS => self.bins.sites.add_process(),
+            kind::SITE => self.bins.sites.add_site(fields(record)?),
+            kind::PROCESS_END => self.bins.sites.ended(fields(record)?),
             _ => {}
         }
         let replaced = replaced_by(record)?.and_then(|key| self.survey.last.get(&key));
@@ -420,7 +427,9 @@ struct Merge<'a> {
     detail: Detail,
     /// Width of the newest cells.
     narrowest_ns: u64,
-    sites: Vec<SiteState>,
+    sites: Standing<SiteState>,
+    /// Records were dropped, and what they said was not restated yet.
+    has_hole: bool,
     /// Sites that changed since their last point.
     moved: Vec<u32>,
     open: Option<Bin>,
@@ -450,7 +459,8 @@ impl<'a> Merge<'a> {
             now_ns: survey.now_ns,
             detail,
             narrowest_ns: narrowest(survey.now_ns),
-            sites: Vec::new(),
+            sites: Standing::default(),
+            has_hole: false,
             moved: Vec::new(),
             open: None,
             // The start.
@@ -461,16 +471,19 @@ impl<'a> Merge<'a> {
         }
     }
 
-    fn take(&mut self, bin: Bin, writer: &mut Writer) {
+    fn take(&mut self, bin: Bin, writer: &mut Writer) -> Result<(), CompactError> {
         self.decide(bin.end_ns);
         for point in &bin.points {
-            let state = site_state(&mut self.sites, point.site);
+            // Of a process that is over none may follow.
+            let state = self.sites.get_mut(point.site);
+            let state = state.ok_or(CompactError::Damaged)?;
             advance(&mut state.now, point);
             if !std::mem::replace(&mut state.is_listed, true) {
                 self.moved.push(point.site);
             }
         }
         self.end_ns = self.end_ns.max(bin.end_ns);
+        let complete = bin.complete;
         match &mut self.open {
             None => {
                 self.open = Some(Bin {
@@ -489,9 +502,13 @@ impl<'a> Merge<'a> {
                 }
             }
         }
+        if complete {
+            self.sites.completed();
+        }
         if self.is_boundary {
             self.close(writer);
         }
+        Ok(())
     }
 
     /// Whether a bin, from the end of the one before to `end_ns`, is the last
@@ -520,13 +537,16 @@ impl<'a> Merge<'a> {
 
     /// Where sites really stand, after records were lost.
     fn restate(&mut self, restatement: &Restatement) {
-        let mut stated = restatement.sites.iter().copied().peekable();
-        if let Some((last, _)) = restatement.sites.last() {
-            site_state(&mut self.sites, *last);
+        let mut stated = BTreeMap::new();
+        for &process in &restatement.processes {
+            let sites = self.sites.sites_of(process).iter();
+            stated.extend(sites.map(|site| (*site, Counters::default())));
         }
-        for (id, state) in (0..).zip(&mut self.sites) {
-            let counters = stated.next_if(|(site, _)| *site == id);
-            let counters = counters.map_or_else(Counters::default, |(_, counters)| counters);
+        stated.extend(restatement.sites.iter().copied());
+        for (id, counters) in stated {
+            let Some(state) = self.sites.get_mut(id) else {
+                continue;
+            };
             if state.now != counters {
                 state.now = counters;
                 if !std::mem::replace(&mut state.is_listed, true) {
@@ -544,6 +564,7 @@ impl<'a> Merge<'a> {
             });
             self.end_ns = self.end_ns.max(restatement.end_ns);
         }
+        self.has_hole = false;
     }
 
     /// What is open is the last for now: it tells everything.
@@ -560,7 +581,9 @@ impl<'a> Merge<'a> {
         let mut waiting = Vec::new();
         self.moved.sort_unstable();
         for id in self.moved.drain(..) {
-            let state = site_state(&mut self.sites, id);
+            let Some(state) = self.sites.get_mut(id) else {
+                continue;
+            };
             let moved_bytes = state.now.live_bytes.abs_diff(state.pointed.live_bytes);
             if !tells_all && moved_bytes <= MOVED_BYTES.max(state.pointed.live_bytes / 100) {
                 waiting.push(id);
@@ -573,6 +596,9 @@ impl<'a> Merge<'a> {
             }
         }
         bin.complete &= waiting.is_empty();
+        if waiting.is_empty() && !self.has_hole {
+            self.sites.give_up();
+        }
         self.moved = waiting;
         writer.push(Record::Bin(bin));
     }
@@ -615,14 +641,6 @@ impl CohortMerge {
             self.boundaries.push(tick.saturating_add(1));
         }
     }
-}
-
-fn site_state(sites: &mut Vec<SiteState>, id: u32) -> &mut SiteState {
-    let at = id as usize;
-    if sites.len() <= at {
-        sites.resize(at + 1, SiteState::default());
-    }
-    &mut sites[at]
 }
 
 /// Width of the newest cells of a recording of this length.

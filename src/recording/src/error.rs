@@ -41,6 +41,16 @@ pub enum OpenError {
         /// The newest version that this library reads.
         supported: u16,
     },
+    /// An older leakline wrote it.
+    #[error("`{}` has format version {found}; this leakline reads version {supported}", path.display())]
+    Older {
+        /// The path as given.
+        path: PathBuf,
+        /// Its format version.
+        found: u16,
+        /// The version that this library reads.
+        supported: u16,
+    },
     /// It needs a feature of the format that this library does not have.
     #[error("`{}` uses features of the format that this leakline does not know ({unknown:#x})", path.display())]
     Feature {
@@ -81,6 +91,9 @@ impl OpenError {
             }
             OpenError::Version { .. } | OpenError::Feature { .. } => {
                 Some("install a newer leakline, or record again with this one")
+            }
+            OpenError::Older { .. } => {
+                Some("open it with the leakline that recorded it, or record again with this one")
             }
             OpenError::Changed { .. } => Some("open it again"),
             OpenError::Io { source, .. } => match source.kind() {

@@ -22,8 +22,10 @@ pub mod cohorts;
 mod compact;
 mod error;
 mod ids;
+mod packed;
 mod reader;
 pub mod record;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod writer;

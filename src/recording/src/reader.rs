@@ -21,6 +21,8 @@ use crate::chunk::{
 use crate::error::OpenError;
 use crate::ids::{Ids, kind, placeholder, unknown_session};
 use crate::record::{Bin, Counters, Record};
+use crate::standing::Standing;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -60,7 +62,7 @@ pub struct Damage {
 }
 
 /// Hands a recording's records on, one at a time, in constant memory (but for
-/// 48 bytes a site).
+/// 52 bytes a site of processes that have not ended).
 #[derive(Debug)]
 pub struct Reader<F = File> {
     source: F,
@@ -69,11 +71,16 @@ pub struct Reader<F = File> {
     size: u64,
     next_sequence: u64,
     ids: Ids,
-    sites: Vec<Counters>,
+    sites: Standing<Counters>,
+    /// Processes of whose sites points may have been lost, since the last
+    /// restatement.
+    doubtful: BTreeSet<u32>,
+    /// Some were over when it came: they stay as they were read.
+    stays_off: bool,
     any: bool,
     ended: bool,
-    /// Records of cohorts were read.
-    has_cohorts: bool,
+    /// Records of cohorts that were read.
+    cohorts: u64,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -118,10 +125,12 @@ impl<F: Read + Seek> Reader<F> {
             size: 0,
             next_sequence: 0,
             ids: Ids::default(),
-            sites: Vec::new(),
+            sites: Standing::default(),
+            doubtful: BTreeSet::new(),
+            stays_off: false,
             any: false,
             ended: false,
-            has_cohorts: false,
+            cohorts: 0,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -145,6 +154,13 @@ impl<F: Read + Seek> Reader<F> {
         };
         reader.position = FILE_HEADER_BYTES as u64;
         if header.intact {
+            if header.major < MAJOR {
+                return Err(OpenError::Older {
+                    path,
+                    found: header.major,
+                    supported: MAJOR,
+                });
+            }
             if header.major > MAJOR {
                 return Err(OpenError::Version {
                     path,
@@ -312,8 +328,10 @@ impl<F: Read + Seek> Reader<F> {
         self.next_sequence = header.sequence.saturating_add(1);
         let dropped = header.flags & FLAG_DROPPED != 0;
         self.damage.dropped += u64::from(dropped);
-        self.damage.sites_off |= dropped || missing > 0;
-        self.damage.cohorts_off |= self.has_cohorts && (dropped || missing > 0);
+        if dropped || missing > 0 {
+            self.doubt(header.base.processes);
+        }
+        self.damage.cohorts_off |= self.cohorts > 0 && (dropped || missing > 0);
     }
 
     /// Hands on what a chunk holds.
@@ -354,7 +372,9 @@ impl<F: Read + Seek> Reader<F> {
             }
             _ => {
                 self.damage.skipped_records += 1;
-                self.damage.sites_off |= of == kind::BIN;
+                if of == kind::BIN {
+                    self.doubt(self.ids.processes);
+                }
                 self.damage.cohorts_off |= of == kind::COHORTS;
                 self.stand_in(of)
             }
@@ -379,17 +399,27 @@ impl<F: Read + Seek> Reader<F> {
         self.any = true;
         self.ids.count(of);
         match &record {
+            Record::Process(_) => self.sites.add_process(),
+            Record::Site(site) => self.sites.add_site(site.process),
+            Record::ProcessEnd(end) => self.sites.ended(end.process),
             Record::Bin(bin) => {
-                self.sites
-                    .resize(self.ids.sites as usize, Counters::default());
                 for point in &bin.points {
-                    advance(&mut self.sites[point.site as usize], point);
+                    if let Some(counters) = self.sites.get_mut(point.site) {
+                        advance(counters, point);
+                    }
+                }
+                if bin.complete {
+                    self.sites.completed();
+                    // A restatement may still say where they stood.
+                    if self.doubtful.is_empty() {
+                        self.sites.give_up();
+                    }
                 }
             }
             Record::Cohorts(_) => {
                 // The first one is of all until then.
-                self.damage.cohorts_off |= !self.has_cohorts && self.damage.has_gaps();
-                self.has_cohorts = true;
+                self.damage.cohorts_off |= self.cohorts == 0 && self.damage.has_gaps();
+                self.cohorts += 1;
             }
             Record::End(_) => self.ended = true,
             _ => {}
@@ -417,23 +447,32 @@ impl<F: Read + Seek> Reader<F> {
         }
     }
 
+    /// Points were lost here, before the process of this id joined.
+    fn doubt(&mut self, processes: u32) {
+        self.damage.sites_off = true;
+        self.doubtful.extend(self.sites.processes());
+        self.doubtful.extend(self.ids.processes..processes);
+    }
+
     /// Brings the sites to where the writer's were, by a bin of its own that
     /// ends with the last one.
     fn restate(&mut self, restatement: &Restatement, each: &mut dyn FnMut(Record)) {
-        self.sites
-            .resize(self.ids.sites as usize, Counters::default());
-        let mut stated = vec![Counters::default(); self.sites.len()];
-        for (site, counters) in &restatement.sites {
-            if let Some(place) = stated.get_mut(*site as usize) {
-                *place = *counters;
-            }
+        let mut stated = BTreeMap::new();
+        for &process in &restatement.processes {
+            self.doubtful.remove(&process);
+            let sites = self.sites.sites_of(process).iter();
+            stated.extend(sites.map(|site| (*site, Counters::default())));
         }
-        let points: Vec<_> = (0..)
-            .zip(self.sites.iter().zip(&stated))
-            .filter(|(_, (have, stated))| have != stated)
-            .map(|(site, (have, stated))| difference(site, have, stated))
+        stated.extend(restatement.sites.iter().copied());
+        let points: Vec<_> = stated
+            .iter()
+            .filter_map(|(site, stated)| Some((site, self.sites.get(*site)?, stated)))
+            .filter(|(_, have, stated)| have != stated)
+            .map(|(site, have, stated)| difference(*site, have, stated))
             .collect();
-        self.damage.sites_off = false;
+        self.stays_off |= !self.doubtful.is_empty();
+        self.doubtful.clear();
+        self.damage.sites_off = self.stays_off;
         if !points.is_empty() {
             let bin = Bin {
                 end_ns: restatement.end_ns,

@@ -354,6 +354,7 @@ pub struct Bin {
     pub rss: Vec<(u32, u64)>,
     /// Sites that moved. A site that moved by less than max(64 KiB, 1 %)
     /// since its last point may be left out, unless `complete`.
+    #[serde(with = "crate::packed::points")]
     pub points: Vec<Point>,
     /// Every site that changed since its last point is in `points`: counters
     /// are exact at this bin's end.
@@ -373,6 +374,7 @@ pub struct Peak {
     /// Live blocks then.
     pub live_blocks: u64,
     /// Sites that were live then: id, bytes, blocks. Exact.
+    #[serde(with = "crate::packed::held")]
     pub sites: Vec<(u32, u64, u64)>,
 }
 
@@ -503,6 +505,7 @@ pub struct Inherited {
     /// The process that inherited.
     pub process: u32,
     /// Sites of its ancestors: id, bytes, blocks. Rising by id.
+    #[serde(with = "crate::packed::held")]
     pub sites: Vec<(u32, u64, u64)>,
 }
 

@@ -4,7 +4,7 @@ use crate::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, KIND_RECO
 use crate::ids::{Ids, kind, placeholder};
 use crate::record::{
     Bin, Code, CohortChange, Counters, Domain, End, Frame, Mark, Module, Node, Packed, Point,
-    Record, Session, Site, SiteCohorts, Thread,
+    ProcessEnd, Record, Session, Site, SiteCohorts, Thread,
 };
 use crate::{Damage, OpenError, Reader, Recording, Writer};
 use arbitrary::{Arbitrary as _, Unstructured};
@@ -320,8 +320,8 @@ fn fields_are_those_of_the_format() {
     6 Node(Node { parent: 1, frame: Python { code: 1, offset: 1, entry: true } })
     4 Site(Site { process: 1, node: 1, domain: Raw })
     15 Symbols(Symbols { module: 1, addresses: [(1, [SymbolFrame { function: "\u{1}", file: "\u{1}", line: 1, inlined: true, beyond: 1 }])], note: Some("\u{1}") })
-    17 Bin(Bin { end_ns: 1, live_bytes: 1, live_blocks: 1, max_bytes: 1, rss: [(1, 1)], points: [Point { site: 1, live_bytes: -1, live_blocks: -1, total_bytes: -1, total_blocks: -1, temporary_blocks: -1, resizes: -1 }], complete: true })
-    10 Peak(Peak { process: Some(1), at_ns: 1, live_bytes: 1, live_blocks: 1, sites: [(1, 1, 1)] })
+    13 Bin(Bin { end_ns: 1, live_bytes: 1, live_blocks: 1, max_bytes: 1, rss: [(1, 1)], points: [Point { site: 1, live_bytes: -1, live_blocks: 0, total_bytes: 0, total_blocks: 0, temporary_blocks: 0, resizes: 0 }], complete: true })
+    10 Peak(Peak { process: Some(1), at_ns: 1, live_bytes: 1, live_blocks: 1, sites: [(1, 1, 0)] })
     4 Sizes(Sizes { classes: [(1, 1)] })
     19 Totals(ProcessTotals { process: 1, allocations: 1, frees: 1, allocated_bytes: 1, live_blocks: 1, live_bytes: 1, peak_bytes: 1, temporary_blocks: 1, resizes: 1, unknown_frees: 1, implied_frees: 1, events: 1, lost_events: 1, lost_bytes: 1, stalled_ns: 1, truncated_stacks: 1, broken_unwinds: 1, malformed_events: 1 })
     8 ThreadTotals(ThreadTotals { thread: 1, counters: Counters { live_bytes: 1, live_blocks: 1, total_bytes: 1, total_blocks: 1, temporary_blocks: 1, resizes: 1 } })
@@ -330,7 +330,7 @@ fn fields_are_those_of_the_format() {
     7 Source(Source { file: "\u{1}", lines: [(1, "\u{1}")] })
     4 Note(Note { at_ns: 1, text: "\u{1}" })
     4 End(End { at_ns: 1, reason: "\u{1}" })
-    6 Inherited(Inherited { process: 1, sites: [(1, 1, 1)] })
+    6 Inherited(Inherited { process: 1, sites: [(1, 1, 0)] })
     6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
     "#);
 }
@@ -571,9 +571,88 @@ fn figures_are_right_again_after_a_restatement() {
     assert!(!recording.reader().damage().sites_off);
     insta::assert_debug_snapshot!(recording.warnings(), @r#"
     [
-        "1 chunk of the file damaged or missing (96 bytes skipped): what happened then is not in the figures",
+        "1 chunk of the file damaged or missing (94 bytes skipped): what happened then is not in the figures",
     ]
     "#);
+}
+
+/// A process that is over is left out of restatements, and so is what a reader
+/// missed of it.
+#[test]
+fn what_was_lost_of_a_process_that_is_over_stays_lost_and_is_told() {
+    let file = NamedTempFile::new().unwrap();
+    let mut writer = Writer::new(file.reopen().unwrap()).unwrap();
+    let mut all = vec![session(), process(), site(0)];
+    let of_process = |process: u32| {
+        let site = |record| match record {
+            Record::Site(of) => Record::Site(Site { process, ..of }),
+            other => other,
+        };
+        site(super::tests::site(0))
+    };
+    all.extend([process(), of_process(1), process(), of_process(2)]);
+    for record in &all {
+        writer.push(record.clone());
+    }
+    let mut push = |record: Record| {
+        writer.push(record.clone());
+        all.push(record);
+        writer.flush().unwrap();
+    };
+    push(bin(1, &[(1, 50), (2, 70)]));
+    let end_of = |process| {
+        Record::ProcessEnd(ProcessEnd {
+            process,
+            at_ns: 2,
+            exit_status: None,
+            signal: None,
+            exec: false,
+        })
+    };
+    let last = |end_ns, moves: &[_]| match bin(end_ns, moves) {
+        Record::Bin(bin) => Record::Bin(Bin {
+            complete: true,
+            ..bin
+        }),
+        other => other,
+    };
+    // Chunks 0 to 3: the first bin, then one's end and last points.
+    push(end_of(1));
+    push(last(2, &[(1, -20)]));
+    // Chunk 3: the other's, who goes on with both.
+    push(bin(3, &[(2, 1)]));
+    for at in 0..100 {
+        push(bin(4 + at, &[(0, 3), (2, 1)]));
+    }
+    push(end_of(2));
+    push(last(200, &[(2, -9)]));
+    for at in 0..100 {
+        push(bin(300 + at, &[(0, 1)]));
+    }
+    let bytes = fs::read(file.path()).unwrap();
+    assert_eq!(
+        live_bytes(read(&bytes).unwrap().records()),
+        live_bytes(&all)
+    );
+    let is_restatement = |chunk: &std::ops::Range<usize>| bytes[chunk.start + 8] == 2;
+    let restatements = chunks(&bytes).into_iter().filter(is_restatement);
+    assert!(restatements.count() > 3);
+
+    // What is lost of one that goes on is mended, also of what ended before.
+    let without = |chunk: usize| {
+        let mut bytes = bytes.clone();
+        let lost = chunks(&bytes)[chunk].clone();
+        bytes[lost.end - 1] ^= 1;
+        let recording = read(&bytes).unwrap();
+        let off = recording.reader().damage().sites_off;
+        (live_bytes(recording.records()), off)
+    };
+    let truth = live_bytes(&all);
+    assert_eq!(without(3), (truth.clone(), false));
+    // The last points of one that ended are not.
+    let (found, off) = without(2);
+    assert_eq!((found[&0], found[&2]), (truth[&0], truth[&2]));
+    assert_eq!((found[&1], off), (50, true));
 }
 
 #[test]
@@ -787,7 +866,8 @@ fn what_does_not_open_says_why_and_what_to_do() {
         header
     };
     tell(Some(&header(3, 0)));
-    tell(Some(&header(1, 6)));
+    tell(Some(&header(1, 0)));
+    tell(Some(&header(2, 6)));
     let error = Recording::open(directory.path()).unwrap_err();
     writeln!(words, "error: {error}\nhint: {}", error.hint().unwrap()).unwrap();
     let words = words.replace(&*directory.path().to_string_lossy(), "DIR");
@@ -802,8 +882,10 @@ fn what_does_not_open_says_why_and_what_to_do() {
     hint: make a recording with `leakline run -o FILE -- PROGRAM`
     error: `DIR/x.leakline` is not a leakline recording
     hint: make a recording with `leakline run -o FILE -- PROGRAM`
-    error: `DIR/x.leakline` has format version 3; this leakline reads up to 1
+    error: `DIR/x.leakline` has format version 3; this leakline reads up to 2
     hint: install a newer leakline, or record again with this one
+    error: `DIR/x.leakline` has format version 1; this leakline reads version 2
+    hint: open it with the leakline that recorded it, or record again with this one
     error: `DIR/x.leakline` uses features of the format that this leakline does not know (0x6)
     hint: install a newer leakline, or record again with this one
     error: cannot open `DIR`: it is a directory

@@ -44,7 +44,9 @@ pub enum Kind {
     /// Memory was unmapped: address; w2 = length in bytes.
     Unmap = 9,
     /// Memory was moved or resized by mremap: new address; w2 = stack;
-    /// w3 = new length; w4 = old address; w5 = old length.
+    /// w3 = new length; w4 = old address; w5 = old length; w6 = a stamp from
+    /// before the call. The event's own is from after it: what another thread
+    /// maps where the old mapping was has one in between.
     Remap = 10,
     /// From here on the ring is this thread's: tid; w2, w3 = its name (16
     /// bytes, NUL-padded).
@@ -99,7 +101,7 @@ impl Kind {
             | Kind::Mark => 2,
             Kind::Alloc | Kind::ReallocEnd | Kind::Unmap | Kind::Reborn => 3,
             Kind::AllocLarge | Kind::ReallocEndLarge | Kind::Map | Kind::Thread | Kind::Blob => 4,
-            Kind::Remap => 6,
+            Kind::Remap => 7,
         }
     }
 }
@@ -197,6 +199,7 @@ pub enum Event<'a> {
         stack: u32,
         old_address: u64,
         old_length: u64,
+        began: u64,
     },
     /// See [`Kind::Thread`].
     Thread { tid: u32, name: [u8; 16] },
@@ -290,6 +293,7 @@ pub fn decode(words: &[u64]) -> Result<(u64, Event<'_>, usize), Malformed> {
             stack: words[2] as u32,
             old_address: words[4],
             old_length: words[5],
+            began: words[6],
         },
         Kind::Thread => {
             let mut name = [0; 16];

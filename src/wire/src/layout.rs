@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -96,8 +96,9 @@ pub struct Header {
     pub wake: AtomicU32,
     /// Bumped by a producer that claimed a slot after fork.
     pub claims: AtomicU32,
-    /// Grows whenever the collector gets on with its work (drained a chunk,
-    /// grew a table): what a waiter reads to tell slow from dead.
+    /// Grows while waiting for a chunk makes sense (one was freed or added, the
+    /// collector is at something long): what a waiter reads to tell slow from
+    /// dead.
     pub progress: AtomicU64,
     #[doc(hidden)]
     pub pad2: [u32; 12],
@@ -149,7 +150,8 @@ pub struct Slot {
     pub lost_nested: AtomicU64,
     /// Nanoseconds that threads waited for the collector.
     pub stalled_ns: AtomicU64,
-    /// Stacks cut at the depth limit.
+    /// Stacks cut at the depth limit, and those that there was no room for in
+    /// the trie.
     pub truncated_stacks: AtomicU64,
     /// Native unwinds that ended for want of unwind information.
     pub broken_unwinds: AtomicU64,

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use leakline_analysis::lines::SourceFrom;
 use leakline_analysis::report::{printable, text::frame_words};
 use leakline_analysis::{
-    At, Calls, Figures, Filter, FrameId, FrameKind, Group, GroupBy, Groups, Instant, Lines,
-    LinesQuery, Model, Role, Span, Stacks, Weights,
+    At, Calls, Figures, Filter, FrameId, FrameKind, Group, GroupBy, Groups, Instant, Kinds, Lines,
+    LinesQuery, Model, Role, Span, Stacks, Sums, Weights,
 };
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -33,7 +34,8 @@ pub(crate) struct Answers<'m, 'a> {
     names: FxHashMap<FrameId, Arc<FrameName>>,
     groups: HashMap<(GroupBy, bool), Grouped>,
     calls: [Option<Arrangement>; 2],
-    figures: Vec<(Span, Arc<Vec<Figures>>)>,
+    kinds: Rc<Kinds>,
+    figures: Vec<(Span, Arc<Sums<Figures>>)>,
     text: Option<FileText>,
 }
 
@@ -66,6 +68,7 @@ impl<'m, 'a> Answers<'m, 'a> {
             names: FxHashMap::default(),
             groups: HashMap::new(),
             calls: [None, None],
+            kinds: Rc::new(Kinds::new(model)),
             figures: Vec::new(),
             text: None,
         }
@@ -173,7 +176,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         };
         let figures = self.figures(&span);
         let mut sum = Figures::default();
-        figures.iter().for_each(|figures| sum.add(figures));
+        (figures.of_kind.iter()).for_each(|figures| sum.add(figures));
         let content = match &want.subject {
             Subject::Overview => {
                 let mut table = self.table(&TableWant::default(), &figures, false);
@@ -229,12 +232,13 @@ impl<'m, 'a> Answers<'m, 'a> {
             .unwrap_or_else(|_| Span::whole(self.model))
     }
 
-    /// Every site's figures; those of the last few questions are kept.
-    fn figures(&mut self, span: &Span) -> Arc<Vec<Figures>> {
+    /// Figures by kind of sites and by process; those of the last few questions
+    /// are kept.
+    fn figures(&mut self, span: &Span) -> Arc<Sums<Figures>> {
         if let Some((_, figures)) = self.figures.iter().find(|(of, _)| of == span) {
             return Arc::clone(figures);
         }
-        let figures = Arc::new(self.model.figures(span));
+        let figures = Arc::new(self.kinds.sums(self.model, span));
         self.figures.truncate(1);
         self.figures.insert(0, (*span, Arc::clone(&figures)));
         figures
@@ -265,7 +269,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         let key = (by, inclusive && of_frames);
         let known = self.groups.remove(&key);
         let grouped = known.unwrap_or_else(|| {
-            let groups = Groups::new(self.model, &mut self.stacks, by, key.1);
+            let groups = Groups::new(self.model, &self.kinds, &mut self.stacks, by, key.1);
             let infos = (groups.groups().iter())
                 .map(|group| self.info(by, group))
                 .collect();
@@ -334,7 +338,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
     }
 
-    fn table(&mut self, want: &TableWant, figures: &[Figures], compared: bool) -> Table {
+    fn table(&mut self, want: &TableWant, figures: &Sums<Figures>, compared: bool) -> Table {
         let grouped = self.grouped(want.by, want.inclusive);
         let totals = grouped.groups.total(figures);
         let own: Option<Vec<Figures>> = want.inclusive.then(|| grouped.groups.own(figures));
@@ -432,15 +436,20 @@ impl<'m, 'a> Answers<'m, 'a> {
         };
         let model = self.model;
         let duration = model.duration_ns();
+        let kinds = Rc::clone(&self.kinds);
+        let mut live = kinds.none::<i64>();
         let grouped = self.grouped(by, inclusive);
-        let mut live = vec![0_i64; model.sites().len()];
         let mut steps: Vec<Vec<i64>> = Vec::with_capacity(TREND_STEPS);
         let mut bins = model.bins().iter().enumerate().peekable();
         for step in 1..=TREND_STEPS as u64 {
             let until = u128::from(duration) * u128::from(step) / TREND_STEPS as u128;
             while let Some((bin, _)) = bins.next_if(|(_, bin)| u128::from(bin.end_ns) <= until) {
                 model.for_each_point(bin, |point| {
-                    if let Some(live) = live.get_mut(point.site as usize) {
+                    let process = model.sites()[point.site as usize].process;
+                    let kind = kinds.of_site(point.site);
+                    let of_kind = kind.and_then(|kind| live.of_kind.get_mut(kind));
+                    let of_process = live.of_process.get_mut(process as usize);
+                    for live in of_kind.into_iter().chain(of_process) {
                         *live = live.wrapping_add(point.live_bytes);
                     }
                 });
@@ -461,10 +470,10 @@ impl<'m, 'a> Answers<'m, 'a> {
         grouped.trends = Some(Arc::new(trends.collect()));
     }
 
-    fn tree(&mut self, inverted: bool, figures: &[Figures]) -> CallTree {
+    fn tree(&mut self, inverted: bool, figures: &Sums<Figures>) -> CallTree {
         let slot = usize::from(inverted);
         if self.calls[slot].is_none() {
-            let calls = Calls::new(self.model, &mut self.stacks, inverted);
+            let calls = Calls::new(self.model, &self.kinds, &mut self.stacks, inverted);
             let mut of_frames: FxHashMap<FrameId, u64> = FxHashMap::default();
             let mut keys: Vec<u64> = Vec::with_capacity(calls.len());
             for call in 0..calls.len() {
@@ -493,9 +502,9 @@ impl<'m, 'a> Answers<'m, 'a> {
         tree
     }
 
-    fn arrange(&mut self, arrangement: &Arrangement, figures: &[Figures]) -> CallTree {
+    fn arrange(&mut self, arrangement: &Arrangement, figures: &Sums<Figures>) -> CallTree {
         let Arrangement { calls, keys } = arrangement;
-        let weights: Weights = calls.weigh(|site| figures[site].live_bytes.max(0));
+        let weights: Weights = calls.weigh(|kind| figures.of_kind[kind].live_bytes.max(0));
         let chosen = calls.heaviest(&weights, MOST_CALLS);
         let weighty = weights.total.iter().filter(|&&weight| weight > 0).count();
         let mut below: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
@@ -540,7 +549,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
     }
 
-    fn source(&mut self, file: Option<&Arc<str>>, figures: &[Figures]) -> SourceText {
+    fn source(&mut self, file: Option<&Arc<str>>, figures: &Sums<Figures>) -> SourceText {
         let Some(file) = file.cloned().or_else(|| self.weightiest_file(figures)) else {
             return SourceText::default();
         };
@@ -610,7 +619,7 @@ impl<'m, 'a> Answers<'m, 'a> {
 
     /// The file of your own code, with its text in the recording, in which
     /// most is live, else any that has lines.
-    fn weightiest_file(&mut self, figures: &[Figures]) -> Option<Arc<str>> {
+    fn weightiest_file(&mut self, figures: &Sums<Figures>) -> Option<Arc<str>> {
         let model = self.model;
         let infos = Arc::clone(&self.grouped(GroupBy::Line, false).infos);
         let own = self.grouped(GroupBy::Line, false).groups.own(figures);
@@ -631,14 +640,11 @@ impl<'m, 'a> Answers<'m, 'a> {
         best.map(|(file, _)| Arc::clone(file))
     }
 
-    fn processes(&mut self, figures: &[Figures], span: &Span) -> Vec<(Figures, Option<u64>)> {
+    fn processes(&mut self, figures: &Sums<Figures>, span: &Span) -> Vec<(Figures, Option<u64>)> {
         let model = self.model;
-        let mut all = vec![(Figures::default(), None); model.processes().len()];
-        for (site, figures) in model.sites().iter().zip(figures) {
-            if let Some((sum, _)) = all.get_mut(site.process as usize) {
-                sum.add(figures);
-            }
-        }
+        let mut all: Vec<(Figures, Option<u64>)> = (figures.of_process.iter())
+            .map(|figures| (*figures, None))
+            .collect();
         let until = span.to().resolved_ns();
         for bin in model.bins().iter().filter(|bin| bin.end_ns <= until) {
             for &(process, bytes) in &bin.rss {

@@ -2,7 +2,6 @@
 //!
 //! # Invariants
 //!
-//! * The bins of `records` have no points: those are in `timeline`, a bin each.
 //! * What is held is what one file says, from its beginning: when another one
 //!   takes its name (its writer compacted it), that is read anew, whole.
 
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use leakline_analysis::Timeline;
+use leakline_analysis::Contents;
 use leakline_recording::record::Record;
 use leakline_recording::{OpenError, Reader};
 
@@ -52,8 +51,7 @@ pub(crate) struct Store {
     identity: Option<(u64, u64)>,
     /// What took the name and is no recording, and how long it was.
     refused: Option<((u64, u64), u64)>,
-    records: Vec<Record>,
-    timeline: Timeline,
+    contents: Contents,
 }
 
 impl Store {
@@ -79,8 +77,7 @@ impl Store {
             read,
             identity,
             refused: None,
-            records: Vec::new(),
-            timeline: Timeline::new(),
+            contents: Contents::new(),
         })
     }
 
@@ -103,17 +100,17 @@ impl Store {
     }
 
     fn read_on(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
-        let (records, timeline) = (&mut self.records, &mut self.timeline);
+        let contents = &mut self.contents;
         let bytes = fs::metadata(&self.path).map_or(0, |data| data.len());
         let read = &self.read;
         let mut since = 0;
-        self.reader.read(&mut |mut record| {
-            if let Record::Bin(bin) = &mut record {
-                timeline.push(&std::mem::take(&mut bin.points));
-                since += 1000;
-            }
-            records.push(record);
-            since += 1;
+        self.reader.read(&mut |record| {
+            since += if matches!(record, Record::Bin(_)) {
+                1000
+            } else {
+                1
+            };
+            contents.push(record);
             if since > 20_000 {
                 since = 0;
                 progress(read.load(Ordering::Relaxed), bytes);
@@ -137,12 +134,8 @@ impl Store {
         (Some(identity(&data)) != self.identity).then(|| (identity(&data), data.len()))
     }
 
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    pub(crate) fn timeline(&self) -> &Timeline {
-        &self.timeline
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -188,6 +181,11 @@ mod tests {
     use crate::testing;
     use leakline_recording::Writer;
 
+    /// How many records.
+    fn held(store: &Store) -> usize {
+        store.contents().records().len() + store.contents().sites().len()
+    }
+
     #[test]
     fn what_is_added_is_read_and_a_file_that_takes_the_name_is_read_anew() {
         let directory = tempfile::tempdir().unwrap();
@@ -200,13 +198,13 @@ mod tests {
 
         let mut store = Store::open(&path).unwrap();
         store.refresh(&mut |_, _| {}).unwrap();
-        assert_eq!(store.records().len(), some.len());
+        assert_eq!(held(&store), some.len());
         assert!(!store.has_more());
         more.iter().cloned().for_each(|record| writer.push(record));
         writer.flush().unwrap();
         assert!(store.has_more());
         store.refresh(&mut |_, _| {}).unwrap();
-        assert_eq!(store.records().len(), records.len());
+        assert_eq!(held(&store), records.len());
         assert!(store.ended());
 
         let other = directory.path().join("b.leakline");
@@ -216,7 +214,7 @@ mod tests {
         fs::rename(&other, &path).unwrap();
         assert!(store.has_more());
         store.refresh(&mut |_, _| {}).unwrap();
-        assert_eq!(store.records().len(), some.len());
+        assert_eq!(held(&store), some.len());
         assert!(!store.ended());
 
         // What is no recording is looked at once, and said.
@@ -225,7 +223,7 @@ mod tests {
         fs::rename(&other, &path).unwrap();
         assert!(store.has_more());
         store.refresh(&mut |_, _| {}).unwrap();
-        assert_eq!(store.records().len(), some.len());
+        assert_eq!(held(&store), some.len());
         assert!(!store.has_more());
         assert_eq!(store.warnings().len(), 1);
 

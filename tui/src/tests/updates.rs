@@ -249,6 +249,19 @@ fn an_answer_to_an_older_question_does_not_end_the_wait() {
 }
 
 #[test]
+fn what_a_key_opens_waits_for_the_rows_that_were_asked_for() {
+    let mut state = after(Screen::Sites, "/row enter enter");
+    assert!(state.waiting && state.stack.is_none());
+    press(&mut state, "answer");
+    assert!(state.stack.is_some());
+    // Another key in between: it is not wanted any more.
+    let mut state = after(Screen::Sites, "/row enter enter j answer");
+    assert!(state.stack.is_none());
+    press(&mut state, "enter");
+    assert!(state.stack.is_some());
+}
+
+#[test]
 fn quit_first_leaves_the_help() {
     let mut state = after(Screen::Overview, "? q");
     assert!(!state.help && !state.quit);

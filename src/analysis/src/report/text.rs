@@ -22,6 +22,26 @@ pub use summary::summary;
 pub use top::top;
 pub use tree::tree;
 
+/// The lines that every report begins with, where lines are 150 columns wide.
+pub(crate) fn heading_lines(
+    model: &crate::Model<'_>,
+    span: &crate::Span,
+    measure: crate::Measure,
+    sum: &crate::Figures,
+) -> Vec<String> {
+    let style = super::Style {
+        width: 150,
+        colour: false,
+        boxes: false,
+    };
+    let mut text = Vec::new();
+    let answer = heading::answer(model, span, measure, sum);
+    // Memory takes all of it.
+    let _ = heading::head(model, span, &answer, style, &mut text);
+    let text = String::from_utf8_lossy(&text);
+    text.lines().map(str::to_owned).collect()
+}
+
 /// Narrowest width at which tables get the columns for roomy terminals.
 const WIDE: usize = 110;
 

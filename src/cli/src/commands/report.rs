@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leakline_analysis::report::Style;
 use leakline_analysis::{
-    Filter, Instant, InstantError, Measure, Model, Origin, Span, Stacks, Unit, escaped,
+    Contents, Filter, Instant, InstantError, Measure, Model, Origin, Span, Stacks, Unit, escaped,
 };
-use leakline_recording::Recording;
+use leakline_recording::Reader;
 use leakline_recording::record::Record;
 use serde_json::json;
 
@@ -239,7 +239,8 @@ fn style() -> Style {
 
 /// A recording in memory.
 pub(crate) struct Opened {
-    recording: Recording,
+    contents: Contents,
+    reader: Reader,
     file: String,
     implied: bool,
 }
@@ -247,19 +248,19 @@ pub(crate) struct Opened {
 impl Opened {
     /// The recording, arranged.
     pub(crate) fn model(&self) -> Model<'_> {
-        let records = self.recording.records();
+        let records = self.contents.records();
         let started = records.iter().find_map(|record| match record {
             Record::Session(session) => Some(session.started_unix_ns),
             _ => None,
         });
-        Model::new(
-            records,
+        Model::of(
+            &self.contents,
             Origin {
                 file: self.file.clone(),
                 implied: self.implied,
-                file_bytes: self.recording.file_bytes(),
-                ended: self.recording.ended(),
-                warnings: self.recording.warnings().to_vec(),
+                file_bytes: self.reader.file_bytes(),
+                ended: self.reader.ended(),
+                warnings: self.reader.damage().warnings(),
                 utc_offset_seconds: utc_offset_seconds(started.unwrap_or(0)),
             },
         )
@@ -294,17 +295,18 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
     if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
-    let recording = Recording::open(&path).map_err(|error| CliError::Report {
+    let (contents, reader) = Contents::open(&path).map_err(|error| CliError::Report {
         message: error.to_string(),
         hint: error.hint().map(Into::into),
         source: None,
     })?;
-    for warning in recording.warnings() {
+    for warning in reader.damage().warnings() {
         note(&format!("warning: {warning}"));
     }
     let file = escaped(path.as_os_str().as_encoded_bytes()).into_owned();
     Ok(Opened {
-        recording,
+        contents,
+        reader,
         file,
         implied,
     })

@@ -56,6 +56,39 @@ fn site_at(records: &Records, process: u32, wanted: u64) -> u32 {
 }
 
 #[test]
+fn only_a_block_of_the_object_domain_is_reborn() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 100);
+    let mut ring = process.thread(100);
+    let module = process.define_module(&mut ring, "/bin/python");
+    let stacks = [0x100, 0x200].map(|offset| process.native(module, offset));
+    for (address, domain) in [(0x1000, Domain::Native), (0x2000, Domain::Obj)] {
+        ring.emit(&[
+            head(Kind::Alloc, domain as u8, address),
+            process.now(),
+            32 << 32 | u64::from(stacks[0]),
+        ]);
+        ring.emit(&[
+            head(Kind::Reborn, Domain::Obj as u8, address),
+            process.now(),
+            stacks[1].into(),
+        ]);
+    }
+    end(&mut engine);
+    let counters = records.counters();
+    let held = |blocks, total| Counters {
+        live_bytes: 32 * blocks,
+        live_blocks: blocks,
+        total_bytes: 32 * total,
+        total_blocks: total,
+        ..Counters::default()
+    };
+    let sites: Vec<_> = counters.values().copied().collect();
+    // The native one; the object before, and after it was reborn.
+    assert_eq!(sites, [held(1, 1), held(0, 1), held(1, 1)]);
+}
+
+#[test]
 fn a_process_is_told_from_start_to_end() {
     let (mut engine, records) = engine(RING_BYTES, 1);
     let mut process = FakeProcess::join(&mut engine, 77);
@@ -192,6 +225,25 @@ fn a_full_pool_grows_and_waiters_are_woken() {
     engine.round();
     let process = engine.processes.values().next().unwrap();
     assert_eq!(process.image.totals.events, published + 2);
+}
+
+/// Rings that were read up but for the chunk that they write to took the whole
+/// pool, and each round in which nothing came back counted as progress: the
+/// target waited for ever.
+#[test]
+fn idle_rings_leave_the_pool_to_others() {
+    let (mut engine, _) = engine(32 * 16 * 1024, 1);
+    let mut process = FakeProcess::join(&mut engine, 1);
+    for tid in 0..150 {
+        // Fails when there is no chunk left.
+        process.thread(tid);
+        engine.round();
+    }
+    let header = process.session.header();
+    assert!(header.free_count.load(Relaxed) >= 31, "as many as before");
+    let progress = header.progress.load(Relaxed);
+    engine.round();
+    assert_eq!(header.progress.load(Relaxed), progress, "nothing was freed");
 }
 
 #[test]
@@ -367,6 +419,7 @@ fn mappings_are_blocks_with_pieces() {
         8 * page,
         0x10_4000,
         6 * page,
+        process.now(),
     ]);
     // Moves.
     ring.emit(&[
@@ -376,6 +429,7 @@ fn mappings_are_blocks_with_pieces() {
         page,
         0x10_0000,
         2 * page,
+        process.now(),
     ]);
     engine.round();
     end(&mut engine);
@@ -389,6 +443,56 @@ fn mappings_are_blocks_with_pieces() {
         (1, 8 * page, 1)
     );
     assert_eq!(totals(&records, 0).live_bytes, 9 * page);
+}
+
+/// A move is stamped after the call: what another thread mapped meanwhile in
+/// the place that it left was taken for moved.
+#[test]
+fn a_mapping_in_the_place_that_another_has_left() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 1);
+    let (mut one, mut other) = (process.thread(1), process.thread(2));
+    let (moved, kept) = (process.native(0, 1), process.native(0, 2));
+    let page = 4096u64;
+    let map = |ring: &mut FakeRing, start: u64, pages: u64, stack: u32| {
+        ring.emit(&[
+            head(Kind::Map, 0, start),
+            process.now(),
+            stack.into(),
+            pages * page,
+        ]);
+    };
+    map(&mut one, 0x10_0000, 10, moved);
+    let began = process.now();
+    map(&mut other, 0x10_2000, 3, kept);
+    one.emit(&[
+        head(Kind::Remap, 0, 0x90_0000),
+        process.now(),
+        moved.into(),
+        20 * page,
+        0x10_0000,
+        10 * page,
+        began,
+    ]);
+    // Not what was there before.
+    map(&mut other, 0x20_0000, 4, moved);
+    let began = process.now();
+    one.emit(&[
+        head(Kind::Remap, 0, 0xa0_0000),
+        process.now(),
+        moved.into(),
+        4 * page,
+        0x20_0000,
+        4 * page,
+        began,
+    ]);
+    engine.round();
+    end(&mut engine);
+    let counters = records.counters();
+    let kept = counters[&site_at(&records, 0, 2)];
+    assert_eq!((kept.live_blocks, kept.live_bytes), (1, 3 * page));
+    let moved = counters[&site_at(&records, 0, 1)];
+    assert_eq!((moved.live_blocks, moved.live_bytes), (2, 24 * page));
 }
 
 #[test]

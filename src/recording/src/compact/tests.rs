@@ -4,8 +4,8 @@ use super::*;
 use crate::cohorts::{coarsen, cohort_of};
 use crate::ids::{Ids, placeholder};
 use crate::record::{
-    CohortChange, Cohorts, Domain, End, Inherited, Note, Packed, Peak, Point, ProcessTotals,
-    Session, Site, SiteCohorts, Sizes, Thread, ThreadTotals,
+    CohortChange, Cohorts, Domain, End, Inherited, Note, Packed, Peak, Point, ProcessEnd,
+    ProcessTotals, Session, Site, SiteCohorts, Sizes, Thread, ThreadTotals,
 };
 use crate::{OpenError, Reader, Recording};
 use proptest::prelude::*;
@@ -29,6 +29,9 @@ enum Step {
     Inherited(u64),
     Note,
     Site,
+    /// The process ends, with these last points; another, with sites of its
+    /// own, is what points are of from then on.
+    Succeed(Vec<(u32, i64)>),
     Flush,
 }
 
@@ -50,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(20_000_000i64)
     ];
     let points = prop::collection::vec((0..SITES, change), 0..4);
+    let last = points.clone();
     let step = prop_oneof![
         8 => (gap, points, any::<bool>()).prop_map(|(gap, points, all)| Step::Bin(gap, points, all)),
         1 => Just(Step::Mark),
@@ -60,6 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u64>().prop_map(Step::Inherited),
         1 => Just(Step::Note),
         1 => Just(Step::Site),
+        1 => last.prop_map(Step::Succeed),
         2 => Just(Step::Flush),
     ];
     prop::collection::vec(step, 1..80)
@@ -79,9 +84,9 @@ fn session() -> Record {
     })
 }
 
-fn site() -> Record {
+fn site(process: u32) -> Record {
     Record::Site(Site {
-        process: 0,
+        process,
         node: 0,
         domain: Domain::Native,
     })
@@ -109,17 +114,27 @@ fn written(steps: &[Step]) -> Vec<Option<Record>> {
     });
     let mut records = vec![session(), placeholder(kind::PROCESS).unwrap()];
     records.extend([thread.clone(), thread]);
-    records.extend((0..SITES).map(|_| site()));
+    records.extend((0..SITES).map(|_| site(0)));
     let mut records: Vec<_> = records.into_iter().map(Some).collect();
     let mut end_ns = 0;
     let mut live = 0i64;
+    let (mut process, mut sites, mut first_site) = (0, SITES, 0);
     for step in steps {
+        let mut end = None;
         let record = match step {
-            Step::Bin(gap, points, complete) => {
+            Step::Bin(..) | Step::Succeed(_) => {
+                let (gap, points, complete) = match step {
+                    Step::Bin(gap, points, complete) => (*gap, points, *complete),
+                    Step::Succeed(points) => (SECOND_NS, points, true),
+                    _ => unreachable!(),
+                };
+                if matches!(step, Step::Succeed(_)) {
+                    end = Some(process);
+                }
                 end_ns += gap;
                 let mut points: Vec<_> = points
                     .iter()
-                    .map(|&(site, bytes)| point(site, bytes))
+                    .map(|&(site, bytes)| point(first_site + site, bytes))
                     .collect();
                 points.sort_by_key(|point| point.site);
                 points.dedup_by_key(|point| point.site);
@@ -131,7 +146,7 @@ fn written(steps: &[Step]) -> Vec<Option<Record>> {
                     max_bytes: live.unsigned_abs() + gap % 1000,
                     rss: points.first().map(|_| (0, end_ns)).into_iter().collect(),
                     points,
-                    complete: *complete,
+                    complete,
                 })
             }
             Step::Mark => Record::Mark(Mark {
@@ -169,13 +184,31 @@ fn written(steps: &[Step]) -> Vec<Option<Record>> {
                 at_ns: end_ns,
                 text: "noted".into(),
             }),
-            Step::Site => site(),
+            Step::Site => {
+                sites += 1;
+                site(process)
+            }
             Step::Flush => {
                 records.push(None);
                 continue;
             }
         };
-        records.push(Some(record));
+        if let Some(ended) = end {
+            records.push(Some(Record::ProcessEnd(ProcessEnd {
+                process: ended,
+                at_ns: end_ns,
+                exit_status: None,
+                signal: None,
+                exec: false,
+            })));
+            records.push(Some(record));
+            records.push(placeholder(kind::PROCESS));
+            process += 1;
+            (first_site, sites) = (sites, sites + SITES);
+            records.extend((0..SITES).map(|_| Some(site(process))));
+        } else {
+            records.push(Some(record));
+        }
     }
     records
 }
@@ -213,7 +246,9 @@ fn read(path: &Path) -> Vec<Record> {
 
 /// The end of each bin, never falling, and where all sites stand after it.
 fn states(records: &[Record]) -> Vec<(u64, &Bin, Vec<Counters>)> {
-    let mut sites = vec![Counters::default(); SITES as usize];
+    let is_site = |record: &&Record| matches!(record, Record::Site(_));
+    let count = records.iter().filter(is_site).count();
+    let mut sites = vec![Counters::default(); count];
     let mut end_ns = 0;
     let mut states = Vec::new();
     for record in records {
@@ -593,9 +628,9 @@ fn what_fails_leaves_the_writer_where_it_was() {
     let (copy, _compact) = compacted(&writer, Detail::Full);
     let result = writer.adopt(copy, || Err(io::Error::other("moved")));
     assert!(matches!(result, Err(CompactError::Write(_))));
-    push(&mut writer, &[Some(site())]);
+    push(&mut writer, &[Some(site(0))]);
     let mut expected: Vec<_> = records.into_iter().flatten().collect();
-    expected.push(site());
+    expected.push(site(0));
     assert_eq!(read(file.path()), expected);
 }
 

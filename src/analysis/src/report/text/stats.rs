@@ -105,7 +105,7 @@ pub fn stats(
         (
             "truncated stacks",
             totals.truncated_stacks,
-            "cut at the depth limit",
+            "cut at the depth limit, or no room for them",
         ),
         (
             "broken unwinds",

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::{blocks, bytes, duration, printable};
 use leakline_analysis::{
-    GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
+    Contents, GroupBy, Measure, Model, Origin, Span, Stacks, Top, TopQuery, Unit, escaped,
 };
 use leakline_collector::protocol::{FromCollector, Summary, ToCollector};
-use leakline_recording::Recording;
 use rustix::process::Pid;
 
 use super::session::Answer;
@@ -174,12 +173,12 @@ pub(super) struct Report<'a> {
 /// too long to find out, or there was none.
 pub(super) fn most_of_peak(recording: &Path) -> Option<String> {
     /// Read in about a tenth of a second.
-    const LARGEST: u64 = 8 << 20;
+    const LARGEST: u64 = 2 << 20;
     if recording.metadata().ok()?.len() > LARGEST {
         return None;
     }
-    let recording = Recording::open(recording).ok()?;
-    let model = Model::new(recording.records(), Origin::default());
+    let (contents, _) = Contents::open(recording).ok()?;
+    let model = Model::of(&contents, Origin::default());
     let mut stacks = Stacks::new(&model);
     let query = TopQuery {
         span: Span::whole(&model),
@@ -274,6 +273,16 @@ impl Report<'_> {
                 "processes go"
             };
             writeln!(to, "  running   {n} {processes} on, and on being recorded")?;
+        }
+        if summary.unanswered > 0 {
+            let n = summary.unanswered;
+            let processes = if n == 1 {
+                "process was"
+            } else {
+                "processes were"
+            };
+            let why = "the collector did not answer in time";
+            warning(to, &format!("{n} {processes} not recorded: {why}"))?;
         }
         if summary.lost_events > 0 {
             warning(to, "events were lost: the figures are less than the truth")?;
@@ -405,6 +414,7 @@ mod tests {
         let outcome = Outcome::Finished(Summary {
             lost_events: 12_345,
             still_running: 2,
+            unanswered: 3,
             write_error: Some("no space left on device".into()),
             ..summary()
         });
@@ -414,6 +424,7 @@ mod tests {
           at exit   61.0 MiB live in 1,234 blocks
           recorded  48,201,337 allocations, 12,345 events lost; python.4121.leakline, 3.1 MiB
           running   2 processes go on, and on being recorded
+        warning: 3 processes were not recorded: the collector did not answer in time
         warning: events were lost: the figures are less than the truth
         warning: the recording ends early: no space left on device
           next      leakline top python.4121.leakline    leakline summary python.4121.leakline

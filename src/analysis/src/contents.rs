@@ -1,0 +1,80 @@
+//! What a recording holds, as a [`Model`](crate::Model) wants it: small.
+//!
+//! Records take 150 bytes each, and nearly all of a recording's are sites and
+//! points. Sites are kept as a list of their own, points packed.
+
+use std::path::Path;
+
+use leakline_recording::record::{Record, Site};
+use leakline_recording::{OpenError, Reader};
+
+use crate::timeline::Timeline;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Contents {
+    records: Vec<Record>,
+    sites: Vec<Site>,
+    timeline: Timeline,
+    /// Processes whose end was told since the last complete bin.
+    ended: Vec<u32>,
+}
+
+impl Contents {
+    /// Of nothing.
+    pub fn new() -> Self {
+        Contents::default()
+    }
+
+    /// Reads a recording; gives what read it, too, for what it says of damage.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. Damage is no error.
+    pub fn open(path: &Path) -> Result<(Self, Reader), OpenError> {
+        let mut contents = Contents::new();
+        let mut reader = Reader::open(path)?;
+        reader.read(&mut |record| contents.push(record))?;
+        Ok((contents, reader))
+    }
+
+    /// Takes the next record.
+    pub fn push(&mut self, mut record: Record) {
+        match &mut record {
+            Record::Site(site) => {
+                self.timeline.add_site(site);
+                self.sites.push(*site);
+                return;
+            }
+            Record::Bin(bin) => {
+                self.timeline.push(&std::mem::take(&mut bin.points));
+                if bin.complete {
+                    for process in self.ended.drain(..) {
+                        self.timeline.close(process);
+                    }
+                }
+            }
+            Record::ProcessEnd(end) => self.ended.push(end.process),
+            // What each site of a process held at that one's own high-water
+            // mark is not asked for.
+            Record::Peak(peak) if peak.process.is_some() => peak.sites = Vec::new(),
+            _ => {}
+        }
+        self.records.push(record);
+    }
+
+    /// All other records: no sites, and bins without their points.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The sites, by id.
+    pub fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    /// The bins' points.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+}
