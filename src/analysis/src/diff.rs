@@ -377,7 +377,7 @@ impl Survived {
         };
         let losses = model.losses().iter().map(|loss| loss.at_ns);
         Survived {
-            top: Top::of_sites(model, stacks, query, &figures),
+            top: Top::of_sites(model, stacks, query, Some(&figures)),
             from_ns: from.ns,
             to_ns: to.ns,
             alive_ns,

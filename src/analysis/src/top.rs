@@ -143,38 +143,21 @@ impl Top {
         if query.by == GroupBy::Thread {
             return Self::of_threads(model, query);
         }
-        let span = query.span.clone();
-        Self::from(model, stacks, query, |visit| {
-            model.for_each_figures(&span, visit);
-        })
+        Self::of_sites(model, stacks, query, None)
     }
 
-    /// The same of sites with these figures.
+    /// The same of sites with these figures, where they are given.
     pub(crate) fn of_sites<'a>(
         model: &Model<'a>,
         stacks: &mut Stacks<'a>,
         query: TopQuery,
-        figures: &[Figures],
-    ) -> Self {
-        Self::from(model, stacks, query, |visit| {
-            for ((id, site), figures) in (0..).zip(model.sites()).zip(figures) {
-                visit(id, site, figures);
-            }
-        })
-    }
-
-    /// The same of what `each` gives: a site's number, the site, its figures.
-    fn from<'a>(
-        model: &Model<'a>,
-        stacks: &mut Stacks<'a>,
-        query: TopQuery,
-        each: impl FnOnce(&mut dyn FnMut(u32, &Site, &Figures)),
+        figures: Option<&[Figures]>,
     ) -> Self {
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
-        each(&mut |id, site, figures| {
+        let mut take = |id: u32, site: &Site, figures: &Figures| {
             if figures.is_idle(compared, by_peak)
                 || !matching.site(model, stacks, site.node, site.process)
             {
@@ -195,7 +178,14 @@ impl Top {
                 groups.len() - 1
             });
             groups[at].add(id, site.process, site.domain, figures, &query);
-        });
+        };
+        if let Some(figures) = figures {
+            for (id, (site, figures)) in (0..).zip(model.sites().iter().zip(figures)) {
+                take(id, site, figures);
+            }
+        } else {
+            model.for_each_figures(&query.span, take);
+        }
 
         let measure = |group: &Group| group.figures.measure(query.measure, query.unit);
         let mut sum = Figures::default();

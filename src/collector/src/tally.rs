@@ -115,7 +115,6 @@ pub(crate) struct Site {
 impl Site {
     fn new(process: u32, domain: u8) -> Self {
         Site {
-            domain,
             live_bytes: 0,
             live_blocks: 0,
             total_bytes: 0,
@@ -133,6 +132,7 @@ impl Site {
             is_far: false,
             is_open: false,
             is_over: false,
+            domain,
         }
     }
 

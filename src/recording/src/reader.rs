@@ -79,8 +79,8 @@ pub struct Reader<F = File> {
     stays_off: bool,
     any: bool,
     ended: bool,
-    /// Records of cohorts were read.
-    has_cohorts: bool,
+    /// Records of cohorts that were read.
+    cohorts: u64,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -130,7 +130,7 @@ impl<F: Read + Seek> Reader<F> {
             stays_off: false,
             any: false,
             ended: false,
-            has_cohorts: false,
+            cohorts: 0,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -331,7 +331,7 @@ impl<F: Read + Seek> Reader<F> {
         if dropped || missing > 0 {
             self.doubt(header.base.processes);
         }
-        self.damage.cohorts_off |= self.has_cohorts && (dropped || missing > 0);
+        self.damage.cohorts_off |= self.cohorts > 0 && (dropped || missing > 0);
     }
 
     /// Hands on what a chunk holds.
@@ -418,8 +418,8 @@ impl<F: Read + Seek> Reader<F> {
             }
             Record::Cohorts(_) => {
                 // The first one is of all until then.
-                self.damage.cohorts_off |= !self.has_cohorts && self.damage.has_gaps();
-                self.has_cohorts = true;
+                self.damage.cohorts_off |= self.cohorts == 0 && self.damage.has_gaps();
+                self.cohorts += 1;
             }
             Record::End(_) => self.ended = true,
             _ => {}
