@@ -9,8 +9,9 @@ static void *volatile kept;
 
 static void *work(void *argument) {
     for (int i = 0; i < 2; i++) {
-        kept = malloc(10);
-        free(kept);
+        void *block = malloc(10);
+        kept = block; /* which another thread may change */
+        free(block);
         pthread_barrier_wait(&all);
     }
     return argument;

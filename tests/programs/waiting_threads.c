@@ -10,8 +10,9 @@ static void *volatile kept;
 
 static void *work(void *argument) {
     for (int i = 0; i < 3; i++) {
-        kept = malloc(10);
-        free(kept);
+        void *block = malloc(10);
+        kept = block; /* which another thread may change */
+        free(block);
         pthread_barrier_wait(&all);
         pthread_barrier_wait(&all);
     }
