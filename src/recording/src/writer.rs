@@ -527,6 +527,61 @@ fn copy(error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Point, ProcessEnd};
+    use crate::{Recording, compact};
+
+    /// Who reads or compacts it must not forget the process before it was told
+    /// where its sites stood.
+    #[test]
+    fn what_was_dropped_of_a_process_that_ended_since_is_restated() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = Writer::new(file.reopen().unwrap()).unwrap();
+        let moved = |end_ns, live_bytes| Bin {
+            end_ns,
+            points: vec![Point {
+                site: 0,
+                live_bytes,
+                live_blocks: 0,
+                total_bytes: 0,
+                total_blocks: 0,
+                temporary_blocks: 0,
+                resizes: 0,
+            }],
+            complete: true,
+            ..Bin::default()
+        };
+        writer.push(placeholder(kind::PROCESS).unwrap());
+        writer.push(placeholder(kind::SITE).unwrap());
+        writer.push(Record::Bin(moved(1, 100)));
+        writer.flush().unwrap();
+        // A bin that had to go.
+        writer.sites.follow(&moved(2, 50));
+        writer.count_dropped(10);
+        writer.push(Record::ProcessEnd(ProcessEnd {
+            process: 0,
+            at_ns: 3,
+            exit_status: None,
+            signal: None,
+            exec: false,
+        }));
+        writer.push(Record::Bin(moved(3, -20)));
+        writer.flush().unwrap();
+        assert_eq!(writer.sites.counters.open(), 0);
+
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        let source = writer.source().unwrap();
+        compact(&source, copy.reopen().unwrap(), Detail::Full, &|| true).unwrap();
+        for path in [file.path(), copy.path()] {
+            let recording = Recording::open(path).unwrap();
+            let points = recording.records().iter().flat_map(|record| match record {
+                Record::Bin(bin) => &bin.points[..],
+                _ => &[],
+            });
+            assert_eq!(points.map(|point| point.live_bytes).sum::<i64>(), 130);
+            assert!(!recording.reader().damage().sites_off);
+            assert_eq!(recording.reader().damage().dropped, 1);
+        }
+    }
 
     #[test]
     fn what_leaves_too_much_is_followed_by_something_coarser() {
