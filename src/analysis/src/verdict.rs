@@ -559,7 +559,7 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
     let last = timing.instants.len().checked_sub(1)?;
     let end = axis.at_instants[last];
     let edges = &axis.at_edges;
-    let whole = end - edges[0];
+    let whole = end - edges.first()?;
     if whole <= 0.0 {
         return None;
     }
