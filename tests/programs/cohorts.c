@@ -42,11 +42,12 @@ static void end_phase(int phase) {
             alive[phase][of][1] += blocks[of][i].at ? blocks[of][i].size : 0;
         }
     }
-    struct timespec half = {0, 150000000}, now;
-    nanosleep(&half, NULL);
+    /* Nearer to what was than to what comes, however late we wake. */
+    struct timespec first = {0, 80000000}, rest = {0, 220000000}, now;
+    nanosleep(&first, NULL);
     clock_gettime(CLOCK_REALTIME, &now);
     rests[phase] = now.tv_sec + now.tv_nsec / 1e9;
-    nanosleep(&half, NULL);
+    nanosleep(&rest, NULL);
 }
 
 static void run_phase(int phase) {

@@ -792,7 +792,7 @@ mod tests {
         fn tell(&mut self, b: &mut Builder, ids: &[u32], is_boundary: bool) {
             let mut points = Vec::new();
             let mut sites = Vec::new();
-            for site in 0..SITES {
+            for (site, &id) in ids.iter().enumerate() {
                 let blocks = self.blocks.iter().filter(|block| block.site == site);
                 let mut counters = Counters::default();
                 let told = &mut self.told[site];
@@ -816,7 +816,7 @@ mod tests {
                         }
                     }
                 }
-                points.push((ids[site], counters));
+                points.push((id, counters));
                 if told.sums.is_empty() {
                     let survived = sums.iter().find(|(_, sum)| !sum.1.is_nothing());
                     let Some((&first, _)) = survived else {
@@ -855,7 +855,7 @@ mod tests {
                 // What is open again, as levels rose, stays told as it is.
                 told.sums.extend(sums);
                 sites.push(SiteCohorts {
-                    site: ids[site],
+                    site: id,
                     level: told.level,
                     cohorts: changes,
                 });

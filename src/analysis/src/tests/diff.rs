@@ -210,12 +210,15 @@ fn a_moved_file_is_the_same() {
     }
 }
 
-fn functions() -> impl Strategy<Value = Vec<(usize, u32, Vec<(u32, usize, u64)>)>> {
+/// Number of a name, first line, and lines: each with its text's number and bytes.
+type Drawn = (usize, u32, Vec<(u32, usize, u64)>);
+
+fn functions() -> impl Strategy<Value = Vec<Drawn>> {
     let lines = prop::collection::vec((0..9_u32, 0..4_usize, 1..1000_u64), 1..4);
     prop::collection::vec((0..5_usize, 1..60_u32, lines), 0..6)
 }
 
-fn made(file: &str, functions: &[(usize, u32, Vec<(u32, usize, u64)>)]) -> Vec<Record> {
+fn made(file: &str, functions: &[Drawn]) -> Vec<Record> {
     const NAMES: [&str; 5] = ["f", "g", "h", "i", "j"];
     const TEXTS: [&str; 4] = ["a()", "b()", "c()", "d()"];
     let lines: Vec<Vec<_>> = functions
@@ -242,7 +245,7 @@ proptest! {
     fn nothing_is_lost_between_two(one in functions(), other in functions(), moved in any::<bool>()) {
         let before = made("/srv/v1/app.py", &one);
         let after = made(if moved { "/srv/v2/app.py" } else { "/srv/v1/app.py" }, &other);
-        let sum = |functions: &[(usize, u32, Vec<(u32, usize, u64)>)]| {
+        let sum = |functions: &[Drawn]| {
             let lines = functions.iter().flat_map(|(_, _, lines)| lines);
             lines.map(|(_, _, bytes)| i64::try_from(*bytes).unwrap()).sum::<i64>()
         };
