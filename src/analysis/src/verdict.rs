@@ -1034,7 +1034,7 @@ impl Level {
         let then = then
             .checked_sub(1)
             .map_or(Held::default(), |then| live(history, then));
-        level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1) + 1;
+        level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1).saturating_add(1);
         level
     }
 
