@@ -1169,7 +1169,7 @@ mod tests {
         ) {
             instants.sort_unstable();
             edges.sort_unstable();
-            points.sort_by(|one, other| one.0.cmp(&other.0));
+            points.sort_by_key(|point| point.0);
             let history = History {
                 instants,
                 cohorts: edges
