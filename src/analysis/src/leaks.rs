@@ -213,15 +213,14 @@ impl Leaks {
         };
         let histories = Histories::new(model);
         let asked = query.from.as_ref().and_then(|_| span.from());
-        let from_ns = match asked {
-            Some(from) => from.resolved_ns(),
-            None => {
-                let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
-                let imported: Vec<u32> = sites
-                    .filter(|&site| import_of(site) == Import::Itself)
-                    .collect();
-                histories.nearly_all(&imported, to_ns)
-            }
+        let from_ns = if let Some(from) = asked {
+            from.resolved_ns()
+        } else {
+            let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
+            let imported: Vec<u32> = sites
+                .filter(|&site| import_of(site) == Import::Itself)
+                .collect();
+            histories.nearly_all(&imported, to_ns)
         };
         let levels = Levels::new(model, from_ns);
         let groups = groups(model, stacks, &levels, &import_of, to_ns);
@@ -473,17 +472,15 @@ impl Leaks {
             let before = histories.live(&[site], self.from_ns).bytes as i64;
             let after = histories.live(&[site], self.to_ns);
             let process = model.sites()[site as usize].process;
-            let at = match shares.iter().position(|share| share.process == process) {
-                Some(at) => at,
-                None => {
-                    shares.push(Share {
-                        process,
-                        live: Held::default(),
-                        grown_bytes: 0,
-                    });
-                    shares.len() - 1
-                }
-            };
+            let known = shares.iter().position(|share| share.process == process);
+            let at = known.unwrap_or_else(|| {
+                shares.push(Share {
+                    process,
+                    live: Held::default(),
+                    grown_bytes: 0,
+                });
+                shares.len() - 1
+            });
             shares[at].live.blocks = shares[at].live.blocks.saturating_add(after.blocks);
             shares[at].live.bytes = shares[at].live.bytes.saturating_add(after.bytes);
             let grown = (after.bytes as i64).saturating_sub(before);

@@ -440,7 +440,7 @@ impl Survivors {
         match self.births.get(after) {
             Some((to, born)) if *to > from => {
                 let share = (ns - from) as f64 / (to - from) as f64;
-                before + (born.saturating_sub(before) as f64 * share) as u64
+                before.saturating_add((born.saturating_sub(before) as f64 * share) as u64)
             }
             _ => before,
         }

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use leakline_recording::record::{Domain, Frame as Recorded, Loss, ProcessTotals, Record};
 use serde_json::Value;
 
-use crate::report::{Style, json, text};
+use crate::report::{Style, ci, json, text};
 use crate::testing::{Builder, SECOND, counters, origin, training};
 use crate::*;
 
@@ -1320,6 +1320,24 @@ fn all_reports(records: &[Record], width: usize) {
     let from_start = Span::between(&model, &Instant::Start, &Instant::End).unwrap();
     let at_peak = Span::at(&model, &Instant::Peak).unwrap();
     let since = Span::since(&model, &Instant::After(1)).unwrap();
+    for from in [None, Some(Instant::Start), Some(Instant::After(1))] {
+        let query = LeaksQuery {
+            from,
+            memory_limit: Some(1 << 20),
+            suppressions: Suppression::shipped(),
+            ..LeaksQuery::default()
+        };
+        let leaks = Leaks::new(&model, &mut stacks, query).unwrap();
+        let fails = vec![true; leaks.suspects.len()];
+        text::leaks(&model, &stacks, &leaks, false, style, &mut out).unwrap();
+        text::leaks(&model, &stacks, &leaks, true, style, &mut out).unwrap();
+        text::leaks_markdown(&model, &stacks, &leaks, &mut out).unwrap();
+        text::check(&model, &stacks, &leaks, &fails, style, &mut out).unwrap();
+        json::leaks(&model, &stacks, &leaks, &mut out).unwrap();
+        json::check(&model, &stacks, &leaks, &fails, None, &mut out).unwrap();
+        ci::junit(&model, &stacks, &leaks, &fails, &mut out).unwrap();
+        ci::github(&model, &stacks, &leaks, &fails, "/", &mut out).unwrap();
+    }
     for span in [
         Span::whole(&model),
         Span::usual(&model),
@@ -1465,3 +1483,4 @@ fn tables_keep_to_the_width() {
 mod arbitrary;
 mod consistent;
 mod diff;
+mod leaks;

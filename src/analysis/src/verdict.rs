@@ -132,7 +132,11 @@ impl Timing {
             .collect();
         let begin = history.cohorts.first().map(|cohort| cohort.from_ns);
         let ends = history.cohorts.iter().map(|cohort| cohort.to_ns);
-        let edges: Vec<u64> = begin.into_iter().chain(ends).collect();
+        let mut edges: Vec<u64> = begin.into_iter().chain(ends).collect();
+        // As they should be anyway.
+        for at in 1..edges.len() {
+            edges[at] = edges[at].max(edges[at - 1]);
+        }
         let clock = |ns: &u64| *ns as f64 / 1e9;
         let mut axes = vec![Axis {
             kind: AxisKind::Clock,
@@ -209,8 +213,23 @@ fn alive_of(history: &History, instant: usize, cohort: usize) -> Held {
     let cohorts = history.alive.get(instant);
     cohorts
         .and_then(|cohorts| cohorts.get(cohort))
-        .copied()
-        .unwrap_or_default()
+        .map_or(Held::default(), plausible)
+}
+
+fn born_in(history: &History, cohort: usize) -> u64 {
+    history
+        .born
+        .get(cohort)
+        .map_or(0, |held| plausible(held).blocks)
+}
+
+/// So many that sums of them cannot overflow.
+fn plausible(held: &Held) -> Held {
+    const MOST: u64 = 1 << 48;
+    Held {
+        blocks: held.blocks.min(MOST),
+        bytes: held.bytes.min(MOST),
+    }
 }
 
 fn live(history: &History, instant: usize) -> Held {
@@ -540,7 +559,7 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
     let last = timing.instants.len().checked_sub(1)?;
     let end = axis.at_instants[last];
     let edges = &axis.at_edges;
-    let whole = end - edges[0];
+    let whole = end - edges.first()?;
     if whole <= 0.0 {
         return None;
     }
@@ -734,7 +753,7 @@ impl LifeTable {
         for cohort in 0..timing.cohorts() {
             let born_by = timing.edges[cohort + 1];
             let first = timing.instants.partition_point(|&at| at < born_by);
-            let born = history.born.get(cohort).map_or(0, |held| held.blocks);
+            let born = born_in(history, cohort);
             let at_first = alive_of(history, first, cohort).blocks.min(born);
             if first >= timing.instants.len() || born == 0 {
                 continue;
@@ -792,9 +811,7 @@ fn arrivals(
     let from = reaching_back(axis, stayed, window, first_counted(timing));
     let (begin, length) = (edges[first], edges[last + 1] - edges[first]);
     let kept: u64 = stayed[first..=last].iter().map(|count| count.blocks).sum();
-    let born: u64 = (first..=last)
-        .map(|cohort| history.born.get(cohort).map_or(0, |count| count.blocks))
-        .sum();
+    let born: u64 = (first..=last).map(|cohort| born_in(history, cohort)).sum();
     let mut evidence = Evidence {
         doubt: None,
         lasting: 1.0,
@@ -1017,7 +1034,7 @@ impl Level {
         let then = then
             .checked_sub(1)
             .map_or(Held::default(), |then| live(history, then));
-        level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1) + 1;
+        level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1).saturating_add(1);
         level
     }
 
@@ -1122,5 +1139,61 @@ impl Level {
             blocks_per_second: 0.0,
             blocks_per_unit: 0.0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::survivors::Cohort;
+
+    fn held() -> impl Strategy<Value = Held> {
+        let figure = || prop_oneof![Just(0), 0..50_u64, any::<u64>()];
+        (figure(), figure()).prop_map(|(blocks, bytes)| Held { blocks, bytes })
+    }
+
+    proptest! {
+        /// Counts that contradict each other, as those of a damaged file, give
+        /// some verdict.
+        #[test]
+        fn any_history_is_judged(
+            mut instants in prop::collection::vec(0..1000_u64, 0..20),
+            mut edges in prop::collection::vec(0..1000_u64, 0..20),
+            born in prop::collection::vec(held(), 0..20),
+            alive in prop::collection::vec(prop::collection::vec(held(), 0..20), 0..20),
+            mut points in prop::collection::vec((0..1000_u64, 0.0..1e9_f64), 0..5),
+            from_ns in 0..1000_u64,
+            to_ns in 0..1000_u64,
+        ) {
+            instants.sort_unstable();
+            edges.sort_unstable();
+            points.sort_by_key(|point| point.0);
+            let history = History {
+                instants,
+                cohorts: edges
+                    .windows(2)
+                    .map(|pair| Cohort { from_ns: pair[0], to_ns: pair[1] })
+                    .collect(),
+                born,
+                alive,
+                verified_from_ns: 0,
+            };
+            let context = Context {
+                from_ns,
+                to_ns,
+                block_bytes: 100.0,
+                progress: vec![
+                    Progress { kind: AxisKind::Allocations, points: points.clone() },
+                    Progress { kind: AxisKind::Rounds, points },
+                ],
+            };
+            let mut judge = Judge::new(&context);
+            judge.look_at(&history, Facts::default());
+            judge.pass_over();
+            let judgement = judge.finish();
+            prop_assert_eq!(judgement.sites.len(), 2);
+        }
     }
 }

@@ -137,7 +137,9 @@ impl Found {
             .history
             .instants
             .partition_point(|&at| at <= self.to_ns);
-        let alive = self.history.alive[..known].last();
+        let alive = known
+            .checked_sub(1)
+            .and_then(|last| self.history.alive.get(last));
         let cohorts = self.history.cohorts.iter();
         cohorts
             .zip(alive.into_iter().flatten())
@@ -161,7 +163,10 @@ impl<'m, 'a> Histories<'m, 'a> {
             Source::Cohorts(survivors) => {
                 let history = survivors.history(sites);
                 let after = history.instants.partition_point(|&at| at <= ns);
-                for held in history.alive[..after].last().into_iter().flatten() {
+                let last = after
+                    .checked_sub(1)
+                    .and_then(|last| history.alive.get(last));
+                for held in last.into_iter().flatten() {
                     sum.blocks = sum.blocks.saturating_add(held.blocks);
                     sum.bytes = sum.bytes.saturating_add(held.bytes);
                 }
@@ -204,13 +209,13 @@ impl<'m, 'a> Histories<'m, 'a> {
             let born = history.cohorts.iter().zip(&history.born);
             born.take_while(|(cohort, _)| cohort.from_ns < to_ns)
         };
-        let all: u64 = cohorts().map(|(_, born)| born.blocks).sum();
+        let all = cohorts().fold(0_u64, |sum, (_, born)| sum.saturating_add(born.blocks));
         if all < FEWEST {
             return 0;
         }
         let mut sum = 0;
         let nearly = cohorts().find(|(_, born)| {
-            sum += born.blocks;
+            sum = u64::saturating_add(sum, born.blocks);
             sum >= all - all / 20
         });
         nearly.map_or(0, |(cohort, _)| cohort.to_ns.min(to_ns))
@@ -310,8 +315,8 @@ fn of_bins(bin_ends: &[u64], of_site: &[Vec<State>], sites: &[u32], to_ns: u64) 
             to_ns: end_of(edge),
         });
         born.push(Held {
-            blocks: positive(state.born.0 - before.1.born.0),
-            bytes: positive(state.born.1 - before.1.born.1),
+            blocks: positive(state.born.0.wrapping_sub(before.1.born.0)),
+            bytes: positive(state.born.1.wrapping_sub(before.1.born.1)),
         });
         before = (end_of(edge), state);
     }
@@ -332,8 +337,8 @@ fn of_bins(bin_ends: &[u64], of_site: &[Vec<State>], sites: &[u32], to_ns: u64) 
                 } else {
                     state
                 };
-                let blocks = positive(until.born.0 - from.born.0).min(left.0);
-                let bytes = positive(until.born.1 - from.born.1).min(left.1);
+                let blocks = positive(until.born.0.wrapping_sub(from.born.0)).min(left.0);
+                let bytes = positive(until.born.1.wrapping_sub(from.born.1)).min(left.1);
                 *alive = Held { blocks, bytes };
                 left = (left.0 - blocks, left.1 - bytes);
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::leaks::{Cause, Leaks};
 use crate::model::Model;
-use crate::report::leaks_words::named;
+use crate::report::leaks_words::{evidence, named};
 use crate::report::words::bytes;
 use crate::stack::Stacks;
 use crate::verdict::Verdict;
@@ -128,7 +128,7 @@ fn message(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks, cause: &Cause)
         cause.id,
         cause.verdict.word(),
         leaks.unit().with_name(&cause.rate),
-        leaks.evidence(model, cause).join("; ")
+        evidence(model, cause).join("; ")
     )
 }
 
@@ -210,10 +210,11 @@ pub fn github<'a>(
             let below = file
                 .strip_prefix(root)
                 .map(|file| file.trim_start_matches('/'));
-            properties = format!("file={},", property(below.unwrap_or(file)));
-            if frame.line > 0 {
-                properties.push_str(&format!("line={},", frame.line));
-            }
+            let file = property(below.unwrap_or(file));
+            properties = match frame.line {
+                0 => format!("file={file},"),
+                line => format!("file={file},line={line},"),
+            };
         }
         let kind = if fails { "error" } else { "notice" };
         let title = if cause.verdict == Verdict::Leaking {

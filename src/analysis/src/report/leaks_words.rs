@@ -104,19 +104,26 @@ impl Leaks {
         let would_show = speed(self.detectable_bytes_per_second, self.seconds());
         let (leaking, rate) = &self.leaking;
         let growing = self.total_suspects - leaking;
+        let matching = if self.query.filter.is_some() {
+            "matching "
+        } else {
+            ""
+        };
         match leaking {
             0 if self.to_ns <= self.from_ns => {
                 "UNCLEAR: nothing ran after the program had started".into()
             }
             0 if growing > 0 => format!(
-                "No leak found in {span}, but {} still: whether it stops cannot be told yet",
+                "No {matching}leak found in {span}, but {} still: whether it stops cannot be told yet",
                 if growing == 1 {
                     "1 cause grows".to_owned()
                 } else {
                     format!("{growing} causes grow")
                 }
             ),
-            0 => format!("No leak found in {span}: growth above {would_show} would have shown"),
+            0 => format!(
+                "No {matching}leak found in {span}: growth above {would_show} would have shown"
+            ),
             1 => format!("LEAK: 1 cause, {}", self.unit().with_name(rate)),
             count => format!(
                 "LEAK: {count} causes, together {}",
@@ -175,51 +182,6 @@ impl Leaks {
         })
     }
 
-    /// What shows that a cause is what it is called, a sentence each.
-    pub(crate) fn evidence(&self, model: &Model<'_>, cause: &Cause) -> Vec<String> {
-        let mut words = Vec::new();
-        let sites = cause.sites.iter().map(|site| site.merged as u64).sum();
-        words.push(format!(
-            "{} live in {} of {}",
-            bytes(cause.live.bytes),
-            counted(cause.live.blocks, "block", "blocks"),
-            counted(sites, "site", "sites")
-        ));
-        let judged = &cause.sites[0].judged;
-        let (born, kept) = judged.kept;
-        if born > 0 {
-            words.push(if born == kept {
-                format!("all {} blocks made since then stayed", blocks(born))
-            } else {
-                format!(
-                    "{} of {} blocks made since then stayed",
-                    blocks(kept),
-                    blocks(born)
-                )
-            });
-        }
-        if judged.lasting_seconds > 0.0 && cause.verdict == Verdict::Leaking {
-            let age = duration((judged.lasting_seconds * 1e9) as u64);
-            words.push(format!("hardly one dies that is older than {age}"));
-        }
-        if cause.verdict == Verdict::Leaking && judged.axis != AxisKind::Clock {
-            words.push(format!(
-                "steady by {}",
-                match judged.axis {
-                    AxisKind::Rounds => "rounds",
-                    _ => "the program's allocations, not by the clock",
-                }
-            ));
-        }
-        if let Some(doubt) = cause.doubt {
-            words.push(doubt.words().to_owned());
-        }
-        if let Some(alike) = shares(model, cause) {
-            words.push(alike);
-        }
-        words
-    }
-
     /// What would decide, of a cause that only grows.
     pub(crate) fn decides(&self, cause: &Cause) -> Option<String> {
         let span = self.to_ns.saturating_sub(self.from_ns);
@@ -233,6 +195,58 @@ impl Leaks {
             Doubt::Coarse => "a recording in which it runs for longer would decide".into(),
         })
     }
+}
+
+/// What shows that a cause is what it is called, a sentence each.
+pub(crate) fn evidence(model: &Model<'_>, cause: &Cause) -> Vec<String> {
+    let mut words = Vec::new();
+    let sites = cause.sites.iter().map(|site| site.merged as u64).sum();
+    words.push(format!(
+        "{} live in {} of {}",
+        bytes(cause.live.bytes),
+        counted(cause.live.blocks, "block", "blocks"),
+        counted(sites, "site", "sites")
+    ));
+    let judged = &cause.sites[0].judged;
+    let counted_sites = cause
+        .sites
+        .iter()
+        .filter(|site| site.judged.verdict == cause.verdict);
+    let (born, kept) = counted_sites.fold((0_u64, 0_u64), |sum, site| {
+        let (born, kept) = site.judged.kept;
+        (sum.0.saturating_add(born), sum.1.saturating_add(kept))
+    });
+    if born > 0 {
+        words.push(if born == kept {
+            format!("all {} blocks made since then stayed", blocks(born))
+        } else {
+            format!(
+                "{} of {} blocks made since then stayed",
+                blocks(kept),
+                blocks(born)
+            )
+        });
+    }
+    if judged.lasting_seconds > 0.0 && cause.verdict == Verdict::Leaking {
+        let age = duration((judged.lasting_seconds * 1e9) as u64);
+        words.push(format!("hardly one dies that is older than {age}"));
+    }
+    if cause.verdict == Verdict::Leaking && judged.axis != AxisKind::Clock {
+        words.push(format!(
+            "steady by {}",
+            match judged.axis {
+                AxisKind::Rounds => "rounds",
+                _ => "the program's allocations, not by the clock",
+            }
+        ));
+    }
+    if let Some(doubt) = cause.doubt {
+        words.push(doubt.words().to_owned());
+    }
+    if let Some(alike) = shares(model, cause) {
+        words.push(alike);
+    }
+    words
 }
 
 impl Doubt {
@@ -258,14 +272,16 @@ fn shares(model: &Model<'_>, cause: &Cause) -> Option<String> {
         .shares
         .iter()
         .map(|share| share.grown_bytes.max(0))
-        .sum();
+        .fold(0, i64::saturating_add);
     if model.processes().len() < 2 {
         return None;
     }
+    let is_alike = least.grown_bytes.saturating_mul(2) > most.grown_bytes;
     Some(match cause.shares.len() {
         1 => format!("only in {}", process_label(model, most.process)),
-        count if least.grown_bytes * 2 > most.grown_bytes => format!("all {count} processes alike"),
-        _ if most.grown_bytes * 10 > all * 9 => {
+        2 if is_alike => "both processes alike".into(),
+        count if is_alike => format!("all {count} processes alike"),
+        _ if most.grown_bytes.saturating_mul(10) > all.saturating_mul(9) => {
             format!("nearly only in {}", process_label(model, most.process))
         }
         count => format!(

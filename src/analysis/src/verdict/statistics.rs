@@ -1,4 +1,5 @@
 //! The distributions that the judge needs, to the few digits that it needs.
+#![expect(clippy::many_single_char_names, reason = "they are those of the books")]
 
 /// The chance that a Poisson variable of the given mean is at most `count`;
 /// of a weighted count, in between.

@@ -4,7 +4,7 @@
 mod simulate;
 
 use leakline_analysis::verdict::{Doubt, Verdict};
-use simulate::{HEALTHY, Kind, LEAKS, Random, SPAN, detectable_leak};
+use simulate::{HEALTHY, Kind, LEAKS, Random, SPAN, detectable_leak, leak_of};
 
 const SEEDS: u64 = 30;
 
@@ -89,6 +89,26 @@ fn the_smallest_detectable_growth_is_seen() {
             );
         }
     }
+}
+
+/// 24 blocks are enough to be listed, 200 at regular times to be called a leak.
+#[test]
+fn few_blocks_are_listed_and_more_are_called_a_leak() {
+    let verdict = |seed: u64, count: f64, regular: bool| {
+        let mut random = Random::new(seed);
+        let (judged, _) = leak_of(&mut random, count, regular).judged(48);
+        judged.map(|judged| judged.verdict)
+    };
+    let mut leaking = 0;
+    for seed in 0..SEEDS {
+        let few = verdict(seed, 24.0, false);
+        assert!(
+            matches!(few, Some(Verdict::Leaking | Verdict::Growing)),
+            "{seed}: {few:?}"
+        );
+        leaking += usize::from(verdict(seed, 200.0, true) == Some(Verdict::Leaking));
+    }
+    assert!(leaking + 1 >= SEEDS as usize, "{leaking}");
 }
 
 /// A cache that has not filled is not acquitted either: nobody can know.

@@ -462,19 +462,16 @@ fn lru_cache(random: &mut Random) -> Stream {
         let key = weights
             .partition_point(|&weight| weight < pick)
             .min(keys - 1);
-        match held[key] {
-            Some((born, used)) => {
-                by_use.remove(&used);
-                held[key] = Some((born, tick));
-            }
-            None => {
-                held[key] = Some((at, tick));
-                if by_use.len() >= bound
-                    && let Some((_, victim)) = by_use.pop_first()
-                    && let Some((born, _)) = held[victim].take()
-                {
-                    stream.add(born, at - born, bytes);
-                }
+        if let Some((born, used)) = held[key] {
+            by_use.remove(&used);
+            held[key] = Some((born, tick));
+        } else {
+            held[key] = Some((at, tick));
+            if by_use.len() >= bound
+                && let Some((_, victim)) = by_use.pop_first()
+                && let Some((born, _)) = held[victim].take()
+            {
+                stream.add(born, at - born, bytes);
             }
         }
         by_use.insert(tick, key);

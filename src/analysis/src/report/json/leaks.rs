@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{FrameJson, Frames, Header, Place, ProcessJson, StackJson, seconds, write};
 use crate::leaks::{Cause, CauseSite, Leaks};
 use crate::model::Model;
-use crate::report::leaks_words::NOT_KNOWN;
+use crate::report::leaks_words::{NOT_KNOWN, evidence};
 use crate::stack::Stacks;
 use crate::verdict::{AxisKind, Verdict};
 
@@ -142,7 +142,7 @@ fn suspect<'s, 'a>(
         held_by: None,
         held_by_note: NOT_KNOWN,
         types: [],
-        evidence: leaks.evidence(model, cause),
+        evidence: evidence(model, cause),
         decides: leaks.decides(cause),
         per_process: cause
             .shares

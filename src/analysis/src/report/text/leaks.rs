@@ -10,7 +10,7 @@ use crate::frame::FrameId;
 use crate::instant::clock;
 use crate::leaks::{Cause, Leaks, through};
 use crate::model::Model;
-use crate::report::leaks_words::{NOT_KNOWN, named, speed};
+use crate::report::leaks_words::{NOT_KNOWN, evidence, named, speed};
 use crate::report::table::{BOLD, Cell, DIM, Style, Table, padded, printable};
 use crate::report::words::{bytes, counted, duration};
 use crate::stack::Stacks;
@@ -70,10 +70,10 @@ pub fn leaks<'a>(
         let file = stacks.name(frame.file);
         (!file.is_empty() && !file.starts_with('<')).then(|| file.to_owned())
     });
-    let from = format!(
-        "top --sort growth --from +{:.3}s",
-        leaks.from_ns as f64 / 1e9
-    );
+    let from = match leaks.from_ns {
+        0 => "top --sort growth --from start".to_owned(),
+        ns => format!("top --sort growth --from +{:.3}s", ns as f64 / 1e9),
+    };
     let grown = (from.as_str(), "all that grew");
     match source {
         Some(source) => {
@@ -102,10 +102,10 @@ fn one(
         since(model, leaks, cause)
     );
     if let (Some(name), true) = (&leaks.rounds, cause.rate.blocks_per_unit > 0.0) {
-        line.push_str(&format!(
-            ", {:.2} blocks a `{name}`",
+        line = format!(
+            "{line}, {:.2} blocks a `{name}`",
             cause.rate.blocks_per_unit
-        ));
+        );
     }
     style.wrapped(out, BOLD, 17, &line)?;
     let mut fact = |name: &str, text: &str| {
@@ -136,9 +136,9 @@ fn one(
         fact("your code", &place(own))?;
     }
     fact("held by", NOT_KNOWN)?;
-    let mut evidence = leaks.evidence(model, cause);
-    evidence.extend(leaks.decides(cause));
-    fact("evidence", &evidence.join("; "))
+    let mut words = evidence(model, cause);
+    words.extend(leaks.decides(cause));
+    fact("evidence", &words.join("; "))
 }
 
 /// `steady since 14:05:02`; of what does not last a minute `since +1.2 s`.
@@ -183,12 +183,12 @@ fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
             own,
             Cell::Text("not known".into()),
         ]);
-        let mut words = leaks.evidence(model, cause);
+        let mut words = evidence(model, cause);
         words.remove(0);
         words.insert(0, since(model, leaks, cause));
         words.extend(leaks.decides(cause));
-        for pair in words.chunks(2) {
-            table.below(Cell::Line(pair.join("; ")));
+        for line in words {
+            table.below(Cell::Line(line));
         }
     }
     table
@@ -203,11 +203,8 @@ fn grew(leaks: &Leaks, style: Style, out: &mut dyn io::Write) -> io::Result<()> 
         bytes(after)
     );
     if let Some((before, after)) = leaks.rss {
-        text.push_str(&format!(
-            ", resident memory from {} to {}",
-            bytes(before),
-            bytes(after)
-        ));
+        let (before, after) = (bytes(before), bytes(after));
+        text = format!("{text}, resident memory from {before} to {after}");
     }
     text.push_str(" after warm-up.");
     writeln!(out)?;
@@ -301,10 +298,8 @@ pub fn check<'a>(
     };
     answer.push_str(&leaks.answer());
     if known > 0 {
-        answer.push_str(&format!(
-            " ({} in the baseline or not certain)",
-            counted(known as u64, "cause", "causes")
-        ));
+        let known = counted(known as u64, "cause", "causes");
+        answer = format!("{answer} ({known} in the baseline or not certain)");
     }
     head(model, &leaks.span, &answer, style, out)?;
     for (cause, fails) in leaks.suspects.iter().zip(fails) {
@@ -371,7 +366,7 @@ pub fn leaks_markdown<'a>(
             since(model, leaks, cause)
                 .trim_start_matches("steady ")
                 .trim_start_matches("since "),
-            cell(&leaks.evidence(model, cause).join("; ")),
+            cell(&evidence(model, cause).join("; ")),
         )?;
     }
     writeln!(out)?;
