@@ -109,9 +109,10 @@ fn write<'a>(
     };
     let mut options = File::options();
     options.write(true).truncate(true);
-    let file = match force {
-        true => options.create(true).open(path),
-        false => options.create_new(true).open(path),
+    let file = if force {
+        options.create(true).open(path)
+    } else {
+        options.create_new(true).open(path)
     };
     let mut out = BufWriter::with_capacity(1 << 16, file.map_err(failed)?);
     let drawn = svg::flame(model, stacks, query, &mut out)
