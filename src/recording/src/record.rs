@@ -538,8 +538,21 @@ pub struct Packed(Vec<u8>);
 impl Packed {
     /// Packs sites, which rise by id.
     pub fn new(sites: &[SiteCohorts]) -> Self {
+        let mut sites = sites.to_vec();
+        let mut before = (0, 0);
+        for site in &mut sites {
+            let here = (site.site, site.cohorts.first().map(|cohort| cohort.start));
+            site.site = site.site.wrapping_sub(before.0);
+            let mut start = before.1;
+            for cohort in &mut site.cohorts {
+                let gap = cohort.start.wrapping_sub(start).cast_signed();
+                start = cohort.start;
+                cohort.start = (gap << 1 ^ gap >> 31).cast_unsigned();
+            }
+            before = (here.0, here.1.unwrap_or(before.1));
+        }
         // Numbers and lists always can be written.
-        Packed(postcard::to_stdvec(sites).unwrap_or_else(|_| vec![0]))
+        Packed(postcard::to_stdvec(&sites).unwrap_or_else(|_| vec![0]))
     }
 
     /// The sites; none where the bytes make no sense, which no reader hands
@@ -549,7 +562,19 @@ impl Packed {
     }
 
     pub(crate) fn try_unpack(&self) -> Option<Vec<SiteCohorts>> {
-        let (sites, rest) = postcard::take_from_bytes(&self.0).ok()?;
+        let (mut sites, rest) = postcard::take_from_bytes::<Vec<SiteCohorts>>(&self.0).ok()?;
+        let mut before = (0_u32, 0_u32);
+        for site in &mut sites {
+            site.site = site.site.wrapping_add(before.0);
+            let mut start = before.1;
+            for cohort in &mut site.cohorts {
+                let gap = cohort.start >> 1 ^ (cohort.start & 1).wrapping_neg();
+                start = start.wrapping_add(gap);
+                cohort.start = start;
+            }
+            let first = site.cohorts.first().map(|cohort| cohort.start);
+            before = (site.site, first.unwrap_or(before.1));
+        }
         rest.is_empty().then_some(sites)
     }
 }
