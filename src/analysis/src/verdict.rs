@@ -7,10 +7,10 @@
 //! *leaking* when
 //!
 //! * beyond some age its blocks have stopped dying: an end of their lives
-//!   within the window would have shown ([`Evidence::lasting`]),
+//!   within the window would have shown (`Evidence::lasting`),
 //! * such blocks came in all parts of the window, and
 //! * as many in its end as at its beginning: a decline like that of a cache
-//!   that fills would have shown ([`Evidence::steady`]).
+//!   that fills would have shown (`Evidence::steady`).
 //!
 //! The chance that what is no leak passes is the larger of two chances; over
 //! all sites false discoveries are bounded by the procedure of Benjamini and
