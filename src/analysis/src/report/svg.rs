@@ -326,9 +326,9 @@ impl Picture<'_, '_> {
             xml(&facts),
             ROW - 1,
         )?;
-        write!(
+        writeln!(
             out,
-            "<text x=\"{:.2}\" y=\"{}\">{}</text></g>\n",
+            "<text x=\"{:.2}\" y=\"{}\">{}</text></g>",
             x + 3.0,
             y + 13,
             xml(&cut(&label, room))
@@ -341,9 +341,10 @@ impl Picture<'_, '_> {
         let file = self.stacks.name(frame.file);
         if file.is_empty() {
             let module = base_name(self.stacks.name(frame.module));
-            return match function.contains('+') || module.is_empty() {
-                true => function.to_owned(),
-                false => format!("{function} {module}"),
+            return if function.contains('+') || module.is_empty() {
+                function.to_owned()
+            } else {
+                format!("{function} {module}")
             };
         }
         match frame.line {
