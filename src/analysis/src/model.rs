@@ -22,6 +22,7 @@ use rustc_hash::FxHashMap;
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
+use crate::redact::Redaction;
 use crate::timeline::{Timeline, apply};
 
 /// What a recording's file says beside its records.
@@ -67,8 +68,9 @@ pub struct ThreadFacts<'a> {
 
 /// An ELF file, by name.
 #[derive(Debug)]
-pub(crate) struct ModuleFacts {
+pub(crate) struct ModuleFacts<'a> {
     pub(crate) path: String,
+    pub(crate) build_id: &'a [u8],
 }
 
 /// Counters of the whole session, merged over its processes; inherited blocks
@@ -146,10 +148,11 @@ pub(crate) struct LeftMain {
 #[derive(Debug)]
 pub struct Model<'a> {
     origin: Origin,
+    records: &'a [Record],
     session: Option<&'a Session>,
     processes: Vec<ProcessFacts<'a>>,
     threads: Vec<ThreadFacts<'a>>,
-    modules: Vec<ModuleFacts>,
+    modules: Vec<ModuleFacts<'a>>,
     codes: Vec<&'a Code>,
     nodes: Vec<Node>,
     sites: Vec<Site>,
@@ -175,8 +178,17 @@ impl<'a> Model<'a> {
     /// Arranges `records`. Costs one pass over them; points of bins are not
     /// looked at.
     pub fn new(records: &'a [Record], origin: Origin) -> Self {
-        let mut model = Model {
+        let mut model = Model::empty(records, origin);
+        for record in records {
+            model.add(record);
+        }
+        model
+    }
+
+    fn empty(records: &'a [Record], origin: Origin) -> Self {
+        Model {
             origin,
+            records,
             session: None,
             processes: Vec::new(),
             threads: Vec::new(),
@@ -202,9 +214,24 @@ impl<'a> Model<'a> {
             end: None,
             last_ns: 0,
             left_main: OnceLock::new(),
-        };
-        for record in records {
-            model.add(record);
+        }
+    }
+
+    /// What to read in place of what tells too much.
+    pub fn redaction(&self) -> Redaction {
+        Redaction::new(self.records)
+    }
+
+    /// The same recording, redacted. Spans of this model are its, too.
+    pub fn redacted<'r>(&self, redaction: &'r Redaction) -> Model<'r>
+    where
+        'a: 'r,
+    {
+        let records: &'r [Record] = self.records;
+        let mut model = Model::empty(records, Redaction::origin(&self.origin));
+        model.timeline = self.timeline;
+        for (at, record) in records.iter().enumerate() {
+            model.add(redaction.at(at, record));
         }
         model
     }
@@ -249,6 +276,7 @@ impl<'a> Model<'a> {
             Record::Module(module) => {
                 self.modules.push(ModuleFacts {
                     path: escaped(&module.path).into_owned(),
+                    build_id: &module.build_id,
                 });
             }
             Record::Code(code) => self.codes.push(code),
@@ -427,7 +455,7 @@ impl<'a> Model<'a> {
         &self.nodes
     }
 
-    pub(crate) fn modules(&self) -> &[ModuleFacts] {
+    pub(crate) fn modules(&self) -> &[ModuleFacts<'a>] {
         &self.modules
     }
 
