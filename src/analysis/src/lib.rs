@@ -42,6 +42,7 @@ pub use lines::{Lines, LinesError, LinesQuery};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
 pub use redact::Redaction;
+pub use report::export::{Exported, Selection};
 pub use report::svg::{Drawn, FlameQuery};
 pub use stack::{Head, Stacks};
 pub use stats::Stats;

@@ -1,6 +1,10 @@
 //! Answers as text and pictures for people and as JSON for programs.
 
+pub mod collapsed;
+pub mod export;
 pub mod json;
+pub mod pprof;
+pub mod speedscope;
 pub mod svg;
 mod table;
 pub mod text;
