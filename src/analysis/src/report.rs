@@ -2,6 +2,7 @@
 
 pub mod collapsed;
 pub mod export;
+pub mod html;
 pub mod json;
 pub mod pprof;
 pub mod speedscope;
