@@ -6,6 +6,7 @@ use crate::CliError;
 
 mod collector;
 mod completions;
+mod export;
 mod flame;
 mod lines;
 mod report;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Tree(tree::Args),
     /// Draw who called whom to allocate, for a browser
     Flame(flame::Args),
+    /// Write a page or a profile to share
+    Export(export::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
     /// Print what was counted
@@ -51,6 +54,7 @@ impl Command {
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),
             Command::Flame(args) => flame::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::Lines(args) => lines::run(&args),
             Command::Stats(args) => stats::run(&args),
             Command::Tui(args) => tui::run(&args),
