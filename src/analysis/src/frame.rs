@@ -86,25 +86,29 @@ impl Role {
     }
 }
 
+/// How the names of the C library and its like begin.
+const SYSTEM: [&str; 14] = [
+    "libc.so",
+    "libc-2",
+    "ld-linux",
+    "ld-2",
+    "libpthread",
+    "libm.so",
+    "libm-2",
+    "libdl",
+    "librt",
+    "libstdc++",
+    "libc++",
+    "libgcc_s",
+    "libffi",
+    "linux-vdso",
+];
+
+/// How the names of allocators begin.
+const ALLOCATORS: [&str; 4] = ["libleakline", "libjemalloc", "libtcmalloc", "libmimalloc"];
+
 /// The part that native code of the ELF file `path` belongs to.
 pub(crate) fn role_of_module(path: &str) -> Role {
-    const SYSTEM: [&str; 14] = [
-        "libc.so",
-        "libc-2",
-        "ld-linux",
-        "ld-2",
-        "libpthread",
-        "libm.so",
-        "libm-2",
-        "libdl",
-        "librt",
-        "libstdc++",
-        "libc++",
-        "libgcc_s",
-        "libffi",
-        "linux-vdso",
-    ];
-    const ALLOCATORS: [&str; 4] = ["libleakline", "libjemalloc", "libtcmalloc", "libmimalloc"];
     let base = base_name(path);
     let any = |prefixes: &[&str]| prefixes.iter().any(|prefix| base.starts_with(prefix));
     if any(&ALLOCATORS) {
@@ -121,6 +125,23 @@ pub(crate) fn role_of_module(path: &str) -> Role {
         Role::Library
     } else {
         Role::Own
+    }
+}
+
+/// A name for the ELF file `path` that says no more than what everybody has:
+/// the C library and its like, an allocator, a Python interpreter. It has the
+/// same role.
+pub(crate) fn public_module(path: &str) -> Option<&'static str> {
+    let base = base_name(path);
+    let known = ALLOCATORS
+        .iter()
+        .chain(&SYSTEM)
+        .find(|known| base.starts_with(**known));
+    match known {
+        Some(known) => Some(known),
+        None if path == "[vdso]" => Some("[vdso]"),
+        None if is_interpreter(base) => Some("python"),
+        None => None,
     }
 }
 

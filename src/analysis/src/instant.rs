@@ -310,6 +310,19 @@ impl Span {
         &self.to
     }
 
+    /// The earlier instant, of two, by itself.
+    pub(crate) fn only_from(&self) -> Option<Span> {
+        self.from.map(|to| Span { from: None, to })
+    }
+
+    /// The instant, or the later of two, by itself.
+    pub(crate) fn only_to(&self) -> Span {
+        Span {
+            from: None,
+            to: self.to,
+        }
+    }
+
     /// The coarser of the resolutions at its instants, in nanoseconds.
     pub fn resolution_ns(&self) -> u64 {
         self.from

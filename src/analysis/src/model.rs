@@ -25,6 +25,7 @@ use crate::contents::Contents;
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
+use crate::redact::Redaction;
 use crate::timeline::{Timeline, apply};
 
 /// What a recording's file says beside its records.
@@ -70,8 +71,9 @@ pub struct ThreadFacts<'a> {
 
 /// An ELF file, by name.
 #[derive(Debug)]
-pub(crate) struct ModuleFacts {
+pub(crate) struct ModuleFacts<'a> {
     pub(crate) path: String,
+    pub(crate) build_id: &'a [u8],
 }
 
 /// Counters of the whole session, merged over its processes; inherited blocks
@@ -149,10 +151,11 @@ pub(crate) struct LeftMain {
 #[derive(Debug)]
 pub struct Model<'a> {
     origin: Origin,
+    records: &'a [Record],
     session: Option<&'a Session>,
     processes: Vec<ProcessFacts<'a>>,
     threads: Vec<ThreadFacts<'a>>,
-    modules: Vec<ModuleFacts>,
+    modules: Vec<ModuleFacts<'a>>,
     codes: Vec<&'a Code>,
     nodes: Vec<Node>,
     sites: Cow<'a, [Site]>,
@@ -203,8 +206,24 @@ impl<'a> Model<'a> {
         timeline: Cow<'a, Timeline>,
         origin: Origin,
     ) -> Self {
-        let mut model = Model {
+        let mut model = Model::empty(records, sites, timeline, origin);
+        for record in records {
+            model.add(record);
+        }
+        model
+    }
+
+    /// Before its records are added; sites and timeline are those of contents,
+    /// or empty ones of its own.
+    fn empty(
+        records: &'a [Record],
+        sites: Cow<'a, [Site]>,
+        timeline: Cow<'a, Timeline>,
+        origin: Origin,
+    ) -> Self {
+        Model {
             origin,
+            records,
             session: None,
             processes: Vec::new(),
             threads: Vec::new(),
@@ -231,9 +250,30 @@ impl<'a> Model<'a> {
             end: None,
             last_ns: 0,
             left_main: OnceLock::new(),
+        }
+    }
+
+    /// What to read in place of what tells too much.
+    pub fn redaction(&self) -> Redaction {
+        Redaction::new(self.records)
+    }
+
+    /// The same recording, redacted. Spans of this model are its, too.
+    pub fn redacted<'r>(&self, redaction: &'r Redaction) -> Model<'r>
+    where
+        'a: 'r,
+    {
+        let records: &'r [Record] = self.records;
+        let (sites, timeline) = match (&self.sites, &self.timeline) {
+            (Cow::Borrowed(sites), Cow::Borrowed(timeline)) => {
+                (Cow::Borrowed(*sites), Cow::Borrowed(*timeline))
+            }
+            _ => (Cow::Owned(Vec::new()), Cow::Owned(Timeline::new())),
         };
-        for record in records {
-            model.add(record);
+        let origin = Redaction::origin(&self.origin);
+        let mut model = Model::empty(records, sites, timeline, origin);
+        for (at, record) in records.iter().enumerate() {
+            model.add(redaction.at(at, record));
         }
         model
     }
@@ -269,6 +309,7 @@ impl<'a> Model<'a> {
             Record::Module(module) => {
                 self.modules.push(ModuleFacts {
                     path: escaped(&module.path).into_owned(),
+                    build_id: &module.build_id,
                 });
             }
             Record::Code(code) => self.codes.push(code),
@@ -463,7 +504,7 @@ impl<'a> Model<'a> {
         &self.nodes
     }
 
-    pub(crate) fn modules(&self) -> &[ModuleFacts] {
+    pub(crate) fn modules(&self) -> &[ModuleFacts<'a>] {
         &self.modules
     }
 

@@ -1,8 +1,13 @@
 //! Answers as text and pictures for people and as JSON for programs.
 
 pub mod ci;
+pub mod collapsed;
+pub mod export;
+pub mod html;
 pub mod json;
 mod leaks_words;
+pub mod pprof;
+pub mod speedscope;
 pub mod svg;
 mod table;
 pub mod text;

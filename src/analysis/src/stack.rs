@@ -23,6 +23,9 @@ use crate::names::{Name, Names, base_name};
 /// this bounds what a damaged file can make us do.
 pub const MAX_DEPTH: usize = 4096;
 
+/// Stands for stacks that are summed up.
+pub(crate) const REST: &str = "[rest]";
+
 /// Most functions at one address, inlined into each other. More are a damaged
 /// file's.
 const MAX_INLINED: usize = 64;
@@ -448,6 +451,11 @@ impl<'a> Stacks<'a> {
         let id = self.pool[before];
         self.pool.truncate(before);
         id
+    }
+
+    /// The name of what was summed up.
+    pub(crate) fn rest(&mut self) -> Name {
+        self.names.intern(REST)
     }
 
     fn push_marker(&mut self, text: &'static str) {

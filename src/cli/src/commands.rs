@@ -8,6 +8,7 @@ mod check;
 mod collector;
 mod completions;
 mod diff;
+mod export;
 mod flame;
 mod leaks;
 mod lines;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Tree(tree::Args),
     /// Draw who called whom to allocate, for a browser
     Flame(flame::Args),
+    /// Write a page or a profile to share
+    Export(export::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
     /// Show what grew, shrank, came and went between two instants
@@ -62,6 +65,7 @@ impl Command {
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),
             Command::Flame(args) => flame::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::Lines(args) => lines::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),

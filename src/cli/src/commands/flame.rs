@@ -1,14 +1,13 @@
 //! `leakline flame`.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use leakline_analysis::report::{counted, json, svg};
 use leakline_analysis::{FlameQuery, Model, Stacks, Tree, TreeQuery};
 
-use super::report::{Input, Output, Rows, When, report};
+use super::report::{Input, Output, Rows, When, report, write_file};
 use crate::CliError;
 
 /// Draws who called whom to allocate.
@@ -99,25 +98,7 @@ fn write<'a>(
     stacks: &mut Stacks<'a>,
     query: &FlameQuery,
 ) -> Result<(), CliError> {
-    let failed = |error: io::Error| {
-        let is_there = error.kind() == io::ErrorKind::AlreadyExists;
-        CliError::Report {
-            message: format!("cannot write {}: {error}", path.display()),
-            hint: is_there.then(|| "-f replaces it, -o names another".into()),
-            source: None,
-        }
-    };
-    let mut options = File::options();
-    options.write(true).truncate(true);
-    let file = if force {
-        options.create(true).open(path)
-    } else {
-        options.create_new(true).open(path)
-    };
-    let mut out = BufWriter::with_capacity(1 << 16, file.map_err(failed)?);
-    let drawn = svg::flame(model, stacks, query, &mut out)
-        .and_then(|drawn| out.flush().map(|()| drawn))
-        .map_err(failed)?;
+    let drawn = write_file(path, force, |out| svg::flame(model, stacks, query, out))?;
     let calls = counted(drawn.calls as u64, "call", "calls");
     // Where stderr cannot be written to, nobody reads it.
     let _ = writeln!(

@@ -28,7 +28,7 @@ pub(crate) struct Input {
     file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Input {
@@ -227,6 +227,33 @@ pub(crate) fn report(
             .map(|()| ExitCode::SUCCESS)
             .map_err(CliError::Output),
     }
+}
+
+/// Makes a file of what `write` writes.
+pub(crate) fn write_file<T>(
+    path: &Path,
+    force: bool,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> Result<T, CliError> {
+    let failed = |error: io::Error| {
+        let is_there = error.kind() == io::ErrorKind::AlreadyExists;
+        CliError::Report {
+            message: format!("cannot write {}: {error}", path.display()),
+            hint: is_there.then(|| "-f replaces it, -o names another".into()),
+            source: None,
+        }
+    };
+    let mut options = fs::File::options();
+    options.write(true).truncate(true);
+    let file = if force {
+        options.create(true).open(path)
+    } else {
+        options.create_new(true).open(path)
+    };
+    let mut out = BufWriter::with_capacity(1 << 16, file.map_err(failed)?);
+    write(&mut out)
+        .and_then(|written| out.flush().map(|()| written))
+        .map_err(failed)
 }
 
 /// Width and colour of stdout.

@@ -1,0 +1,306 @@
+//! A recording without what is nobody else's business: for sharing.
+//!
+//! Replaced are paths, command lines, host, names of threads and of marks that
+//! users set, source lines, build-ids, and what the recorder had to say in
+//! words. Functions, lines, pids, times and figures stay.
+//!
+//! # Invariants
+//!
+//! * Whatever kind of record this version does not know is left out whole.
+//! * A frame keeps its role: what was your code still is.
+//! * Records keep their order and number, so instants and ids mean the same.
+//! * Equal paths get equal tokens, numbered as they come: a recording that
+//!   grew gives the same ones, and none tells anything of its path.
+
+use leakline_recording::record::{
+    Code, Mark, Module, Note, Process, Record, Session, Source, SymbolFrame, Symbols, Thread,
+};
+use rustc_hash::FxHashMap;
+
+use crate::frame::{Role, public_module, role_of_module, role_of_python};
+use crate::instant::MAIN_LEFT;
+use crate::model::Origin;
+use crate::names::escaped;
+
+/// In place of words.
+const LEFT_OUT: &str = "[left out]";
+
+/// The records to read in place of those that tell too much.
+#[derive(Debug, Default)]
+pub struct Redaction {
+    replaced: FxHashMap<usize, Record>,
+}
+
+impl Redaction {
+    /// Of `records`.
+    pub(crate) fn new(records: &[Record]) -> Self {
+        let mut tokens = Tokens::default();
+        let replaced = records
+            .iter()
+            .enumerate()
+            .filter_map(|(at, record)| Some((at, tokens.record(record)?)))
+            .collect();
+        Redaction { replaced }
+    }
+
+    /// What to read in place of the record at `at`.
+    pub(crate) fn at<'r>(&'r self, at: usize, record: &'r Record) -> &'r Record {
+        self.replaced.get(&at).unwrap_or(record)
+    }
+
+    /// What to say of the file.
+    pub(crate) fn origin(origin: &Origin) -> Origin {
+        Origin {
+            file: "recording".into(),
+            warnings: origin.warnings.iter().map(|_| LEFT_OUT.into()).collect(),
+            ..origin.clone()
+        }
+    }
+}
+
+/// Numbers of what was met so far.
+#[derive(Debug, Default)]
+struct Tokens {
+    files: FxHashMap<Vec<u8>, usize>,
+    modules: FxHashMap<Vec<u8>, usize>,
+    marks: FxHashMap<Vec<u8>, usize>,
+}
+
+impl Tokens {
+    /// What a record becomes; `None` where it may stay.
+    fn record(&mut self, record: &Record) -> Option<Record> {
+        let program = || b"program".to_vec();
+        Some(match record {
+            Record::Node(_)
+            | Record::Site(_)
+            | Record::Bin(_)
+            | Record::Peak(_)
+            | Record::ProcessEnd(_)
+            | Record::Sizes(_)
+            | Record::Totals(_)
+            | Record::ThreadTotals(_)
+            | Record::Loss(_)
+            | Record::End(_)
+            | Record::Inherited(_)
+            | Record::Cohorts(_) => return None,
+            Record::Session(session) => Record::Session(Session {
+                command: vec![program()],
+                host: String::new(),
+                ..session.clone()
+            }),
+            Record::Process(process) => Record::Process(Process {
+                executable: program(),
+                command: vec![program()],
+                ..process.clone()
+            }),
+            Record::Thread(thread) => Record::Thread(Thread {
+                name: String::new(),
+                ..thread.clone()
+            }),
+            Record::Module(module) => Record::Module(Module {
+                path: self.module(&module.path).into_bytes(),
+                build_id: Vec::new(),
+            }),
+            Record::Code(code) => Record::Code(Code {
+                file: self.python_file(&code.file),
+                ..code.clone()
+            }),
+            Record::Symbols(symbols) => Record::Symbols(self.symbols(symbols)),
+            Record::Mark(mark) => Record::Mark(Mark {
+                name: self.mark(&mark.name),
+                ..mark.clone()
+            }),
+            Record::Source(source) => Record::Source(Source {
+                file: self.python_file(&source.file),
+                lines: Vec::new(),
+            }),
+            Record::Note(note) => Record::Note(Note {
+                text: LEFT_OUT.into(),
+                ..note.clone()
+            }),
+            // Of a later version: what it holds is not known.
+            _ => Record::Note(Note {
+                text: LEFT_OUT.into(),
+                at_ns: 0,
+            }),
+        })
+    }
+
+    fn symbols(&mut self, symbols: &Symbols) -> Symbols {
+        let mut frame = |frame: &SymbolFrame| SymbolFrame {
+            file: self.native_file(&frame.file),
+            ..frame.clone()
+        };
+        Symbols {
+            module: symbols.module,
+            addresses: symbols
+                .addresses
+                .iter()
+                .map(|(address, frames)| (*address, frames.iter().map(&mut frame).collect()))
+                .collect(),
+            note: symbols.note.as_ref().map(|_| LEFT_OUT.into()),
+        }
+    }
+
+    fn mark(&mut self, name: &str) -> String {
+        if ["python ready", MAIN_LEFT, "exiting"].contains(&name) {
+            return name.into();
+        }
+        format!("mark {}", number(&mut self.marks, name.as_bytes()))
+    }
+
+    /// A directory that gives the token the role of the path.
+    fn python_file(&mut self, path: &str) -> String {
+        const NO_FILES: [&str; 12] = [
+            "",
+            "<string>",
+            "<stdin>",
+            "<frozen abc>",
+            "<frozen codecs>",
+            "<frozen importlib._bootstrap>",
+            "<frozen importlib._bootstrap_external>",
+            "<frozen io>",
+            "<frozen os>",
+            "<frozen runpy>",
+            "<frozen site>",
+            "<frozen zipimport>",
+        ];
+        if NO_FILES.contains(&path) {
+            return path.into();
+        }
+        let directory = match role_of_python(path) {
+            Role::Library => "/site-packages/",
+            Role::Standard => "/lib/python3/",
+            _ => "",
+        };
+        format!(
+            "{directory}file{}.py",
+            number(&mut self.files, path.as_bytes())
+        )
+    }
+
+    fn native_file(&mut self, path: &str) -> String {
+        const ENDINGS: [&str; 9] = ["c", "cc", "cpp", "cxx", "h", "hpp", "rs", "py", "pyx"];
+        if path.is_empty() {
+            return String::new();
+        }
+        let is_standard = path.starts_with("/rustc/")
+            || path.contains("/rustlib/src/rust/library/")
+            || path.contains("/include/c++/");
+        let directory = if is_standard { "/include/c++/" } else { "" };
+        let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+        let dot = if ENDINGS.contains(&ending) { "." } else { "" };
+        let ending = if dot.is_empty() { "" } else { ending };
+        format!(
+            "{directory}file{}{dot}{ending}",
+            number(&mut self.files, path.as_bytes())
+        )
+    }
+
+    fn module(&mut self, path: &[u8]) -> String {
+        let text = escaped(path);
+        if text.is_empty() {
+            return String::new();
+        }
+        if let Some(public) = public_module(&text) {
+            return public.into();
+        }
+        let number = number(&mut self.modules, path);
+        match role_of_module(&text) {
+            Role::Standard => format!("/lib-dynload/module{number}.so"),
+            Role::Library => format!("/site-packages/module{number}.so"),
+            _ => format!("module{number}"),
+        }
+    }
+}
+
+/// The number of a text: that it was given before, or the next.
+fn number(numbers: &mut FxHashMap<Vec<u8>, usize>, text: &[u8]) -> usize {
+    if let Some(&known) = numbers.get(text) {
+        return known;
+    }
+    let next = numbers.len() + 1;
+    numbers.insert(text.to_vec(), next);
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{origin, training};
+    use crate::{Model, Span, Stacks};
+
+    #[test]
+    fn nothing_that_was_replaced_is_left() {
+        let mut records = training();
+        records.push(Record::Note(Note {
+            at_ns: 0,
+            text: "cannot read /srv/secret".into(),
+        }));
+        let redaction = Redaction::new(&records);
+        let redacted: Vec<&Record> = records
+            .iter()
+            .enumerate()
+            .map(|(at, record)| redaction.at(at, record))
+            .collect();
+        assert_eq!(redacted.len(), records.len());
+        let text = format!("{redacted:?}");
+        // Paths are bytes in records.
+        let bytes = |text: &str| format!("{:?}", text.as_bytes()).replace(['[', ']'], "");
+        for secret in [
+            "train.py",
+            "srv",
+            "fastparse/",
+            "loader",
+            "secret",
+            "history",
+            "decoder.py",
+        ] {
+            assert!(!text.contains(secret), "{secret}");
+            assert!(!text.contains(&bytes(secret)), "{secret}");
+        }
+        // As would be found, were it there.
+        assert!(format!("{records:?}").contains(&bytes("train.py")));
+        assert!(text.contains("Trainer.epoch"));
+    }
+
+    #[test]
+    fn frames_keep_their_roles_and_sites_their_figures() {
+        let records = training();
+        let model = Model::new(&records, origin());
+        let redaction = model.redaction();
+        let redacted = model.redacted(&redaction);
+        let span = Span::usual(&model);
+        assert_eq!(span, Span::usual(&redacted));
+        assert_eq!(model.figures(&span), redacted.figures(&span));
+        let (mut stacks, mut others) = (Stacks::new(&model), Stacks::new(&redacted));
+        for site in model.sites() {
+            let stack = stacks.stack(&model, site.node);
+            let other = others.stack(&redacted, site.node);
+            assert_eq!(stack.len(), other.len());
+            for (&id, &other) in stack.iter().zip(&other) {
+                let (frame, other) = (stacks.frame(id), others.frame(other));
+                assert_eq!((frame.role, frame.kind), (other.role, other.kind));
+                assert_eq!(frame.line, other.line);
+            }
+        }
+        assert_eq!(redacted.target(), "program");
+        assert_eq!(redacted.origin().file, "recording");
+    }
+
+    #[test]
+    fn equal_paths_have_equal_tokens() {
+        let mut tokens = Tokens::default();
+        let first = tokens.python_file("/srv/app/views.py");
+        assert_eq!(first, "file1.py");
+        assert_ne!(tokens.python_file("/srv/other/views.py"), first);
+        assert_eq!(tokens.python_file("/srv/app/views.py"), first);
+        assert_eq!(tokens.native_file("/srv/app/views.py"), first);
+        assert_eq!(tokens.native_file("/home/me/a.secret"), "file3");
+        assert_eq!(tokens.module(b"/lib/libc.so.6"), "libc.so");
+        assert_eq!(tokens.module(b"/opt/me/python3.11"), "python");
+        assert_eq!(tokens.module(b"/home/me/tool"), "module1");
+        assert_eq!(tokens.mark("main left"), "main left");
+        assert_eq!(tokens.mark("deploy of secret"), "mark 1");
+    }
+}
