@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -112,14 +113,20 @@ def test_objects_from_free_lists(leakline: Leakline) -> None:
         assert 0 <= found[line][1] - size <= 3 * 64
 
 
-def test_an_interpreter_that_is_loaded_and_unloaded(
-    leakline: Leakline, programs: Programs
-) -> None:
-    """It is listed by the loader before its code may run, and gone afterwards."""
+@pytest.fixture
+def shared() -> tuple[Path, str]:
+    """The target interpreter as a shared library, and its home."""
     found = library_of_target()
     if found is None:
         pytest.skip("the target interpreter is not a shared library")
-    library, home = found
+    return found
+
+
+def test_an_interpreter_that_is_loaded_and_unloaded(
+    leakline: Leakline, programs: Programs, shared: tuple[Path, str]
+) -> None:
+    """It is listed by the loader before its code may run, and gone afterwards."""
+    library, home = shared
     program: list[Part] = [programs.program("embedded"), library, "3"]
     env = {"PYTHONHOME": home}
     bare = execute(program, env=env)
@@ -141,12 +148,9 @@ def test_an_interpreter_that_is_loaded_and_unloaded(
 
 
 def test_allocators_whose_context_is_a_number(
-    leakline: Leakline, programs: Programs
+    leakline: Leakline, programs: Programs, shared: tuple[Path, str]
 ) -> None:
-    found = library_of_target()
-    if found is None:
-        pytest.skip("the target interpreter is not a shared library")
-    library, home = found
+    library, home = shared
     program = programs.embedding("contexts", library)
     result, recording = leakline.run(program, env={"PYTHONHOME": home})
     assert result.status == 0, result.err.decode()
@@ -155,14 +159,11 @@ def test_allocators_whose_context_is_a_number(
 
 
 def test_objects_made_after_a_hook_was_left(
-    leakline: Leakline, programs: Programs
+    leakline: Leakline, programs: Programs, shared: tuple[Path, str]
 ) -> None:
     """Recorded as soon as it is seen that the hook was left; counted as lost
     until then."""
-    found = library_of_target()
-    if found is None:
-        pytest.skip("the target interpreter is not a shared library")
-    library, home = found
+    library, home = shared
     program = programs.embedding("left_hooks", library)
     result, recording = leakline.run(program, env={"PYTHONHOME": home})
     assert result.status == 0, result.err.decode()

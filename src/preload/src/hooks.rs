@@ -766,6 +766,14 @@ extern "C" fn on_mremap(
                 at
             }
         }
+        // A handler's: rare, and not told of.
+        Entry::Nested(t, session) if !is_below_malloc(t) => {
+            let at = call();
+            if at != MAP_FAILED {
+                session.count_loss(false);
+            }
+            at
+        }
         _ => call(),
     }
 }
