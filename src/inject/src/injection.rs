@@ -1,1 +1,1166 @@
 //! Has a thread of a running process load a library, or call a function of one.
+//!
+//! One thread is stopped, its registers are set once, and it goes on in the
+//! function: no code is written, and no other thread stands still. The function
+//! returns to a signal frame ([`crate::frame`]) by which the thread gives itself
+//! back, also when this process is killed at any point of the way.
+//!
+//! Which thread, and how ([`Way`]): loading takes the loader's and the
+//! allocator's locks, so it must begin where the thread holds none of them.
+//!
+//! # Invariants
+//!
+//! * What is written into the target lies below the stack pointer's red zone,
+//!   in bytes that nobody uses, or in a buffer of our own library.
+//! * Whenever the thread can run, it is either where it was, or will come back
+//!   there by itself.
+//! * Signals are delivered as they come. Those that arrive while the thread is
+//!   borrowed wait for the moment of its return, but for faults.
+//!
+//! While this process lives it brings the thread back itself where it was taken
+//! out of a system call: then the kernel knows how long the call had waited, and
+//! ends it for a signal that came meanwhile. The frame alone begins it anew.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::frame::{self, Frame};
+use crate::image::{self, Image};
+use crate::python;
+use crate::target::{self, Activity, Mapping, Process, Syscall};
+use crate::tracee::{self, Event, State, Tracee};
+
+/// How a thread was chosen, and what it was made to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// It was blocked in a system call that nobody makes with a lock held.
+    Blocked,
+    /// The Python interpreter was asked to do it where it looks for signals.
+    PendingCall,
+}
+
+/// A step of an injection, after which a test can have the injector killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Step {
+    Chosen,
+    TextWritten,
+    Seized,
+    Stopped,
+    FrameWritten,
+    RegistersSet,
+    SignalsBlocked,
+    Running,
+    Returned,
+    Held,
+    HeldStopped,
+    VectorsRestored,
+    SignalsRestored,
+    RegistersRestored,
+    Detached,
+}
+
+impl Step {
+    /// All of them, as they follow one another.
+    pub const ALL: [Self; 15] = [
+        Self::Chosen,
+        Self::TextWritten,
+        Self::Seized,
+        Self::Stopped,
+        Self::FrameWritten,
+        Self::RegistersSet,
+        Self::SignalsBlocked,
+        Self::Running,
+        Self::Returned,
+        Self::Held,
+        Self::HeldStopped,
+        Self::VectorsRestored,
+        Self::SignalsRestored,
+        Self::RegistersRestored,
+        Self::Detached,
+    ];
+}
+
+impl FromStr for Step {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|step| format!("{step:?}") == name)
+            .ok_or_else(|| format!("no step of an injection: `{name}`"))
+    }
+}
+
+/// What an injection may take and how it is known to be done.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Options<'a> {
+    /// How long to look for a thread, and for it to do what it was made to.
+    pub timeout: Duration,
+    /// Says that the work is done, where its caller can see that: beside the
+    /// library's mappings when it is loaded, alone when a function is called.
+    pub done: Option<&'a dyn Fn() -> bool>,
+    /// For tests: kill this process after that step.
+    pub fault: Option<Step>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            done: None,
+            fault: None,
+        }
+    }
+}
+
+impl Options<'_> {
+    fn reached(&self, step: Step) {
+        if self.fault == Some(step) {
+            // It cannot fail, and if it did the test would see it.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        }
+    }
+}
+
+/// An injection that was done.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Done {
+    /// The thread that did it, or was made to ask for it.
+    pub tid: i32,
+    /// How.
+    pub way: Way,
+    /// How long that thread stood still.
+    pub paused: Duration,
+    /// How long it was away from what it was at, the function included.
+    pub borrowed: Duration,
+}
+
+/// A library that is mapped into a process.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Library<'a> {
+    /// By the path that its mappings show.
+    Path(&'a CStr),
+    /// By the file's device and inode, as `stat` and the mappings tell them.
+    File {
+        /// As `makedev` has it.
+        device: u64,
+        /// On that device.
+        inode: u64,
+    },
+}
+
+/// Why nothing was injected. The target is as it was, if not said otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is none of that number.
+    #[error("there is no such process")]
+    NoProcess,
+    /// The number is that of a thread.
+    #[error("this is a thread of process {0}")]
+    Thread(i32),
+    /// It ended while it was looked at.
+    #[error("the process ended, or runs another program now")]
+    Gone,
+    /// It has ended, but its parent does not know yet.
+    #[error("the process has ended")]
+    Zombie,
+    /// It has no memory of its own.
+    #[error("this is a thread of the kernel")]
+    KernelThread,
+    /// By a stop signal: nothing can run in it.
+    #[error("the process is stopped by a signal")]
+    Stopped,
+    /// Only one can.
+    #[error("process {0} is tracing it already")]
+    Traced(i32),
+    /// By the kernel's rules for debuggers.
+    #[error("the kernel does not permit it: {0}")]
+    NotPermitted(io::Error),
+    /// Another instruction set than this process's.
+    #[error("it is not a 64-bit x86 program")]
+    OtherArchitecture,
+    /// It is linked statically, or with another C library.
+    #[error("the process does not use glibc")]
+    NoGlibc,
+    /// Return addresses are checked by the processor.
+    #[error("the process uses a shadow stack")]
+    ShadowStack,
+    /// It loads or unloads libraries, or never came to its end with that.
+    #[error("the process is loading libraries")]
+    LoaderBusy,
+    /// Its functions can be called.
+    #[error("the library is loaded already")]
+    AlreadyLoaded,
+    /// No mapping shows it.
+    #[error("the library is not loaded")]
+    NotLoaded,
+    /// The library does not export it.
+    #[error("the library has no symbol `{0}`")]
+    NoSymbol(String),
+    /// It would not fit where the library wants it.
+    #[error("an argument of {given} bytes does not fit into {room}")]
+    ArgumentTooLong {
+        /// Its length.
+        given: usize,
+        /// That of the buffer.
+        room: u64,
+    },
+    /// There are too few unused bytes for a text.
+    #[error("there is no room for the text that loads the library")]
+    NoRoom,
+    /// None was at a point where it may load a library, for as long as was
+    /// waited.
+    #[error("no thread came to a safe point in {} ms", .0.as_millis())]
+    NoSafeThread(Duration),
+    /// The loader refused.
+    #[error("the process could not load the library")]
+    LoadFailed,
+    /// It was asked for in good order, but did not happen yet. It may still.
+    #[error("a thread was made to do it, but did not come to its end in {} ms", .0.as_millis())]
+    Unfinished(Duration),
+    /// Something was not as it has to be.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes a process load a library, by its path as that process sees it.
+///
+/// Returns when the library is loaded and its constructors have run; they must
+/// neither block nor need the Python interpreter.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Error> {
+    let target = Target::open(pid)?;
+    let identity = target.process.identity(library);
+    let is_loaded = |process: &Process| -> io::Result<bool> {
+        Ok(process.mappings()?.iter().any(|map| {
+            map.path == library.to_bytes()
+                || map.inode != 0 && identity == Some((map.device, map.inode))
+        }))
+    };
+    if is_loaded(&target.process)? {
+        return Err(Error::AlreadyLoaded);
+    }
+    let dlopen = target.dlopen.ok_or(Error::NoGlibc)?;
+    let mut path = library.to_bytes_with_nul().to_vec();
+    path.resize(path.len().next_multiple_of(16), 0);
+    let job = Job {
+        direct: Call {
+            function: dlopen.function,
+            first: First::Data(&path),
+            second: dlopen.flags,
+        },
+        pending: Pending::Text(python::load_text(library)),
+        is_done: &|process| {
+            is_loaded(process).unwrap_or(false) && options.done.is_none_or(|done| done())
+        },
+        fails: Error::LoadFailed,
+    };
+    target.run(&job, options)
+}
+
+/// Makes a process call a function of a library that it has loaded, with bytes
+/// that are written to the library's buffer `leakline_argument` before.
+///
+/// The function is an `extern "C" fn(*const u8) -> c_int` that returns 0 and
+/// neither blocks nor panics. It may run with Python's lock held
+/// ([`Way::PendingCall`]) or on any thread. Only [`Options::done`] can tell when
+/// it has run in the first case; the buffer must not be written before.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn call(
+    pid: i32,
+    library: &Library<'_>,
+    symbol: &str,
+    argument: &[u8],
+    options: &Options<'_>,
+) -> Result<Done, Error> {
+    let target = Target::open(pid)?;
+    let image = target.library(library).ok_or(Error::NotLoaded)?;
+    let find = |name: &str| {
+        image
+            .symbol(&target.process, name)
+            .ok_or_else(|| Error::NoSymbol(name.to_owned()))
+    };
+    let function = find(symbol)?.address;
+    let buffer = find("leakline_argument")?;
+    if argument.len() as u64 > buffer.size {
+        return Err(Error::ArgumentTooLong {
+            given: argument.len(),
+            room: buffer.size,
+        });
+    }
+    let is_buffer = target.mappings.iter().any(|map| {
+        map.start <= buffer.address
+            && buffer.address + buffer.size <= map.end
+            && map.writable
+            && !map.shared
+    });
+    if !is_buffer {
+        return Err(Error::NoSymbol("leakline_argument".to_owned()));
+    }
+    target.process.write(buffer.address, argument)?;
+    options.reached(Step::TextWritten);
+    let returned = Cell::new(false);
+    let job = Job {
+        direct: Call {
+            function,
+            first: First::Value(buffer.address),
+            second: 0,
+        },
+        pending: Pending::Function {
+            function,
+            argument: buffer.address,
+        },
+        is_done: &|_| {
+            // Without a way to know, that it was called counts.
+            returned.replace(true) && options.done.is_none()
+                || options.done.is_some_and(|done| done())
+        },
+        fails: Error::Unfinished(options.timeout),
+    };
+    target.run(&job, options)
+}
+
+/// What is to be done, in the ways that there are.
+struct Job<'a> {
+    /// On a thread that holds no lock.
+    direct: Call<'a>,
+    /// By the Python interpreter.
+    pending: Pending,
+    is_done: &'a dyn Fn(&Process) -> bool,
+    /// What it means when a direct call returned and nothing was done.
+    fails: Error,
+}
+
+/// A function call.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    function: u64,
+    first: First<'a>,
+    second: u64,
+}
+
+/// The first argument of a call.
+#[derive(Clone, Copy)]
+enum First<'a> {
+    Value(u64),
+    /// The address of these bytes, which live as long as the call.
+    Data(&'a [u8]),
+}
+
+/// What Python's main thread runs when it comes to it.
+enum Pending {
+    /// A program, which needs room in the target.
+    Text(Vec<u8>),
+    /// A function of a library.
+    Function { function: u64, argument: u64 },
+}
+
+/// `dlopen` or what there was before it was in libc, and its second argument.
+#[derive(Debug, Clone, Copy)]
+struct Dlopen {
+    function: u64,
+    flags: u64,
+}
+
+/// Bytes of stack that a call of the loader may need.
+const LOADER_STACK: u64 = 64 << 10;
+/// Bytes of stack for `Py_AddPendingCall`.
+const SMALL_STACK: u64 = 8 << 10;
+/// Most bytes of a stack that are searched for signal frames.
+const MOST_SEARCHED: u64 = 4 << 20;
+/// How long a thread that was asked to stop may take, and a small function.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Signals that a borrowed thread takes: faults, which would kill it when
+/// blocked, and the one by which libc has all threads change their user: a
+/// thread that waits for it may hold a lock that the loader takes.
+const TAKEN_SIGNALS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    33,
+];
+
+fn borrowed_mask() -> u64 {
+    TAKEN_SIGNALS
+        .iter()
+        .fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)))
+}
+
+/// What came of a try with a thread.
+enum Outcome {
+    /// The function returned, and the thread is back.
+    Returned {
+        paused: Duration,
+        borrowed: Duration,
+    },
+    /// The function goes on without us; the thread will come back by itself.
+    Running { paused: Duration },
+    /// The thread is as it was.
+    Unsuitable,
+}
+
+/// A process that passed what is asked of every one.
+struct Target {
+    process: Process,
+    mappings: Vec<Mapping>,
+    images: Vec<Image>,
+    restorer: u64,
+    dlopen: Option<Dlopen>,
+    /// The loader's word that says whether it is at work.
+    loader_state: Option<u64>,
+    /// Index of the image of the Python interpreter.
+    python: Option<usize>,
+}
+
+fn is_libc(image: &Image) -> bool {
+    let name = image.name.as_str();
+    name == "libc.so.6" || name.starts_with("libc-2.")
+}
+
+fn is_libpthread(image: &Image) -> bool {
+    image.name.starts_with("libpthread")
+}
+
+fn refusal(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Error::NotPermitted(error),
+        Some(libc::ESRCH) => Error::Gone,
+        _ => Error::Io(error),
+    }
+}
+
+impl Target {
+    fn open(pid: i32) -> Result<Self, Error> {
+        let status = target::status(pid).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoProcess,
+            _ => refusal(error),
+        })?;
+        match status.state {
+            'Z' | 'X' => return Err(Error::Zombie),
+            'T' => return Err(Error::Stopped),
+            _ => {}
+        }
+        if status.tgid != pid {
+            return Err(Error::Thread(status.tgid));
+        }
+        if status.tracer != 0 {
+            return Err(Error::Traced(status.tracer));
+        }
+        if status.has_shadow_stack {
+            return Err(Error::ShadowStack);
+        }
+        let process = Process::open(pid).map_err(refusal)?;
+        let mappings = process.mappings().map_err(refusal)?;
+        if mappings.is_empty() {
+            return Err(Error::KernelThread);
+        }
+        if !image::is_x86_64(&process, &mappings) {
+            return Err(Error::OtherArchitecture);
+        }
+        let images = image::images(&process, &mappings);
+        let libc = images
+            .iter()
+            .find(|image| is_libc(image))
+            .ok_or(Error::NoGlibc)?;
+        let restorer = libc
+            .find_code(&process, &frame::RESTORER)
+            .ok_or(Error::NoGlibc)?;
+        let dlopen = Self::find_dlopen(&process, &images);
+        let loader_state = images
+            .iter()
+            .filter(|image| image.name.starts_with("ld-"))
+            .find_map(|image| image.symbol(&process, "_r_debug"))
+            // Version, list of objects, breakpoint, state.
+            .map(|symbol| symbol.address + 24);
+        let python = images.iter().position(|image| {
+            image.name.contains("python") && image.symbol(&process, "Py_AddPendingCall").is_some()
+        });
+        Ok(Self {
+            process,
+            mappings,
+            images,
+            restorer,
+            dlopen,
+            loader_state,
+            python,
+        })
+    }
+
+    fn find_dlopen(process: &Process, images: &[Image]) -> Option<Dlopen> {
+        const FLAGS: u64 = libc::RTLD_NOW as u64 | libc::RTLD_LOCAL as u64;
+        /// Says that the caller is not to be asked for.
+        const INTERNAL: u64 = 0x8000_0000;
+        let of = |is_one: &dyn Fn(&Image) -> bool, symbol: &str| {
+            let image = images.iter().find(|image| is_one(image))?;
+            Some(image.symbol(process, symbol)?.address)
+        };
+        of(&is_libc, "dlopen")
+            .or_else(|| of(&|image| image.name.starts_with("libdl"), "dlopen"))
+            .map(|function| Dlopen {
+                function,
+                flags: FLAGS,
+            })
+            .or_else(|| {
+                of(&is_libc, "__libc_dlopen_mode").map(|function| Dlopen {
+                    function,
+                    flags: FLAGS | INTERNAL,
+                })
+            })
+    }
+
+    fn library(&self, library: &Library<'_>) -> Option<&Image> {
+        let (device, inode) = match library {
+            Library::File { device, inode } => (*device, *inode),
+            Library::Path(path) => {
+                let map = self
+                    .mappings
+                    .iter()
+                    .find(|map| map.path == path.to_bytes())?;
+                (map.device, map.inode)
+            }
+        };
+        self.images
+            .iter()
+            .find(|image| (image.device, image.inode) == (device, inode))
+    }
+
+    /// Whether the loader's list of objects is in order.
+    fn is_loader_at_rest(&self) -> bool {
+        self.loader_state
+            .and_then(|at| self.process.word(at).ok())
+            .is_some_and(|state| state as u32 == 0)
+    }
+
+    fn run(&self, job: &Job<'_>, options: &Options<'_>) -> Result<Done, Error> {
+        let until = Instant::now() + options.timeout;
+        options.reached(Step::Chosen);
+        let mut was_at_rest = false;
+        loop {
+            if self.is_loader_at_rest() {
+                was_at_rest = true;
+                if let Some(done) = self.try_blocked(job, options, until)? {
+                    return Ok(done);
+                }
+            }
+            if let Some(python) = self.python
+                && let Some(done) = self.try_pending(python, job, options, until)?
+            {
+                return Ok(done);
+            }
+            if Instant::now() >= until {
+                return Err(if was_at_rest {
+                    Error::NoSafeThread(options.timeout)
+                } else {
+                    Error::LoaderBusy
+                });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Has a blocked thread do it, if there is one.
+    fn try_blocked(
+        &self,
+        job: &Job<'_>,
+        options: &Options<'_>,
+        until: Instant,
+    ) -> Result<Option<Done>, Error> {
+        let mut candidates = Vec::new();
+        for tid in self.process.threads().map_err(refusal)? {
+            // A thread that ended meanwhile is no candidate.
+            if let Ok(Activity::Blocked(syscall)) = self.process.activity(tid)
+                && self.is_safe(tid, &syscall)
+            {
+                candidates.push((is_timed(&syscall), tid != self.process.pid, tid));
+            }
+        }
+        // One that goes on waiting is there for sure when it is stopped.
+        candidates.sort_unstable();
+        for (_, _, tid) in candidates {
+            let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
+                self.is_loader_at_rest()
+                    && syscall_of(registers).is_some_and(|syscall| self.is_safe(tid, &syscall))
+                    && !self.is_on_signal_frame(registers.rsp)
+                    && !self.is_in_sequence(tracee, registers)
+            };
+            let plan = Plan {
+                tid,
+                call: job.direct,
+                stack: LOADER_STACK,
+                may_be_undone: false,
+                until,
+            };
+            match self.borrow(&plan, &suits, options)? {
+                Outcome::Unsuitable => {}
+                Outcome::Returned { paused, borrowed } => {
+                    let done = Done {
+                        tid,
+                        way: Way::Blocked,
+                        paused,
+                        borrowed,
+                    };
+                    return self.confirm(job, options, done, until).map(Some);
+                }
+                Outcome::Running { paused } => {
+                    let done = Done {
+                        tid,
+                        way: Way::Blocked,
+                        paused,
+                        borrowed: options.timeout,
+                    };
+                    return if self.wait_until_done(job, until) {
+                        Ok(Some(done))
+                    } else {
+                        Err(Error::Unfinished(options.timeout))
+                    };
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says that a call that returned did what it should.
+    fn confirm(
+        &self,
+        job: &Job<'_>,
+        options: &Options<'_>,
+        done: Done,
+        until: Instant,
+    ) -> Result<Done, Error> {
+        // A library is mapped when `dlopen` returns; what its caller waits for
+        // may take longer.
+        if (job.is_done)(&self.process) || self.wait_until_done(job, grace(options, until)) {
+            return Ok(done);
+        }
+        Err(match job.fails {
+            Error::LoadFailed => Error::LoadFailed,
+            _ => Error::Unfinished(options.timeout),
+        })
+    }
+
+    fn wait_until_done(&self, job: &Job<'_>, until: Instant) -> bool {
+        loop {
+            if (job.is_done)(&self.process) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Has the Python interpreter do it, if its main thread can be asked.
+    fn try_pending(
+        &self,
+        python: usize,
+        job: &Job<'_>,
+        options: &Options<'_>,
+        until: Instant,
+    ) -> Result<Option<Done>, Error> {
+        let image = &self.images[python];
+        let find = |name: &str| {
+            image
+                .symbol(&self.process, name)
+                .map(|symbol| symbol.address)
+        };
+        let Some(add) = find("Py_AddPendingCall") else {
+            return Ok(None);
+        };
+        let mut text_at = None;
+        let (function, argument) = match &job.pending {
+            Pending::Function { function, argument } => (*function, *argument),
+            Pending::Text(text) => {
+                let Some(run) = find("PyRun_SimpleString") else {
+                    return Ok(None);
+                };
+                let at = self.room_for(python, text.len()).ok_or(Error::NoRoom)?;
+                self.process.write(at, text)?;
+                text_at = Some(at);
+                options.reached(Step::TextWritten);
+                (run, at)
+            }
+        };
+        let erase = |count: usize| {
+            if let Some(at) = text_at {
+                // A process that is gone needs no cleaning.
+                let _ = self.process.write(at, &vec![0; count]);
+            }
+        };
+        let text_bytes = match &job.pending {
+            Pending::Text(text) => text.len(),
+            Pending::Function { .. } => 0,
+        };
+        let tid = self.process.pid;
+        let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
+            !self.is_in_sequence(tracee, registers)
+        };
+        let plan = Plan {
+            tid,
+            call: Call {
+                function: add,
+                first: First::Value(function),
+                second: argument,
+            },
+            stack: SMALL_STACK,
+            may_be_undone: true,
+            until: until.min(Instant::now() + PATIENCE),
+        };
+        let (paused, borrowed) = match self.borrow(&plan, &suits, options)? {
+            Outcome::Unsuitable => {
+                erase(text_bytes);
+                return Ok(None);
+            }
+            Outcome::Returned { paused, borrowed } => (paused, borrowed),
+            Outcome::Running { paused } => (paused, options.timeout),
+        };
+        if !self.wait_until_done(job, until) {
+            // Should the interpreter still come to it, it finds nothing to do.
+            // The rest stays: the same place must not get another text.
+            erase(1);
+            return Err(Error::Unfinished(options.timeout));
+        }
+        erase(text_bytes);
+        Ok(Some(Done {
+            tid,
+            way: Way::PendingCall,
+            paused,
+            borrowed,
+        }))
+    }
+
+    /// Bytes in the target that nobody uses.
+    fn room_for(&self, python: usize, count: usize) -> Option<u64> {
+        let first = std::iter::once(&self.images[python]);
+        first
+            .chain(self.images.iter().take(1))
+            .chain(self.images.iter().filter(|image| is_libc(image)))
+            .find_map(|image| image.slack(&self.process, &self.mappings, count))
+    }
+
+    /// Whether a thread that is in this system call holds no lock.
+    fn is_safe(&self, tid: i32, syscall: &Syscall) -> bool {
+        // The loader reads files with its lock held, by calls of its own.
+        let is_libc = self
+            .images
+            .iter()
+            .any(|image| (is_libc(image) || is_libpthread(image)) && image.holds(syscall.pc));
+        is_libc
+            && match syscall.number as i64 {
+                libc::SYS_select
+                | libc::SYS_pselect6
+                | libc::SYS_poll
+                | libc::SYS_ppoll
+                | libc::SYS_epoll_wait
+                | libc::SYS_epoll_pwait
+                | libc::SYS_epoll_pwait2
+                | libc::SYS_nanosleep
+                | libc::SYS_clock_nanosleep
+                | libc::SYS_wait4
+                | libc::SYS_waitid
+                | libc::SYS_pause
+                | libc::SYS_rt_sigsuspend
+                | libc::SYS_accept
+                | libc::SYS_accept4
+                | libc::SYS_recvfrom
+                | libc::SYS_recvmsg => true,
+                // Condition variables, semaphores; the plain operation may be
+                // a lock of the allocator.
+                libc::SYS_futex => syscall.arguments[1] & 0x7f == 9,
+                libc::SYS_read => self.is_stream(tid, syscall.arguments[0]),
+                _ => false,
+            }
+    }
+
+    /// Whether a descriptor is of what one waits at, not of a file.
+    fn is_stream(&self, tid: i32, descriptor: u64) -> bool {
+        let Ok(name) = self.process.descriptor(tid, descriptor) else {
+            return false;
+        };
+        let name = name.to_string_lossy();
+        [
+            "socket:",
+            "pipe:",
+            "/dev/pts/",
+            "/dev/tty",
+            "anon_inode:[eventfd]",
+            "anon_inode:[timerfd]",
+        ]
+        .iter()
+        .any(|start| name.starts_with(start))
+    }
+
+    /// The private memory that a stack pointer points into.
+    fn stack(&self, sp: u64) -> Option<&Mapping> {
+        self.mappings.iter().find(|map| {
+            map.start <= sp && sp < map.end && map.readable && map.writable && !map.shared
+        })
+    }
+
+    /// Bytes of stack below a stack pointer.
+    fn room_below(&self, sp: u64) -> u64 {
+        let Some(map) = self.stack(sp) else {
+            return 0;
+        };
+        // That of the first thread grows, towards the mapping below.
+        let lowest = match map.path.as_slice() {
+            b"[stack]" => self
+                .mappings
+                .iter()
+                .rfind(|other| other.end <= map.start)
+                .map_or(0, |other| other.end)
+                .max(map.start.saturating_sub(1 << 20)),
+            _ => map.start,
+        };
+        sp - lowest
+    }
+
+    /// Whether a signal handler is running: what it interrupted may be the
+    /// allocator. Also when in doubt.
+    fn is_on_signal_frame(&self, sp: u64) -> bool {
+        let Some(map) = self.stack(sp) else {
+            return true;
+        };
+        let end = map.end.min(sp + MOST_SEARCHED);
+        let start = sp & !7;
+        let Ok(bytes) = self.process.bytes(start, (end - start) as usize) else {
+            return true;
+        };
+        bytes.chunks_exact(8).enumerate().any(|(index, chunk)| {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            u64::from_le_bytes(word) == self.restorer
+                && self.is_signal_frame(start + index as u64 * 8)
+        })
+    }
+
+    /// Whether what begins at the address is as the kernel builds a frame. Words
+    /// of old ones lie about in every stack, seldom a whole one.
+    fn is_signal_frame(&self, at: u64) -> bool {
+        let word = |offset: usize| self.process.word(at + offset as u64).unwrap_or(0);
+        let xstate = word(frame::CONTEXT_FPSTATE);
+        let description = xstate.wrapping_add(frame::DESCRIPTION as u64);
+        xstate % 64 == 0
+            && self
+                .process
+                .word(description)
+                .is_ok_and(|word| word as u32 == frame::XSTATE_MAGIC1)
+            && self.stack(word(frame::CONTEXT_RSP)).is_some()
+            && self.mappings.iter().any(|map| {
+                map.executable && (map.start..map.end).contains(&word(frame::CONTEXT_RIP))
+            })
+    }
+
+    /// Whether a thread is within a restartable sequence: the kernel restarts
+    /// one that is interrupted, but sees only where the thread is then.
+    fn is_in_sequence(&self, tracee: &Tracee, registers: &libc::user_regs_struct) -> bool {
+        let Some(area) = tracee.restartable_sequence() else {
+            return false;
+        };
+        let Ok(description) = self.process.word(area + 8) else {
+            return true;
+        };
+        if description == 0 {
+            return false;
+        }
+        let word = |offset| self.process.word(description + offset);
+        match (word(8), word(16)) {
+            (Ok(start), Ok(length)) => registers.rip.wrapping_sub(start) < length,
+            _ => true,
+        }
+    }
+
+    /// Stops a thread and, if it `suits`, has it make a call.
+    fn borrow(
+        &self,
+        plan: &Plan<'_>,
+        suits: &dyn Fn(&Tracee, &libc::user_regs_struct) -> bool,
+        options: &Options<'_>,
+    ) -> Result<Outcome, Error> {
+        let mut tracee = match Tracee::seize(plan.tid) {
+            Ok(tracee) => tracee,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                return Ok(Outcome::Unsuitable);
+            }
+            Err(error) => return Err(refusal(error)),
+        };
+        options.reached(Step::Seized);
+        let Some(stopped) = stop(&mut tracee)? else {
+            return Ok(Outcome::Unsuitable);
+        };
+        options.reached(Step::Stopped);
+        let mut state = tracee.state()?;
+        let original = state.registers;
+        Tracee::keep_waiting(&mut state.registers);
+        let is_native = original.cs == 0x33;
+        let room = self.room_below(original.rsp);
+        let mut frame = None;
+        if is_native && room > plan.stack && suits(&tracee, &state.registers) {
+            let data = match plan.call.first {
+                First::Data(data) => data,
+                First::Value(_) => &[],
+            };
+            frame = frame::build(&state, self.restorer, data)
+                .ok()
+                .filter(|frame| state.registers.rsp - frame.sp + plan.stack <= room);
+        }
+        let Some(frame) = frame else {
+            if state.registers.rax != original.rax {
+                tracee.set_registers(&state.registers)?;
+            }
+            tracee.detach(0)?;
+            return Ok(Outcome::Unsuitable);
+        };
+        self.process.write(frame.sp, &frame.bytes)?;
+        options.reached(Step::FrameWritten);
+        tracee.set_registers(&calling(&state, &frame, &plan.call))?;
+        options.reached(Step::RegistersSet);
+        tracee.set_mask(borrowed_mask())?;
+        options.reached(Step::SignalsBlocked);
+        tracee.run_to_system_call(0)?;
+        let paused = stopped.elapsed();
+        options.reached(Step::Running);
+        let visit = Visit {
+            state: &state,
+            frame: &frame,
+            stopped,
+            paused,
+        };
+        self.attend(tracee, plan, &visit, options)
+    }
+
+    /// Stays with a thread until the call returns, and brings it back.
+    fn attend(
+        &self,
+        mut tracee: Tracee,
+        plan: &Plan<'_>,
+        visit: &Visit<'_>,
+        options: &Options<'_>,
+    ) -> Result<Outcome, Error> {
+        let running = Outcome::Running {
+            paused: visit.paused,
+        };
+        loop {
+            match tracee.wait(plan.until)? {
+                Event::SystemCall => {
+                    let registers = tracee.registers()?;
+                    let is_back = registers.orig_rax as i64 == libc::SYS_rt_sigreturn
+                        && registers.rsp == visit.frame.sp + 8;
+                    if is_back {
+                        options.reached(Step::Returned);
+                        return self.bring_back(tracee, visit, registers, options);
+                    }
+                    tracee.run_to_system_call(0)?;
+                }
+                Event::Stopped => tracee.run_to_system_call(0)?,
+                Event::Signal(signal) => tracee.run_to_system_call(signal)?,
+                // It goes on when its process does.
+                Event::GroupStop(_) => {
+                    tracee.detach(0)?;
+                    return Ok(running);
+                }
+                Event::Gone => return Err(Error::Gone),
+                Event::Late => break,
+            }
+        }
+        if stop(&mut tracee)?.is_none() {
+            return Ok(running);
+        }
+        let registers = tracee.registers()?;
+        let waits_for_lock =
+            registers.orig_rax as i64 == libc::SYS_futex && tracee::is_interrupted(&registers);
+        if plan.may_be_undone && waits_for_lock {
+            // It holds the lock itself, further out. It has done nothing yet.
+            restore(&tracee, visit.state, options)?;
+            tracee.detach(0)?;
+            return Ok(Outcome::Unsuitable);
+        }
+        tracee.detach(0)?;
+        Ok(running)
+    }
+
+    /// Restores a thread that is about to leave the call by its frame.
+    fn bring_back(
+        &self,
+        mut tracee: Tracee,
+        visit: &Visit<'_>,
+        mut registers: libc::user_regs_struct,
+        options: &Options<'_>,
+    ) -> Result<Outcome, Error> {
+        let returned = Outcome::Returned {
+            paused: visit.paused,
+            borrowed: visit.stopped.elapsed(),
+        };
+        if !visit.state.is_interrupted() {
+            tracee.detach(0)?;
+            options.reached(Step::Detached);
+            return Ok(returned);
+        }
+        // It shall stop where the kernel decides on interrupted calls, which
+        // `rt_sigreturn` would make it forget: so it makes another call first,
+        // one that does nothing and that loading a library needs as well, lest
+        // a filter of calls object. After it comes the same `rt_sigreturn`,
+        // should we be no more.
+        registers.orig_rax = libc::SYS_close as u64;
+        registers.rdi = u64::MAX;
+        registers.rip = self.restorer;
+        tracee.set_registers(&registers)?;
+        options.reached(Step::Held);
+        tracee.interrupt()?;
+        tracee.run(0)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match tracee.wait(until)? {
+                Event::Stopped => break,
+                Event::SystemCall => tracee.run(0)?,
+                Event::Signal(signal) => tracee.run(signal)?,
+                Event::Gone => return Err(Error::Gone),
+                // By its frame, then.
+                Event::GroupStop(_) => {
+                    tracee.detach(0)?;
+                    return Ok(returned);
+                }
+                Event::Late => return Ok(returned),
+            }
+        }
+        let held = Instant::now();
+        options.reached(Step::HeldStopped);
+        restore(&tracee, visit.state, options)?;
+        tracee.detach(0)?;
+        options.reached(Step::Detached);
+        Ok(Outcome::Returned {
+            paused: visit.paused + held.elapsed(),
+            borrowed: visit.stopped.elapsed(),
+        })
+    }
+}
+
+/// What a thread is to do.
+struct Plan<'a> {
+    tid: i32,
+    call: Call<'a>,
+    /// Bytes of stack that it takes.
+    stack: u64,
+    /// Whether a call that waits for a lock has changed nothing.
+    may_be_undone: bool,
+    /// How long it is stayed with.
+    until: Instant,
+}
+
+/// A thread that is away from what it was at.
+struct Visit<'a> {
+    state: &'a State,
+    frame: &'a Frame,
+    stopped: Instant,
+    paused: Duration,
+}
+
+/// Stops a thread; tells since when it stands still. `None`: it did not stop in
+/// time or is gone, and is not traced any more.
+fn stop(tracee: &mut Tracee) -> Result<Option<Instant>, Error> {
+    tracee.interrupt().map_err(refusal)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match tracee.wait(until)? {
+            Event::Stopped => return Ok(Some(Instant::now())),
+            Event::GroupStop(_) => return Err(Error::Stopped),
+            Event::Signal(signal) => tracee.run(signal)?,
+            Event::SystemCall => tracee.run(0)?,
+            Event::Gone | Event::Late => return Ok(None),
+        }
+    }
+}
+
+/// Gives a stopped thread all that it had. Until the last step it would come
+/// back by its frame.
+fn restore(tracee: &Tracee, state: &State, options: &Options<'_>) -> io::Result<()> {
+    tracee.set_xstate(&state.xstate)?;
+    options.reached(Step::VectorsRestored);
+    tracee.set_mask(state.mask)?;
+    options.reached(Step::SignalsRestored);
+    tracee.set_registers(&state.registers)?;
+    options.reached(Step::RegistersRestored);
+    Ok(())
+}
+
+/// The registers of a thread that has just been called to do it.
+fn calling(state: &State, frame: &Frame, call: &Call<'_>) -> libc::user_regs_struct {
+    /// Trap, direction and alignment check.
+    const FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 18;
+    let mut registers = state.registers;
+    registers.rip = call.function;
+    registers.rsp = frame.sp;
+    registers.rdi = match call.first {
+        First::Value(value) => value,
+        First::Data(_) => frame.data,
+    };
+    registers.rsi = call.second;
+    registers.rax = 0;
+    registers.eflags &= !FLAGS;
+    // No system call is to begin anew in the function.
+    registers.orig_rax = u64::MAX;
+    registers
+}
+
+/// Until when what a call did may take to show.
+fn grace(options: &Options<'_>, until: Instant) -> Instant {
+    match options.done {
+        Some(_) => until,
+        None => Instant::now() + Duration::from_millis(20),
+    }
+}
+
+/// The system call that a stopped thread is in.
+fn syscall_of(registers: &libc::user_regs_struct) -> Option<Syscall> {
+    (registers.orig_rax as i64 >= 0).then_some(Syscall {
+        number: registers.orig_rax,
+        arguments: [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ],
+        sp: registers.rsp,
+        pc: registers.rip,
+    })
+}
+
+/// Whether a wait ends by itself.
+fn is_timed(syscall: &Syscall) -> bool {
+    let argument = syscall.arguments;
+    let is_negative = |word: u64| (word as u32).cast_signed() < 0;
+    match syscall.number as i64 {
+        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => true,
+        libc::SYS_select | libc::SYS_pselect6 => argument[4] != 0,
+        libc::SYS_poll => !is_negative(argument[2]),
+        libc::SYS_ppoll => argument[2] != 0,
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => !is_negative(argument[3]),
+        libc::SYS_epoll_pwait2 | libc::SYS_futex => argument[3] != 0,
+        _ => false,
+    }
+}

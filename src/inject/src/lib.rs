@@ -4,6 +4,15 @@
 //! | --- | --- |
 //! | `inspect` | what a process is, and what would stop an attach |
 //! | `injection` | has a thread of it load a library, or call a function of one |
+//!
+//! Below `injection`: `target` (a process as `/proc` shows it), `image` (symbols
+//! in its memory), `tracee` (a thread that is stopped), `frame` (how a borrowed
+//! thread gives itself back), `python` (what the interpreter is asked to run).
 
+mod frame;
+mod image;
 pub mod injection;
 pub mod inspect;
+mod python;
+mod target;
+mod tracee;

@@ -1,0 +1,50 @@
+//! What the Python interpreter is given to run.
+
+use std::ffi::CStr;
+use std::fmt::Write as _;
+
+/// A program that loads a library by its path, as a string of C.
+///
+/// It leaves no name in `__main__`, where it runs, and lets no exception out.
+/// The import machinery is asked for an extension module: its loader opens the
+/// library, finds that it is none, and leaves it open.
+pub(crate) fn load_text(library: &CStr) -> Vec<u8> {
+    let mut path = String::new();
+    for &byte in library.to_bytes() {
+        if byte.is_ascii_graphic() && byte != b'\'' && byte != b'\\' || byte == b' ' {
+            path.push(char::from(byte));
+        } else {
+            // It cannot fail for a string.
+            let _ = write!(path, "\\x{byte:02x}");
+        }
+    }
+    let path = if library.to_bytes().is_ascii() {
+        format!("'{path}'")
+    } else {
+        format!("__import__('os').fsdecode(b'{path}')")
+    };
+    let text = format!(
+        "try:\n \
+         __import__('_imp').create_dynamic(\
+         type('S',(),{{'name':'leakline','origin':{path}}}))\n\
+         except BaseException:\n \
+         pass\n\0"
+    );
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted() {
+        let text = |path| String::from_utf8(load_text(path)).unwrap();
+        assert_eq!(
+            text(c"/opt/a b/lib'x'.so"),
+            "try:\n __import__('_imp').create_dynamic(type('S',(),{'name':'leakline',\
+             'origin':'/opt/a b/lib\\x27x\\x27.so'}))\nexcept BaseException:\n pass\n\0"
+        );
+        assert!(text(c"/\xc3\xa4").contains("'origin':__import__('os').fsdecode(b'/\\xc3\\xa4')"));
+    }
+}
