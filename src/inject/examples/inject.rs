@@ -1,4 +1,5 @@
-//! Makes a process load a library: `inject PID LIBRARY`.
+//! Makes a process load a library, `inject PID LIBRARY`, or call a function of
+//! one that it has loaded, `inject PID LIBRARY FUNCTION ARGUMENT`.
 //!
 //! With `LEAKLINE_FAULT=STEP` in its environment it kills itself after that
 //! step of the injection (`leakline_inject::injection::Step`).
@@ -9,7 +10,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
-use leakline_inject::injection::{Options, load};
+use leakline_inject::injection::{Library, Options, call, load};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         .next()
         .and_then(|library| CString::new(library.into_vec()).ok());
     let (Some(pid), Some(library)) = (pid, library) else {
-        eprintln!("usage: inject PID LIBRARY");
+        eprintln!("usage: inject PID LIBRARY [FUNCTION ARGUMENT]");
         return ExitCode::from(2);
     };
     let mut options = Options::default();
@@ -31,7 +32,20 @@ fn main() -> ExitCode {
             }
         }
     }
-    match load(pid, &library, &options) {
+    let function = arguments.next().and_then(|name| name.into_string().ok());
+    let mut argument = arguments.next().unwrap_or_default().into_vec();
+    argument.push(0);
+    let result = match function {
+        Some(function) => call(
+            pid,
+            &Library::Path(&library),
+            &function,
+            &argument,
+            &options,
+        ),
+        None => load(pid, &library, &options),
+    };
+    match result {
         Ok(done) => {
             println!(
                 "thread {} {:?} paused {} us, borrowed {} us",

@@ -790,6 +790,8 @@ impl Target {
                 // Condition variables, semaphores; the plain operation may be
                 // a lock of the allocator.
                 libc::SYS_futex => syscall.arguments[1] & 0x7f == 9,
+                // One of the timed ones, interrupted before.
+                libc::SYS_restart_syscall => true,
                 libc::SYS_read => self.is_stream(tid, syscall.arguments[0]),
                 _ => false,
             }
@@ -911,12 +913,12 @@ impl Target {
         let Some(stopped) = stop(&mut tracee)? else {
             return Ok(Outcome::Unsuitable);
         };
+        // Before all else: the kernel would end such a wait when we die.
+        tracee.keep_waiting()?;
         options.reached(Step::Stopped);
-        let mut state = tracee.state()?;
-        let original = state.registers;
-        Tracee::keep_waiting(&mut state.registers);
-        let is_native = original.cs == 0x33;
-        let room = self.room_below(original.rsp);
+        let state = tracee.state()?;
+        let is_native = state.registers.cs == 0x33;
+        let room = self.room_below(state.registers.rsp);
         let mut frame = None;
         if is_native && room > plan.stack && suits(&tracee, &state.registers) {
             let data = match plan.call.first {
@@ -928,9 +930,6 @@ impl Target {
                 .filter(|frame| state.registers.rsp - frame.sp + plan.stack <= room);
         }
         let Some(frame) = frame else {
-            if state.registers.rax != original.rax {
-                tracee.set_registers(&state.registers)?;
-            }
             tracee.detach(0)?;
             return Ok(Outcome::Unsuitable);
         };
@@ -1155,7 +1154,7 @@ fn is_timed(syscall: &Syscall) -> bool {
     let argument = syscall.arguments;
     let is_negative = |word: u64| (word as u32).cast_signed() < 0;
     match syscall.number as i64 {
-        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => true,
+        libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_restart_syscall => true,
         libc::SYS_select | libc::SYS_pselect6 => argument[4] != 0,
         libc::SYS_poll => !is_negative(argument[2]),
         libc::SYS_ppoll => argument[2] != 0,

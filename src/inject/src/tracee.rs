@@ -317,14 +317,17 @@ impl Tracee {
 
     /// Makes a wait for events that the stop alone would end go on: the kernel
     /// begins it anew, unless there is a signal to be handled.
-    pub(crate) fn keep_waiting(registers: &mut libc::user_regs_struct) {
+    pub(crate) fn keep_waiting(&self) -> io::Result<()> {
+        let mut registers = self.registers()?;
         let is_wait = matches!(
             registers.orig_rax as c_long,
             libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2
         );
         if is_wait && registers.rax == EINTR {
             registers.rax = ERESTARTNOHAND;
+            self.set_registers(&registers)?;
         }
+        Ok(())
     }
 }
 
