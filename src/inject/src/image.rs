@@ -24,6 +24,7 @@ pub(crate) struct Image {
     pub(crate) bias: u64,
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
+    frame_header: Option<(u64, u64)>,
     symbols: OnceCell<HashMap<String, Symbol>>,
 }
 
@@ -114,6 +115,7 @@ impl Image {
             bias: 0,
             segments: Vec::new(),
             dynamic: None,
+            frame_header: None,
             symbols: OnceCell::new(),
         };
         let kind = |entry: &[u8]| u32_at(entry, 0) as u32;
@@ -136,6 +138,9 @@ impl Image {
                     executable: u32_at(entry, 4) & u64::from(elf::PF_X.0) != 0,
                 }),
                 kind if kind == elf::PT_DYNAMIC.0 => image.dynamic = Some((start, bytes)),
+                kind if kind == elf::PT_GNU_EH_FRAME.0 => {
+                    image.frame_header = Some((start, bytes));
+                }
                 _ => {}
             }
         }
@@ -147,6 +152,19 @@ impl Image {
         self.segments
             .iter()
             .any(|segment| segment.start <= address && address < segment.end)
+    }
+
+    /// Where the table of its unwind rules begins, and its size.
+    pub(crate) fn frame_header(&self) -> Option<(u64, u64)> {
+        self.frame_header
+    }
+
+    /// The end of the segment that the address lies in.
+    pub(crate) fn segment_end(&self, address: u64) -> Option<u64> {
+        self.segments
+            .iter()
+            .find(|segment| segment.start <= address && address < segment.end)
+            .map(|segment| segment.end)
     }
 
     /// A symbol that it defines and exports.

@@ -33,6 +33,7 @@ use crate::image::{self, Image};
 use crate::python;
 use crate::target::{self, Activity, Mapping, Process, Syscall};
 use crate::tracee::{self, Event, State, Tracee};
+use crate::unwind::{Unwinder, Walk};
 
 /// How a thread was chosen, and what it was made to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub enum Way {
     Blocked,
     /// The Python interpreter was asked to do it where it looks for signals.
     PendingCall,
+    /// It ran code that is neither libc's nor an allocator's, and was not called
+    /// from such code.
+    Unwound,
 }
 
 /// A step of an injection, after which a test can have the injector killed.
@@ -245,7 +249,7 @@ pub enum Error {
 ///
 /// See [`Error`].
 pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Error> {
-    let target = Target::open(pid)?;
+    let mut target = Target::open(pid)?;
     let identity = target.process.identity(library);
     let is_loaded = |process: &Process| -> io::Result<bool> {
         Ok(process.mappings()?.iter().any(|map| {
@@ -279,8 +283,9 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
 ///
 /// The function is an `extern "C" fn(*const u8) -> c_int` that returns 0 and
 /// neither blocks nor panics. It may run with Python's lock held
-/// ([`Way::PendingCall`]) or on any thread. Only [`Options::done`] can tell when
-/// it has run in the first case; the buffer must not be written before.
+/// ([`Way::PendingCall`]) or on any thread. In the first case only
+/// [`Options::done`] can tell when it has run: without it, that it was asked for
+/// is all that is waited for. The next call must not come before.
 ///
 /// # Errors
 ///
@@ -292,7 +297,7 @@ pub fn call(
     argument: &[u8],
     options: &Options<'_>,
 ) -> Result<Done, Error> {
-    let target = Target::open(pid)?;
+    let mut target = Target::open(pid)?;
     let image = target.library(library).ok_or(Error::NotLoaded)?;
     let find = |name: &str| {
         image
@@ -318,7 +323,6 @@ pub fn call(
     }
     target.process.write(buffer.address, argument)?;
     options.reached(Step::TextWritten);
-    let returned = Cell::new(false);
     let job = Job {
         direct: Call {
             function,
@@ -329,11 +333,7 @@ pub fn call(
             function,
             argument: buffer.address,
         },
-        is_done: &|_| {
-            // Without a way to know, that it was called counts.
-            returned.replace(true) && options.done.is_none()
-                || options.done.is_some_and(|done| done())
-        },
+        is_done: &|_| options.done.is_none_or(|done| done()),
         fails: Error::Unfinished(options.timeout),
     };
     target.run(&job, options)
@@ -554,20 +554,23 @@ impl Target {
             .is_some_and(|state| state as u32 == 0)
     }
 
-    fn run(&self, job: &Job<'_>, options: &Options<'_>) -> Result<Done, Error> {
+    fn run(&mut self, job: &Job<'_>, options: &Options<'_>) -> Result<Done, Error> {
         let until = Instant::now() + options.timeout;
         options.reached(Step::Chosen);
         let mut was_at_rest = false;
+        let mut unwinder = Unwinder::default();
         loop {
-            if self.is_loader_at_rest() {
-                was_at_rest = true;
-                if let Some(done) = self.try_blocked(job, options, until)? {
-                    return Ok(done);
-                }
+            let is_at_rest = self.is_loader_at_rest();
+            was_at_rest |= is_at_rest;
+            if is_at_rest && let Some(done) = self.try_blocked(job, options, until)? {
+                return Ok(done);
             }
-            if let Some(python) = self.python
-                && let Some(done) = self.try_pending(python, job, options, until)?
-            {
+            let done = match self.python {
+                Some(python) => self.try_pending(python, job, options, until)?,
+                None if is_at_rest => self.try_unwound(&mut unwinder, job, options, until)?,
+                None => None,
+            };
+            if let Some(done) = done {
                 return Ok(done);
             }
             if Instant::now() >= until {
@@ -578,6 +581,11 @@ impl Target {
                 });
             }
             thread::sleep(Duration::from_millis(1));
+            // New threads have new stacks.
+            self.mappings = self.process.mappings().map_err(refusal)?;
+            if self.mappings.is_empty() {
+                return Err(Error::Gone);
+            }
         }
     }
 
@@ -606,40 +614,113 @@ impl Target {
                     && !self.is_on_signal_frame(registers.rsp)
                     && !self.is_in_sequence(tracee, registers)
             };
-            let plan = Plan {
-                tid,
-                call: job.direct,
-                stack: LOADER_STACK,
-                may_be_undone: false,
-                until,
-            };
-            match self.borrow(&plan, &suits, options)? {
-                Outcome::Unsuitable => {}
-                Outcome::Returned { paused, borrowed } => {
-                    let done = Done {
-                        tid,
-                        way: Way::Blocked,
-                        paused,
-                        borrowed,
-                    };
-                    return self.confirm(job, options, done, until).map(Some);
-                }
-                Outcome::Running { paused } => {
-                    let done = Done {
-                        tid,
-                        way: Way::Blocked,
-                        paused,
-                        borrowed: options.timeout,
-                    };
-                    return if self.wait_until_done(job, until) {
-                        Ok(Some(done))
-                    } else {
-                        Err(Error::Unfinished(options.timeout))
-                    };
-                }
+            if let Some(done) = self.try_thread(tid, Way::Blocked, &suits, job, options, until)? {
+                return Ok(Some(done));
             }
         }
         Ok(None)
+    }
+
+    /// Has a thread do it that runs code which holds no lock of the loader or
+    /// an allocator, if one is met at such a point.
+    fn try_unwound(
+        &self,
+        unwinder: &mut Unwinder,
+        job: &Job<'_>,
+        options: &Options<'_>,
+        until: Instant,
+    ) -> Result<Option<Done>, Error> {
+        // Not while a thread is stopped: it takes some milliseconds.
+        for image in &self.images {
+            image.symbol(&self.process, "malloc");
+        }
+        for tid in self.process.threads().map_err(refusal)? {
+            if !matches!(self.process.activity(tid), Ok(Activity::Running)) {
+                continue;
+            }
+            let needed = Cell::new(None);
+            let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
+                let is_free = match unwinder.walk(&self.process, &self.images, registers) {
+                    Walk::Whole(frames) => self.are_free_of_locks(&frames),
+                    Walk::NeedsRules(index) => {
+                        needed.set(Some(index));
+                        false
+                    }
+                    Walk::Unknown => false,
+                };
+                is_free && self.is_loader_at_rest() && !self.is_in_sequence(tracee, registers)
+            };
+            let done = self.try_thread(tid, Way::Unwound, &suits, job, options, until)?;
+            if done.is_some() {
+                return Ok(done);
+            }
+            if let Some(index) = needed.get() {
+                unwinder.learn(&self.process, &self.images, index);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether frames, by the images that they lie in, hold no lock that loading
+    /// takes: all of libc's may, but for the two by which a thread began.
+    fn are_free_of_locks(&self, frames: &[usize]) -> bool {
+        let is_ours =
+            |frame: &&usize| is_libc(&self.images[**frame]) || is_libpthread(&self.images[**frame]);
+        // `_start` of the program lies beyond libc's, in the first thread.
+        let frames = match frames {
+            [inner @ .., last] if !is_ours(&last) => inner,
+            all => all,
+        };
+        let starts = frames.iter().rev().take(2).take_while(is_ours).count();
+        starts > 0
+            && frames[..frames.len() - starts].iter().all(|&frame| {
+                let image = &self.images[frame];
+                let is_system = is_ours(&&frame)
+                    || image.name.starts_with("ld-")
+                    || image.name.starts_with("libdl");
+                !is_system && image.symbol(&self.process, "malloc").is_none()
+            })
+    }
+
+    /// Has a thread do it, if it `suits` when it is stopped.
+    fn try_thread(
+        &self,
+        tid: i32,
+        way: Way,
+        suits: &dyn Fn(&Tracee, &libc::user_regs_struct) -> bool,
+        job: &Job<'_>,
+        options: &Options<'_>,
+        until: Instant,
+    ) -> Result<Option<Done>, Error> {
+        let plan = Plan {
+            tid,
+            call: job.direct,
+            stack: LOADER_STACK,
+            may_be_undone: false,
+            until,
+        };
+        let done = |paused, borrowed| Done {
+            tid,
+            way,
+            paused,
+            borrowed,
+        };
+        match self.borrow(&plan, suits, options)? {
+            Outcome::Unsuitable => Ok(None),
+            Outcome::Returned { paused, borrowed } => self
+                .confirm(job, options, done(paused, borrowed), until)
+                .map(Some),
+            Outcome::Running { paused } => {
+                if self.wait_until_done(job, until) {
+                    Ok(Some(done(paused, options.timeout)))
+                } else {
+                    Err(Error::Unfinished(options.timeout))
+                }
+            }
+        }
     }
 
     /// Says that a call that returned did what it should.
@@ -786,12 +867,12 @@ impl Target {
                 | libc::SYS_accept
                 | libc::SYS_accept4
                 | libc::SYS_recvfrom
-                | libc::SYS_recvmsg => true,
+                | libc::SYS_recvmsg
+                // One of the timed ones, interrupted before.
+                | libc::SYS_restart_syscall => true,
                 // Condition variables, semaphores; the plain operation may be
                 // a lock of the allocator.
                 libc::SYS_futex => syscall.arguments[1] & 0x7f == 9,
-                // One of the timed ones, interrupted before.
-                libc::SYS_restart_syscall => true,
                 libc::SYS_read => self.is_stream(tid, syscall.arguments[0]),
                 _ => false,
             }
@@ -815,35 +896,42 @@ impl Target {
         .any(|start| name.starts_with(start))
     }
 
-    /// The private memory that a stack pointer points into.
-    fn stack(&self, sp: u64) -> Option<&Mapping> {
+    /// The private memory that an address lies in.
+    fn memory(&self, address: u64) -> Option<&Mapping> {
         self.mappings.iter().find(|map| {
-            map.start <= sp && sp < map.end && map.readable && map.writable && !map.shared
+            map.start <= address && address < map.end && map.readable && map.writable && !map.shared
         })
     }
 
-    /// Bytes of stack below a stack pointer.
-    fn room_below(&self, sp: u64) -> u64 {
-        let Some(map) = self.stack(sp) else {
+    /// Bytes that a thread's own stack has below its stack pointer. On another
+    /// stack (of a coroutine, a signal handler) nobody can tell: none.
+    fn room_below(&self, tid: i32, registers: &libc::user_regs_struct) -> u64 {
+        let sp = registers.rsp;
+        let Some(map) = self.memory(sp) else {
             return 0;
         };
-        // That of the first thread grows, towards the mapping below.
-        let lowest = match map.path.as_slice() {
-            b"[stack]" => self
-                .mappings
-                .iter()
-                .rfind(|other| other.end <= map.start)
-                .map_or(0, |other| other.end)
-                .max(map.start.saturating_sub(1 << 20)),
-            _ => map.start,
-        };
-        sp - lowest
+        match map.path.as_slice() {
+            // It grows, towards the mapping below.
+            b"[stack]" if tid == self.process.pid => {
+                let lowest = self
+                    .mappings
+                    .iter()
+                    .rfind(|other| other.end <= map.start)
+                    .map_or(0, |other| other.end)
+                    .max(map.start.saturating_sub(1 << 20));
+                sp - lowest
+            }
+            b"[heap]" | b"[stack]" => 0,
+            // glibc has the thread's own data at the upper end of its stack.
+            _ if sp < registers.fs_base && registers.fs_base < map.end => sp - map.start,
+            _ => 0,
+        }
     }
 
     /// Whether a signal handler is running: what it interrupted may be the
     /// allocator. Also when in doubt.
     fn is_on_signal_frame(&self, sp: u64) -> bool {
-        let Some(map) = self.stack(sp) else {
+        let Some(map) = self.memory(sp) else {
             return true;
         };
         let end = map.end.min(sp + MOST_SEARCHED);
@@ -870,7 +958,7 @@ impl Target {
                 .process
                 .word(description)
                 .is_ok_and(|word| word as u32 == frame::XSTATE_MAGIC1)
-            && self.stack(word(frame::CONTEXT_RSP)).is_some()
+            && self.memory(word(frame::CONTEXT_RSP)).is_some()
             && self.mappings.iter().any(|map| {
                 map.executable && (map.start..map.end).contains(&word(frame::CONTEXT_RIP))
             })
@@ -918,7 +1006,7 @@ impl Target {
         options.reached(Step::Stopped);
         let state = tracee.state()?;
         let is_native = state.registers.cs == 0x33;
-        let room = self.room_below(state.registers.rsp);
+        let room = self.room_below(plan.tid, &state.registers);
         let mut frame = None;
         if is_native && room > plan.stack && suits(&tracee, &state.registers) {
             let data = match plan.call.first {

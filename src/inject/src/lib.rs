@@ -7,7 +7,8 @@
 //!
 //! Below `injection`: `target` (a process as `/proc` shows it), `image` (symbols
 //! in its memory), `tracee` (a thread that is stopped), `frame` (how a borrowed
-//! thread gives itself back), `python` (what the interpreter is asked to run).
+//! thread gives itself back), `unwind` (what it is in the middle of), `python` (what
+//! the interpreter is asked to run).
 
 mod frame;
 mod image;
@@ -16,3 +17,4 @@ pub mod inspect;
 mod python;
 mod target;
 mod tracee;
+mod unwind;
