@@ -387,8 +387,10 @@ const LOADER_STACK: u64 = 64 << 10;
 const SMALL_STACK: u64 = 8 << 10;
 /// Most bytes of a stack that are searched for signal frames.
 const MOST_SEARCHED: u64 = 4 << 20;
-/// How long a thread that was asked to stop may take, and a small function.
+/// How long a thread that was asked to stop may take.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long the interpreter's queue may be locked.
+const LOCK_PATIENCE: Duration = Duration::from_millis(30);
 
 /// Signals that a borrowed thread takes: faults, which would kill it when
 /// blocked, and the one by which libc has all threads change their user: a
@@ -417,7 +419,7 @@ enum Outcome {
         borrowed: Duration,
     },
     /// The function goes on without us; the thread will come back by itself.
-    Running { paused: Duration },
+    Running { paused: Duration, since: Instant },
     /// The thread is as it was.
     Unsuitable,
 }
@@ -447,7 +449,7 @@ fn is_libpthread(image: &Image) -> bool {
 fn refusal(error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Error::NotPermitted(error),
-        Some(libc::ESRCH) => Error::Gone,
+        Some(libc::ESRCH | libc::ENOENT) => Error::Gone,
         _ => Error::Io(error),
     }
 }
@@ -469,13 +471,16 @@ impl Target {
         if status.tracer != 0 {
             return Err(Error::Traced(status.tracer));
         }
+        if !status.has_memory {
+            return Err(Error::KernelThread);
+        }
         if status.has_shadow_stack {
             return Err(Error::ShadowStack);
         }
         let process = Process::open(pid).map_err(refusal)?;
         let mappings = process.mappings().map_err(refusal)?;
         if mappings.is_empty() {
-            return Err(Error::KernelThread);
+            return Err(Error::Gone);
         }
         if !image::is_x86_64(&process, &mappings) {
             return Err(Error::OtherArchitecture);
@@ -495,9 +500,17 @@ impl Target {
             .find_map(|image| image.symbol(&process, "_r_debug"))
             // Version, list of objects, breakpoint, state.
             .map(|symbol| symbol.address + 24);
-        let python = images.iter().position(|image| {
-            image.name.contains("python") && image.symbol(&process, "Py_AddPendingCall").is_some()
-        });
+        let is_python = |image: &&Image| {
+            image.symbol(&process, "Py_AddPendingCall").is_some()
+                && image.symbol(&process, "PyRun_SimpleString").is_some()
+        };
+        // It may be part of any program, but mostly is not.
+        let python = images
+            .iter()
+            .filter(|image| image.name.contains("python"))
+            .chain(&images)
+            .find(is_python)
+            .and_then(|found| images.iter().position(|image| std::ptr::eq(image, found)));
         Ok(Self {
             process,
             mappings,
@@ -713,9 +726,9 @@ impl Target {
             Outcome::Returned { paused, borrowed } => self
                 .confirm(job, options, done(paused, borrowed), until)
                 .map(Some),
-            Outcome::Running { paused } => {
-                if self.wait_until_done(job, until) {
-                    Ok(Some(done(paused, options.timeout)))
+            Outcome::Running { paused, since } => {
+                if self.wait_until_done(job, until)? {
+                    Ok(Some(done(paused, since.elapsed())))
                 } else {
                     Err(Error::Unfinished(options.timeout))
                 }
@@ -733,7 +746,7 @@ impl Target {
     ) -> Result<Done, Error> {
         // A library is mapped when `dlopen` returns; what its caller waits for
         // may take longer.
-        if (job.is_done)(&self.process) || self.wait_until_done(job, grace(options, until)) {
+        if self.wait_until_done(job, grace(options, until))? {
             return Ok(done);
         }
         Err(match job.fails {
@@ -742,13 +755,16 @@ impl Target {
         })
     }
 
-    fn wait_until_done(&self, job: &Job<'_>, until: Instant) -> bool {
+    fn wait_until_done(&self, job: &Job<'_>, until: Instant) -> Result<bool, Error> {
         loop {
             if (job.is_done)(&self.process) {
-                return true;
+                return Ok(true);
+            }
+            if self.process.mappings().is_ok_and(|maps| maps.is_empty()) {
+                return Err(Error::Gone);
             }
             if Instant::now() >= until {
-                return false;
+                return Ok(false);
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -808,7 +824,7 @@ impl Target {
             },
             stack: SMALL_STACK,
             may_be_undone: true,
-            until: until.min(Instant::now() + PATIENCE),
+            until: until.min(Instant::now() + LOCK_PATIENCE),
         };
         let (paused, borrowed) = match self.borrow(&plan, &suits, options)? {
             Outcome::Unsuitable => {
@@ -816,9 +832,9 @@ impl Target {
                 return Ok(None);
             }
             Outcome::Returned { paused, borrowed } => (paused, borrowed),
-            Outcome::Running { paused } => (paused, options.timeout),
+            Outcome::Running { paused, since } => (paused, since.elapsed()),
         };
-        if !self.wait_until_done(job, until) {
+        if !self.wait_until_done(job, until)? {
             // Should the interpreter still come to it, it finds nothing to do.
             // The rest stays: the same place must not get another text.
             erase(1);
@@ -1049,6 +1065,7 @@ impl Target {
     ) -> Result<Outcome, Error> {
         let running = Outcome::Running {
             paused: visit.paused,
+            since: visit.stopped,
         };
         loop {
             match tracee.wait(plan.until)? {

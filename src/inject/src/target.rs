@@ -124,6 +124,8 @@ pub(crate) struct Status {
     pub(crate) tgid: i32,
     pub(crate) tracer: i32,
     pub(crate) has_shadow_stack: bool,
+    /// Threads of the kernel have none, nor has who has ended.
+    pub(crate) has_memory: bool,
 }
 
 impl Status {
@@ -138,6 +140,7 @@ impl Status {
                 "State" => status.state = value.chars().next().unwrap_or('?'),
                 "Tgid" => status.tgid = value.parse().unwrap_or(0),
                 "TracerPid" => status.tracer = value.parse().unwrap_or(0),
+                "VmSize" => status.has_memory = true,
                 "x86_Thread_features" => {
                     status.has_shadow_stack = value.split(' ').any(|word| word == "shstk");
                 }
@@ -287,7 +290,10 @@ mod tests {
         let pid = std::process::id() as i32;
         let status = status(pid).unwrap();
         assert_eq!(status.tgid, pid);
-        assert!("RS".contains(status.state), "{status:?}");
+        assert!(
+            "RS".contains(status.state) && status.has_memory,
+            "{status:?}"
+        );
         let process = Process::open(pid).unwrap();
         let word = 0x0123_4567_89ab_cdef_u64;
         let address = std::ptr::from_ref(&word) as u64;
