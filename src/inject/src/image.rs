@@ -4,7 +4,6 @@
 //! mount namespace the process lives, and whether its files were replaced.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::io;
 
 use object::elf;
@@ -25,7 +24,7 @@ pub(crate) struct Image {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     frame_header: Option<(u64, u64)>,
-    symbols: OnceCell<HashMap<String, Symbol>>,
+    symbols: OnceCell<Symbols>,
 }
 
 /// A loadable segment, at its actual addresses.
@@ -35,6 +34,13 @@ struct Segment {
     end: u64,
     writable: bool,
     executable: bool,
+}
+
+/// The symbols of an image, and their names, as they lie in its memory.
+#[derive(Debug, Default)]
+struct Symbols {
+    table: Vec<u8>,
+    names: Vec<u8>,
 }
 
 /// A defined symbol, at its actual address.
@@ -174,10 +180,25 @@ impl Image {
             let symbols = self.read_symbols(process).unwrap_or_default();
             self.symbols.get_or_init(|| symbols);
         }
-        self.symbols.get()?.get(name).copied()
+        let symbols = self.symbols.get()?;
+        symbols.table.chunks_exact(24).find_map(|entry| {
+            let rest = symbols.names.get(u32_at(entry, 0) as usize..)?;
+            if !rest.starts_with(name.as_bytes()) || rest.get(name.len()) != Some(&0) {
+                return None;
+            }
+            let address = u64_at(entry, 8);
+            // An undefined function whose address a program takes has that of
+            // its PLT stub here. What only a resolver knows is left out.
+            let is_defined =
+                u16_at(entry, 6) != 0 && address != 0 && matches!(entry[4] & 0xf, 0..=2);
+            is_defined.then(|| Symbol {
+                address: self.bias.wrapping_add(address),
+                size: u64_at(entry, 16),
+            })
+        })
     }
 
-    fn read_symbols(&self, process: &Process) -> io::Result<HashMap<String, Symbol>> {
+    fn read_symbols(&self, process: &Process) -> io::Result<Symbols> {
         let (start, bytes) = self.dynamic.ok_or_else(|| invalid("no dynamic section"))?;
         let dynamic = process.bytes(start, bytes.min(1 << 16) as usize)?;
         let entry = |tag: i64| {
@@ -210,29 +231,10 @@ impl Image {
         if count * 24 > MOST_BYTES || strings_bytes > MOST_BYTES {
             return Err(invalid("an enormous symbol table"));
         }
-        let table = process.bytes(table, count as usize * 24)?;
-        let strings = process.bytes(strings, strings_bytes as usize)?;
-        let mut symbols = HashMap::new();
-        for entry in table.chunks_exact(24) {
-            let kind = entry[4] & 0xf;
-            let section = u16_at(entry, 6);
-            let address = u64_at(entry, 8);
-            // An undefined function whose address a program takes has that of
-            // its PLT stub here. What only a resolver knows is left out.
-            let is_one = matches!(kind, 0..=2) && section != 0 && address != 0;
-            let name = u32_at(entry, 0) as usize;
-            let name = strings.get(name..).and_then(|rest| {
-                let end = rest.iter().position(|&byte| byte == 0)?;
-                std::str::from_utf8(&rest[..end]).ok()
-            });
-            if is_one && let Some(name) = name {
-                symbols.entry(name.to_owned()).or_insert(Symbol {
-                    address: self.bias.wrapping_add(address),
-                    size: u64_at(entry, 16),
-                });
-            }
-        }
-        Ok(symbols)
+        Ok(Symbols {
+            table: process.bytes(table, count as usize * 24)?,
+            names: process.bytes(strings, strings_bytes as usize)?,
+        })
     }
 
     /// Zero bytes between the end of its data and the end of their page, which
@@ -272,7 +274,12 @@ impl Image {
             .find_map(|segment| {
                 let count = (segment.end - segment.start).min(MOST_BYTES) as usize;
                 let bytes = process.bytes(segment.start, count).ok()?;
-                let at = bytes.windows(code.len()).position(|part| part == code)?;
+                let at = bytes
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, byte)| **byte == code[0])
+                    .find(|(at, _)| bytes[*at..].starts_with(code))?
+                    .0;
                 Some(segment.start + at as u64)
             })
     }

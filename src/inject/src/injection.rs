@@ -300,9 +300,14 @@ pub fn call(
     let mut target = Target::open(pid)?;
     let image = target.library(library).ok_or(Error::NotLoaded)?;
     let find = |name: &str| {
-        image
-            .symbol(&target.process, name)
-            .ok_or_else(|| Error::NoSymbol(name.to_owned()))
+        image.symbol(&target.process, name).ok_or_else(|| {
+            // One that ends has no memory any more.
+            if target.is_gone() {
+                Error::Gone
+            } else {
+                Error::NoSymbol(name.to_owned())
+            }
+        })
     };
     let function = find(symbol)?.address;
     let buffer = find("leakline_argument")?;
@@ -560,6 +565,10 @@ impl Target {
             .find(|image| (image.device, image.inode) == (device, inode))
     }
 
+    fn is_gone(&self) -> bool {
+        self.process.mappings().is_ok_and(|maps| maps.is_empty())
+    }
+
     /// Whether the loader's list of objects is in order.
     fn is_loader_at_rest(&self) -> bool {
         self.loader_state
@@ -760,7 +769,7 @@ impl Target {
             if (job.is_done)(&self.process) {
                 return Ok(true);
             }
-            if self.process.mappings().is_ok_and(|maps| maps.is_empty()) {
+            if self.is_gone() {
                 return Err(Error::Gone);
             }
             if Instant::now() >= until {

@@ -1,0 +1,111 @@
+//! The injector dies at each of its steps.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+
+use leakline_inject::injection::{Error, Options, Step, load};
+
+use crate::programs_in_python;
+use crate::support::{Place, Target};
+
+/// Not a test: the injector that [`inject_and_die`] starts in a process of its
+/// own, which is this program again.
+#[test]
+#[ignore = "started by other tests"]
+fn injector() {
+    let pid = std::env::var("INJECT_INTO").unwrap().parse().unwrap();
+    let library = std::env::var_os("INJECT").unwrap();
+    let library = std::ffi::CString::new(library.as_bytes()).unwrap();
+    let mut options = Options::default();
+    options.fault = Some(std::env::var("LEAKLINE_FAULT").unwrap().parse().unwrap());
+    load(pid, &library, &options).unwrap();
+}
+
+fn inject_and_die(place: &Place, target: &Target, step: Step) -> ExitStatus {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "faults::injector", "--ignored"])
+        .env("INJECT_INTO", target.pid().to_string())
+        .env("INJECT", place.path("library.so"))
+        .env("LEAKLINE_FAULT", format!("{step:?}"))
+        .output()
+        .unwrap()
+        .status
+}
+
+/// Goes through all steps, some at a time; how many there are on this way.
+fn die_at_each_step(
+    start: &(dyn Fn(&Place) -> Target + Sync),
+    check: &(dyn Fn(&str) + Sync),
+) -> usize {
+    const AT_A_TIME: usize = 5;
+    let place = Place::new();
+    let try_step = &|step| {
+        let target = start(&place);
+        let status = inject_and_die(&place, &target, step);
+        // A way that does not come by this step ends well.
+        assert!(status.success() || status.signal() == Some(9), "{status}");
+        // What it began may go on for a moment.
+        thread::sleep(Duration::from_millis(20));
+        match target.load(&place) {
+            Ok(_) | Err(Error::AlreadyLoaded) => {}
+            Err(error) => panic!("{step:?}: {error}"),
+        }
+        target.call(&place, "tell", "called").unwrap();
+        let (text, marks) = target.end();
+        check(&text);
+        assert_eq!(marks, "loaded\ncalled\n", "{step:?}");
+        usize::from(!status.success())
+    };
+    // Its program is compiled by the first that starts it.
+    let (first, others) = Step::ALL.split_first().unwrap();
+    let mut killed = try_step(*first);
+    for steps in others.chunks(AT_A_TIME) {
+        killed += thread::scope(|scope| {
+            let tries: Vec<_> = steps
+                .iter()
+                .map(|&step| scope.spawn(move || try_step(step)))
+                .collect();
+            tries
+                .into_iter()
+                .map(|tried| tried.join().unwrap())
+                .sum::<usize>()
+        });
+    }
+    killed
+}
+
+#[test]
+fn with_a_thread_that_waits() {
+    for way in ["poll", "epoll_wait"] {
+        let killed = die_at_each_step(
+            &|place| {
+                let target = place.start("waits.c", &[way]);
+                target.wait_for_state('S');
+                target
+            },
+            &|text| {
+                let expected = if way == "poll" { "0 0 " } else { "1 0 " };
+                assert!(text.starts_with(expected), "{text}");
+            },
+        );
+        // All but that of a text.
+        assert_eq!(killed, Step::ALL.len() - 1);
+    }
+}
+
+#[test]
+fn with_a_thread_that_is_busy() {
+    let start = |place: &Place| place.start("vectors.c", &["700"]);
+    let killed = die_at_each_step(&start, &|text| assert!(text.starts_with("right"), "{text}"));
+    assert_eq!(killed, 10 - 1);
+}
+
+#[test]
+fn with_python() {
+    let start = |place: &Place| programs_in_python::start(place, "busy");
+    let killed = die_at_each_step(&start, &|text| assert_eq!(text, "good\n"));
+    assert_eq!(killed, 10);
+}
