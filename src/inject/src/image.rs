@@ -3,8 +3,8 @@
 //! Only what is mapped is read, never a file: so it does not matter in which
 //! mount namespace the process lives, and whether its files were replaced.
 
-use std::cell::OnceCell;
 use std::io;
+use std::sync::OnceLock;
 
 use object::elf;
 
@@ -24,7 +24,7 @@ pub(crate) struct Image {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     frame_header: Option<(u64, u64)>,
-    symbols: OnceCell<Symbols>,
+    symbols: OnceLock<Symbols>,
 }
 
 /// A loadable segment, at its actual addresses.
@@ -122,7 +122,7 @@ impl Image {
             segments: Vec::new(),
             dynamic: None,
             frame_header: None,
-            symbols: OnceCell::new(),
+            symbols: OnceLock::new(),
         };
         let kind = |entry: &[u8]| u32_at(entry, 0) as u32;
         let lowest = table

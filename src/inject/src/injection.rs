@@ -21,18 +21,19 @@
 //! out of a system call: then the kernel knows how long the call had waited, and
 //! ends it for a signal that came meanwhile. The frame alone begins it anew.
 
-use std::cell::Cell;
 use std::ffi::CStr;
 use std::io;
-use std::str::FromStr;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::frame::{self, Frame};
+pub use crate::borrow::Step;
+use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, reached};
+use crate::frame;
 use crate::image::{self, Image};
 use crate::python;
 use crate::target::{self, Activity, Mapping, Process, Syscall};
-use crate::tracee::{self, Event, State, Tracee};
+use crate::tracee::Tracee;
 use crate::unwind::{Unwinder, Walk};
 
 /// How a thread was chosen, and what it was made to do.
@@ -46,59 +47,6 @@ pub enum Way {
     /// It ran code that is neither libc's nor an allocator's, and was not called
     /// from such code.
     Unwound,
-}
-
-/// A step of an injection, after which a test can have the injector killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Step {
-    Chosen,
-    TextWritten,
-    Seized,
-    Stopped,
-    FrameWritten,
-    RegistersSet,
-    SignalsBlocked,
-    Running,
-    Returned,
-    Held,
-    HeldStopped,
-    VectorsRestored,
-    SignalsRestored,
-    RegistersRestored,
-    Detached,
-}
-
-impl Step {
-    /// All of them, as they follow one another.
-    pub const ALL: [Self; 15] = [
-        Self::Chosen,
-        Self::TextWritten,
-        Self::Seized,
-        Self::Stopped,
-        Self::FrameWritten,
-        Self::RegistersSet,
-        Self::SignalsBlocked,
-        Self::Running,
-        Self::Returned,
-        Self::Held,
-        Self::HeldStopped,
-        Self::VectorsRestored,
-        Self::SignalsRestored,
-        Self::RegistersRestored,
-        Self::Detached,
-    ];
-}
-
-impl FromStr for Step {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|step| format!("{step:?}") == name)
-            .ok_or_else(|| format!("no step of an injection: `{name}`"))
-    }
 }
 
 /// What an injection may take and how it is known to be done.
@@ -120,18 +68,6 @@ impl Default for Options<'_> {
             timeout: Duration::from_secs(5),
             done: None,
             fault: None,
-        }
-    }
-}
-
-impl Options<'_> {
-    fn reached(&self, step: Step) {
-        if self.fault == Some(step) {
-            // It cannot fail, and if it did the test would see it.
-            let _ = rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::KILL,
-            );
         }
     }
 }
@@ -327,7 +263,7 @@ pub fn call(
         return Err(Error::NoSymbol("leakline_argument".to_owned()));
     }
     target.process.write(buffer.address, argument)?;
-    options.reached(Step::TextWritten);
+    reached(options.fault, Step::TextWritten);
     let job = Job {
         direct: Call {
             function,
@@ -355,22 +291,6 @@ struct Job<'a> {
     fails: Error,
 }
 
-/// A function call.
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    function: u64,
-    first: First<'a>,
-    second: u64,
-}
-
-/// The first argument of a call.
-#[derive(Clone, Copy)]
-enum First<'a> {
-    Value(u64),
-    /// The address of these bytes, which live as long as the call.
-    Data(&'a [u8]),
-}
-
 /// What Python's main thread runs when it comes to it.
 enum Pending {
     /// A program, which needs room in the target.
@@ -392,42 +312,8 @@ const LOADER_STACK: u64 = 64 << 10;
 const SMALL_STACK: u64 = 8 << 10;
 /// Most bytes of a stack that are searched for signal frames.
 const MOST_SEARCHED: u64 = 4 << 20;
-/// How long a thread that was asked to stop may take.
-const PATIENCE: Duration = Duration::from_millis(300);
 /// How long the interpreter's queue may be locked.
 const LOCK_PATIENCE: Duration = Duration::from_millis(30);
-
-/// Signals that a borrowed thread takes: faults, which would kill it when
-/// blocked, and the one by which libc has all threads change their user: a
-/// thread that waits for it may hold a lock that the loader takes.
-const TAKEN_SIGNALS: [i32; 7] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGTRAP,
-    libc::SIGSYS,
-    33,
-];
-
-fn borrowed_mask() -> u64 {
-    TAKEN_SIGNALS
-        .iter()
-        .fold(u64::MAX, |mask, signal| mask & !(1 << (signal - 1)))
-}
-
-/// What came of a try with a thread.
-enum Outcome {
-    /// The function returned, and the thread is back.
-    Returned {
-        paused: Duration,
-        borrowed: Duration,
-    },
-    /// The function goes on without us; the thread will come back by itself.
-    Running { paused: Duration, since: Instant },
-    /// The thread is as it was.
-    Unsuitable,
-}
 
 /// A process that passed what is asked of every one.
 struct Target {
@@ -578,7 +464,7 @@ impl Target {
 
     fn run(&mut self, job: &Job<'_>, options: &Options<'_>) -> Result<Done, Error> {
         let until = Instant::now() + options.timeout;
-        options.reached(Step::Chosen);
+        reached(options.fault, Step::Chosen);
         let mut was_at_rest = false;
         let mut unwinder = Unwinder::default();
         loop {
@@ -631,10 +517,11 @@ impl Target {
         candidates.sort_unstable();
         for (_, _, tid) in candidates {
             let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
-                self.is_loader_at_rest()
+                let is_safe = self.is_loader_at_rest()
                     && syscall_of(registers).is_some_and(|syscall| self.is_safe(tid, &syscall))
                     && !self.is_on_signal_frame(registers.rsp)
-                    && !self.is_in_sequence(tracee, registers)
+                    && !self.is_in_sequence(tracee, registers);
+                is_safe.then(|| self.room_below(tid, registers))
             };
             if let Some(done) = self.try_thread(tid, Way::Blocked, &suits, job, options, until)? {
                 return Ok(Some(done));
@@ -660,23 +547,25 @@ impl Target {
             if !matches!(self.process.activity(tid), Ok(Activity::Running)) {
                 continue;
             }
-            let needed = Cell::new(None);
+            let needed = OnceLock::new();
             let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
                 let is_free = match unwinder.walk(&self.process, &self.images, registers) {
                     Walk::Whole(frames) => self.are_free_of_locks(&frames),
                     Walk::NeedsRules(index) => {
-                        needed.set(Some(index));
+                        needed.get_or_init(|| index);
                         false
                     }
                     Walk::Unknown => false,
                 };
-                is_free && self.is_loader_at_rest() && !self.is_in_sequence(tracee, registers)
+                let is_safe =
+                    is_free && self.is_loader_at_rest() && !self.is_in_sequence(tracee, registers);
+                is_safe.then(|| self.room_below(tid, registers))
             };
             let done = self.try_thread(tid, Way::Unwound, &suits, job, options, until)?;
             if done.is_some() {
                 return Ok(done);
             }
-            if let Some(index) = needed.get() {
+            if let Some(&index) = needed.get() {
                 unwinder.learn(&self.process, &self.images, index);
             }
             if Instant::now() >= until {
@@ -712,7 +601,7 @@ impl Target {
         &self,
         tid: i32,
         way: Way,
-        suits: &dyn Fn(&Tracee, &libc::user_regs_struct) -> bool,
+        suits: &Suits<'_>,
         job: &Job<'_>,
         options: &Options<'_>,
         until: Instant,
@@ -723,6 +612,7 @@ impl Target {
             stack: LOADER_STACK,
             may_be_undone: false,
             until,
+            fault: options.fault,
         };
         let done = |paused, borrowed| Done {
             tid,
@@ -730,7 +620,7 @@ impl Target {
             paused,
             borrowed,
         };
-        match self.borrow(&plan, suits, options)? {
+        match self.borrow(&plan, suits)? {
             Outcome::Unsuitable => Ok(None),
             Outcome::Returned { paused, borrowed } => self
                 .confirm(job, options, done(paused, borrowed), until)
@@ -743,6 +633,15 @@ impl Target {
                 }
             }
         }
+    }
+
+    fn borrow(&self, plan: &Plan<'_>, suits: &Suits<'_>) -> Result<Outcome, Error> {
+        plan.carry_out(&self.process, self.restorer, suits)
+            .map_err(|error| match error {
+                BorrowError::Gone => Error::Gone,
+                BorrowError::Stopped => Error::Stopped,
+                BorrowError::Io(error) => refusal(error),
+            })
     }
 
     /// Says that a call that returned did what it should.
@@ -806,7 +705,7 @@ impl Target {
                 let at = self.room_for(python, text.len()).ok_or(Error::NoRoom)?;
                 self.process.write(at, text)?;
                 text_at = Some(at);
-                options.reached(Step::TextWritten);
+                reached(options.fault, Step::TextWritten);
                 (run, at)
             }
         };
@@ -822,7 +721,8 @@ impl Target {
         };
         let tid = self.process.pid;
         let suits = |tracee: &Tracee, registers: &libc::user_regs_struct| {
-            !self.is_in_sequence(tracee, registers)
+            let is_safe = !self.is_in_sequence(tracee, registers);
+            is_safe.then(|| self.room_below(tid, registers))
         };
         let plan = Plan {
             tid,
@@ -834,8 +734,9 @@ impl Target {
             stack: SMALL_STACK,
             may_be_undone: true,
             until: until.min(Instant::now() + LOCK_PATIENCE),
+            fault: options.fault,
         };
-        let (paused, borrowed) = match self.borrow(&plan, &suits, options)? {
+        let (paused, borrowed) = match self.borrow(&plan, &suits)? {
             Outcome::Unsuitable => {
                 erase(text_bytes);
                 return Ok(None);
@@ -1007,235 +908,6 @@ impl Target {
             _ => true,
         }
     }
-
-    /// Stops a thread and, if it `suits`, has it make a call.
-    fn borrow(
-        &self,
-        plan: &Plan<'_>,
-        suits: &dyn Fn(&Tracee, &libc::user_regs_struct) -> bool,
-        options: &Options<'_>,
-    ) -> Result<Outcome, Error> {
-        let mut tracee = match Tracee::seize(plan.tid) {
-            Ok(tracee) => tracee,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                return Ok(Outcome::Unsuitable);
-            }
-            Err(error) => return Err(refusal(error)),
-        };
-        options.reached(Step::Seized);
-        let Some(stopped) = stop(&mut tracee)? else {
-            return Ok(Outcome::Unsuitable);
-        };
-        // Before all else: the kernel would end such a wait when we die.
-        tracee.keep_waiting()?;
-        options.reached(Step::Stopped);
-        let state = tracee.state()?;
-        let is_native = state.registers.cs == 0x33;
-        let room = self.room_below(plan.tid, &state.registers);
-        let mut frame = None;
-        if is_native && room > plan.stack && suits(&tracee, &state.registers) {
-            let data = match plan.call.first {
-                First::Data(data) => data,
-                First::Value(_) => &[],
-            };
-            frame = frame::build(&state, self.restorer, data)
-                .ok()
-                .filter(|frame| state.registers.rsp - frame.sp + plan.stack <= room);
-        }
-        let Some(frame) = frame else {
-            tracee.detach(0)?;
-            return Ok(Outcome::Unsuitable);
-        };
-        self.process.write(frame.sp, &frame.bytes)?;
-        options.reached(Step::FrameWritten);
-        tracee.set_registers(&calling(&state, &frame, &plan.call))?;
-        options.reached(Step::RegistersSet);
-        tracee.set_mask(borrowed_mask())?;
-        options.reached(Step::SignalsBlocked);
-        tracee.run_to_system_call(0)?;
-        let paused = stopped.elapsed();
-        options.reached(Step::Running);
-        let visit = Visit {
-            state: &state,
-            frame: &frame,
-            stopped,
-            paused,
-        };
-        self.attend(tracee, plan, &visit, options)
-    }
-
-    /// Stays with a thread until the call returns, and brings it back.
-    fn attend(
-        &self,
-        mut tracee: Tracee,
-        plan: &Plan<'_>,
-        visit: &Visit<'_>,
-        options: &Options<'_>,
-    ) -> Result<Outcome, Error> {
-        let running = Outcome::Running {
-            paused: visit.paused,
-            since: visit.stopped,
-        };
-        loop {
-            match tracee.wait(plan.until)? {
-                Event::SystemCall => {
-                    let registers = tracee.registers()?;
-                    let is_back = registers.orig_rax as i64 == libc::SYS_rt_sigreturn
-                        && registers.rsp == visit.frame.sp + 8;
-                    if is_back {
-                        options.reached(Step::Returned);
-                        return self.bring_back(tracee, visit, registers, options);
-                    }
-                    tracee.run_to_system_call(0)?;
-                }
-                Event::Stopped => tracee.run_to_system_call(0)?,
-                Event::Signal(signal) => tracee.run_to_system_call(signal)?,
-                // It goes on when its process does.
-                Event::GroupStop(_) => {
-                    tracee.detach(0)?;
-                    return Ok(running);
-                }
-                Event::Gone => return Err(Error::Gone),
-                Event::Late => break,
-            }
-        }
-        if stop(&mut tracee)?.is_none() {
-            return Ok(running);
-        }
-        let registers = tracee.registers()?;
-        let waits_for_lock =
-            registers.orig_rax as i64 == libc::SYS_futex && tracee::is_interrupted(&registers);
-        if plan.may_be_undone && waits_for_lock {
-            // It holds the lock itself, further out. It has done nothing yet.
-            restore(&tracee, visit.state, options)?;
-            tracee.detach(0)?;
-            return Ok(Outcome::Unsuitable);
-        }
-        tracee.detach(0)?;
-        Ok(running)
-    }
-
-    /// Restores a thread that is about to leave the call by its frame.
-    fn bring_back(
-        &self,
-        mut tracee: Tracee,
-        visit: &Visit<'_>,
-        mut registers: libc::user_regs_struct,
-        options: &Options<'_>,
-    ) -> Result<Outcome, Error> {
-        let returned = Outcome::Returned {
-            paused: visit.paused,
-            borrowed: visit.stopped.elapsed(),
-        };
-        if !visit.state.is_interrupted() {
-            tracee.detach(0)?;
-            options.reached(Step::Detached);
-            return Ok(returned);
-        }
-        // It shall stop where the kernel decides on interrupted calls, which
-        // `rt_sigreturn` would make it forget: so it makes another call first,
-        // one that does nothing and that loading a library needs as well, lest
-        // a filter of calls object. After it comes the same `rt_sigreturn`,
-        // should we be no more.
-        registers.orig_rax = libc::SYS_close as u64;
-        registers.rdi = u64::MAX;
-        registers.rip = self.restorer;
-        tracee.set_registers(&registers)?;
-        options.reached(Step::Held);
-        tracee.interrupt()?;
-        tracee.run(0)?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match tracee.wait(until)? {
-                Event::Stopped => break,
-                Event::SystemCall => tracee.run(0)?,
-                Event::Signal(signal) => tracee.run(signal)?,
-                Event::Gone => return Err(Error::Gone),
-                // By its frame, then.
-                Event::GroupStop(_) => {
-                    tracee.detach(0)?;
-                    return Ok(returned);
-                }
-                Event::Late => return Ok(returned),
-            }
-        }
-        let held = Instant::now();
-        options.reached(Step::HeldStopped);
-        restore(&tracee, visit.state, options)?;
-        tracee.detach(0)?;
-        options.reached(Step::Detached);
-        Ok(Outcome::Returned {
-            paused: visit.paused + held.elapsed(),
-            borrowed: visit.stopped.elapsed(),
-        })
-    }
-}
-
-/// What a thread is to do.
-struct Plan<'a> {
-    tid: i32,
-    call: Call<'a>,
-    /// Bytes of stack that it takes.
-    stack: u64,
-    /// Whether a call that waits for a lock has changed nothing.
-    may_be_undone: bool,
-    /// How long it is stayed with.
-    until: Instant,
-}
-
-/// A thread that is away from what it was at.
-struct Visit<'a> {
-    state: &'a State,
-    frame: &'a Frame,
-    stopped: Instant,
-    paused: Duration,
-}
-
-/// Stops a thread; tells since when it stands still. `None`: it did not stop in
-/// time or is gone, and is not traced any more.
-fn stop(tracee: &mut Tracee) -> Result<Option<Instant>, Error> {
-    tracee.interrupt().map_err(refusal)?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match tracee.wait(until)? {
-            Event::Stopped => return Ok(Some(Instant::now())),
-            Event::GroupStop(_) => return Err(Error::Stopped),
-            Event::Signal(signal) => tracee.run(signal)?,
-            Event::SystemCall => tracee.run(0)?,
-            Event::Gone | Event::Late => return Ok(None),
-        }
-    }
-}
-
-/// Gives a stopped thread all that it had. Until the last step it would come
-/// back by its frame.
-fn restore(tracee: &Tracee, state: &State, options: &Options<'_>) -> io::Result<()> {
-    tracee.set_xstate(&state.xstate)?;
-    options.reached(Step::VectorsRestored);
-    tracee.set_mask(state.mask)?;
-    options.reached(Step::SignalsRestored);
-    tracee.set_registers(&state.registers)?;
-    options.reached(Step::RegistersRestored);
-    Ok(())
-}
-
-/// The registers of a thread that has just been called to do it.
-fn calling(state: &State, frame: &Frame, call: &Call<'_>) -> libc::user_regs_struct {
-    /// Trap, direction and alignment check.
-    const FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 18;
-    let mut registers = state.registers;
-    registers.rip = call.function;
-    registers.rsp = frame.sp;
-    registers.rdi = match call.first {
-        First::Value(value) => value,
-        First::Data(_) => frame.data,
-    };
-    registers.rsi = call.second;
-    registers.rax = 0;
-    registers.eflags &= !FLAGS;
-    // No system call is to begin anew in the function.
-    registers.orig_rax = u64::MAX;
-    registers
 }
 
 /// Until when what a call did may take to show.

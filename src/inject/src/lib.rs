@@ -5,11 +5,12 @@
 //! | `inspect` | what a process is, and what would stop an attach |
 //! | `injection` | has a thread of it load a library, or call a function of one |
 //!
-//! Below `injection`: `target` (a process as `/proc` shows it), `image` (symbols
-//! in its memory), `tracee` (a thread that is stopped), `frame` (how a borrowed
-//! thread gives itself back), `unwind` (what it is in the middle of), `python` (what
-//! the interpreter is asked to run).
+//! Below `injection`: `borrow` (a thread makes one call and comes back), `frame`
+//! (by which it comes back by itself), `tracee` (it is stopped, and read), `unwind`
+//! (what it is in the middle of), `target` (a process as `/proc` shows it), `image`
+//! (symbols in its memory), `python` (what the interpreter is asked to run).
 
+mod borrow;
 mod frame;
 mod image;
 pub mod injection;

@@ -1,11 +1,13 @@
 //! A thread that is traced for a moment.
 //!
-//! The kernel lets it go by itself when its tracer dies, whatever state this
-//! is in; so nothing is set here that would outlive the tracer and do harm:
-//! no breakpoint, no `PTRACE_O_EXITKILL`.
+//! The kernel lets it go by itself when the thread that traces it ends, whatever
+//! state it is in. So each try has such a thread of its own ([`apart`]), and
+//! nothing is set here that would outlive it and do harm: no breakpoint, no
+//! `PTRACE_O_EXITKILL`.
 
 #![expect(unsafe_code, reason = "ptrace and waitpid")]
 
+use std::cell::Cell;
 use std::io;
 use std::ptr::null_mut;
 use std::thread;
@@ -79,7 +81,37 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Tracee {
     tid: c_int,
-    attached: bool,
+    /// How often it is looked at: all the time, or after sleeps.
+    may_spin: bool,
+}
+
+/// Runs what traces in a thread of its own: with its end all is let go, also
+/// what did not stop yet but was asked to.
+///
+/// The thread comes before others where that is permitted: a target that stands
+/// still shall not do so for longer because this process waits for its turn.
+pub(crate) fn apart<T: Send>(trace: impl FnOnce() -> T + Send) -> T {
+    let result = thread::scope(|scope| {
+        let tracer = scope.spawn(|| {
+            URGENT.set(hurry());
+            trace()
+        });
+        tracer.join()
+    });
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+thread_local! {
+    /// Whether this thread comes before all ordinary ones.
+    static URGENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Gives this thread the lowest real-time priority, if that is permitted.
+fn hurry() -> bool {
+    let priority = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the kernel reads the structure, which is ours; 0 is this thread.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const priority) == 0 }
 }
 
 /// One call of `ptrace`, with numbers.
@@ -100,7 +132,7 @@ impl Tracee {
         ptrace(libc::PTRACE_SEIZE, tid, 0, options)?;
         Ok(Self {
             tid,
-            attached: true,
+            may_spin: !URGENT.get(),
         })
     }
 
@@ -120,8 +152,7 @@ impl Tracee {
     }
 
     /// Lets it go, which delivers `signal` (0: none). It must be stopped.
-    pub(crate) fn detach(mut self, signal: c_int) -> io::Result<()> {
-        self.attached = false;
+    pub(crate) fn detach(&self, signal: c_int) -> io::Result<()> {
         ptrace(libc::PTRACE_DETACH, self.tid, 0, signal as usize).map(drop)
     }
 
@@ -129,8 +160,8 @@ impl Tracee {
     ///
     /// The first milliseconds it asks again and again: a thread that stands
     /// still for a timer's granularity stands still for longer than needed.
-    pub(crate) fn wait(&mut self, until: Instant) -> io::Result<Event> {
-        const BUSY: Duration = Duration::from_millis(2);
+    pub(crate) fn wait(&self, until: Instant) -> io::Result<Event> {
+        const SOON: Duration = Duration::from_millis(2);
         let started = Instant::now();
         loop {
             let mut status = 0;
@@ -138,18 +169,13 @@ impl Tracee {
             let found =
                 unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
             if found == self.tid {
-                let event = Self::event(status);
-                self.attached &= event != Event::Gone;
-                return Ok(event);
+                return Ok(Self::event(status));
             }
             if found == -1 {
                 let error = io::Error::last_os_error();
                 match error.raw_os_error() {
                     Some(libc::EINTR) => continue,
-                    Some(libc::ECHILD) => {
-                        self.attached = false;
-                        return Ok(Event::Gone);
-                    }
+                    Some(libc::ECHILD) => return Ok(Event::Gone),
                     _ => return Err(error),
                 }
             }
@@ -157,10 +183,11 @@ impl Tracee {
             if now >= until {
                 return Ok(Event::Late);
             }
-            if now - started < BUSY {
-                thread::yield_now();
-            } else {
-                thread::sleep(Duration::from_micros(50));
+            match now - started < SOON {
+                true if self.may_spin => thread::yield_now(),
+                // Who comes before all others must not keep them waiting.
+                true => thread::sleep(Duration::from_micros(10)),
+                false => thread::sleep(Duration::from_micros(200)),
             }
         }
     }
@@ -328,28 +355,5 @@ impl Tracee {
             self.set_registers(&registers)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Tracee {
-    /// Lets a thread go that was not let go in order, as after an error: it is
-    /// stopped for that first.
-    fn drop(&mut self) {
-        if !self.attached || ptrace(libc::PTRACE_DETACH, self.tid, 0, 0).is_ok() {
-            return;
-        }
-        if self.interrupt().is_err() {
-            return;
-        }
-        let until = Instant::now() + Duration::from_millis(500);
-        if let Ok(event) = self.wait(until) {
-            let signal = match event {
-                Event::Signal(signal) => signal,
-                _ => 0,
-            };
-            // What it is refused with says that the thread is gone. One that
-            // does not stop in time is let go when this thread ends.
-            let _ = ptrace(libc::PTRACE_DETACH, self.tid, 0, signal as usize);
-        }
     }
 }
