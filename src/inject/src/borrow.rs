@@ -163,10 +163,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) call: Call<'a>,
     /// Bytes of stack that it takes.
     pub(crate) stack: u64,
-    /// Whether a call that waits for a lock has changed nothing.
-    pub(crate) may_be_undone: bool,
-    /// How long it is stayed with.
+    /// How long it is stayed with, unless it is taken back below.
     pub(crate) until: Instant,
+    /// How long the call may wait for a lock, before which it changes nothing:
+    /// the thread may hold that itself, further out. `None`: as long as it takes.
+    pub(crate) lock_patience: Option<Duration>,
     pub(crate) fault: Option<Step>,
 }
 
@@ -280,8 +281,13 @@ impl Plan<'_> {
             paused: visit.paused,
             since: visit.stopped,
         };
+        let until = || match self.lock_patience {
+            Some(patience) => Instant::now() + patience,
+            None => self.until,
+        };
+        let mut deadline = until();
         loop {
-            match tracee.wait(self.until)? {
+            match tracee.wait(deadline)? {
                 Event::SystemCall => {
                     let registers = tracee.registers()?;
                     let is_back = registers.orig_rax as i64 == libc::SYS_rt_sigreturn
@@ -300,23 +306,36 @@ impl Plan<'_> {
                     return Ok(running);
                 }
                 Event::Gone => return Err(Error::Gone),
-                Event::Late => break,
+                Event::Late => {
+                    if stop(tracee)?.is_none() {
+                        return Ok(running);
+                    }
+                    let registers = tracee.registers()?;
+                    if registers.rsp > visit.frame.sp + 8 {
+                        // It came back by its frame just now.
+                        tracee.detach(0)?;
+                        return Ok(Outcome::Returned {
+                            paused: visit.paused,
+                            borrowed: visit.stopped.elapsed(),
+                        });
+                    }
+                    if self.lock_patience.is_none() {
+                        tracee.detach(0)?;
+                        return Ok(running);
+                    }
+                    if registers.orig_rax as i64 == libc::SYS_futex
+                        && tracee::is_interrupted(&registers)
+                    {
+                        self.restore(tracee, visit.state)?;
+                        tracee.detach(0)?;
+                        return Ok(Outcome::Unsuitable);
+                    }
+                    // It had no processor yet. Left now, it might wait for itself.
+                    tracee.run_to_system_call(0)?;
+                    deadline = until();
+                }
             }
         }
-        if stop(tracee)?.is_none() {
-            return Ok(running);
-        }
-        let registers = tracee.registers()?;
-        let waits_for_lock =
-            registers.orig_rax as i64 == libc::SYS_futex && tracee::is_interrupted(&registers);
-        if self.may_be_undone && waits_for_lock {
-            // It holds the lock itself, further out. It has done nothing yet.
-            self.restore(tracee, visit.state)?;
-            tracee.detach(0)?;
-            return Ok(Outcome::Unsuitable);
-        }
-        tracee.detach(0)?;
-        Ok(running)
     }
 
     /// Restores a thread that is about to leave the call by its frame.

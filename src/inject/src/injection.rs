@@ -610,8 +610,8 @@ impl Target {
             tid,
             call: job.direct,
             stack: LOADER_STACK,
-            may_be_undone: false,
             until,
+            lock_patience: None,
             fault: options.fault,
         };
         let done = |paused, borrowed| Done {
@@ -732,8 +732,8 @@ impl Target {
                 second: argument,
             },
             stack: SMALL_STACK,
-            may_be_undone: true,
-            until: until.min(Instant::now() + LOCK_PATIENCE),
+            until,
+            lock_patience: Some(LOCK_PATIENCE),
             fault: options.fault,
         };
         let (paused, borrowed) = match self.borrow(&plan, &suits)? {
