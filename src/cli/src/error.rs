@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::bytes;
+use leakline_inject::inspect::Refused;
 
 use crate::commands::run::program::{Lookup, Unrecordable};
 use crate::preload::Tried;
@@ -88,6 +89,10 @@ pub enum CliError {
         hint: Option<String>,
     },
 
+    /// Nobody may attach to a process, or look at it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+
     /// A report could not be made.
     #[error("{message}")]
     Report {
@@ -110,6 +115,7 @@ impl CliError {
         match self {
             CliError::Lookup(lookup) => lookup.hint(),
             CliError::Unrecordable(refusal) => Some(refusal.hint()),
+            CliError::Refused(refused) => Some(refused.hint()),
             CliError::OutputExists { .. } => {
                 Some("`-f` replaces it; `-o FILE` records to another file".into())
             }
@@ -148,7 +154,7 @@ impl CliError {
             | CliError::System { .. } => 125,
             CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,
             CliError::Usage { .. } => 2,
-            CliError::Report { .. } | CliError::Output(_) => 3,
+            CliError::Refused(_) | CliError::Report { .. } | CliError::Output(_) => 3,
         }
     }
 

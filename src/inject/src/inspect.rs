@@ -22,6 +22,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use leakline_wire::mapped;
 use object::elf;
 use rustix::fs::{Access, AtFlags, CWD, OFlags, StatVfsMountFlags, accessat, fstatvfs};
 
@@ -32,12 +33,6 @@ pub use obstacle::{Denied, NoPlace, Obstacle, Refused, Warning};
 use cgroup::{Group, Mounts};
 use image::{Depth, Image, Images, sanitizer_of_library};
 use procfs::{Mapping, Stat, Status};
-
-/// How the file name of every unpacked interposer begins.
-pub const INTERPOSER_PREFIX: &str = "libleakline_preload-";
-
-/// What a session's memory is called among a process's mappings.
-const SESSION_PATH: &str = "/memfd:leakline-session";
 
 /// `CAP_SYS_PTRACE` among the bits of a set of capabilities.
 const CAP_SYS_PTRACE: u64 = 1 << 19;
@@ -279,6 +274,11 @@ impl Glance {
     }
 }
 
+/// The limit on a process's memory that is nearest, if there is one.
+pub fn memory_limit(pid: u32) -> Option<MemoryLimit> {
+    Group::of(pid, &Mounts::here()).memory_limit()
+}
+
 /// The pids that `/proc` lists.
 pub fn pids() -> io::Result<Vec<u32>> {
     let mut pids: Vec<u32> = fs::read_dir("/proc")?
@@ -497,9 +497,9 @@ impl Inspector {
         }
         for mapping in mappings {
             let name = mapping.base_name();
-            if mapping.path.as_os_str().as_encoded_bytes() == SESSION_PATH.as_bytes() {
+            if mapping.is_session() {
                 program.session = Some(mapping.file.inode);
-            } else if name.starts_with(INTERPOSER_PREFIX.as_bytes()) {
+            } else if name.starts_with(mapped::INTERPOSER_PREFIX.as_bytes()) {
                 program
                     .interposer
                     .get_or_insert_with(|| mapping.path.clone());
@@ -730,7 +730,8 @@ impl Program {
         self.own_symbols
     }
 
-    fn obstacles(&self) -> Vec<Obstacle> {
+    /// What keeps the interposer out of any process of it.
+    pub fn obstacles(&self) -> Vec<Obstacle> {
         if self.supervisor == Some("valgrind") {
             return vec![Obstacle::Valgrind];
         }
@@ -838,10 +839,9 @@ fn collector_of(session: u64) -> Option<u32> {
     pids().ok()?.into_iter().find(|pid| {
         arguments(*pid).iter().any(|word| word == b"__collector")
             && procfs::read(*pid, "maps").is_ok_and(|maps| {
-                Mapping::parse_all(&maps).iter().any(|mapping| {
-                    mapping.file.inode == session
-                        && mapping.path.as_os_str().as_encoded_bytes() == SESSION_PATH.as_bytes()
-                })
+                Mapping::parse_all(&maps)
+                    .iter()
+                    .any(|mapping| mapping.file.inode == session && mapping.is_session())
             })
     })
 }

@@ -214,6 +214,12 @@ impl Mapping {
         base_name(self.path.as_os_str().as_encoded_bytes())
     }
 
+    /// The memory of a session.
+    pub(super) fn is_session(&self) -> bool {
+        let path = self.path.as_os_str().as_encoded_bytes();
+        path.strip_prefix(b"/memfd:") == Some(leakline_wire::mapped::SESSION.as_bytes())
+    }
+
     /// A file that never had a name.
     pub(super) fn is_memory(&self) -> bool {
         let path = self.path.as_os_str().as_encoded_bytes();
@@ -320,7 +326,7 @@ nonsense
             inode,
         };
         assert_eq!(all[0].file, id(0xfd, 10, 131));
-        assert!(all[1].is_memory() && !all[1].is_executable);
+        assert!(all[1].is_memory() && all[1].is_session() && !all[1].is_executable);
         assert_eq!(all[2].base_name(), b"libc.so.6");
         assert!(!all[2].is_deleted);
     }
