@@ -576,7 +576,7 @@ impl Inspector {
                 }
                 continue;
             };
-            if !image.has_build_id {
+            if image.build_id.is_empty() {
                 without_build_id.push(mapping.path.clone());
             }
             let is_interpreter = program

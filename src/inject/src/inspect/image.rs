@@ -32,7 +32,7 @@ pub(super) struct Image {
     pub(super) machine: u16,
     /// The dynamic loader that it asks for.
     pub(super) loader: Option<PathBuf>,
-    pub(super) has_build_id: bool,
+    pub(super) build_id: Vec<u8>,
     /// It has a table of all its functions, or says where one is.
     pub(super) has_symbols: bool,
     /// It brings a `malloc` of its own.
@@ -258,17 +258,19 @@ impl Image {
             }
             if let Ok(Some(mut notes)) = segment.notes(endian, data) {
                 while let Ok(Some(note)) = notes.next() {
-                    self.has_build_id |= note.name() == elf::ELF_NOTE_GNU
-                        && note.n_type(endian) == elf::NT_GNU_BUILD_ID;
+                    if note.name() == elf::ELF_NOTE_GNU
+                        && note.n_type(endian) == elf::NT_GNU_BUILD_ID
+                    {
+                        self.build_id = note.desc().to_vec();
+                    }
                 }
             }
         }
         let sections = header.sections(endian, data)?;
-        let full = sections.section_by_name(endian, b".symtab").is_some();
-        let elsewhere = [&b".gnu_debugdata"[..], b".debug_info", b".gnu_debuglink"]
+        self.has_symbols = [&b".symtab"[..], b".gnu_debugdata", b".debug_info"]
             .iter()
-            .any(|section| sections.section_by_name(endian, section).is_some());
-        self.has_symbols = full || elsewhere;
+            .any(|section| sections.section_by_name(endian, section).is_some())
+            || has_debug_file(&self.build_id);
 
         let mut found = Found::default();
         self.scan(&mut found, endian, data, &sections, elf::SHT_DYNSYM)?;
@@ -339,6 +341,18 @@ impl Image {
     }
 }
 
+/// Whether debug symbols of the file are installed here.
+fn has_debug_file(build_id: &[u8]) -> bool {
+    let Some((first, rest)) = build_id.split_first() else {
+        return false;
+    };
+    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Path::new(&format!(
+        "/usr/lib/debug/.build-id/{first:02x}/{rest}.debug"
+    ))
+    .is_file()
+}
+
 /// Symbols of CPython, where they are.
 #[derive(Default)]
 struct Found {
@@ -401,11 +415,23 @@ fn free_threaded(bytes: &[u8]) -> Option<bool> {
 fn version_in(strings: &[u8], named: Option<&PythonVersion>) -> Option<PythonVersion> {
     /// `3.12.12rc12+`.
     const LONGEST: usize = 12;
-    strings
-        .split(|byte| *byte == 0)
+    let texts = || strings.split(|byte| *byte == 0);
+    texts()
         .filter(|text| text.len() <= LONGEST)
         .filter_map(PythonVersion::from_text)
         .find(|version| named.is_none_or(|named| named.minor == version.minor))
+        .or_else(|| {
+            // A linker lets one string be the end of another, as of the path
+            // that the interpreter was installed to.
+            let named = named?;
+            texts()
+                .filter_map(|text| {
+                    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b".+".contains(byte);
+                    let begin = text.iter().rposition(|byte| !is_part(byte))?;
+                    PythonVersion::from_text(&text[begin + 1..])
+                })
+                .find(|version| version.minor == named.minor)
+        })
 }
 
 /// The version among glibc's strings: `... release version 2.36.`
@@ -588,6 +614,9 @@ mod tests {
         let named = PythonVersion::from_name(b"libpython3.10.so.1.0");
         assert_eq!(version_in(strings, named.as_ref()).unwrap().text, "3.10.13");
         assert_eq!(version_in(b"\x003.10\x00", named.as_ref()), None);
+        let merged = b"\x00/opt/versions/3.10.4\x00/opt/versions/3.9.1\x00";
+        assert_eq!(version_in(merged, named.as_ref()).unwrap().text, "3.10.4");
+        assert_eq!(version_in(merged, None), None);
         let text = b"GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.\nCopyright";
         assert_eq!(glibc_version(text).as_deref(), Some("2.36"));
         assert_eq!(glibc_version(b"release version x"), None);

@@ -13,7 +13,7 @@ use rustix::system::uname;
 use serde_json::Value;
 
 use super::super::run::limits;
-use super::{Finding, Grade, Stops, things, wrapped};
+use super::{Finding, Grade, Stops, things};
 use crate::error::plain;
 use crate::{CliError, preload};
 
@@ -90,12 +90,12 @@ impl Machine {
             finding.write(style, out)?;
         }
         writeln!(out)?;
-        let next = if run == 0 {
-            "leakline run -- PROGRAM\nleakline ps"
+        // Never cut: they are there to be pasted.
+        if run == 0 {
+            writeln!(out, "next: leakline run -- PROGRAM\n      leakline ps")
         } else {
-            "mend these, then run `leakline doctor` again"
-        };
-        wrapped(style, out, anstyle::Style::new(), "next: ", 6, next)
+            writeln!(out, "next: leakline doctor")
+        }
     }
 }
 

@@ -109,12 +109,12 @@ impl Examined {
             wrapped(style, out, anstyle::Style::new(), &lead, indent, &value)?;
         }
         writeln!(out)?;
-        let next = if stops == 0 {
-            format!("next: leakline attach {pid}")
+        // Never cut: it is there to be pasted.
+        if stops == 0 {
+            writeln!(out, "next: leakline attach {pid}")
         } else {
-            format!("next: leakline doctor {pid}   (once that is mended)")
-        };
-        style.wrapped(out, anstyle::Style::new(), 6, &next)
+            writeln!(out, "next: leakline doctor {pid}")
+        }
     }
 
     /// `CPython 3.12.1, glibc 2.36, 4 threads, RSS 421.3 MiB`.
