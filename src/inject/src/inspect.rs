@@ -321,6 +321,26 @@ struct Ours {
     root: Option<(u64, u64)>,
 }
 
+impl Ours {
+    /// Why the kernel says no, in the order in which it asks.
+    fn why_denied(&self, status: &Status, is_dumpable: bool) -> Denied {
+        let is_same_user = status.users[..3].iter().all(|user| *user == self.user);
+        match self.ptrace_scope {
+            Some(3..) => Denied::Never,
+            _ if self.can_trace => Denied::Unexplained { capable: true },
+            _ if !is_same_user => Denied::OtherUser {
+                theirs: status.users[1],
+                ours: self.user,
+            },
+            _ if !is_dumpable => Denied::Undumpable,
+            _ if status.permitted & !self.permitted != 0 => Denied::MoreCapabilities,
+            Some(2) => Denied::AdminsOnly,
+            Some(1) => Denied::DescendantsOnly,
+            _ => Denied::Unexplained { capable: false },
+        }
+    }
+}
+
 const NAMESPACES: [&str; 4] = ["mnt", "pid", "user", "net"];
 
 impl Default for Inspector {
@@ -416,7 +436,8 @@ impl Inspector {
             mappings: Vec::new(),
         };
         if !process.is_kernel_thread && status.has_memory {
-            process.denied = self.denied(pid, &status, process.is_dumpable);
+            process.denied =
+                is_denied(pid).then(|| self.ours.why_denied(&status, process.is_dumpable));
             if let Ok(maps) = procfs::read(pid, "maps") {
                 process.mappings = Mapping::parse_all(&maps);
                 process.program = self.program(pid, &process.mappings);
@@ -432,29 +453,6 @@ impl Inspector {
             .collectors
             .entry(session)
             .or_insert_with(|| collector_of(session))
-    }
-
-    /// Asks the kernel whether we may attach, and finds out why not.
-    fn denied(&self, pid: u32, status: &Status, is_dumpable: bool) -> Option<Denied> {
-        // Opening it takes the very right that attaching takes.
-        match fs::File::open(format!("/proc/{pid}/mem")) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            _ => return None,
-        }
-        let ours = &self.ours;
-        Some(match ours.ptrace_scope {
-            Some(3..) => Denied::Never,
-            _ if ours.can_trace => Denied::Unexplained { capable: true },
-            _ if status.users[..3].iter().any(|user| *user != ours.user) => Denied::OtherUser {
-                theirs: status.users[1],
-                ours: ours.user,
-            },
-            _ if !is_dumpable => Denied::Undumpable,
-            _ if status.permitted & !ours.permitted != 0 => Denied::MoreCapabilities,
-            Some(2) => Denied::AdminsOnly,
-            Some(1) => Denied::DescendantsOnly,
-            _ => Denied::Unexplained { capable: false },
-        })
     }
 
     /// What the mapped files tell.
@@ -792,6 +790,13 @@ fn executable<'m>(link: &Path, mappings: &'m [Mapping]) -> Option<&'m Mapping> {
         .or_else(|| mappings.iter().find(|mapping| mapping.is_executable))
 }
 
+/// Whether the kernel would not let us attach. Opening this file takes the
+/// very right that attaching takes, Yama's included.
+fn is_denied(pid: u32) -> bool {
+    fs::File::open(format!("/proc/{pid}/mem"))
+        .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn tracer(status: &Status) -> Option<Tracer> {
     (status.tracer != 0).then(|| Tracer {
         pid: status.tracer,
@@ -996,6 +1001,48 @@ mod tests {
         });
         let thread = thread.join().unwrap();
         assert_eq!(thread.first(), Some(&Obstacle::Thread { process: ours }));
+    }
+
+    #[test]
+    fn a_refusal_of_the_kernel_is_explained() {
+        let ours = |ptrace_scope, can_trace| Ours {
+            user: 1000,
+            permitted: 0b11,
+            can_trace,
+            ptrace_scope,
+            namespaces: Default::default(),
+            root: None,
+        };
+        let status = |user, permitted| Status {
+            users: [user; 4],
+            permitted,
+            ..Status::default()
+        };
+        let mine = status(1000, 0b01);
+        for (scope, expected) in [
+            (None, Denied::Unexplained { capable: false }),
+            (Some(0), Denied::Unexplained { capable: false }),
+            (Some(1), Denied::DescendantsOnly),
+            (Some(2), Denied::AdminsOnly),
+            (Some(3), Denied::Never),
+        ] {
+            assert_eq!(ours(scope, false).why_denied(&mine, true), expected);
+        }
+        let plain = ours(Some(1), false);
+        let other = Denied::OtherUser {
+            theirs: 7,
+            ours: 1000,
+        };
+        assert_eq!(plain.why_denied(&status(7, 0), false), other);
+        assert_eq!(plain.why_denied(&mine, false), Denied::Undumpable);
+        let mighty = status(1000, 0b100);
+        assert_eq!(plain.why_denied(&mighty, true), Denied::MoreCapabilities);
+        let capable = ours(Some(2), true);
+        assert_eq!(
+            capable.why_denied(&mine, true),
+            Denied::Unexplained { capable: true }
+        );
+        assert_eq!(ours(Some(3), true).why_denied(&mine, true), Denied::Never);
     }
 
     #[test]
