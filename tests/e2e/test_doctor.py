@@ -367,6 +367,20 @@ def test_a_program_whose_file_was_exchanged(leakline: Leakline, program: Path) -
     assert found["program"]["path"] == os.fspath(copy)
 
 
+def test_a_program_without_symbols(leakline: Leakline, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    flags = ["-s", "-Wl,--build-id=none"]
+    result = execute(["cc", *flags, "-o", bare, PROGRAMS / "obstacles.c"])
+    assert result.status == 0, result.err.decode()
+    with target(bare) as process:
+        found = doctor(leakline, process.pid)
+    warnings = {warning["name"]: warning for warning in found["warnings"]}
+    for name in ("stripped", "no build-id"):
+        assert f"`{bare}`" in warnings[name]["message"]
+        assert warnings[name]["hint"]
+    assert found["program"]["stripped"] is True
+
+
 def test_another_file_system(leakline: Leakline, program: Path, tmp_path: Path) -> None:
     """A process with mounts of its own: read-only, and without a place."""
     unshare = ["unshare", "--mount", "sh", "-c"]

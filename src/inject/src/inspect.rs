@@ -676,7 +676,9 @@ impl Process {
         if self.is_frozen {
             found.push(Obstacle::Frozen);
         }
-        let is_elsewhere = self.namespaces.mount == Namespace::Other || !self.has_our_root;
+        let is_elsewhere = self.namespaces.mount == Namespace::Other
+            || self.namespaces.network == Namespace::Other
+            || !self.has_our_root;
         if is_elsewhere
             && self.denied.is_none()
             && self.program.is_some()
