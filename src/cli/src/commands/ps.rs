@@ -295,6 +295,10 @@ impl Drop for Progress {
     }
 }
 
+/// Below these widths of a terminal, a column less.
+const ROOM_FOR_KIND: usize = 60;
+const ROOM_FOR_ATTACH: usize = 44;
+
 fn write_text(
     args: &Args,
     answer: &Answer,
@@ -350,9 +354,6 @@ fn write_text(
     if answer.apart.is_some() {
         figures.push("growth");
     }
-    /// Below these widths a column less.
-    const ROOM_FOR_KIND: usize = 60;
-    const ROOM_FOR_ATTACH: usize = 44;
     let mut texts = vec!["what", "attach", "command"];
     if style.width < ROOM_FOR_KIND {
         texts.remove(0);

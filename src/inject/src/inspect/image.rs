@@ -5,6 +5,7 @@
 //! error. Only what is asked for is read, in the pieces that it lies in.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -23,10 +24,6 @@ type Header = elf::FileHeader64<Endianness>;
 
 /// An ELF file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts that do not exclude one another"
-)]
 pub(super) struct Image {
     pub(super) is_64_bit: bool,
     pub(super) machine: u16,
@@ -346,11 +343,13 @@ fn has_debug_file(build_id: &[u8]) -> bool {
     let Some((first, rest)) = build_id.split_first() else {
         return false;
     };
-    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Path::new(&format!(
-        "/usr/lib/debug/.build-id/{first:02x}/{rest}.debug"
-    ))
-    .is_file()
+    let mut path = format!("/usr/lib/debug/.build-id/{first:02x}/");
+    for byte in rest {
+        // Memory takes all of it.
+        let _ = write!(path, "{byte:02x}");
+    }
+    path.push_str(".debug");
+    Path::new(&path).is_file()
 }
 
 /// Symbols of CPython, where they are.
@@ -531,7 +530,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Option<Image> {
-        use std::io::Write;
+        use std::io::Write as _;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         Image::read(&file, b"program", Depth::AllSymbols)

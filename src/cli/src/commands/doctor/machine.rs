@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use leakline_analysis::report::{BOLD, DIM, Style, bytes, counted};
-use leakline_inject::inspect::{Inspector, ptrace_scope};
+use leakline_inject::inspect::{self, Inspector, MemoryLimit, ptrace_scope};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::system::uname;
@@ -261,13 +261,14 @@ fn shared_memory() -> Finding {
     }
     let available = available_memory();
     let free = rustix::fs::statvfs("/dev/shm").map(|shm| shm.f_bavail * shm.f_frsize);
-    let mut found = String::from("shared memory can be made");
+    let mut found = vec!["shared memory can be made".to_owned()];
     if let Some(available) = available {
-        found.push_str(&format!("; {} of memory available", bytes(available)));
+        found.push(format!("{} of memory available", bytes(available)));
     }
     if let Ok(free) = free {
-        found.push_str(&format!(", {} in /dev/shm", bytes(free)));
+        found.push(format!("{} in /dev/shm", bytes(free)));
     }
+    let found = found.join(", ");
     if available.is_some_and(|available| available < 4 * RINGS) {
         return finding(Grade::Poor, "memory", found)
             .caused_by(format!("rings take up to {}", bytes(RINGS)))
@@ -287,8 +288,8 @@ fn available_memory() -> Option<u64> {
         .strip_suffix(" kB")?
         .parse()
         .ok()?;
-    let limit = leakline_inject::inspect::memory_limit(std::process::id());
-    let headroom = limit.map_or(u64::MAX, |limit| limit.headroom_bytes());
+    let limit = inspect::memory_limit(std::process::id());
+    let headroom = limit.map_or(u64::MAX, MemoryLimit::headroom_bytes);
     Some((kib * 1024).min(headroom))
 }
 

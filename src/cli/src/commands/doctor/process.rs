@@ -6,7 +6,7 @@ use std::io;
 use leakline_analysis::report::{BOLD, DIM, Style, bytes, counted};
 use leakline_collector::public_command;
 use leakline_inject::inspect::{
-    Inspector, Namespace, Obstacle, Process, Program, Refused, Seccomp, Warning,
+    Inspector, MemoryLimit, Namespace, Obstacle, Process, Program, Refused, Seccomp, Warning,
 };
 use serde_json::{Value, json};
 
@@ -223,14 +223,14 @@ impl Examined {
         ));
         let others = other_namespaces(process);
         if !others.is_empty() {
-            let mut words = format!("its own {}", others.join(", "));
+            let mut words = vec![format!("its own {}", others.join(", "))];
             if process.inner_pid != process.pid {
-                words.push_str(&format!("; calls itself pid {}", process.inner_pid));
+                words.push(format!("calls itself pid {}", process.inner_pid));
             }
             if let Ok(place) = process.place() {
-                words.push_str(&format!("; a library can be put into {}", place.display()));
+                words.push(format!("a library can be put into {}", place.display()));
             }
-            facts.push(("container", words));
+            facts.push(("container", words.join("; ")));
         }
         facts
     }
@@ -301,7 +301,7 @@ impl Examined {
             "frozen": process.is_frozen,
             "own_namespaces": other_namespaces(process),
             "memory_limit_bytes": process.memory_limit.map(|limit| limit.limit_bytes),
-            "memory_headroom_bytes": process.memory_limit.map(|limit| limit.headroom_bytes()),
+            "memory_headroom_bytes": process.memory_limit.map(MemoryLimit::headroom_bytes),
             "library_place": process.place().ok().map(|place| place.to_string_lossy().into_owned()),
         })
     }
