@@ -407,6 +407,71 @@ def test_another_file_system(leakline: Leakline, program: Path, tmp_path: Path) 
     assert "`/tmp` is mounted `noexec`" in found["obstacles"][0]["cause"]
 
 
+@contextmanager
+def control_group(controller: str) -> Iterator[Path]:
+    """A control group of the test's own, in either version."""
+    place = Path("/sys/fs/cgroup")
+    old = place / controller
+    group = (old if old.is_dir() else place) / f"leakline-doctor-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    try:
+        yield group
+    finally:
+        wait_for("the group to be empty", lambda: is_removed(group))
+
+
+def is_removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+@ROOT_ONLY
+def test_a_memory_limit(leakline: Leakline, program: Path) -> None:
+    limit = 40 << 20
+    with control_group("memory") as group, target(program) as process:
+        files = [group / "memory.max", group / "memory.limit_in_bytes"]
+        file = next((file for file in files if file.exists()), None)
+        if file is None:
+            pytest.skip("memory is not accounted for here")
+        file.write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(process.pid))
+        found = doctor(leakline, process.pid)
+        said = flat(text(leakline, "doctor", str(process.pid)))
+    assert found["memory_limit_bytes"] == limit
+    assert 0 < found["memory_headroom_bytes"] <= limit
+    assert names(found["warnings"]) == ["tight memory"]
+    assert "limit 40.0 MiB, of which " in said
+
+
+@ROOT_ONLY
+def test_a_frozen_control_group(leakline: Leakline, program: Path) -> None:
+    with control_group("freezer") as group, target(program) as process:
+        old = group / "freezer.state"
+        file, on, off = (
+            (old, "FROZEN", "THAWED")
+            if old.exists()
+            else (group / "cgroup.freeze", "1", "0")
+        )
+        (group / "cgroup.procs").write_text(str(process.pid))
+        file.write_text(on)
+        try:
+            found = wait_for(
+                "the frost",
+                lambda: doctor(leakline, process.pid)["obstacles"],
+            )
+        finally:
+            file.write_text(off)
+        again = doctor(leakline, process.pid)
+    assert names(found) == ["frozen"]
+    assert again["obstacles"] == []
+
+
 # --- rights ------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 //!
 //! [`Process::look`] reads `/proc` and the ELF files that the process runs,
 //! [`Process::obstacles`] says why nobody may attach to it, first the one to
-//! name, and [`Process::warnings`] what an attach would lack. Nothing here
+//! name, and [`Inspector::warnings`] what an attach would lack. Nothing here
 //! stops the process, signals it or changes it: the only question that the
 //! kernel logs (where Yama refuses) is whether its memory may be read.
 //!
@@ -314,6 +314,7 @@ pub struct Inspector {
 #[derive(Debug)]
 struct Ours {
     user: u32,
+    group: u32,
     permitted: u64,
     can_trace: bool,
     ptrace_scope: Option<u8>,
@@ -325,12 +326,17 @@ impl Ours {
     /// Why the kernel says no, in the order in which it asks.
     fn why_denied(&self, status: &Status, is_dumpable: bool) -> Denied {
         let is_same_user = status.users[..3].iter().all(|user| *user == self.user);
+        let is_same_group = status.groups[..3].iter().all(|group| *group == self.group);
         match self.ptrace_scope {
             Some(3..) => Denied::Never,
             _ if self.can_trace => Denied::Unexplained { capable: true },
             _ if !is_same_user => Denied::OtherUser {
                 theirs: status.users[1],
                 ours: self.user,
+            },
+            _ if !is_same_group => Denied::OtherGroup {
+                theirs: status.groups[1],
+                ours: self.group,
             },
             _ if !is_dumpable => Denied::Undumpable,
             _ if status.permitted & !self.permitted != 0 => Denied::MoreCapabilities,
@@ -360,6 +366,7 @@ impl Inspector {
             collectors: HashMap::new(),
             ours: Ours {
                 user: rustix::process::geteuid().as_raw(),
+                group: rustix::process::getegid().as_raw(),
                 permitted: status.permitted,
                 can_trace: status.effective & CAP_SYS_PTRACE != 0,
                 ptrace_scope: ptrace_scope(),
@@ -1009,6 +1016,7 @@ mod tests {
     fn a_refusal_of_the_kernel_is_explained() {
         let ours = |ptrace_scope, can_trace| Ours {
             user: 1000,
+            group: 100,
             permitted: 0b11,
             can_trace,
             ptrace_scope,
@@ -1017,6 +1025,7 @@ mod tests {
         };
         let status = |user, permitted| Status {
             users: [user; 4],
+            groups: [100; 4],
             permitted,
             ..Status::default()
         };
@@ -1036,6 +1045,12 @@ mod tests {
             ours: 1000,
         };
         assert_eq!(plain.why_denied(&status(7, 0), false), other);
+        let mut of_another_group = mine.clone();
+        of_another_group.groups[2] = 5;
+        assert!(matches!(
+            plain.why_denied(&of_another_group, true),
+            Denied::OtherGroup { ours: 100, .. }
+        ));
         assert_eq!(plain.why_denied(&mine, false), Denied::Undumpable);
         let mighty = status(1000, 0b100);
         assert_eq!(plain.why_denied(&mighty, true), Denied::MoreCapabilities);

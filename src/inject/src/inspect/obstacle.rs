@@ -116,6 +116,14 @@ pub enum Denied {
         /// Ours.
         ours: u32,
     },
+    /// It is of another group.
+    #[error("no CAP_SYS_PTRACE, and it runs as group {theirs}, leakline as group {ours}")]
+    OtherGroup {
+        /// Its group.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
     /// It forbids to be looked into.
     #[error(
         "no CAP_SYS_PTRACE, and it is not dumpable (prctl, setuid, file capabilities, \
