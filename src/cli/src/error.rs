@@ -80,6 +80,10 @@ pub enum CliError {
         source: io::Error,
     },
 
+    /// Nobody may attach to that process.
+    #[error(transparent)]
+    Refused(Refused),
+
     /// Options that do not go together.
     #[error("{message}")]
     Usage {
@@ -88,10 +92,6 @@ pub enum CliError {
         /// The way out, if there is one to name.
         hint: Option<String>,
     },
-
-    /// Nobody may attach to a process, or look at it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
 
     /// A report could not be made.
     #[error("{message}")]
@@ -115,7 +115,6 @@ impl CliError {
         match self {
             CliError::Lookup(lookup) => lookup.hint(),
             CliError::Unrecordable(refusal) => Some(refusal.hint()),
-            CliError::Refused(refused) => Some(refused.hint()),
             CliError::OutputExists { .. } => {
                 Some("`-f` replaces it; `-o FILE` records to another file".into())
             }
@@ -128,6 +127,7 @@ impl CliError {
             CliError::Limit { option, .. } => Some(format!(
                 "raise the limit, as with `ulimit {option} unlimited`"
             )),
+            CliError::Refused(refused) => Some(refused.hint()),
             CliError::Usage { hint, .. } | CliError::Report { hint, .. } => hint.clone(),
             CliError::System { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
                 Some("raise the limit on open files, as with `ulimit -n 64`".into())

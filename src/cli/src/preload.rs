@@ -19,7 +19,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use leakline_wire::env;
-use leakline_wire::mapped::INTERPOSER_PREFIX;
 use rustix::fs::StatVfsMountFlags;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
@@ -27,6 +26,9 @@ use crate::CliError;
 
 /// The interposer as build.rs made it.
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libleakline_preload.so"));
+
+/// How the name of every unpacked interposer begins.
+const NAME_PREFIX: &str = leakline_wire::mapped::INTERPOSER_PREFIX;
 
 /// The places that were tried, each with what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +87,7 @@ pub(crate) fn preload_list(interposer: &Path, existing: Option<&OsStr>) -> OsStr
             .rsplit(|byte| *byte == b'/')
             .next()
             .unwrap_or_default();
-        if !entry.is_empty() && !name.starts_with(INTERPOSER_PREFIX.as_bytes()) {
+        if !entry.is_empty() && !name.starts_with(NAME_PREFIX.as_bytes()) {
             list.push(":");
             list.push(OsStr::from_bytes(entry));
         }
@@ -144,7 +146,7 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
     }
 
     let path = place.join(format!(
-        "{INTERPOSER_PREFIX}{}-{}.so",
+        "{NAME_PREFIX}{}-{}.so",
         env!("CARGO_PKG_VERSION"),
         env!("LEAKLINE_PRELOAD_HASH")
     ));

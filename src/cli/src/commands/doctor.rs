@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         let examined = match args.pid {
             None => None,
             Some(pid) => {
-                let process = inspector.look(pid)?;
+                let process = inspector.look(pid).map_err(CliError::Refused)?;
                 Some(Examined::new(process, &mut inspector))
             }
         };
