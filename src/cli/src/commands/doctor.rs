@@ -86,6 +86,8 @@ enum Stops {
 enum Grade {
     /// As it should be.
     Fine,
+    /// Good to know.
+    Note,
     /// It works, but not as well as it could.
     Poor,
     /// It does not work.
@@ -97,6 +99,7 @@ impl Grade {
     fn word(self) -> &'static str {
         match self {
             Grade::Fine => "fine",
+            Grade::Note => "note",
             Grade::Poor => "poor",
             Grade::Stops(_) => "stops",
         }
@@ -128,7 +131,7 @@ impl Finding {
             (format!("{:<7}", self.grade.word()), 7)
         };
         let paint = match self.grade {
-            Grade::Fine => DIM,
+            Grade::Fine | Grade::Note => DIM,
             Grade::Poor => WARN,
             Grade::Stops(_) => BOLD,
         };
@@ -158,7 +161,7 @@ impl Finding {
             "stops": match self.grade {
                 Grade::Stops(Stops::Run) => json!(["run", "attach"]),
                 Grade::Stops(Stops::Attach) => json!(["attach"]),
-                Grade::Fine | Grade::Poor => json!([]),
+                Grade::Fine | Grade::Note | Grade::Poor => json!([]),
             },
             "message": self.found,
             "cause": self.cause,

@@ -82,7 +82,7 @@ impl Machine {
         let rank = |grade| match grade {
             Grade::Stops(_) => 0,
             Grade::Poor => 1,
-            Grade::Fine => 2,
+            Grade::Note | Grade::Fine => 2,
         };
         let mut sorted: Vec<&Finding> = self.findings.iter().collect();
         sorted.sort_by_key(|finding| rank(finding.grade));

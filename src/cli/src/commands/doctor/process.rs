@@ -47,7 +47,10 @@ impl Examined {
             }
         });
         let warnings = self.warnings.iter().map(|warning| Finding {
-            grade: Grade::Poor,
+            grade: match warning {
+                Warning::OtherMounts { .. } => Grade::Note,
+                _ => Grade::Poor,
+            },
             name: warning.word().into(),
             found: warning.to_string(),
             cause: None,
@@ -67,7 +70,12 @@ impl Examined {
         let pid = process.pid;
         let of_machine: Vec<&Finding> = machine.not_fine().collect();
         let stops = self.obstacles.len() + machine.stopping(Stops::Attach).count();
-        let poor = self.warnings.len() + of_machine.len() - machine.stopping(Stops::Attach).count();
+        let findings: Vec<Finding> = self.findings().collect();
+        let poor = findings
+            .iter()
+            .chain(of_machine.iter().copied())
+            .filter(|finding| finding.grade == Grade::Poor)
+            .count();
         let answer = match (stops, poor) {
             (0, 0) => "CAN ATTACH: nothing stands in the way".into(),
             (0, poor) => format!("CAN ATTACH: {} could be better", things(poor)),
@@ -81,7 +89,7 @@ impl Examined {
         );
         style.wrapped(out, DIM, 0, &who)?;
         writeln!(out)?;
-        for finding in self.findings() {
+        for finding in &findings {
             finding.write(style, out)?;
         }
         for finding in of_machine {
@@ -263,8 +271,8 @@ impl Examined {
             "rss_bytes": process.rss_bytes,
             "attachable": self.obstacles.is_empty()
                 && machine.stopping(Stops::Attach).next().is_none(),
-            "obstacles": of(|grade| grade != Grade::Poor),
-            "warnings": of(|grade| grade == Grade::Poor),
+            "obstacles": of(|grade| matches!(grade, Grade::Stops(_))),
+            "warnings": of(|grade| !matches!(grade, Grade::Stops(_))),
             "program": program.map(|program| json!({
                 "path": program.path.to_string_lossy(),
                 "bits": program.bits(),
