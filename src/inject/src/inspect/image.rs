@@ -16,7 +16,8 @@ use std::rc::Rc;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::read::{ReadCache, ReadRef};
 use object::{Endianness, elf};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
 
 use super::procfs::{FileId, Mapping, base_name};
 
@@ -509,7 +510,15 @@ pub(super) fn open_inside(pid: u32, path: &Path, flags: OFlags) -> Option<OwnedF
     )
     .ok()?;
     let flags = flags | OFlags::CLOEXEC;
-    openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()
+    match openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        // Before Linux 5.6, and under filters from before it: at least the
+        // last part of the path has to be what it seems.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let path = path.strip_prefix("/").unwrap_or(path);
+            openat(&root, path, flags | OFlags::NOFOLLOW, Mode::empty()).ok()
+        }
+        opened => opened.ok(),
+    }
 }
 
 /// Opens a file that is one: a device or a pipe would do something.
