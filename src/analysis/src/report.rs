@@ -13,5 +13,5 @@ mod table;
 pub mod text;
 mod words;
 
-pub use table::{Style, printable};
+pub use table::{BOLD, Cell, DIM, Style, Table, WARN, printable};
 pub use words::{blocks, bytes, counted, duration, rate, signed_blocks, signed_bytes};

@@ -8,10 +8,13 @@ mod check;
 mod collector;
 mod completions;
 mod diff;
+mod doctor;
 mod export;
 mod flame;
 mod leaks;
 mod lines;
+mod processes;
+mod ps;
 mod report;
 pub(crate) mod run;
 mod stats;
@@ -45,6 +48,10 @@ pub(crate) enum Command {
     Diff(diff::Args),
     /// Print what was counted
     Stats(stats::Args),
+    /// List processes: what they are, which grow, which may be attached to
+    Ps(ps::Args),
+    /// Say what would stop an attach or spoil symbols, and how to mend it
+    Doctor(doctor::Args),
     /// Open a recording in the terminal
     Tui(tui::Args),
     /// Print a completion script for a shell
@@ -69,6 +76,8 @@ impl Command {
             Command::Lines(args) => lines::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),
+            Command::Ps(args) => ps::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Collector => Ok(collector::run()),

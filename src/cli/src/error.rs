@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::bytes;
+use leakline_inject::inspect::Refused;
 
 use crate::commands::run::program::{Lookup, Unrecordable};
 use crate::preload::Tried;
@@ -79,6 +80,10 @@ pub enum CliError {
         source: io::Error,
     },
 
+    /// Nobody may attach to that process.
+    #[error(transparent)]
+    Refused(Refused),
+
     /// Options that do not go together.
     #[error("{message}")]
     Usage {
@@ -122,6 +127,7 @@ impl CliError {
             CliError::Limit { option, .. } => Some(format!(
                 "raise the limit, as with `ulimit {option} unlimited`"
             )),
+            CliError::Refused(refused) => Some(refused.hint()),
             CliError::Usage { hint, .. } | CliError::Report { hint, .. } => hint.clone(),
             CliError::System { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
                 Some("raise the limit on open files, as with `ulimit -n 64`".into())
@@ -148,7 +154,7 @@ impl CliError {
             | CliError::System { .. } => 125,
             CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,
             CliError::Usage { .. } => 2,
-            CliError::Report { .. } | CliError::Output(_) => 3,
+            CliError::Refused(_) | CliError::Report { .. } | CliError::Output(_) => 3,
         }
     }
 

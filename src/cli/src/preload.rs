@@ -28,7 +28,7 @@ use crate::CliError;
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libleakline_preload.so"));
 
 /// How the name of every unpacked interposer begins.
-const NAME_PREFIX: &str = "libleakline_preload-";
+const NAME_PREFIX: &str = leakline_wire::mapped::INTERPOSER_PREFIX;
 
 /// The places that were tried, each with what is wrong with it.
 #[derive(Debug, thiserror::Error)]

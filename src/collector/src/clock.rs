@@ -150,7 +150,7 @@ fn read_both(kind: u32) -> Instant {
 
 /// Whether the counter runs at one rate on all CPUs, asleep or awake, by the
 /// kernel's own judgement.
-fn tsc_is_trusted() -> bool {
+pub fn tsc_is_trusted() -> bool {
     if !cfg!(target_arch = "x86_64") {
         return false;
     }

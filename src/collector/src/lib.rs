@@ -47,5 +47,6 @@ mod tally;
 #[cfg(test)]
 mod testing;
 
+pub use clock::tsc_is_trusted;
 pub use process::public_command;
 pub use serve::serve;

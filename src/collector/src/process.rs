@@ -100,7 +100,7 @@ pub(crate) fn pid_of_child(inside: u32, parent: u32) -> Option<u32> {
 /// looked at.
 fn has_session_mapped(pid: u32) -> Option<bool> {
     let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
-    let name = format!("/memfd:{}", crate::session::MEMFD_NAME);
+    let name = format!("/memfd:{}", leakline_wire::mapped::SESSION);
     Some(
         maps.windows(name.len())
             .any(|window| window == name.as_bytes()),

@@ -25,6 +25,7 @@ use leakline_wire::layout::{
     self, CHUNK_BYTES, CHUNK_COUNT, CHUNK_HEADER_BYTES, CHUNK_WORDS, CHUNKS_OFFSET, ChunkHeader,
     Header, MAP_BYTES, NEXT_TABLE_OFFSET, SLOT_BYTES, SLOT_COUNT, SLOTS_OFFSET, Slot,
 };
+use leakline_wire::mapped;
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::{AtomicU32, AtomicU64, Ordering};
 use leakline_wire::trie::{NODES_PER_BLOCK, Node};
@@ -68,9 +69,6 @@ pub(crate) enum SessionError {
     },
 }
 
-/// Name of the shared memory, as `/proc/PID/maps` shows it.
-pub(crate) const MEMFD_NAME: &str = "leakline-session";
-
 /// The map of a session.
 #[derive(Debug)]
 pub(crate) struct SessionMap {
@@ -93,9 +91,11 @@ impl SessionMap {
     /// Creates the shared memory, empty but for the header's first words.
     pub(crate) fn create() -> Result<Self, SessionError> {
         let length = length_allowed()?;
-        let memfd =
-            rustix::fs::memfd_create(MEMFD_NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-                .map_err(|error| SessionError::Create(error.into()))?;
+        let memfd = rustix::fs::memfd_create(
+            mapped::SESSION,
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )
+        .map_err(|error| SessionError::Create(error.into()))?;
         rustix::fs::ftruncate(&memfd, CHUNKS_OFFSET as u64)
             .map_err(|error| SessionError::Create(error.into()))?;
         rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::SEAL)

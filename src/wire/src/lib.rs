@@ -28,6 +28,7 @@ pub mod blob;
 pub mod env;
 pub mod event;
 pub mod layout;
+pub mod mapped;
 pub mod pool;
 pub mod sync;
 pub mod trie;

@@ -20,13 +20,16 @@ pub struct Style {
     pub boxes: bool,
 }
 
-pub(crate) const BOLD: Paint = Paint::new().bold();
-pub(crate) const DIM: Paint = Paint::new().dimmed();
-pub(crate) const WARN: Paint = anstyle::AnsiColor::Yellow.on_default();
+/// What answers.
+pub const BOLD: Paint = Paint::new().bold();
+/// What goes with the answer.
+pub const DIM: Paint = Paint::new().dimmed();
+/// What takes something from it.
+pub const WARN: Paint = anstyle::AnsiColor::Yellow.on_default();
 
 impl Style {
     /// `text` in `paint`, where there is colour.
-    pub(crate) fn paint(self, paint: Paint, text: &str) -> String {
+    pub fn paint(self, paint: Paint, text: &str) -> String {
         if self.colour && !text.is_empty() {
             format!("{paint}{text}{paint:#}")
         } else {
@@ -36,7 +39,7 @@ impl Style {
 
     /// Writes `text`, broken at spaces to fit, each further line indented by
     /// `indent`.
-    pub(crate) fn wrapped(
+    pub fn wrapped(
         self,
         out: &mut dyn io::Write,
         paint: Paint,
@@ -157,7 +160,8 @@ pub(crate) fn named(function: &str, place: &str, width: usize) -> String {
 }
 
 /// What a cell holds.
-pub(crate) enum Cell {
+#[derive(Clone, Debug)]
+pub enum Cell {
     /// A figure, to the right.
     Figure(String),
     /// Text, to the left, cut in the middle where it does not fit.
@@ -194,7 +198,8 @@ impl Cell {
 
 /// A table: figures in columns as wide as they need, then texts that share
 /// what is left.
-pub(crate) struct Table {
+#[derive(Clone, Debug)]
+pub struct Table {
     headers: Vec<&'static str>,
     /// How many of the columns, from the left, are figures.
     figures: usize,
@@ -209,7 +214,8 @@ const GAP: usize = 2;
 const NARROWEST: usize = 24;
 
 impl Table {
-    pub(crate) fn new(figures: &[&'static str], texts: &[&'static str]) -> Self {
+    /// An empty one, with the headers of its columns.
+    pub fn new(figures: &[&'static str], texts: &[&'static str]) -> Self {
         Table {
             headers: figures.iter().chain(texts).copied().collect(),
             figures: figures.len(),
@@ -219,19 +225,20 @@ impl Table {
     }
 
     /// Adds a row, a cell a column. Missing ones stay empty.
-    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
+    pub fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);
         self.below.push(Vec::new());
     }
 
     /// Adds a line below the last row, in the first text column.
-    pub(crate) fn below(&mut self, cell: Cell) {
+    pub fn below(&mut self, cell: Cell) {
         if let Some(below) = self.below.last_mut() {
             below.push(cell);
         }
     }
 
-    pub(crate) fn write(&self, out: &mut dyn io::Write, style: Style) -> io::Result<()> {
+    /// Writes it.
+    pub fn write(&self, out: &mut dyn io::Write, style: Style) -> io::Result<()> {
         let mut widths: Vec<usize> = self.headers.iter().map(|header| header.width()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {

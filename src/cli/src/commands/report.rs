@@ -200,19 +200,27 @@ pub(crate) fn report(
     input: &Input,
     answer: impl for<'a> FnOnce(&Model<'a>, &mut Stacks<'a>, Output<'_>) -> Result<(), CliError>,
 ) -> Result<ExitCode, CliError> {
-    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let result = open(input).and_then(|opened| {
+    answer_with(input.json, |output| {
+        let opened = open(input)?;
         let model = opened.model();
         let mut stacks = Stacks::new(&model);
-        let output = if input.json {
-            Output::Json(&mut out)
-        } else {
-            Output::Text(&mut out, style())
-        };
         answer(&model, &mut stacks, output)
+    })
+}
+
+/// Lets `answer` write to stdout, and tells a program of failures in JSON.
+pub(crate) fn answer_with(
+    json: bool,
+    answer: impl FnOnce(Output<'_>) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let result = answer(if json {
+        Output::Json(&mut out)
+    } else {
+        Output::Text(&mut out, style())
     });
     match result {
-        Err(error) if input.json && error.status() != 0 => {
+        Err(error) if json && error.status() != 0 => {
             // What stands there already is no JSON by itself: leave it to fail.
             let failure = json!({ "error": error.to_string(), "hint": error.hint() });
             writeln!(out, "{failure}")
