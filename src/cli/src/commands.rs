@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use crate::CliError;
 
+mod attach;
 mod check;
 mod collector;
 mod completions;
+mod detach;
 mod diff;
 mod doctor;
 mod export;
@@ -28,6 +30,10 @@ mod tui;
 pub(crate) enum Command {
     /// Run a program and record its allocations
     Run(run::Args),
+    /// Record a process that is running already, and its children
+    Attach(attach::Args),
+    /// Leave a process that is attached to as it was
+    Detach(detach::Args),
     /// Say in a screenful what a recording has to say
     Summary(summary::Args),
     /// Say which places leak, and which only look like it
@@ -59,6 +65,9 @@ pub(crate) enum Command {
     /// The collector's process: started by `run`, not by people
     #[command(name = "__collector", hide = true)]
     Collector,
+    /// The process that wakes a program started with `run --idle`: not for people
+    #[command(name = "__keeper", hide = true)]
+    Keeper,
 }
 
 impl Command {
@@ -66,6 +75,8 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, CliError> {
         match self {
             Command::Run(args) => run::run(args),
+            Command::Attach(args) => attach::run(&args),
+            Command::Detach(args) => detach::run(&args),
             Command::Summary(args) => summary::run(&args),
             Command::Leaks(args) => leaks::run(&args),
             Command::Check(args) => check::run(&args),
@@ -81,6 +92,7 @@ impl Command {
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Collector => Ok(collector::run()),
+            Command::Keeper => Ok(run::idle::keep()),
         }
     }
 }

@@ -77,6 +77,50 @@ pub(crate) fn unpack() -> Result<PathBuf, CliError> {
     Err(CliError::NoPlaceForPreload(Tried(tried)))
 }
 
+/// Unpacks the interposer into the directory `place` of another file system,
+/// whose root for us is `root`. Returns its path there; for us, `root` comes
+/// before it.
+pub(crate) fn unpack_below(root: &Path, place: &Path) -> Result<PathBuf, CliError> {
+    let own = format!("leakline-{}", geteuid().as_raw());
+    let seen = place.join(own);
+    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    let unpacked = match fs::symlink_metadata(below(place)) {
+        // A link would lead into our own file system.
+        Ok(there) if there.is_dir() => unpack_to(&below(&seen)),
+        Ok(_) => Err(Unfit::NotADirectory),
+        Err(error) => Err(error.into()),
+    };
+    match unpacked {
+        Ok(path) => Ok(seen.join(path.file_name().unwrap_or_default())),
+        Err(unfit) => Err(CliError::NoPlaceForPreload(Tried(vec![format!(
+            "`{}` {unfit}",
+            seen.display()
+        )]))),
+    }
+}
+
+/// Whether a file is named like an interposer, of whichever build.
+pub(crate) fn is_interposer(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_bytes().starts_with(NAME_PREFIX.as_bytes()))
+}
+
+/// Whether it is named like that of this build.
+pub(crate) fn is_this_builds(path: &Path) -> bool {
+    path.file_name() == Some(OsStr::new(&file_name()))
+}
+
+/// Where a symbol that the interposer of this build exports lies in it, and its
+/// size in bytes.
+pub(crate) fn symbol(name: &str) -> Option<(u64, usize)> {
+    use object::{Object, ObjectSymbol};
+    let library = object::File::parse(LIBRARY).ok()?;
+    let symbol = library
+        .dynamic_symbols()
+        .find(|symbol| symbol.name() == Ok(name))?;
+    Some((symbol.address(), usize::try_from(symbol.size()).ok()?))
+}
+
 /// The value of `LD_PRELOAD` that loads `interposer` before what `existing`
 /// loads. Interposers of sessions that are over are left out.
 pub(crate) fn preload_list(interposer: &Path, existing: Option<&OsStr>) -> OsString {
@@ -145,11 +189,7 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
         return Err(Unfit::NoExec);
     }
 
-    let path = place.join(format!(
-        "{NAME_PREFIX}{}-{}.so",
-        env!("CARGO_PKG_VERSION"),
-        env!("LEAKLINE_PRELOAD_HASH")
-    ));
+    let path = place.join(file_name());
     if !is_ours(&path) {
         let limit = raise_file_size();
         let written = write(place, &path);
@@ -158,6 +198,15 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
         written?;
     }
     Ok(path)
+}
+
+/// How the file of this build is called.
+fn file_name() -> String {
+    format!(
+        "{NAME_PREFIX}{}-{}.so",
+        env!("CARGO_PKG_VERSION"),
+        env!("LEAKLINE_PRELOAD_HASH")
+    )
 }
 
 /// Lifts the soft limit on file sizes, under which the interposer may not fit

@@ -190,6 +190,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             ring_bytes: 16 << 20,
             sources: false,
             symbols: false,
+            attached: false,
         }),
     );
     assert_eq!(hear(&control), FromCollector::Ready);

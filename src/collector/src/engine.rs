@@ -750,6 +750,35 @@ impl Engine {
         forks.into_iter().any(|fork| fork.stamp >= since)
     }
 
+    /// Processes that left the session are done with: what they had published
+    /// before is taken by the next round.
+    pub(crate) fn note_left(&mut self) {
+        for process in self.processes.values_mut() {
+            let slot = self.shared.session.slot(process.slot);
+            // Acquire pairs with the Release of who left.
+            if slot.is_some_and(|slot| slot.left.load(Ordering::Acquire) != 0) {
+                process.ending.get_or_insert_default();
+            }
+        }
+    }
+
+    /// Has every process leave (those that were running before they joined; to
+    /// others it means that nothing is recorded any more).
+    pub(crate) fn have_all_leave(&self) {
+        let mode = &self.shared.session.header().mode;
+        mode.fetch_or(mode::LEAVE, Ordering::Relaxed);
+        mode.fetch_and(!mode::ON, Ordering::Relaxed);
+    }
+
+    /// Pids of those that live.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes
+            .values()
+            .filter(|process| process.ended.is_none() && process.ending.is_none())
+            .map(|process| process.identity.pid)
+            .collect()
+    }
+
     /// Whether any process ever joined.
     pub(crate) fn has_joined(&self) -> bool {
         self.past.processes > 0

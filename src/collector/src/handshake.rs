@@ -302,7 +302,7 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.new_rings,
         &slot.trie_nodes,
         &slot.python_version,
-        &slot.reserved,
+        &slot.left,
     ];
     for word in words.into_iter().chain(&slot.trie) {
         word.store(0, Ordering::Relaxed);

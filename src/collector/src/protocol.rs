@@ -15,6 +15,13 @@
 //!
 //! A hang-up of the supervisor's end means the supervisor died: the collector
 //! goes on until the tree is gone.
+//!
+//! `leakline attach` is a supervisor of processes that it did not start
+//! ([`Options::attached`]). It gets them to join, and hears of each in a
+//! [`FromCollector::Joined`]; their ends it does not tell of. After
+//! [`ToCollector::Leave`], or when it hangs up, the collector has all of them
+//! leave; who does not come by, being idle, is named in a
+//! [`FromCollector::Staying`] and has to be fetched.
 
 use leakline_recording::record::Session;
 use serde::{Deserialize, Serialize};
@@ -47,6 +54,8 @@ pub enum ToCollector {
     },
     /// Stop recording now: switch the session off, drain, finish.
     Stop,
+    /// Have the processes of an attached session leave it; finish when they did.
+    Leave,
 }
 
 /// How to record.
@@ -66,6 +75,8 @@ pub struct Options {
     pub sources: bool,
     /// Resolve symbols (else modules and offsets only).
     pub symbols: bool,
+    /// The processes were running before; the supervisor is not their parent.
+    pub attached: bool,
 }
 
 /// From the collector.
@@ -80,6 +91,17 @@ pub enum FromCollector {
     },
     /// The target was drained and the file is whole up to here.
     Finished(Summary),
+    /// Of an attached session: a process has joined.
+    Joined {
+        /// Its pid.
+        pid: u32,
+    },
+    /// Of an attached session that is to be left: these processes did not come
+    /// by.
+    Staying {
+        /// Their pids.
+        pids: Vec<u32>,
+    },
 }
 
 /// What was recorded, for the end-of-run summary.

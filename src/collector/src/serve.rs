@@ -43,6 +43,12 @@ const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
 /// tell it of one.
 const LONELY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long processes have to leave by themselves: most make or free a block
+/// every now and then.
+const FETCH_PATIENCE: Duration = Duration::from_millis(100);
+/// ... and to be fetched. One that is stopped leaves when it goes on.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs the collector until its session is over.
 ///
 /// `output` is the recording (empty, readable and writable), `listener` the
@@ -144,8 +150,19 @@ struct Collector {
     lonely_since: Option<Instant>,
     /// The target's end was answered.
     is_answered: bool,
+    /// See [`Options::attached`].
+    attached: bool,
+    leaving: Option<Leaving>,
     pace: Pace,
     handshake: Option<Door>,
+}
+
+/// An attached session that is to be left.
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    since: Instant,
+    /// Who does not come by was named.
+    are_named: bool,
 }
 
 /// The handshake thread, and what ends it when it is dropped.
@@ -189,6 +206,8 @@ fn start(
                 sources: parts.sources,
                 lonely_since: None,
                 is_answered: false,
+                attached: parts.attached,
+                leaving: None,
                 pace: Pace::default(),
                 handshake: Some(parts.handshake),
             })
@@ -203,6 +222,7 @@ struct Parts {
     target: Arc<AtomicU32>,
     resolver: Option<Resolver>,
     sources: bool,
+    attached: bool,
     handshake: Door,
 }
 
@@ -274,6 +294,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         target,
         resolver: resolver.filter(|_| options.symbols || options.sources),
         sources: options.sources,
+        attached: options.attached,
         handshake: Door { stop, thread },
     })
 }
@@ -310,7 +331,11 @@ impl Collector {
         let session = self.engine.shared.session.clone();
         while let Ok(joined) = self.joined.try_recv() {
             // It may end another process, which takes as long as that is large.
+            let pid = joined.identity.pid;
             session::while_busy(&session, || self.engine.join(joined));
+            if self.attached {
+                self.control.send(&FromCollector::Joined { pid });
+            }
         }
     }
 
@@ -319,7 +344,11 @@ impl Collector {
     fn wait(&mut self, pause: Duration) -> Next {
         // Of the target's end the supervisor tells, and more than a pidfd does.
         let target = self.target.load(Ordering::Relaxed);
-        let told_by_supervisor = if self.control.is_open { target } else { 0 };
+        let told_by_supervisor = if self.control.is_open && !self.attached {
+            target
+        } else {
+            0
+        };
         let pidfds = self.engine.pidfds(told_by_supervisor);
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(pidfds.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
@@ -348,7 +377,10 @@ impl Collector {
         for process in dead {
             self.engine.died(process, Ending::default());
         }
-        if is_signalled {
+        if is_signalled && self.attached {
+            self.take_signal();
+            self.leave();
+        } else if is_signalled {
             self.engine.switch_off();
             return Next::End("stopped");
         }
@@ -369,6 +401,7 @@ impl Collector {
                     self.engine.switch_off();
                     return Next::End("stopped");
                 }
+                ToCollector::Leave => self.leave(),
             }
         }
         self.check_lonely()
@@ -450,6 +483,9 @@ impl Collector {
     /// Ends the session when nobody is left to record and nobody to tell us
     /// of anyone.
     fn check_lonely(&mut self) -> Next {
+        if self.attached {
+            return self.check_attached();
+        }
         let may_come = self.control.is_open && !self.is_answered;
         if may_come || self.engine.living() > 0 || self.engine.expects_newborns() {
             self.lonely_since = None;
@@ -463,6 +499,51 @@ impl Collector {
         };
         if since.elapsed() >= patience {
             Next::End("exited")
+        } else {
+            Next::GoOn
+        }
+    }
+
+    /// Takes a signal away that was noted, or it would be again.
+    fn take_signal(&mut self) {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        // Not there any more: taken.
+        let _ = rustix::io::read(&self.signals, &mut info);
+    }
+
+    fn leave(&mut self) {
+        self.engine.have_all_leave();
+        self.leaving.get_or_insert(Leaving {
+            since: Instant::now(),
+            are_named: false,
+        });
+    }
+
+    /// The end of an attached session: when its processes are gone or have left.
+    fn check_attached(&mut self) -> Next {
+        if !self.control.is_open {
+            self.leave();
+        }
+        let Some(leaving) = &mut self.leaving else {
+            let is_over = self.engine.has_joined()
+                && self.engine.living() == 0
+                && !self.engine.expects_newborns();
+            return if is_over {
+                Next::End("exited")
+            } else {
+                Next::GoOn
+            };
+        };
+        let waited = leaving.since.elapsed();
+        if waited >= FETCH_PATIENCE && !std::mem::replace(&mut leaving.are_named, true) {
+            let pids = self.engine.pids();
+            if !pids.is_empty() {
+                self.control.send(&FromCollector::Staying { pids });
+            }
+        }
+        self.engine.note_left();
+        if self.engine.living() == 0 || waited >= LEAVE_PATIENCE {
+            Next::End("detached")
         } else {
             Next::GoOn
         }

@@ -437,10 +437,11 @@ pub(crate) fn while_busy<T>(session: &SessionMap, work: impl FnOnce() -> T) -> T
     result
 }
 
-/// Shows progress while the collector is busy, until the session is gone. A
-/// stopped or killed collector's heart stops with it.
+/// Shows that the collector lives, and progress while it is busy, until the
+/// session is gone. A stopped or killed collector's heart stops with it.
 pub(crate) fn heartbeat(session: &Weak<SessionMap>) {
     while let Some(session) = session.upgrade() {
+        session.header().beats.fetch_add(1, Ordering::Relaxed);
         if session.busy.load(Ordering::Relaxed) {
             show_progress(&session);
         }

@@ -35,6 +35,7 @@ pub const PT_LOAD: u32 = 1;
 pub const PT_DYNAMIC: u32 = 2;
 pub const PT_NOTE: u32 = 4;
 pub const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+const PT_GNU_RELRO: u32 = 0x6474_e552;
 
 type Callback = unsafe extern "C" fn(*const PhdrInfo, usize, *mut c_void) -> c_int;
 
@@ -128,6 +129,11 @@ pub fn after_fork() {
 }
 
 impl PhdrInfo {
+    /// Whether it is the interposer.
+    pub fn is_ours(&self) -> bool {
+        self.contains(find as fn(&CStr) -> u64 as usize as u64)
+    }
+
     /// The program headers.
     pub fn headers(&self) -> &[Phdr] {
         if self.headers.is_null() {
@@ -215,6 +221,58 @@ impl PhdrInfo {
         unsafe { CStr::from_ptr(self.name) }
     }
 
+    /// The pages that the loader takes the right to write from once the object is
+    /// relocated; empty without such.
+    pub fn read_only_after_relocation(&self) -> (u64, u64) {
+        self.headers()
+            .iter()
+            .find(|header| header.kind == PT_GNU_RELRO)
+            .map_or((0, 0), |header| {
+                let start = self.bias.wrapping_add(header.address);
+                let end = start.wrapping_add(header.memory_bytes);
+                // As the loader rounds it.
+                (start & !0xfff, end & !0xfff)
+            })
+    }
+
+    /// The tables that relocation works with; `None` for an object without
+    /// symbols.
+    pub fn relocations(&self) -> Option<Relocations> {
+        let dynamic = self
+            .headers()
+            .iter()
+            .find(|header| header.kind == PT_DYNAMIC)?;
+        let mut tables = Relocations {
+            bias: self.bias,
+            symbols: 0,
+            strings: 0,
+            data: (0, 0),
+            calls: (0, 0),
+        };
+        let mut at = self.bias.wrapping_add(dynamic.address);
+        loop {
+            // SAFETY: as in `sized_symbol`.
+            let (tag, value) = unsafe { (sys::word(at), sys::word(at + 8)) };
+            let address = if value < self.bias {
+                value.wrapping_add(self.bias)
+            } else {
+                value
+            };
+            match tag {
+                0 => break,
+                2 => tables.calls.1 = value,
+                5 => tables.strings = address,
+                6 => tables.symbols = address,
+                7 => tables.data.0 = address,
+                8 => tables.data.1 = value,
+                23 => tables.calls.0 = address,
+                _ => {}
+            }
+            at += 16;
+        }
+        (tables.symbols != 0 && tables.strings != 0).then_some(tables)
+    }
+
     /// Address of a symbol that the object defines and exports, in its default
     /// version. 0 when it does not.
     pub fn symbol(&self, name: &CStr) -> u64 {
@@ -259,6 +317,63 @@ impl PhdrInfo {
         // SAFETY: the tables that the dynamic section names are mapped, and
         // are walked as the hash table's own layout bounds it.
         unsafe { lookup(self.bias, name, symbols, strings, gnu_hash, versions) }
+    }
+}
+
+/// Tables of an object's dynamic section: address and size in bytes.
+pub struct Relocations {
+    bias: u64,
+    symbols: u64,
+    strings: u64,
+    /// `DT_RELA`.
+    data: (u64, u64),
+    /// `DT_JMPREL`.
+    calls: (u64, u64),
+}
+
+/// A word that holds the address of a symbol.
+pub struct Reference<'a> {
+    /// Where the word lies.
+    pub slot: u64,
+    /// The symbol's name.
+    pub name: &'a CStr,
+    /// It is bound at the first call, perhaps.
+    pub may_be_lazy: bool,
+}
+
+impl Relocations {
+    /// Calls `visit` with every word that relocation filled with the address of
+    /// a symbol with a name.
+    ///
+    /// # Safety
+    ///
+    /// The object must be loaded, and stay so meanwhile.
+    pub unsafe fn each(&self, mut visit: impl FnMut(&Reference<'_>)) {
+        const ABSOLUTE: u32 = 1;
+        const GLOBAL_DATA: u32 = 6;
+        const JUMP_SLOT: u32 = 7;
+        for (start, bytes) in [self.data, self.calls] {
+            // Elf64_Rela: offset, info (symbol << 32 | kind), addend.
+            for entry in (start..start.saturating_add(bytes)).step_by(24) {
+                // SAFETY: the caller's: the table is mapped, as are symbols and
+                // strings that its entries name.
+                unsafe {
+                    let info = sys::word(entry + 8);
+                    let (symbol, kind) = (info >> 32, info as u32);
+                    let is_plain = matches!(kind, GLOBAL_DATA | JUMP_SLOT)
+                        || kind == ABSOLUTE && sys::word(entry + 16) == 0;
+                    if symbol == 0 || !is_plain {
+                        continue;
+                    }
+                    let name = (self.symbols + symbol * 24) as *const u32;
+                    visit(&Reference {
+                        slot: self.bias.wrapping_add(sys::word(entry)),
+                        name: CStr::from_ptr((self.strings + u64::from(name.read())) as *const _),
+                        may_be_lazy: kind == JUMP_SLOT,
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -355,11 +470,10 @@ enum Place {
 }
 
 fn search(name: &CStr, wanted: impl Fn(Place) -> bool) -> u64 {
-    let own = find as fn(&CStr) -> u64 as usize as u64;
     let mut place = Place::Executable;
     let mut found = 0;
     each_object(|object| {
-        if object.contains(own) {
+        if object.is_ours() {
             place = Place::After;
             return false;
         }

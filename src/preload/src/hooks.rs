@@ -17,6 +17,7 @@
 //!   otherwise it is a signal handler's, and goes to the side ring.
 
 use core::arch::naked_asm;
+use core::ffi::CStr;
 use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -164,6 +165,41 @@ pub unsafe extern "C" fn mremap() {
     )
 }
 
+/// How many there are of [`observed`].
+pub const OBSERVED: usize = 23;
+
+/// What the objects of a program that was running before us are redirected to:
+/// name and function. (`__libc_start_main` was called long ago.)
+pub fn observed() -> &'static [(&'static CStr, unsafe extern "C" fn()); OBSERVED] {
+    &FUNCTIONS
+}
+
+static FUNCTIONS: [(&CStr, unsafe extern "C" fn()); OBSERVED] = [
+    (c"malloc", malloc),
+    (c"calloc", calloc),
+    (c"realloc", realloc),
+    (c"reallocarray", reallocarray),
+    (c"free", free),
+    (c"cfree", cfree),
+    (c"free_sized", free_sized),
+    (c"free_aligned_sized", free_aligned_sized),
+    (c"posix_memalign", posix_memalign),
+    (c"aligned_alloc", aligned_alloc),
+    (c"memalign", memalign),
+    (c"valloc", valloc),
+    (c"pvalloc", pvalloc),
+    (c"mmap", mmap),
+    (c"mmap64", mmap64),
+    (c"munmap", munmap),
+    (c"mremap", mremap),
+    (c"pthread_getattr_np", pthread_getattr_np),
+    (c"dlclose", dlclose),
+    (c"exit", exit),
+    (c"quick_exit", quick_exit),
+    (c"_exit", _exit),
+    (c"_Exit", _Exit),
+];
+
 // ---------------------------------------------------------------- entering
 
 /// Where a hook finds itself.
@@ -205,7 +241,11 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
     if !session.is_alive() && !session.child() {
         return Entry::Pass;
     }
-    if session.mode() & needed != needed {
+    let mode = session.mode();
+    if mode & mode::LEAVE != 0 {
+        leave(session);
+    }
+    if mode & needed != needed {
         return Entry::Pass;
     }
     let mut t = thread::current();
@@ -230,6 +270,25 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
         }
         depth::PYTHON | depth::QUIET => Entry::Pass,
         _ => Entry::Nested(t, session),
+    }
+}
+
+/// The session is over before the program: see [`Session::leave`].
+#[cold]
+#[inline(never)]
+fn leave(session: &Session) {
+    let t = thread::current();
+    if t.is_null() {
+        return session.leave();
+    }
+    // SAFETY: this thread's state.
+    unsafe {
+        // Not from a signal handler that interrupted a hook of ours.
+        if thread::get_depth(t) == depth::IDLE {
+            thread::set_depth(t, depth::QUIET);
+            session.leave();
+            thread::set_depth(t, depth::IDLE);
+        }
     }
 }
 
@@ -328,6 +387,7 @@ unsafe fn born(
             let word = event::head(kinds.1, domain as u8, address);
             thread::emit(t, session, [word, stamp, stack, size as u64])
         };
+        modules::look(t, session, stamp);
         if !recorded {
             session
                 .slot()

@@ -34,6 +34,7 @@
 mod cfi;
 mod early;
 mod elf;
+mod got;
 mod hooks;
 mod modules;
 mod python;
@@ -45,6 +46,8 @@ mod trie;
 mod unwind;
 
 use core::arch::global_asm;
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
 
 /// A bug of ours must not take the program down with it: the thread stops
 /// here, which is bad enough to be found by every test.
@@ -57,6 +60,69 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 static FOREVER: u32 = 0;
+
+/// Bytes of [`leakline_argument`].
+const ARGUMENT_BYTES: usize = 512;
+
+/// What an attach and the functions that it calls say to each other: before, a
+/// session's invitation; after, `ok` or what went wrong, as text. Both end with a
+/// NUL.
+#[repr(transparent)]
+pub struct Argument(UnsafeCell<[u8; ARGUMENT_BYTES]>);
+// SAFETY: written by a debugger while nobody of us looks, and by the one function
+// that it calls.
+unsafe impl Sync for Argument {}
+
+/// See [`Argument`].
+#[unsafe(no_mangle)]
+pub static leakline_argument: Argument = Argument(UnsafeCell::new([0; ARGUMENT_BYTES]));
+
+fn answer(text: &[u8]) {
+    // SAFETY: see `Argument`.
+    let room = unsafe { &mut *leakline_argument.0.get() };
+    let length = text.len().min(ARGUMENT_BYTES - 1);
+    for (to, from) in room.iter_mut().zip(text) {
+        *to = *from;
+    }
+    room[length] = 0;
+}
+
+/// Starts recording in a program that is running: see [`session::attach`].
+/// Answers by [`leakline_argument`]. Also a function that CPython may call as a
+/// pending one: it gives 0.
+///
+/// # Safety
+///
+/// To be called by a thread that holds none of libc's or the loader's locks, with
+/// a text that ends within [`ARGUMENT_BYTES`] bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn leakline_attach(invitation: *const core::ffi::c_char) -> i32 {
+    let mut text = [0u8; ARGUMENT_BYTES];
+    // SAFETY: the caller's.
+    let bytes = unsafe { CStr::from_ptr(invitation).to_bytes() };
+    let length = bytes.len().min(ARGUMENT_BYTES);
+    text[..length].copy_from_slice(&bytes[..length]);
+    answer(b"");
+    match session::attach(&text[..length]) {
+        Ok(()) => answer(b"ok"),
+        Err(why) => answer(why),
+    }
+    0
+}
+
+/// Puts the program back as it was: see [`session::Session::leave`].
+///
+/// # Safety
+///
+/// As for [`leakline_attach`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn leakline_leave(_: *const core::ffi::c_char) -> i32 {
+    if let Some(session) = session::get() {
+        session.leave_from_outside();
+    }
+    answer(b"ok");
+    0
+}
 
 global_asm!(
     // core was built to unwind and names this; we never do.

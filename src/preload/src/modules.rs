@@ -17,7 +17,7 @@ use leakline_wire::layout::mode;
 
 use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{self, Thread};
-use crate::{elf, sys};
+use crate::{elf, got, sys};
 
 /// Module ids are below this (and above 0).
 const MAX_MODULES: usize = 4096;
@@ -29,7 +29,18 @@ struct Module {
     unwind_table: AtomicU64,
     /// Hash of path, build-id and place.
     identity: AtomicU64,
+    /// How often its calls were redirected: see [`LOOKS`].
+    redirected: AtomicU32,
+    /// How often it was found being relocated.
+    unsettled: AtomicU32,
 }
+
+/// So often an object is looked at for words to redirect. What the loader was
+/// about to bind at that moment leads past us; and relocation may come after.
+const LOOKS: u32 = 2;
+/// Looks, at least a millisecond apart, after which nobody is relocating an
+/// object whose pages are writable still: they were left so.
+const PATIENCE: u32 = 500;
 
 static MODULES: [Module; MAX_MODULES] = [const {
     Module {
@@ -38,6 +49,8 @@ static MODULES: [Module; MAX_MODULES] = [const {
         bias: AtomicU64::new(0),
         unwind_table: AtomicU64::new(0),
         identity: AtomicU64::new(0),
+        redirected: AtomicU32::new(0),
+        unsettled: AtomicU32::new(0),
     }
 }; MAX_MODULES];
 static COUNT: AtomicU32 = AtomicU32::new(1);
@@ -51,6 +64,15 @@ static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// 1 once this process said that the loader's list is lost to it.
 static TOLD: AtomicU32 = AtomicU32::new(0);
+
+/// Stamp from which on it is looked whether anything was loaded: where our
+/// functions are called through redirected words only, what calls them says
+/// nothing of new objects. [`u64::MAX`]: never.
+static NEXT_LOOK: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Looks still to come for the sake of [`LOOKS`].
+static LOOKS_DUE: AtomicU32 = AtomicU32::new(0);
+/// Between two looks: about a millisecond, of either clock.
+const LOOK_EVERY: u64 = 2_000_000;
 
 /// Whether this process met more modules than there are ids.
 static TOO_MANY: AtomicU32 = AtomicU32::new(NO);
@@ -177,6 +199,65 @@ pub unsafe fn refresh(t: *mut Thread, session: &Session) {
     }
 }
 
+/// From now on it is looked for objects that come.
+pub fn keep_looking() {
+    LOOKS_DUE.store(LOOKS, Ordering::Relaxed);
+    NEXT_LOOK.store(0, Ordering::Relaxed);
+}
+
+/// ... and no more.
+pub fn stop_looking() {
+    NEXT_LOOK.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// Looks, if it is time to, whether objects came that have to be redirected.
+///
+/// # Safety
+///
+/// As for [`refresh`].
+#[inline(always)]
+pub unsafe fn look(t: *mut Thread, session: &Session, stamp: u64) {
+    if stamp >= NEXT_LOOK.load(Ordering::Relaxed) {
+        // SAFETY: the caller's.
+        unsafe { look_now(t, session, stamp) };
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn look_now(t: *mut Thread, session: &Session, stamp: u64) {
+    let due = NEXT_LOOK.load(Ordering::Relaxed);
+    let next = stamp.saturating_add(LOOK_EVERY);
+    if due == u64::MAX
+        || NEXT_LOOK
+            .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+            .is_err()
+        || !acquire(1, 1_000)
+    {
+        return;
+    }
+    session.listen();
+    // SAFETY: the caller's; `UPDATING` is ours.
+    unsafe {
+        (*t).updates_modules = true;
+        let mut changes = 0;
+        let was_seen = elf::each_object(|object| {
+            changes = object.adds ^ object.subs << 32;
+            true
+        });
+        let due = LOOKS_DUE.load(Ordering::Relaxed);
+        if was_seen && (changes != CHANGES.load(Ordering::Relaxed) || due > 0) {
+            LOOKS_DUE.store(due.saturating_sub(1), Ordering::Relaxed);
+            // The last one takes longer to come.
+            let wait = if due == 1 { 16 } else { 1 };
+            NEXT_LOOK.store(stamp.saturating_add(wait * LOOK_EVERY), Ordering::Relaxed);
+            update(t, session);
+        }
+        (*t).updates_modules = false;
+    }
+    end_update();
+}
+
 /// Keeps the list as it is until [`end_update`]. Waits for whoever is at it,
 /// but not for ever: false when it gave up.
 pub fn begin_update() -> bool {
@@ -221,15 +302,23 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         let was_seen = elf::each_object(|object| {
             changes = object.adds ^ object.subs << 32;
             // SAFETY: the caller's.
-            match unsafe { note(t, session, object) } {
-                Noted::As(id) => seen[id / 64] |= 1 << (id % 64),
+            let id = match unsafe { note(t, session, object) } {
+                Noted::As(id) => id,
                 Noted::Again(id) => {
-                    seen[id / 64] |= 1 << (id % 64);
                     came = true;
+                    for looks in [&MODULES[id].redirected, &MODULES[id].unsettled] {
+                        looks.store(0, Ordering::Relaxed);
+                    }
+                    id
                 }
-                Noted::Not => {}
-                Noted::Lost => is_whole = false,
-            }
+                Noted::Not => return false,
+                Noted::Lost => {
+                    is_whole = false;
+                    return false;
+                }
+            };
+            seen[id / 64] |= 1 << (id % 64);
+            redirect(object, &MODULES[id]);
             false
         });
         if !was_seen {
@@ -269,6 +358,9 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     let changes = if is_whole { changes } else { u64::MAX };
     CHANGES.store(changes, Ordering::Relaxed);
     came |= COUNT.load(Ordering::Relaxed) != known;
+    if came && got::is_on() && known != 1 {
+        LOOKS_DUE.store(LOOKS, Ordering::Relaxed);
+    }
     if died || came {
         // Also what came: its addresses may have been asked for before.
         crate::unwind::forget_rules();
@@ -278,6 +370,21 @@ unsafe fn update(t: *mut Thread, session: &Session) {
         // An interpreter may have come with it (an embedded one). What is there
         // when the program starts has been loaded whole.
         crate::python::install(session, known == 1);
+    }
+}
+
+/// Redirects an object's calls, where that is what we live by.
+fn redirect(object: &elf::PhdrInfo, module: &Module) {
+    let looks = &module.redirected;
+    if !got::is_on() || looks.load(Ordering::Relaxed) >= LOOKS {
+        return;
+    }
+    let is_settled = module.unsettled.load(Ordering::Relaxed) >= PATIENCE;
+    if got::redirect(object, got::Direction::In, is_settled) {
+        looks.fetch_add(1, Ordering::Relaxed);
+    } else {
+        module.unsettled.fetch_add(1, Ordering::Relaxed);
+        LOOKS_DUE.store(LOOKS, Ordering::Relaxed);
     }
 }
 
@@ -406,6 +513,24 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
     module.end.store(end, Ordering::Release);
     COUNT.store(count as u32 + 1, Ordering::Release);
     Noted::As(count)
+}
+
+/// Forgets every object, for a new session. No hook may be at work.
+pub fn begin_anew() {
+    let count = (COUNT.load(Ordering::Relaxed) as usize).min(MAX_MODULES);
+    for module in &MODULES[..count] {
+        for word in [&module.end, &module.identity] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for looks in [&module.redirected, &module.unsettled] {
+            looks.store(0, Ordering::Relaxed);
+        }
+    }
+    COUNT.store(1, Ordering::Relaxed);
+    CHANGES.store(u64::MAX, Ordering::Relaxed);
+    UPDATING.store(IDLE, Ordering::Relaxed);
+    TOLD.store(0, Ordering::Relaxed);
+    TOO_MANY.store(NO, Ordering::Relaxed);
 }
 
 /// In a forked child: whoever was updating is not here, but what somebody asked

@@ -24,13 +24,13 @@ use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
 use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
-use crate::session::{CODE_DIED, FLUSH, Session};
+use crate::session::{self, CODE_DIED, FLUSH, Session};
 use crate::thread::{self, MAX_PYTHON, Thread, depth};
 use crate::{elf, hooks, sys, trie, unwind};
 
 /// `PyMemAllocatorEx`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Allocator {
     pub context: sys::Pointer,
     pub malloc: u64,
@@ -221,6 +221,8 @@ static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
 static PLAIN: AtomicU32 = AtomicU32::new(1);
 /// 1 once the greenlet library is loaded.
 static GREENLETS: AtomicU32 = AtomicU32::new(0);
+/// See [`begin_late`].
+static IS_LATE: AtomicU32 = AtomicU32::new(0);
 /// Whether frames lie where the version says.
 static FIT: AtomicU32 = AtomicU32::new(NOT_TRIED);
 const NOT_TRIED: u32 = 0;
@@ -433,8 +435,18 @@ pub fn install(session: &Session, may_run: bool) {
     STARTING.store(1, Ordering::Relaxed);
     unwind::mark_evaluator();
     if let Some(python) = interpreter() {
-        python.hook_domains();
+        if IS_LATE.load(Ordering::Relaxed) == 0 {
+            python.hook_domains();
+        } else {
+            python.hook_soon();
+        }
     }
+}
+
+/// The interpreter has long been running: its domains are hooked by a thread
+/// that holds the GIL, whichever of them comes by first.
+pub fn begin_late() {
+    IS_LATE.store(1, Ordering::Relaxed);
 }
 
 /// A frame at `address` is on this thread's stack: an interpreter that was
@@ -513,6 +525,16 @@ pub fn watch_start() {
 #[cold]
 fn recheck() {
     let Some(python) = interpreter() else { return };
+    if IS_LATE.load(Ordering::Relaxed) != 0 {
+        if python.holds_gil() && STARTING.swap(0, Ordering::Relaxed) != 0 {
+            python.hook_domains();
+            if !session::is_joined() {
+                // Another thread left meanwhile, and may have come too early.
+                unhook();
+            }
+        }
+        return;
+    }
     if python.is_initialized == 0 || sys::gettid() != sys::getpid() {
         return;
     }
@@ -527,7 +549,71 @@ fn recheck() {
     python.hook_domains();
 }
 
+/// Gives the domains back what was below our hooks, where those are uppermost:
+/// who wrapped them goes on calling them, and they pass on.
+pub fn unhook() {
+    STARTING.store(0, Ordering::Relaxed);
+    let Some(python) = interpreter() else { return };
+    // SAFETY: CPython's functions. A table that is half written is valid all the
+    // same: our hooks have the originals' contexts.
+    unsafe {
+        let get: extern "C" fn(u32, *mut Allocator) = core::mem::transmute(python.get_allocator);
+        let set: extern "C" fn(u32, *const Allocator) = core::mem::transmute(python.set_allocator);
+        for domain in 0..DOMAINS {
+            let mut now = NO_ALLOCATOR;
+            get(domain as u32, &raw mut now);
+            for layer in [domain, domain + DOMAINS] {
+                if now.malloc == hooks::python_hooks(layer).malloc {
+                    set(domain as u32, original(layer));
+                }
+            }
+        }
+    }
+}
+
+/// What CPython calls for us when it comes to it.
+extern "C" fn when_pending(_: sys::Pointer) -> i32 {
+    recheck();
+    0
+}
+
 impl Interpreter {
+    /// Whether this thread holds the GIL.
+    fn holds_gil(&self) -> bool {
+        if self.current_state == 0 || self.this_thread_state == 0 {
+            return false;
+        }
+        // SAFETY: CPython's functions without arguments, which allocate nothing
+        // and take no lock.
+        unsafe {
+            let current: extern "C" fn() -> u64 = core::mem::transmute(self.current_state);
+            let own: extern "C" fn() -> u64 = core::mem::transmute(self.this_thread_state);
+            let current = current();
+            // Before 3.12 it is the state of whoever holds it.
+            current != 0 && (self.minor >= 12 || current == own())
+        }
+    }
+
+    /// Has the domains hooked by the main thread when it comes to the evaluator's
+    /// next safe point, unless another thread that holds the GIL asks libc for
+    /// memory before.
+    fn hook_soon(&self) {
+        let add = elf::find(c"Py_AddPendingCall");
+        if add == 0 || self.is_initialized == 0 {
+            return;
+        }
+        // SAFETY: CPython's functions of these types; the second may be called
+        // by any thread, and does no more than to note our function down.
+        unsafe {
+            let initialized: extern "C" fn() -> i32 = core::mem::transmute(self.is_initialized);
+            if initialized() != 0 {
+                let add: extern "C" fn(extern "C" fn(sys::Pointer) -> i32, sys::Pointer) -> i32 =
+                    core::mem::transmute(add);
+                add(when_pending, null_mut());
+            }
+        }
+    }
+
     fn hook_domains(&self) {
         // SAFETY: CPython's functions, which may be called before the
         // interpreter is up; while it starts, there is one thread.
@@ -559,7 +645,7 @@ impl Interpreter {
                 }
                 let Some(hooks) = layers
                     .into_iter()
-                    .find(|hooks| original(*hooks).malloc == 0)
+                    .find(|hooks| matches!(original(*hooks).malloc, 0) || *original(*hooks) == now)
                 else {
                     continue;
                 };
@@ -1223,12 +1309,33 @@ static FILTER: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
 
 /// Gets memory for the table. False when there is none.
 pub fn set_up() -> bool {
+    // SAFETY: as below.
+    if unsafe { !(*CODE_TABLE.0.get()).is_null() } {
+        return true;
+    }
     let Some(memory) = sys::map_private(CODES * size_of::<Code>()) else {
         return false;
     };
     // SAFETY: the session is being started: nobody else looks.
     unsafe { *CODE_TABLE.0.get() = memory.cast() };
     true
+}
+
+/// Forgets every code object and the interpreter, for a new session. No hook may
+/// be at work.
+pub fn begin_anew() {
+    // SAFETY: the caller's; 0 is an entry that was never used.
+    let table = unsafe { *CODE_TABLE.0.get() };
+    if !table.is_null() {
+        sys::empty(table.cast(), CODES * size_of::<Code>());
+    }
+    NEXT_CODE.store(1, Ordering::Relaxed);
+    for word in &FILTER {
+        word.store(0, Ordering::Relaxed);
+    }
+    for word in [&READY, &REFUSED, &STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
+        word.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Code ids handed out so far.

@@ -1,7 +1,7 @@
 //! The real functions: the next definitions in lookup order after ours (libc's,
 //! or those of a preloaded or linked jemalloc, tcmalloc, mimalloc).
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::elf;
 
@@ -43,6 +43,21 @@ reals! {
 /// calls its functions in turn is not recorded, they may call on through ours.
 static OWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
+/// 1 where we were loaded into a program that was running already, as the last
+/// in lookup order: the real functions are what it calls without us.
+static LATE: AtomicU32 = AtomicU32::new(0);
+
+/// Whether that is so.
+pub fn is_late() -> bool {
+    LATE.load(Ordering::Relaxed) != 0
+}
+
+/// Looks all of them up in a program that was running when we came.
+pub fn resolve_for_late_start() {
+    LATE.store(1, Ordering::Relaxed);
+    resolve();
+}
+
 /// Looks all of them up.
 pub fn resolve() {
     for which in 0..NAMES.len() {
@@ -64,7 +79,12 @@ pub fn own_free() -> Option<u64> {
 }
 
 fn look_up(which: usize) {
-    REALS[which].store(elf::find_next(NAMES[which]), Ordering::Release);
+    let address = if LATE.load(Ordering::Relaxed) == 0 {
+        elf::find_next(NAMES[which])
+    } else {
+        elf::find(NAMES[which])
+    };
+    REALS[which].store(address, Ordering::Release);
 }
 
 /// Looks up what was not there at the start.

@@ -9,23 +9,29 @@
 //!   and reuse numbers.
 //! * A collector that does not answer costs the first process that finds out
 //!   [`PATIENCE_MS`], and others [`SHORT_PATIENCE_MS`], see [`Stall`].
+//! * In a program that was running before us ([`attach`]) a session ends before
+//!   the process does ([`Session::leave`]). Its map then is one of zeros, in
+//!   which nothing is switched on; another session begins only when no hook is
+//!   at work in any thread.
 //! * The wiped page tells a forked child from its parent without a system
 //!   call, also where no fork handler ran.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::Kind;
 use leakline_wire::event::{self, BlobKind};
-use leakline_wire::layout::{self, ChunkHeader, Header, Hello, Slot, Welcome, mode, slot_state};
+use leakline_wire::layout::{
+    self, ChunkHeader, Header, Hello, IdlePage, Slot, Welcome, mode, slot_state,
+};
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
 
 use crate::sys::Carries;
 use crate::thread::{self, Thread, depth};
-use crate::{elf, hooks, modules, python, real, sys, trie};
+use crate::{elf, got, hooks, modules, python, real, sys, trie, unwind};
 
 /// Values of `STATE`.
 pub mod state {
@@ -37,6 +43,12 @@ pub mod state {
     pub const JOINED: u32 = 2;
     /// Not of a session: every hook passes through.
     pub const OUTSIDE: u32 = 3;
+    /// One thread is putting everything back as it was.
+    pub const LEAVING: u32 = 4;
+    /// It did: as [`OUTSIDE`].
+    pub const LEFT: u32 = 5;
+    /// As [`OUTSIDE`], but looks whether there is an invitation.
+    pub const IDLE: u32 = 6;
 }
 
 static STATE: AtomicU32 = AtomicU32::new(state::UNBORN);
@@ -48,6 +60,15 @@ const PATIENCE_MS: u64 = 2000;
 /// The same where another one waited in vain, and the collector did nothing
 /// since. One that works answers in less.
 const SHORT_PATIENCE_MS: u64 = 50;
+/// The same of a program that was running before us: its thread is needed.
+const ATTACH_PATIENCE_MS: u64 = 100;
+/// How long a collector's heart may stand still before a program that was running
+/// before leaves its session.
+const ORPHANED_AFTER_NS: u64 = 10_000_000_000;
+/// Between two looks at its heart.
+const HEARD_EVERY_NS: u64 = 1_000_000_000;
+/// Between leaving a session and joining another.
+const SETTLES_AFTER_NS: u64 = 20_000_000;
 
 /// The mark that a session's collector did not answer somebody in time, for
 /// those who come next: they have nothing in common but the session's name.
@@ -61,8 +82,16 @@ struct Stall;
 impl Stall {
     const ENDING: &[u8] = b".stalled";
 
+    /// Whether a session has such a mark: it would stay in the file system.
+    fn is_for(name: &[u8]) -> bool {
+        name.first() != Some(&b'/')
+    }
+
     /// Whether the mark is there.
     fn is_marked(name: &[u8]) -> bool {
+        if !Self::is_for(name) {
+            return false;
+        }
         let Ok(fd) = sys::unix_socket(Carries::Datagrams) else {
             return false;
         };
@@ -74,6 +103,9 @@ impl Stall {
     /// Leaves the mark in the queue of the connection `to`. Another may have
     /// left one: one is enough.
     fn mark(name: &[u8], to: i32) {
+        if !Self::is_for(name) {
+            return;
+        }
         if let Ok(fd) = sys::unix_socket(Carries::Datagrams) {
             if sys::bind_abstract(fd, name, Self::ENDING).is_ok() {
                 let _ = sys::send_fd(to, fd);
@@ -102,6 +134,15 @@ pub struct Session {
     attr_destroy: u64,
     setspecific: u64,
     errno: u64,
+    /// The program was running before us.
+    is_late: bool,
+    /// When it was left.
+    left_ns: AtomicU64,
+    /// [`Header::beats`] when it was last seen to grow, and when that was.
+    beats: AtomicU32,
+    heard_ns: AtomicU64,
+    /// When to look again.
+    listen_ns: AtomicU64,
 }
 
 struct Global(UnsafeCell<Session>);
@@ -122,7 +163,15 @@ static SESSION: Global = Global(UnsafeCell::new(Session {
     attr_destroy: 0,
     setspecific: 0,
     errno: 0,
+    is_late: false,
+    left_ns: AtomicU64::new(0),
+    beats: AtomicU32::new(0),
+    heard_ns: AtomicU64::new(0),
+    listen_ns: AtomicU64::new(0),
 }));
+
+/// The process that left the session whose map there is.
+static PROCESS_OF_MAP: AtomicU32 = AtomicU32::new(0);
 
 /// Changes when something that the caches of every thread rest on went away:
 /// by [`CODE_DIED`] when a code object died, by [`MODULES_CHANGED`] when a
@@ -152,6 +201,11 @@ pub fn get() -> Option<&'static Session> {
 #[cold]
 #[inline(never)]
 fn start() -> Option<&'static Session> {
+    match STATE.load(Ordering::Acquire) {
+        state::UNBORN => {}
+        state::IDLE | state::LEFT if is_invited() => return accept_invitation(),
+        _ => return None,
+    }
     if STATE
         .compare_exchange(
             state::UNBORN,
@@ -166,27 +220,148 @@ fn start() -> Option<&'static Session> {
     real::resolve();
     // SAFETY: STARTING is ours: nobody else looks at the session.
     let session = unsafe { &mut *SESSION.0.get() };
-    if !session.join() {
-        STATE.store(state::OUTSIDE, Ordering::Release);
+    // Loaded into a running program (nothing comes after us in lookup order), we
+    // wait to be told: see `attach`.
+    let is_preloaded = real::address(real::Real::malloc) != 0;
+    if !is_preloaded || !session.join() {
+        let is_idle = !IDLE_PAGE.load(Ordering::Relaxed).is_null();
+        let state = if is_idle { state::IDLE } else { state::OUTSIDE };
+        STATE.store(state, Ordering::Release);
         return None;
     }
+    begin();
+    get()
+}
+
+/// Everything is set up: records from now on.
+fn begin() {
     thread::belong_here();
     // Release pairs with the Acquire in `get`.
     STATE.store(state::JOINED, Ordering::Release);
     // SAFETY: from now on shared and only read.
     let session = unsafe { &*SESSION.0.get() };
-    let t = thread::adopt(session);
+    let mut t = thread::current();
     if t.is_null() {
-        return Some(session);
+        t = thread::adopt(session);
     }
-    // SAFETY: `t` is this thread's state, just adopted.
+    if t.is_null() {
+        return;
+    }
+    // SAFETY: `t` is this thread's state.
     unsafe {
         thread::set_depth(t, depth::QUIET);
         modules::refresh(t, session);
         Session::watch_forks();
         thread::set_depth(t, depth::IDLE);
     }
-    Some(session)
+}
+
+/// The page of a program that was started to be woken; null without.
+static IDLE_PAGE: AtomicPtr<IdlePage> = AtomicPtr::new(null_mut());
+/// [`IdlePage::turn`] of the last invitation that was accepted.
+static IDLE_TURN: AtomicU32 = AtomicU32::new(0);
+
+fn idle_page() -> Option<&'static IdlePage> {
+    // SAFETY: null, or mapped for good; its words are atomic.
+    unsafe { IDLE_PAGE.load(Ordering::Relaxed).as_ref() }
+}
+
+/// Whether there is an invitation that was not accepted yet.
+fn is_invited() -> bool {
+    idle_page().is_some_and(|page| {
+        let turn = page.turn.load(Ordering::Acquire);
+        turn.is_multiple_of(2) && turn != IDLE_TURN.load(Ordering::Relaxed)
+    })
+}
+
+/// Joins the session that the page invites to: as [`attach`], by whichever thread
+/// comes first.
+fn accept_invitation() -> Option<&'static Session> {
+    let page = idle_page()?;
+    let turn = page.turn.load(Ordering::Acquire);
+    let mut text = [0u8; 8 * leakline_wire::layout::IDLE_WORDS];
+    for (to, from) in text.chunks_mut(8).zip(&page.invitation) {
+        to.copy_from_slice(&from.load(Ordering::Relaxed).to_le_bytes());
+    }
+    core::sync::atomic::fence(Ordering::Acquire);
+    if page.turn.load(Ordering::Relaxed) != turn || IDLE_TURN.swap(turn, Ordering::Relaxed) == turn
+    {
+        return None;
+    }
+    let length = text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(text.len());
+    // Who does not come in is missed there, and the reason is the supervisor's to
+    // find: there is nobody here to tell.
+    attach(&text[..length]).ok()?;
+    // SAFETY: as in `get`: it has just been made whole.
+    is_joined().then(|| unsafe { &*SESSION.0.get() })
+}
+
+/// Whether this process records.
+pub fn is_joined() -> bool {
+    STATE.load(Ordering::SeqCst) == state::JOINED
+}
+
+/// Starts us in a program that is running, or again in one that we left: to be
+/// called by a thread that holds none of libc's or the loader's locks.
+/// `invitation` is what the environment would have. Gives what went wrong.
+///
+/// Nothing is left behind where it fails.
+pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
+    let was = STATE.load(Ordering::Acquire);
+    match was {
+        state::UNBORN | state::OUTSIDE | state::LEFT | state::IDLE => {}
+        state::JOINED => return Err(b"this process is being recorded already"),
+        _ => return Err(b"another thread is at it"),
+    }
+    if STATE
+        .compare_exchange(was, state::STARTING, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        return Err(b"another thread is at it");
+    }
+    let result = attach_in_earnest(was, invitation);
+    match result {
+        Ok(()) => begin(),
+        Err(_) => STATE.store(was, Ordering::Release),
+    }
+    result
+}
+
+fn attach_in_earnest(was: u32, invitation: &[u8]) -> Result<(), &'static [u8]> {
+    real::resolve();
+    if real::address(real::Real::malloc) == 0 {
+        // Nothing comes after us in lookup order: we were not preloaded.
+        real::resolve_for_late_start();
+    }
+    // SAFETY: STARTING is ours: nobody else looks at the session.
+    let session = unsafe { &mut *SESSION.0.get() };
+    if was == state::LEFT {
+        session.forget_the_last()?;
+    }
+    let (name, token) = parse_invitation(invitation).ok_or(&b"no session was named"[..])?;
+    let pid = sys::getpid();
+    session.is_late = true;
+    match session.shake_hands(name, token, pid) {
+        Ok(true) => {}
+        Ok(false) => return Err(b"its session did not let it in"),
+        Err(why) => return Err(why),
+    }
+    let settled = session.settle();
+    if settled.is_err() {
+        // SAFETY: nobody but us has looked at the map.
+        unsafe { sys::unmap(session.map, layout::MAP_BYTES) };
+        session.map = null_mut();
+        return settled;
+    }
+    python::begin_late();
+    if real::is_late() {
+        got::begin();
+        modules::keep_looking();
+    }
+    Ok(())
 }
 
 /// Runs before `main` in a program that never allocated until then.
@@ -198,13 +373,14 @@ impl Session {
     fn join(&mut self) -> bool {
         // SAFETY: the loader's own word; the vectors behind it are the
         // kernel's, and are there as long as the process.
-        let (stack, mut at) = unsafe {
+        let mut at = unsafe {
             let stack = __libc_stack_end;
             let arguments = *stack as usize;
-            (stack as u64, stack.add(arguments + 2))
+            stack.add(arguments + 2)
         };
         let mut name_and_token: &[u8] = &[];
         let mut only_pid: &[u8] = &[];
+        let mut idle: &[u8] = &[];
         loop {
             // SAFETY: the environment vector ends with a null.
             let text = unsafe {
@@ -219,39 +395,46 @@ impl Session {
                 name_and_token = rest;
             } else if let Some(rest) = value_of(text, leakline_wire::env::ONLY_PID) {
                 only_pid = rest;
+            } else if let Some(rest) = value_of(text, leakline_wire::env::IDLE) {
+                idle = rest;
             }
         }
-        let Some(colon) = name_and_token.iter().rposition(|byte| *byte == b':') else {
-            return false;
-        };
         let pid = sys::getpid();
         if !only_pid.is_empty() && parse(only_pid) != Some(pid) {
             return false;
         }
-        let mut token = [0u8; 16];
-        for (byte, digits) in token.iter_mut().zip(name_and_token[colon + 1..].chunks(2)) {
-            *byte = digits
-                .iter()
-                .fold(0, |value, digit| value << 4 | hexadecimal(*digit));
+        if let Some((name, token)) = parse_invitation(idle)
+            && name_and_token.is_empty()
+        {
+            // Without it the program runs as if it had not been started so.
+            let _ = Self::get_idle_page(name, token, pid);
+            return false;
         }
-        match self.shake_hands(&name_and_token[..colon], token, pid) {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(why) => {
-                sys::complain(&[b"not recording this process: ", why]);
-                return false;
-            }
-        }
-        let Some(page) = sys::map_wiped_on_fork() else {
-            sys::complain(&[b"not recording this process: no memory for its state"]);
+        let Some((name, token)) = parse_invitation(name_and_token) else {
             return false;
         };
-        self.alive = page as *const AtomicU32;
-        // SAFETY: a fresh page of ours.
+        let joined = self.shake_hands(name, token, pid);
+        match joined.and_then(|is_in| if is_in { self.settle() } else { Ok(()) }) {
+            Ok(()) => joined == Ok(true),
+            Err(why) => {
+                sys::complain(&[b"not recording this process: ", why]);
+                false
+            }
+        }
+    }
+
+    /// Sets up what a member of a session needs.
+    fn settle(&mut self) -> Result<(), &'static [u8]> {
+        // SAFETY: the loader's own word.
+        let stack = unsafe { __libc_stack_end } as u64;
+        if self.alive.is_null() {
+            let page = sys::map_wiped_on_fork().ok_or(&b"no memory for its state"[..])?;
+            self.alive = page as *const AtomicU32;
+        }
+        // SAFETY: a page of ours.
         unsafe { (*self.alive).store(1, Ordering::Relaxed) };
-        if !trie::set_up(self) || !crate::unwind::set_up() || !python::set_up() {
-            sys::complain(&[b"not recording this process: no memory for its tables"]);
-            return false;
+        if !trie::set_up(self) || !unwind::set_up() || !python::set_up() {
+            return Err(b"no memory for its tables");
         }
         self.main_stack_high = stack;
         // Below the limit the kernel keeps a gap of at least 128 MiB where
@@ -263,14 +446,135 @@ impl Session {
         self.attr_destroy = elf::find(c"pthread_attr_destroy");
         self.setspecific = elf::find(c"pthread_setspecific");
         self.errno = elf::find(c"__errno_location");
-        self.key = make_key();
+        if self.key.is_none() {
+            self.key = make_key();
+        }
         self.clock_is_tsc = self.header().clock.load(Ordering::Relaxed) == layout::clock::TSC;
         let slot = self.slot();
         let now = self.now();
         self.start_stamp.store(now, Ordering::Relaxed);
         slot.start_stamp.store(now, Ordering::Relaxed);
         slot.state.store(slot_state::LIVE, Ordering::Release);
-        true
+        Ok(())
+    }
+
+    /// Makes room for a new session where we left one.
+    fn forget_the_last(&mut self) -> Result<(), &'static [u8]> {
+        const TURNS: u32 = 50;
+        // A thread that began a hook before we left has said so by now, or sees
+        // that nothing is switched on: its processor has long written down what
+        // it was about to. (A barrier for all, membarrier(2), takes as long.)
+        let since = sys::monotonic_ns().saturating_sub(self.left_ns.load(Ordering::Relaxed));
+        if since < SETTLES_AFTER_NS {
+            sys::pause((SETTLES_AFTER_NS - since).div_ceil(1_000_000));
+        }
+        if PROCESS_OF_MAP.load(Ordering::Relaxed) != sys::getpid() {
+            // SAFETY: a forked child that has not recorded yet: the states are
+            // its parent's threads', which are not here.
+            unsafe { thread::after_fork(thread::current()) };
+        }
+        let mut turns = 0;
+        while !thread::are_idle() {
+            turns += 1;
+            if turns == TURNS {
+                return Err(b"a thread is still inside of the last session");
+            }
+            sys::pause(1);
+        }
+        // SAFETY: no thread is in a hook, and none gets beyond its first look at
+        // `STATE` while that says `STARTING`.
+        unsafe { thread::begin_anew() };
+        trie::begin_anew();
+        modules::begin_anew();
+        python::begin_anew();
+        hooks::after_fork();
+        FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
+        if !self.map.is_null() {
+            // SAFETY: as above; no ring lies there any more.
+            unsafe { sys::unmap(self.map, layout::MAP_BYTES) };
+            self.map = null_mut();
+        }
+        Ok(())
+    }
+
+    /// [`Session::leave`], by a thread that a debugger sent here.
+    pub fn leave_from_outside(&self) {
+        let t = thread::current();
+        if t.is_null() {
+            return self.leave();
+        }
+        // SAFETY: this thread's state. It waits somewhere in libc: a hook may be
+        // at work below, whose depth is kept.
+        unsafe {
+            let was = thread::get_depth(t);
+            thread::set_depth(t, depth::QUIET);
+            self.leave();
+            thread::set_depth(t, was);
+        }
+    }
+
+    /// Leaves, where the program was running before, when the collector's heart
+    /// has stood still for [`ORPHANED_AFTER_NS`]: it was killed, and so was who
+    /// could have told us. To be called every now and then, as [`Session::leave`].
+    #[cold]
+    pub fn listen(&self) {
+        if !self.is_late {
+            return;
+        }
+        let now = sys::monotonic_ns();
+        let due = self.listen_ns.load(Ordering::Relaxed);
+        let next = now + HEARD_EVERY_NS;
+        let is_ours = now >= due
+            && self
+                .listen_ns
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !is_ours {
+            return;
+        }
+        let beats = self.header().beats.load(Ordering::Relaxed);
+        // Not heard for a while because nobody listened is no silence.
+        let was_away = now.saturating_sub(due) > 2 * HEARD_EVERY_NS;
+        if was_away || beats != self.beats.swap(beats, Ordering::Relaxed) {
+            self.heard_ns.store(now, Ordering::Relaxed);
+        } else if now.saturating_sub(self.heard_ns.load(Ordering::Relaxed)) > ORPHANED_AFTER_NS {
+            self.leave();
+        }
+    }
+
+    /// Puts the program back as it was before [`attach`], by whichever thread
+    /// comes first; others go on. What shared memory there was is let go.
+    ///
+    /// To be called by a thread that is not inside a hook's real work, its state
+    /// (if it has one) not `IDLE`.
+    #[cold]
+    pub fn leave(&self) {
+        if !self.is_late
+            || STATE
+                .compare_exchange(
+                    state::JOINED,
+                    state::LEAVING,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_err()
+        {
+            return;
+        }
+        modules::stop_looking();
+        python::unhook();
+        got::end();
+        PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
+        self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);
+        // Release pairs with the collector's Acquire: nothing of ours comes
+        // after what it finds in the rings then, but for what a thread is just
+        // writing.
+        self.slot().left.store(1, Ordering::Release);
+        STATE.store(state::LEFT, Ordering::Release);
+        // SAFETY: the session's map; zeros are a header of a session that is
+        // switched off, an empty list of chunks, and no stacks. A thread that is
+        // in a hook still may write there, to nobody's notice.
+        unsafe { sys::cover_with_zeros(self.map, layout::MAP_BYTES) };
     }
 
     /// Joins the session called `name`. `Ok(false)`: politely turned away.
@@ -283,10 +587,10 @@ impl Session {
         let unreachable = &b"its session is over or out of reach (no socket)"[..];
         let fd = sys::unix_socket(Carries::Stream).map_err(|_| unreachable)?;
         let is_stalled = Stall::is_marked(name);
-        let patience = if is_stalled {
-            SHORT_PATIENCE_MS
-        } else {
-            PATIENCE_MS
+        let patience = match (is_stalled, self.is_late) {
+            (true, _) => SHORT_PATIENCE_MS,
+            (false, true) => ATTACH_PATIENCE_MS,
+            (false, false) => PATIENCE_MS,
         };
         // Before connecting, which waits when too many wait already.
         sys::set_patience(fd, patience);
@@ -298,18 +602,8 @@ impl Session {
                 _ => Err(unreachable),
             };
         }
-        let hello = Hello {
-            magic: layout::MAGIC,
-            version: layout::VERSION,
-            pid,
-            token,
-        };
-        // SAFETY: plain words without padding.
-        let bytes = unsafe {
-            core::slice::from_raw_parts((&raw const hello).cast::<u8>(), size_of::<Hello>())
-        };
         let mut answer = [0u8; size_of::<Welcome>()];
-        let got = sys::send(fd, bytes).and_then(|_| sys::receive_with_fd(fd, &mut answer));
+        let got = say_hello(fd, pid, token, &mut answer);
         if got.is_err_and(|error| error == sys::EAGAIN) {
             // It counts us when it comes to our hello. One line is enough.
             if is_stalled {
@@ -340,6 +634,30 @@ impl Session {
         }
         self.slot.store(slot, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Gets the page that a program looks at that was started to be woken.
+    fn get_idle_page(name: &[u8], token: [u8; 16], pid: u32) -> Option<()> {
+        let fd = sys::unix_socket(Carries::Stream).ok()?;
+        sys::set_patience(fd, PATIENCE_MS);
+        let mut answer = [0u8; size_of::<Welcome>()];
+        let got = sys::connect_abstract(fd, name, b"")
+            .and_then(|()| say_hello(fd, pid, token, &mut answer));
+        sys::close(fd);
+        let (_, page_fd) = got.ok()?;
+        let page_fd = page_fd?;
+        let page = sys::map_shared(page_fd, layout::IDLE_BYTES);
+        sys::close(page_fd);
+        let page = page.ok()?.cast::<IdlePage>();
+        // SAFETY: a memfd of that size, which cannot shrink: just mapped.
+        let is_ours = unsafe {
+            (*page).magic.load(Ordering::Relaxed) == layout::MAGIC
+                && (*page).version.load(Ordering::Relaxed) == layout::VERSION
+        };
+        if is_ours {
+            IDLE_PAGE.store(page, Ordering::Release);
+        }
+        is_ours.then_some(())
     }
 
     /// The session's control words.
@@ -441,6 +759,7 @@ impl Session {
         let mut progress = header.progress.load(Ordering::Relaxed);
         let mut strikes = 0;
         if slot.lossy.load(Ordering::Relaxed) != 0 {
+            self.listen();
             return None;
         }
         let began = sys::monotonic_ns();
@@ -607,8 +926,9 @@ impl Session {
     }
 
     fn watch_forks() {
+        static IS_DONE: AtomicU32 = AtomicU32::new(0);
         let register = elf::find(c"__register_atfork");
-        if register == 0 {
+        if register == 0 || IS_DONE.swap(1, Ordering::Relaxed) != 0 {
             return;
         }
         // SAFETY: libc's function of this type; the handlers stay mapped,
@@ -800,6 +1120,39 @@ fn make_key() -> Option<u32> {
         create(&raw mut key, thread::leaving)
     };
     (failed == 0).then_some(key)
+}
+
+/// Says who we are; gives the length of the answer, and the descriptor that came
+/// with it.
+fn say_hello(
+    fd: i32,
+    pid: u32,
+    token: [u8; 16],
+    answer: &mut [u8],
+) -> Result<(usize, Option<i32>), sys::Errno> {
+    let hello = Hello {
+        magic: layout::MAGIC,
+        version: layout::VERSION,
+        pid,
+        token,
+    };
+    // SAFETY: plain words without padding.
+    let bytes =
+        unsafe { core::slice::from_raw_parts((&raw const hello).cast::<u8>(), size_of::<Hello>()) };
+    sys::send(fd, bytes)?;
+    sys::receive_with_fd(fd, answer)
+}
+
+/// Name and secret of a session, of what the environment has.
+fn parse_invitation(text: &[u8]) -> Option<(&[u8], [u8; 16])> {
+    let colon = text.iter().rposition(|byte| *byte == b':')?;
+    let mut token = [0u8; 16];
+    for (byte, digits) in token.iter_mut().zip(text[colon + 1..].chunks(2)) {
+        *byte = digits
+            .iter()
+            .fold(0, |value, digit| value << 4 | hexadecimal(*digit));
+    }
+    Some((&text[..colon], token))
 }
 
 fn value_of<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {

@@ -17,6 +17,8 @@ mod number {
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
+    pub const MPROTECT: usize = 10;
+    pub const MUNMAP: usize = 11;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const SIGALTSTACK: usize = 131;
     pub const EXIT_GROUP: usize = 231;
@@ -267,6 +269,93 @@ pub fn map_shared(fd: i32, bytes: usize) -> Result<*mut u8, Errno> {
     }
 }
 
+/// Whether the word at `at` can be written to. Nothing changes: the kernel is
+/// asked to set none of its bits, in one indivisible step.
+pub fn is_writable(at: u64) -> bool {
+    const WAKE_OP_PRIVATE: usize = 5 | 128;
+    /// OR with 0, then compare for equality with 0.
+    const OR_NOTHING: usize = 2 << 28;
+    static NOBODY_WAITS: u32 = 0;
+    // SAFETY: wakes whoever waits on the first word, which is nobody, and adds
+    // no bit to the second; where that is not writable it answers EFAULT.
+    unsafe {
+        syscall(
+            number::FUTEX,
+            [
+                (&raw const NOBODY_WAITS) as usize,
+                WAKE_OP_PRIVATE,
+                0,
+                0,
+                at as usize,
+                OR_NOTHING,
+            ],
+        )
+        .is_ok()
+    }
+}
+
+/// Lets pages be read, and written to if `writable`.
+///
+/// # Safety
+///
+/// The pages must be data of a loaded object that is not being relocated; to
+/// take the right to write away, nobody may be about to.
+pub unsafe fn protect(at: u64, bytes: u64, writable: bool) -> bool {
+    let protection = if writable { 3 } else { 1 };
+    // SAFETY: the caller's.
+    unsafe {
+        syscall(
+            number::MPROTECT,
+            [at as usize, bytes as usize, protection, 0, 0, 0],
+        )
+        .is_ok()
+    }
+}
+
+/// Puts zeros in the place of a shared map: what was shared is let go, and who
+/// still looks there finds nothing, but no hole.
+///
+/// # Safety
+///
+/// The range must be a map of [`map_shared`], and zeros be valid everywhere in
+/// it.
+pub unsafe fn cover_with_zeros(at: *mut u8, bytes: usize) -> bool {
+    const READ_WRITE: usize = 3;
+    const PRIVATE_ANONYMOUS_NORESERVE_FIXED: usize = 0x2 | 0x20 | 0x4000 | 0x10;
+    // SAFETY: the caller's: the range is ours, and takes the new pages in one
+    // step.
+    unsafe {
+        syscall(
+            number::MMAP,
+            [
+                at as usize,
+                bytes,
+                READ_WRITE,
+                PRIVATE_ANONYMOUS_NORESERVE_FIXED,
+                usize::MAX,
+                0,
+            ],
+        )
+        .is_ok()
+    }
+}
+
+/// Unmaps what [`cover_with_zeros`] left.
+///
+/// # Safety
+///
+/// Nobody may look there any more.
+pub unsafe fn unmap(at: *mut u8, bytes: usize) {
+    // SAFETY: the caller's.
+    let _ = unsafe { syscall(number::MUNMAP, [at as usize, bytes, 0, 0, 0, 0]) };
+}
+
+/// Sleeps.
+pub fn pause(milliseconds: u64) {
+    static NOTHING: u32 = 0;
+    let _ = futex_wait(&raw const NOTHING, 0, milliseconds * 1_000_000);
+}
+
 /// Writes to a descriptor; errors are nothing to a hook.
 pub fn write(fd: i32, bytes: &[u8]) {
     // SAFETY: the kernel reads `bytes`, which are valid.
@@ -385,7 +474,8 @@ pub fn unix_socket(carries: Carries) -> Result<i32, Errno> {
 }
 
 /// Connects a socket to the abstract name made of `name` (without its leading
-/// NUL) and `ending`.
+/// NUL) and `ending`; or to the socket in the file system of that path, if it
+/// begins with a slash.
 pub fn connect_abstract(fd: i32, name: &[u8], ending: &[u8]) -> Result<(), Errno> {
     with_abstract(number::CONNECT, fd, name, ending)
 }
@@ -399,9 +489,9 @@ fn with_abstract(call: usize, fd: i32, name: &[u8], ending: &[u8]) -> Result<(),
     const UNIX: u8 = 1;
     let mut address = [0u8; 110];
     address[0] = UNIX;
-    // The family's two bytes and the NUL.
-    let mut length = 3;
-    for (to, from) in address[3..].iter_mut().zip(name.iter().chain(ending)) {
+    // The family's two bytes and, of an abstract name, the NUL.
+    let mut length = if name.first() == Some(&b'/') { 2 } else { 3 };
+    for (to, from) in address[length..].iter_mut().zip(name.iter().chain(ending)) {
         *to = *from;
         length += 1;
     }

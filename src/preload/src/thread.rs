@@ -566,6 +566,54 @@ pub extern "C" fn leaving(t: sys::Pointer) {
     }
 }
 
+/// Whether no thread is in a hook.
+///
+/// What it finds holds for good only where every hook that begins looks, after
+/// it said so, whether there is a session, and finds none.
+pub fn are_idle() -> bool {
+    let pid = sys::getpid();
+    let count = THREAD_COUNT.load(Ordering::Acquire).min(MAX_THREADS as u32);
+    THREADS[..count as usize].iter().all(|place| {
+        let t = place.load(Ordering::Acquire);
+        if t.is_null() {
+            return true;
+        }
+        // SAFETY: states are never unmapped; `depth` is a word that its thread
+        // may be changing.
+        unsafe {
+            let (tid, status) = owner::parts((*t).owner.load(Ordering::Acquire));
+            get_depth(t) == depth::IDLE || status == owner::FREE || sys::thread_is_gone(pid, tid)
+        }
+    })
+}
+
+/// Forgets what every thread had of the last session.
+///
+/// # Safety
+///
+/// No thread may be in a hook, or get into one meanwhile.
+pub unsafe fn begin_anew() {
+    let count = THREAD_COUNT.load(Ordering::Relaxed).min(MAX_THREADS as u32);
+    for place in &THREADS[..count as usize] {
+        let t = place.load(Ordering::Relaxed);
+        if !t.is_null() {
+            // SAFETY: the caller's.
+            unsafe {
+                (*t).ring.forget();
+                (*t).side.forget();
+                forget_half_done(t);
+                (*t).native_length = 0;
+                (*t).python_length = 0;
+                (*t).outermost = 0;
+                (*t).in_main = false;
+                (*t).fork = 0;
+                (*t).holds_modules = false;
+                (*t).depth = depth::IDLE;
+            }
+        }
+    }
+}
+
 /// In a forked child: only this thread lives, and no chunk is ours.
 ///
 /// # Safety

@@ -62,6 +62,25 @@ pub fn set_up(session: &Session) -> bool {
     true
 }
 
+/// Forgets all nodes, for a new session. No hook may be at work.
+pub fn begin_anew() {
+    for (level, table) in TABLES.iter().enumerate() {
+        let table = table.load(Ordering::Relaxed);
+        if !table.is_null() {
+            let bytes = size_of::<AtomicU64>() << (FIRST_BITS as usize + level);
+            sys::empty(table.cast(), bytes);
+        }
+    }
+    LEVEL.store(0, Ordering::Relaxed);
+    GROW_AT.store(1 << (FIRST_BITS - 1), Ordering::Relaxed);
+    for block in &BLOCKS {
+        block.store(0, Ordering::Relaxed);
+    }
+    NEXT.store(1, Ordering::Relaxed);
+    FOLDED.store(NO_STACK, Ordering::Relaxed);
+    TOLD.store(0, Ordering::Relaxed);
+}
+
 /// Adds the table of a level, unless it is there.
 fn add_table(level: usize) -> bool {
     let place = &TABLES[level];

@@ -125,6 +125,10 @@ static EVALUATOR: AtomicU64 = AtomicU64::new(0);
 
 /// Gets memory for the rule cache. False when there is none.
 pub fn set_up() -> bool {
+    // SAFETY: as below.
+    if unsafe { !(*TABLE.0.get()).is_null() } {
+        return true;
+    }
     let Some(memory) = sys::map_private(RULES * size_of::<Slot>()) else {
         return false;
     };

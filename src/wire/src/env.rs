@@ -15,3 +15,7 @@ pub const PRELOAD_DIR: &str = "LEAKLINE_PRELOAD_DIR";
 /// Set by `leakline run --no-follow`: the pid that alone is recorded. Other
 /// processes that find it leave at once.
 pub const ONLY_PID: &str = "LEAKLINE_ONLY_PID";
+
+/// Where a program started with `leakline run --idle` gets the [page](crate::layout::IdlePage)
+/// that it looks at: as [`SESSION`], of the supervisor's socket.
+pub const IDLE: &str = "LEAKLINE_IDLE";

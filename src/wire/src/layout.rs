@@ -52,6 +52,9 @@ pub mod mode {
     pub const FOLLOW: u32 = 16;
     /// Objects that come from CPython's free lists are told of.
     pub const OBJECTS: u32 = 32;
+    /// Processes that were running before they were recorded put everything
+    /// back as it was, and say so in their slots ([`super::Slot::left`]).
+    pub const LEAVE: u32 = 64;
 }
 
 /// Where event stamps come from: [`Header::clock`].
@@ -100,8 +103,11 @@ pub struct Header {
     /// collector is at something long): what a waiter reads to tell slow from
     /// dead.
     pub progress: AtomicU64,
+    /// Grows ten times a second while the collector runs: what processes that
+    /// were running before look at, to leave when it is gone.
+    pub beats: AtomicU32,
     #[doc(hidden)]
-    pub pad2: [u32; 12],
+    pub pad2: [u32; 11],
 }
 
 /// States of [`Slot::state`].
@@ -163,9 +169,8 @@ pub struct Slot {
     pub trie_nodes: AtomicU32,
     /// 1 once Python's allocators are hooked; `PY_VERSION_HEX` above it.
     pub python_version: AtomicU32,
-    /// Blocks that were freed or resized but never seen born cannot be told
-    /// from here; reserved.
-    pub reserved: AtomicU32,
+    /// 1 once the process left the session ([`mode::LEAVE`]).
+    pub left: AtomicU32,
     #[doc(hidden)]
     pub pad: [u32; 4072],
     /// Trie block directory: chunk index + 1 of node ids
@@ -204,6 +209,25 @@ const _: () = {
     assert!(SLOTS_OFFSET + SLOT_COUNT * SLOT_BYTES <= CHUNKS_OFFSET);
     assert!(NEXT_TABLE_OFFSET + CHUNK_COUNT * 4 <= SLOTS_OFFSET);
 };
+
+/// What a program that was started with `leakline run --idle` looks at: a sealed
+/// memfd of one page, written by its supervisor.
+#[repr(C)]
+pub struct IdlePage {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// Grows when there is an invitation to a session: odd while it is written.
+    pub turn: AtomicU32,
+    /// The invitation, as the environment would have it, ended by a NUL.
+    pub invitation: [AtomicU64; IDLE_WORDS],
+}
+
+/// Words of an [`IdlePage`]'s invitation.
+pub const IDLE_WORDS: usize = 64;
+/// Bytes of an [`IdlePage`]'s memfd.
+pub const IDLE_BYTES: usize = 4096;
 
 /// First message of a process to the collector, as sent over the socket.
 #[repr(C)]

@@ -35,14 +35,15 @@ use signals::Signals;
 use supervise::Supervisor;
 use target::Launch;
 
-mod end;
+pub(super) mod end;
+pub(super) mod idle;
 pub(crate) mod limits;
-mod output;
+pub(super) mod output;
 pub(crate) mod program;
-mod session;
-mod signals;
+pub(super) mod session;
+pub(super) mod signals;
 mod supervise;
-mod target;
+pub(super) mod target;
 
 /// Runs a program and records its allocations.
 ///
@@ -86,6 +87,10 @@ pub(crate) struct Args {
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
+
+    /// Record nothing until `leakline attach` comes, which then needs no ptrace
+    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source"])]
+    idle: bool,
 
     /// Print the summary at the end even where stderr is no terminal
     #[arg(long, conflicts_with = "quiet")]
@@ -142,7 +147,7 @@ fn parse_wait(text: &str) -> Result<WaitStrikes, String> {
     }
 }
 
-fn parse_ring_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_ring_size(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     const MOST: u64 = (CHUNK_COUNT * CHUNK_BYTES) as u64;
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -175,6 +180,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         return Err(join_outer_session(&path, args));
     }
     program::check(&path, path_list.as_deref())?;
+    if args.idle {
+        return run_idle(path, args);
+    }
     limits::check()?;
     let interposer = preload::unpack()?;
 
@@ -187,7 +195,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let command = shown_command(&options.session.command);
     let launch = Launch {
         path: path.clone(),
-        environment: environment(&interposer, &invitation),
+        environment: environment(&interposer, env::SESSION, &invitation),
         arguments: args.command,
         only_this_process: args.no_follow,
     };
@@ -235,14 +243,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
 impl Args {
     /// What the collector is to do.
     fn collector_options(&self, invitation: &Invitation) -> Options {
-        let kernel = rustix::system::uname();
-        let host = [
-            kernel.nodename(),
-            kernel.sysname(),
-            kernel.release(),
-            kernel.machine(),
-        ]
-        .map(|part| part.to_string_lossy());
         let arguments: Vec<Vec<u8>> = self
             .command
             .iter()
@@ -271,7 +271,7 @@ impl Args {
                 sample_bytes: 0,
                 python: !self.no_python,
                 native: !self.no_native,
-                host: host.join(" "),
+                host: host(),
                 temporary_window: self.temporary_window,
             },
             token: invitation.token(),
@@ -280,8 +280,21 @@ impl Args {
             ring_bytes: self.ring_size,
             sources: !self.no_source,
             symbols: true,
+            attached: false,
         }
     }
+}
+
+/// The machine and its kernel, as a recording has them.
+pub(super) fn host() -> String {
+    let kernel = rustix::system::uname();
+    let parts = [
+        kernel.nodename(),
+        kernel.sysname(),
+        kernel.release(),
+        kernel.machine(),
+    ];
+    parts.map(|part| part.to_string_lossy()).join(" ")
 }
 
 /// Becomes the program in this process, which an outer session follows
@@ -305,10 +318,44 @@ fn join_outer_session(path: &Path, args: Args) -> CliError {
     Lookup::from_exec(path, launch.execute(signals::restore_inherited)).into()
 }
 
-/// The target's environment: this one, with the way into the session.
-fn environment(interposer: &Path, invitation: &Invitation) -> Vec<(OsString, OsString)> {
+/// Runs the program with the interposer switched off.
+fn run_idle(path: PathBuf, args: Args) -> Result<ExitCode, CliError> {
+    let interposer = preload::unpack()?;
+    let invitation = Invitation::new().map_err(|source| CliError::System {
+        action: "get random bytes",
+        source: source.into(),
+    })?;
+    let launch = Launch {
+        environment: environment(&interposer, env::IDLE, &invitation),
+        path,
+        arguments: args.command,
+        only_this_process: false,
+    };
+    let signals = Signals::take();
+    let waiting = launch.fork(&signals)?;
+    let pid = waiting.pid();
+    let number = pid.as_raw_pid().unsigned_abs();
+    let start = leakline_inject::inspect::Glance::at(number).map_or(0, |it| it.start_ticks);
+    let door = idle::open_door(number, start).map_err(|source| CliError::System {
+        action: "open a socket",
+        source,
+    })?;
+    let keeper = Collector::start_keeper(&idle::as_file(door), &invitation)?;
+    waiting.go().inspect_err(|_| keeper.kill())?;
+    release_standard_streams(false);
+    keeper.close_inherited();
+    let mut supervisor = Supervisor::new(signals, pid, keeper);
+    let ended = supervisor.until_target_ends();
+    supervisor.collector.kill();
+    supervisor.see_collector_off();
+    Ok(supervisor.end_as(ended))
+}
+
+/// The target's environment: this one, with the way into the session, in the
+/// variable `way`.
+fn environment(interposer: &Path, way: &str, invitation: &Invitation) -> Vec<(OsString, OsString)> {
     let existing = std::env::var_os(env::PRELOAD);
-    let own = [env::PRELOAD, env::SESSION, env::ONLY_PID];
+    let own = [env::PRELOAD, env::SESSION, env::ONLY_PID, env::IDLE];
     std::env::vars_os()
         .filter(|(name, _)| !own.iter().any(|own| name == own))
         .chain([
@@ -316,7 +363,7 @@ fn environment(interposer: &Path, invitation: &Invitation) -> Vec<(OsString, OsS
                 env::PRELOAD.into(),
                 preload::preload_list(interposer, existing.as_deref()),
             ),
-            (env::SESSION.into(), invitation.to_env().into()),
+            (way.into(), invitation.to_env().into()),
         ])
         .collect()
 }

@@ -38,6 +38,7 @@ fn options(mode: u32) -> Options {
         ring_bytes: 16 << 20,
         sources: true,
         symbols: true,
+        attached: false,
     }
 }
 

@@ -63,7 +63,9 @@ pub(super) fn finish(
         match supervisor.collector.receive(STEP) {
             Answer::Message(FromCollector::Finished(summary)) => break Outcome::Finished(summary),
             Answer::Message(FromCollector::Failed { error }) => failure = Some(error),
-            Answer::Message(FromCollector::Ready) => {}
+            Answer::Message(
+                FromCollector::Ready | FromCollector::Joined { .. } | FromCollector::Staying { .. },
+            ) => {}
             Answer::Gone => {
                 let ended = supervisor.see_collector_off();
                 break failure.map_or(Outcome::CollectorGone(ended), Outcome::Failed);
@@ -171,16 +173,16 @@ pub(super) struct Report<'a> {
 
 /// What a look at a finished recording says.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(in crate::commands) struct Findings {
     /// Whether something leaks.
-    verdict: Option<String>,
+    pub(in crate::commands) verdict: Option<String>,
     /// The line that held most of the high-water mark, and how much: `1.2 GiB
     /// of it in load_batch  train.py:57`.
     most_of_peak: Option<String>,
 }
 
 /// Looks at a finished recording; sees nothing where that takes too long.
-pub(super) fn findings(recording: &Path) -> Findings {
+pub(in crate::commands) fn findings(recording: &Path) -> Findings {
     /// Read in about a tenth of a second.
     const LARGEST: u64 = 2 << 20;
     let is_small = recording.metadata().is_ok_and(|data| data.len() <= LARGEST);

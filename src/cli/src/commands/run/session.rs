@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,29 +29,68 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How processes find a session, and that they may join: the value of
 /// [`leakline_wire::env::SESSION`].
-pub(super) struct Invitation {
+pub(in crate::commands) struct Invitation {
     name: String,
     token: [u8; 16],
+    /// Where the socket lies for us, of a session whose name is a path that its
+    /// processes see.
+    path: Option<PathBuf>,
 }
 
 impl Invitation {
     /// A new one, not to be guessed.
-    pub(super) fn new() -> Result<Invitation, rustix::io::Errno> {
+    pub(in crate::commands) fn new() -> Result<Invitation, rustix::io::Errno> {
         let unique = u64::from_ne_bytes(crate::random()?);
         let name = format!("leakline-{}-{unique:016x}", std::process::id());
         Ok(Invitation {
             name,
             token: crate::random()?,
+            path: None,
         })
     }
 
+    /// A new one for processes that see other abstract names than we do: a socket
+    /// in the directory `seen` of their file system, which for us is `ours`.
+    pub(in crate::commands) fn below(
+        ours: &Path,
+        seen: &Path,
+    ) -> Result<Invitation, rustix::io::Errno> {
+        let new = Invitation::new()?;
+        Ok(Invitation {
+            path: Some(ours.join(&new.name)),
+            name: seen.join(&new.name).to_string_lossy().into_owned(),
+            token: new.token,
+        })
+    }
+
+    /// Binds a socket to its name.
+    fn bind(&self, socket: &OwnedFd) -> rustix::io::Result<()> {
+        let Some(path) = &self.path else {
+            return bind(
+                socket,
+                &SocketAddrUnix::new_abstract_name(self.name.as_bytes())?,
+            );
+        };
+        bind(socket, &SocketAddrUnix::new(path)?)?;
+        // Who may not know the secret gets nothing, whoever connects.
+        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))
+    }
+
+    /// Takes its name away again, where that is a file.
+    pub(in crate::commands) fn remove(&self) {
+        if let Some(path) = &self.path {
+            // Gone is gone.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// The session's secret.
-    pub(super) fn token(&self) -> [u8; 16] {
+    pub(in crate::commands) fn token(&self) -> [u8; 16] {
         self.token
     }
 
     /// As the environment has it.
-    pub(super) fn to_env(&self) -> String {
+    pub(in crate::commands) fn to_env(&self) -> String {
         format!("{}:{:032x}", self.name, u128::from_be_bytes(self.token))
     }
 }
@@ -58,7 +98,7 @@ impl Invitation {
 /// Whether somebody listens for the session that `value` (of
 /// [`leakline_wire::env::SESSION`]) names: not, when the variable was handed
 /// on beyond the session's end.
-pub(super) fn is_open(value: &[u8]) -> bool {
+pub(in crate::commands) fn is_open(value: &[u8]) -> bool {
     let name = value
         .iter()
         .rposition(|byte| *byte == b':')
@@ -80,14 +120,14 @@ fn stream_socket() -> rustix::io::Result<OwnedFd> {
 }
 
 /// The collector's process.
-pub(super) struct Collector {
+pub(in crate::commands) struct Collector {
     pid: Pid,
     control: OwnedFd,
 }
 
 /// What came from the collector.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(in crate::commands) enum Answer {
     /// This.
     Message(FromCollector),
     /// Nothing, in the time given.
@@ -99,15 +139,16 @@ pub(super) enum Answer {
 impl Collector {
     /// Starts the collector of a session that writes to `output`, and waits
     /// until targets may come.
-    pub(super) fn start(
+    pub(in crate::commands) fn start(
         output: &File,
         invitation: &Invitation,
         options: Options,
     ) -> Result<Collector, CliError> {
-        let collector = spawn(output, invitation).map_err(|source| CliError::System {
-            action: "start the collector",
-            source,
-        })?;
+        let collector =
+            spawn("__collector", output, invitation).map_err(|source| CliError::System {
+                action: "start the collector",
+                source,
+            })?;
         let silent = |what: &str| CliError::Collector { why: what.into() };
         if !collector.send(&ToCollector::Start(options)) {
             return Err(silent("it ended at once"));
@@ -117,7 +158,7 @@ impl Collector {
             Answer::Message(FromCollector::Failed { error }) => Err(CliError::Collector {
                 why: plain_words(&error),
             }),
-            Answer::Message(FromCollector::Finished(_)) => Err(silent("it finished at once")),
+            Answer::Message(_) => Err(silent("it finished at once")),
             Answer::Nothing => Err(silent("it did not answer")),
             Answer::Gone => Err(silent("it ended at once")),
         };
@@ -130,8 +171,29 @@ impl Collector {
         }
     }
 
+    /// Starts the keeper of a program that is to be woken, and waits until its
+    /// processes may come. It is told nothing more, and ends when this is dropped.
+    pub(in crate::commands) fn start_keeper(
+        door: &File,
+        invitation: &Invitation,
+    ) -> Result<Collector, CliError> {
+        let failed = |source| CliError::System {
+            action: "start the keeper",
+            source,
+        };
+        let keeper = spawn("__keeper", door, invitation).map_err(failed)?;
+        let mut word = [0; 16];
+        let is_ready = send(&keeper.control, &invitation.token, SendFlags::NOSIGNAL)
+            .and_then(|_| recv(&keeper.control, word.as_mut_slice(), RecvFlags::empty()));
+        match is_ready {
+            Ok((1.., _)) => Ok(keeper),
+            Ok(_) => Err(failed(io::Error::other("it ended at once"))),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
     /// Its pid.
-    pub(super) fn pid(&self) -> Pid {
+    pub(in crate::commands) fn pid(&self) -> Pid {
         self.pid
     }
 
@@ -139,7 +201,7 @@ impl Collector {
     /// ones, and keeps the collector's socket: the target has its own copies,
     /// and whoever reads the other end of a pipe shall see its end when the
     /// target closes it.
-    pub(super) fn close_inherited(&self) {
+    pub(in crate::commands) fn close_inherited(&self) {
         let own = self.control.as_raw_fd().unsigned_abs();
         // SAFETY: the socket is the only descriptor that anything of this
         // process still owns: what led to the target's begin (the file, the
@@ -151,13 +213,13 @@ impl Collector {
     }
 
     /// Tells it something; `false` when it is gone.
-    pub(super) fn send(&self, message: &ToCollector) -> bool {
+    pub(in crate::commands) fn send(&self, message: &ToCollector) -> bool {
         postcard::to_stdvec(message)
             .is_ok_and(|bytes| send(&self.control, &bytes, SendFlags::NOSIGNAL).is_ok())
     }
 
     /// Waits for its next message.
-    pub(super) fn receive(&self, at_most: Duration) -> Answer {
+    pub(in crate::commands) fn receive(&self, at_most: Duration) -> Answer {
         let deadline = Instant::now() + at_most;
         let mut packet = vec![0; 64 * 1024];
         loop {
@@ -179,18 +241,16 @@ impl Collector {
     }
 
     /// Ends it, where nothing was recorded yet.
-    pub(super) fn kill(&self) {
+    pub(in crate::commands) fn kill(&self) {
         // Fails only when it has ended by itself.
         let _ = kill_process(self.pid, Signal::KILL);
     }
 }
 
-fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
+/// Starts the process `verb`, with `first` in the place of the recording.
+fn spawn(verb: &str, first: &File, invitation: &Invitation) -> io::Result<Collector> {
     let listener = stream_socket()?;
-    bind(
-        &listener,
-        &SocketAddrUnix::new_abstract_name(invitation.name.as_bytes())?,
-    )?;
+    invitation.bind(&listener)?;
     // The kernel takes its own limit where that is lower.
     listen(&listener, 4096)?;
     let (control, control_of_collector) = socketpair(
@@ -202,7 +262,7 @@ fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
 
     // Out of the way of the numbers that they will get.
     let inherited = [
-        (fcntl_dupfd_cloexec(output.as_fd(), HIGH)?, OUTPUT_FD),
+        (fcntl_dupfd_cloexec(first.as_fd(), HIGH)?, OUTPUT_FD),
         (fcntl_dupfd_cloexec(listener.as_fd(), HIGH)?, LISTENER_FD),
         (
             fcntl_dupfd_cloexec(control_of_collector.as_fd(), HIGH)?,
@@ -214,7 +274,7 @@ fn spawn(output: &File, invitation: &Invitation) -> io::Result<Collector> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("leakline")
-        .arg("__collector")
+        .arg(verb)
         .current_dir("/")
         // The collector is nobody's target.
         .env_remove(env::PRELOAD)

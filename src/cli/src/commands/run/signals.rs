@@ -62,7 +62,7 @@ const LEFT_ALONE: [libc::c_int; 7] = [
 ];
 
 /// The process's signals, taken over by [`take`](Signals::take).
-pub(super) struct Signals {
+pub(in crate::commands) struct Signals {
     waited_for: libc::sigset_t,
     mask_before: libc::sigset_t,
     sigchld_before: libc::sighandler_t,
@@ -70,18 +70,18 @@ pub(super) struct Signals {
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(in crate::commands) struct Received {
     /// Which.
-    pub(super) signal: libc::c_int,
+    pub(in crate::commands) signal: libc::c_int,
     /// The process that sent it; `None` when the kernel did (the terminal, to
     /// the whole foreground process group).
-    pub(super) sender: Option<libc::pid_t>,
+    pub(in crate::commands) sender: Option<libc::pid_t>,
 }
 
 impl Signals {
     /// Blocks the signals that the supervisor waits for, so that none is
     /// missed or kills it from here on.
-    pub(super) fn take() -> Signals {
+    pub(in crate::commands) fn take() -> Signals {
         let mut waited_for = MaybeUninit::uninit();
         let mut mask_before = MaybeUninit::uninit();
         // SAFETY: sigfillset initializes the set that sigdelset and
@@ -113,7 +113,7 @@ impl Signals {
     /// In the forked child: makes signals and standard descriptors what they
     /// were when this process began. A signal that came meanwhile takes its
     /// effect here.
-    pub(super) fn restore(&self) {
+    pub(in crate::commands) fn restore(&self) {
         restore_inherited();
         if self.sigchld_before == libc::SIG_IGN {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
@@ -129,7 +129,7 @@ impl Signals {
     }
 
     /// Waits for the next signal, with `at_most` no longer than that.
-    pub(super) fn wait(&self, at_most: Option<Duration>) -> Option<Received> {
+    pub(in crate::commands) fn wait(&self, at_most: Option<Duration>) -> Option<Received> {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         let timeout = at_most.map(|time| libc::timespec {
             tv_sec: time.as_secs() as libc::time_t,
@@ -157,7 +157,7 @@ impl Signals {
 
     /// Lets `signal` do to this process what it does by default: stop it
     /// (then this returns when the process goes on) or end it.
-    pub(super) fn suffer(&self, signal: libc::c_int) {
+    pub(in crate::commands) fn suffer(&self, signal: libc::c_int) {
         set_disposition(signal, libc::SIG_DFL);
         let mut only = MaybeUninit::uninit();
         // SAFETY: sigemptyset initializes the set before the others read it;
@@ -179,7 +179,7 @@ impl Signals {
 /// Undoes what Rust's runtime did to SIGPIPE and to the standard descriptors.
 /// To be called right before an exec only: other code of this process may
 /// rest on both.
-pub(super) fn restore_inherited() {
+pub(in crate::commands) fn restore_inherited() {
     let sigpipe = if SIGPIPE_IGNORED.load(Relaxed) {
         libc::SIG_IGN
     } else {

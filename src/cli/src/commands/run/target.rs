@@ -220,6 +220,6 @@ impl Strings {
 }
 
 /// `PROGRAM` of the recording's default name.
-pub(super) fn base_name(path: &Path) -> &OsStr {
+pub(in crate::commands) fn base_name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(OsStr::new("program"))
 }

@@ -1,0 +1,430 @@
+"""`leakline attach` and `detach`: into running programs and out again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Json,
+    Leakline,
+    Part,
+    Programs,
+    Recording,
+    Result,
+    check_sites,
+    collector_of,
+    execute,
+    python_lines,
+    wait_for,
+)
+
+
+class Target:
+    """A program that takes commands, one line each, and answers with a line."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], pid: int | None = None
+    ) -> None:
+        self.process = process
+        self.pid = pid or process.pid
+
+    def answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().decode().rstrip("\n")
+
+    def ask(self, command: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def truth(self, command: str = "work") -> Json:
+        truth: Json = json.loads(self.ask(command))
+        return truth
+
+    def end(self) -> None:
+        """Ends it, which has to be as it would be by itself."""
+        out, err = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, (out, err.decode())
+        assert err == b""
+
+    def resident(self) -> int:
+        """In KiB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0])
+
+    def descriptors(self) -> set[str]:
+        return set(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def maps_session(self) -> bool:
+        return "memfd:leakline-session" in Path(f"/proc/{self.pid}/maps").read_text()
+
+
+@contextmanager
+def running(*command: Part) -> Iterator[Target]:
+    process = subprocess.Popen(
+        [os.fspath(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    target = Target(process)
+    try:
+        assert target.answer() == "ready"
+        yield target
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+class Attached:
+    """A `leakline attach` that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], recording: Recording) -> None:
+        self.process = process
+        self.recording = recording
+
+    def leave(self, by: int = signal.SIGINT) -> Result:
+        """Has it leave, and gives what it said from then on."""
+        self.process.send_signal(by)
+        return self.wait()
+
+    def wait(self) -> Result:
+        began = time.monotonic()
+        out, err = self.process.communicate(timeout=60)
+        return Result(self.process.returncode, out, err, time.monotonic() - began)
+
+
+@contextmanager
+def attached(
+    leakline: Leakline, pid: int, options: Sequence[Part] = ()
+) -> Iterator[Attached]:
+    """Attaches, and goes on once the processes are recorded."""
+    leakline.count += 1
+    path = leakline.directory / f"{leakline.count}.leakline"
+    line = [leakline.binary, "attach", str(pid), "-o", path, *options]
+    process = subprocess.Popen(
+        [os.fspath(part) for part in line],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        said = []
+        assert process.stderr is not None
+        while True:
+            text = process.stderr.readline().decode()
+            said.append(text)
+            assert text, f"attach failed: {''.join(said)}"
+            if text.startswith("recording to"):
+                break
+        yield Attached(process, Recording(leakline.binary, path))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def has_left(target: Target) -> bool:
+    return not target.maps_session()
+
+
+def test_counts_are_exact(leakline: Leakline, programs: Programs) -> None:
+    """From the attach on, in threads that were there before or came later; blocks
+    from before are freed and resized without harm, and are no events' truth."""
+    with running(programs.program("attached"), "4", "20000") as target:
+        before = target.descriptors()
+        with attached(leakline, target.pid) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        assert b"1 of 1 as before" in result.err
+        assert b"0 events lost" in result.err
+        assert target.descriptors() == before
+        assert has_left(target)
+        # What comes now is not recorded, and blocks recorded are freed.
+        target.truth()
+        target.end()
+    totals = attach.recording.stats()["totals"]
+    assert totals["complete"] is True
+    names = truth["sites"]
+    check_sites(attach.recording.rows(), names)
+
+
+def test_python_lines_are_exact(leakline: Leakline) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    count = 3000
+    with running(TARGET_PYTHON, script) as target:
+        target.truth("work 10")
+        with attached(leakline, target.pid) as attach:
+            # The domains are hooked at the evaluator's next safe point.
+            target.truth("pid")
+            lines = target.truth(f"work {count}")["lines"]
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.truth("work 10")
+        target.end()
+    rows = attach.recording.rows("--filter", "attached.py")
+    found = python_lines(rows, script)
+    # Some of the lists themselves come from CPython's free list: their blocks were
+    # there before. What they hold does not.
+    objects = found[(lines["lists"], "obj")]
+    assert count - 80 <= objects["live_blocks"] <= count, objects
+    assert found[(lines["lists"], "mem")]["live_blocks"] >= count
+    texts = {domain: found.get((lines["texts"], domain)) for domain in ("raw", "obj")}
+    assert sum(row["live_blocks"] for row in texts.values() if row) >= count, texts
+    freed = [row for (line, _), row in found.items() if line == lines["freed"]]
+    assert sum(row["total_bytes"] for row in freed) >= count * 1000
+    assert sum(row["live_bytes"] for row in freed) < 5000
+    process = attach.recording.process(target.pid)
+    assert process["totals"]["complete"] is True
+
+
+def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> None:
+    """Into a busy program and out again: it loses nothing and keeps nothing."""
+    with running(programs.program("attached"), "16", "1000") as target:
+        assert target.ask("busy") == "busy"
+        sizes = []
+        cycles = 300 if long else 12
+        for cycle in range(cycles):
+            with attached(leakline, target.pid) as attach:
+                time.sleep(0.02)
+                by = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[cycle % 3]
+                result = attach.leave(by)
+            assert result.status == 0, result.err.decode()
+            assert b"1 of 1 as before" in result.err, result.err.decode()
+            assert has_left(target)
+            sizes.append(target.resident())
+            totals = attach.recording.stats()["totals"]
+            assert totals["allocations"] > 100, (cycle, totals)
+            attach.recording.path.unlink()
+        assert target.ask("calm") == "calm"
+        target.end()
+    # The first brings the interposer and its threads' states.
+    assert sizes[-1] - sizes[0] < 8 * 1024, sizes
+
+
+def test_a_library_that_comes_later(leakline: Leakline, programs: Programs) -> None:
+    plugin = programs.plugin("gamma", 777)
+    with running(programs.program("attached"), "1", "10") as target:
+        with attached(leakline, target.pid) as attach:
+            target.truth()
+            assert target.ask(f"load {plugin}") == "loaded"
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    rows = attach.recording.rows("--filter", "leak_of_gamma")
+    assert sum(row["total_blocks"] for row in rows) == 10, rows
+
+
+def test_children_are_taken(leakline: Leakline) -> None:
+    """Those that are there, and those that come; each has its own share."""
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        child = target.truth("fork")["pid"]
+        with attached(leakline, target.pid) as attach:
+            assert target.truth("pid")["pid"] == child
+            grandchild = target.truth("fork")["pid"]
+            target.truth("work 2000")
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        assert b"3 of 3 as before" in result.err, result.err.decode()
+        target.end()
+    processes = {one["pid"]: one for one in attach.recording.stats()["processes"]}
+    assert set(processes) == {target.pid, child, grandchild}
+    assert processes[grandchild]["totals"]["live_blocks"] > 4000
+
+
+def test_no_follow_takes_one(leakline: Leakline) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        child = target.truth("fork")["pid"]
+        with attached(leakline, child, ["--no-follow"]) as attach:
+            target.truth("fork")
+            target.truth("work 100")
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    processes = [one["pid"] for one in attach.recording.stats()["processes"]]
+    assert processes == [child]
+
+
+@pytest.mark.parametrize("who", ["attach", "collector", "both"])
+def test_who_records_is_killed(
+    leakline: Leakline, programs: Programs, who: str
+) -> None:
+    """The program goes on, leaves by itself, and can be attached to again."""
+    with running(programs.program("attached"), "4", "5000") as target:
+        with attached(leakline, target.pid) as attach:
+            assert target.ask("busy") == "busy"
+            collector = collector_of(attach.process.pid)
+            assert collector is not None
+            time.sleep(1.5)
+            if who in ("attach", "both"):
+                attach.process.kill()
+            if who in ("collector", "both"):
+                os.kill(collector, signal.SIGKILL)
+            if who != "collector":
+                attach.wait()
+            wait_for("the program to leave", lambda: has_left(target), timeout=40)
+            if who == "collector":
+                result = attach.wait()
+                assert result.status == 3, result.err.decode()
+                assert b"the collector ended early" in result.err
+        assert target.ask("calm") == "calm"
+        # The collector of a killed attach finishes the file.
+        assert attach.recording.stats()["totals"]["allocations"] > 100
+        with attached(leakline, target.pid) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    check_sites(attach.recording.rows(), truth["sites"])
+
+
+def test_detach_from_elsewhere(leakline: Leakline, programs: Programs) -> None:
+    with running(programs.program("attached"), "2", "1000") as target:
+        with attached(leakline, target.pid) as attach:
+            target.truth()
+            result = execute([leakline.binary, "detach", str(target.pid)])
+            assert result.status == 0, result.err.decode()
+            assert has_left(target)
+            assert attach.wait().status == 0
+        result = execute([leakline.binary, "detach", str(target.pid)])
+        assert result.status == 0, "it is as it was"
+        target.end()
+    result = execute([leakline.binary, "detach", str(target.pid)])
+    assert result.status == 3
+    assert b"there is no such process" in result.err
+
+
+def test_detach_of_what_was_never_attached_to(
+    leakline: Leakline, programs: Programs
+) -> None:
+    with running(programs.program("attached"), "1", "10") as target:
+        result = execute([leakline.binary, "detach", str(target.pid)])
+        target.end()
+    assert result.status == 3
+    assert b"is not being recorded by `leakline attach`" in result.err
+
+
+def test_in_the_background(leakline: Leakline, programs: Programs) -> None:
+    path = leakline.directory / "background.leakline"
+    with running(programs.program("attached"), "2", "1000") as target:
+        result = execute(
+            [leakline.binary, "attach", str(target.pid), "-o", path, "--background"]
+        )
+        assert result.status == 0, result.err.decode()
+        assert f"`leakline detach {target.pid}` detaches".encode() in result.err
+        truth = target.truth()
+        again = execute([leakline.binary, "attach", str(target.pid), "-o", path, "-f"])
+        assert again.status == 3
+        assert b"recorded already" in again.err, again.err.decode()
+        result = execute([leakline.binary, "detach", str(target.pid)])
+        assert result.status == 0, result.err.decode()
+        target.end()
+    recording = Recording(leakline.binary, path)
+    check_sites(recording.rows(), truth["sites"])
+
+
+def test_to_standard_output(leakline: Leakline, programs: Programs) -> None:
+    with running(programs.program("attached"), "2", "1000") as target:
+        assert target.ask("busy") == "busy"
+        result = execute(
+            [
+                leakline.binary,
+                "attach",
+                str(target.pid),
+                "-o",
+                "-",
+                "--duration",
+                "300ms",
+            ]
+        )
+        assert result.status == 0, result.err.decode()
+        assert target.ask("calm") == "calm"
+        target.end()
+    path = leakline.directory / "out.leakline"
+    path.write_bytes(result.out)
+    assert Recording(leakline.binary, path).stats()["totals"]["allocations"] > 100
+
+
+def test_the_program_ends_first(leakline: Leakline, programs: Programs) -> None:
+    with running(programs.program("attached"), "2", "1000") as target:
+        with attached(leakline, target.pid) as attach:
+            truth = target.truth()
+            target.end()
+            result = attach.wait()
+    assert result.status == 0, result.err.decode()
+    assert b"all processes ended" in result.err
+    check_sites(attach.recording.rows(), truth["sites"])
+
+
+def test_woken_without_ptrace(leakline: Leakline, programs: Programs) -> None:
+    """A program under `run --idle` is attached to, left, and attached to again."""
+    program = programs.program("attached")
+    line = (leakline.binary, "run", "--idle", "--", program, "4", "5000")
+    with running(*line) as target:
+        children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text()
+        pid = next(
+            int(child)
+            for child in children.split()
+            if b"attached" in Path(f"/proc/{child}/cmdline").read_bytes()
+        )
+        inside = Target(target.process, pid)
+        for turn in range(3):
+            assert not inside.maps_session()
+            # It comes in when it next makes or frees a block.
+            assert target.ask("busy") == "busy"
+            with attached(leakline, pid) as attach:
+                assert target.ask("calm") == "calm"
+                truth = target.truth()
+                assert target.ask("busy") == "busy"
+                result = attach.leave()
+            assert target.ask("calm") == "calm"
+            assert result.status == 0, (turn, result.err.decode())
+            assert b"1 of 1 as before" in result.err
+            if turn == 0:
+                check_sites(attach.recording.rows(), truth["sites"])
+        target.end()
+
+
+def test_an_idle_program_is_fetched(leakline: Leakline, programs: Programs) -> None:
+    """One that makes and frees nothing does not come by."""
+    with running(programs.program("attached"), "2", "1000") as target:
+        with attached(leakline, target.pid) as attach:
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        assert b"1 of 1 as before" in result.err
+        assert has_left(target)
+        target.truth()
+        target.end()
+
+
+def test_a_stopped_program_is_refused(leakline: Leakline, programs: Programs) -> None:
+    with running(programs.program("attached"), "2", "1000") as target:
+        os.kill(target.pid, signal.SIGSTOP)
+        path = leakline.directory / "stopped.leakline"
+        result = execute([leakline.binary, "attach", str(target.pid), "-o", path])
+        assert result.status == 3
+        assert b"stopped" in result.err
+        assert not path.exists()
+        state = Path(f"/proc/{target.pid}/stat").read_text().rsplit(") ")[1][0]
+        assert state == "T"
+        os.kill(target.pid, signal.SIGCONT)
+        target.truth()
+        target.end()

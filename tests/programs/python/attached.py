@@ -1,0 +1,53 @@
+"""A worker that is attached to: commands come as lines on stdin, one answer each.
+
+work N     makes N objects of each of the kinds below, and says their lines
+fork       forks a child that takes commands in its place, from the same stdin
+pid        says who answers
+"""
+
+import json
+import os
+import sys
+
+kept = []
+
+
+def lists(count):
+    for number in range(count):
+        kept.append([number, None])  # line: lists
+
+
+def texts(count):
+    for number in range(count):
+        kept.append("%d %s" % (number, "x" * 600))  # line: texts
+
+
+def freed(count):
+    for number in range(count):
+        bytearray(1000)  # line: freed
+
+
+def main():
+    lines = {}
+    with open(__file__) as source:
+        for at, line in enumerate(source, 1):
+            if "# line: " in line and "enumerate" not in line:
+                lines[line.split("# line: ")[1].strip()] = at
+    print("ready", flush=True)
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        if command == "work":
+            for kind in (lists, texts, freed):
+                kind(int(arguments[0]))
+            print(json.dumps({"pid": os.getpid(), "lines": lines}), flush=True)
+        elif command == "fork":
+            child = os.fork()
+            if child:
+                _, status = os.waitpid(child, 0)
+                sys.exit(os.waitstatus_to_exitcode(status))
+            print(json.dumps({"pid": os.getpid()}), flush=True)
+        elif command == "pid":
+            print(json.dumps({"pid": os.getpid()}), flush=True)
+
+
+main()
