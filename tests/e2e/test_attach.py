@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -72,9 +73,12 @@ class Target:
 
 
 @contextmanager
-def running(*command: Part) -> Iterator[Target]:
+def running(
+    *command: Part, preexec_fn: Callable[[], None] | None = None
+) -> Iterator[Target]:
     process = subprocess.Popen(
         [os.fspath(part) for part in command],
+        preexec_fn=preexec_fn,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -413,6 +417,85 @@ def test_an_idle_program_is_fetched(leakline: Leakline, programs: Programs) -> N
         assert has_left(target)
         target.truth()
         target.end()
+
+
+FILTERED = """
+import ctypes, sys
+# Allows everything: PR_SET_NO_NEW_PRIVS, then PR_SET_SECCOMP with one instruction.
+libc = ctypes.CDLL(None, use_errno=True)
+class Instruction(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte),
+                ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(Instruction))]
+allow = Instruction(6, 0, 0, 0x7FFF0000)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Program(1, ctypes.pointer(allow)))) == 0
+print("ready", flush=True)
+kept = []
+for line in sys.stdin:
+    kept.extend(str(number) for number in range(1000))
+    print("done", flush=True)
+"""
+
+
+def test_despite_seccomp(leakline: Leakline) -> None:
+    with running(TARGET_PYTHON, "-c", FILTERED) as target:
+        refused = execute([leakline.binary, "attach", str(target.pid)])
+        assert refused.status == 3
+        assert b"--despite-seccomp" in refused.err
+        with attached(leakline, target.pid, ["--despite-seccomp"]) as attach:
+            assert target.ask("work") == "done"
+            assert target.ask("work") == "done"
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    assert attach.recording.stats()["totals"]["allocations"] > 1000
+
+
+def as_nobody() -> None:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def test_of_another_user(leakline: Leakline, programs: Programs) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may attach to another user's process")
+    program = programs.program("attached")
+    for directory in program.parents:
+        if os.stat(directory).st_mode & 0o5 != 0o5 and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o5)
+    with running(program, "2", "1000", preexec_fn=as_nobody) as target:
+        with attached(leakline, target.pid) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    check_sites(attach.recording.rows(), truth["sites"])
+
+
+def test_in_namespaces_of_its_own(leakline: Leakline, programs: Programs) -> None:
+    """Other files, pids and abstract sockets than leakline sees."""
+    unshare = shutil.which("unshare")
+    script = 'mount -t tmpfs none "$1" && exec "$2" 2 1000'
+    command = [unshare, "-pmn", "--fork", "--mount-proc", "sh", "-c", script, "sh"]
+    probe = [*command[:5], "true"] if unshare else ["false"]
+    if os.geteuid() != 0 or execute(["sh", "-c", " ".join(map(str, probe))]).status:
+        pytest.skip("namespaces cannot be made here (root and util-linux)")
+    program = programs.program("attached")
+    with running(*command, "/var/tmp", program) as target:
+        children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text()
+        pid = int(children.split()[0])
+        with attached(leakline, pid) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    truth["pid"] = pid
+    check_sites(attach.recording.rows(), truth["sites"])
+    left = list(Path("/tmp").glob("leakline-*-*[0-9a-f]"))
+    assert not [path for path in left if path.is_socket()], left
 
 
 def test_a_stopped_program_is_refused(leakline: Leakline, programs: Programs) -> None:

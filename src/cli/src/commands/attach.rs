@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 use leakline_analysis::escaped;
-use leakline_analysis::report::{blocks, bytes, duration, printable};
+use leakline_analysis::report::{blocks, bytes, duration, printable, signed_bytes};
 use leakline_collector::protocol::{FromCollector, Options, Summary, ToCollector};
-use leakline_inject::inspect::{self, Glance, Namespace, Process};
+use leakline_inject::inspect::{self, Glance, Namespace, Obstacle, Process};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
 
@@ -89,6 +89,12 @@ pub(crate) struct Args {
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
+
+    /// Attach although a seccomp filter limits the process's system calls: those of
+    /// Docker, containerd and systemd let a library be loaded, others may kill the
+    /// process for it
+    #[arg(long)]
+    despite_seccomp: bool,
 
     /// Go on in the background once all processes are recorded
     #[arg(long)]
@@ -157,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut target = Process::look(args.pid).map_err(CliError::Refused)?;
     let keeper = keeper_of(&target);
     if keeper.is_none() {
-        target = look(args.pid)?;
+        target = look(args.pid, args.despite_seccomp)?;
     }
     let tree = if args.no_follow || keeper.is_some() {
         vec![target.pid]
@@ -204,7 +210,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     for pid in tree.iter().filter(|pid| **pid != target.pid) {
         // One that ended meanwhile, or cannot be recorded, is told of; the
         // others are.
-        match look(*pid).and_then(|child| session.take(&child, &invitation)) {
+        match look(*pid, args.despite_seccomp).and_then(|child| session.take(&child, &invitation)) {
             Ok(()) => {}
             Err(error) => says.line(&format!("  {pid} left out: {error}")),
         }
@@ -230,7 +236,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     }
 
     let began = Instant::now();
-    let end = session.until(&signals, &door, &recording, args, began);
+    let end = session.until(&signals, &door, &recording, args, began, &says);
     let left = session.leave(&signals);
     let lasted = began.elapsed();
     if to_stdout && session.finished.is_some() {
@@ -256,10 +262,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 /// Looks at a process; what would stop an attach is the error.
-fn look(pid: u32) -> Result<Process, CliError> {
+fn look(pid: u32, despite_seccomp: bool) -> Result<Process, CliError> {
     let refused = |refused: inspect::Refused| CliError::Refused(refused);
     let process = Process::look(pid).map_err(refused)?;
-    match process.obstacles().into_iter().next() {
+    let stops = |obstacle: &Obstacle| !(despite_seccomp && matches!(obstacle, Obstacle::Seccomp));
+    match process.obstacles().into_iter().find(stops) {
         None => Ok(process),
         Some(obstacle) => Err(refused(inspect::Refused { pid, obstacle })),
     }
@@ -489,9 +496,11 @@ impl Session {
         recording: &Path,
         args: &Args,
         began: Instant,
+        says: &Says,
     ) -> End {
         const STEP: Duration = Duration::from_millis(100);
         let mut looked = Instant::now();
+        let mut growth = Growth::of(&self.entries);
         loop {
             if let Some(received) = signals.wait(Some(STEP)) {
                 match received.signal {
@@ -514,6 +523,9 @@ impl Session {
             }
             if door.knocks() {
                 return End::Asked;
+            }
+            if let Some(line) = growth.due(&self.entries, recording) {
+                says.progress(&line);
             }
             if args.duration.is_some_and(|most| began.elapsed() >= most) {
                 return End::Time;
@@ -587,6 +599,51 @@ impl Session {
             }
         }
     }
+}
+
+/// What is said each minute of a session on a terminal: how the processes' memory
+/// has changed, and what may be the reason.
+struct Growth {
+    began: Instant,
+    /// Minutes that were told of.
+    told: u64,
+    /// Resident bytes of all processes at the beginning.
+    resident: u64,
+}
+
+impl Growth {
+    fn of(entries: &[Entry]) -> Growth {
+        Growth {
+            began: Instant::now(),
+            told: 0,
+            resident: resident(entries),
+        }
+    }
+
+    /// The line, when it is time for one: after 1, 2, 4, 8 and each further 8 minutes.
+    fn due(&mut self, entries: &[Entry], recording: &Path) -> Option<String> {
+        let minutes = self.began.elapsed().as_secs() / 60;
+        let is_due = minutes > self.told
+            && (minutes.is_power_of_two() || minutes.is_multiple_of(8));
+        if !is_due {
+            return None;
+        }
+        self.told = minutes;
+        let now = resident(entries);
+        let change = now.cast_signed() - self.resident.cast_signed();
+        let verdict = end::findings(recording).verdict.unwrap_or_default();
+        let line = format!(
+            "{minutes:>3} min   RSS {}   {verdict}",
+            signed_bytes(change)
+        );
+        Some(line.trim_end().to_owned())
+    }
+}
+
+/// Resident bytes of the processes that there are still.
+fn resident(entries: &[Entry]) -> u64 {
+    let glances = entries.iter().filter_map(|entry| Glance::at(entry.pid));
+    glances.map(|glance| glance.rss_bytes).sum()
 }
 
 enum Heard {
@@ -681,6 +738,13 @@ impl Says {
         if self.is_on {
             // A terminal that went away is nobody to tell.
             let _ = writeln!(anstream::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A line while it goes on: on a terminal only.
+    fn progress(&self, text: &str) {
+        if self.on_terminal {
+            self.line(text);
         }
     }
 

@@ -210,9 +210,11 @@ impl Obstacle {
             Obstacle::Sanitizer(_) => {
                 format!("run a build of it without `-fsanitize`, {again}")
             }
-            Obstacle::Seccomp => "record it from its start with `leakline run`, or run it without \
-                                  the filter\n(docker: `--security-opt seccomp=unconfined`)"
-                .into(),
+            Obstacle::Seccomp => format!(
+                "the filters of Docker, containerd and systemd let a library be loaded: if it is \
+                 one of\nthese, `leakline attach {pid} --despite-seccomp`; else start it under \
+                 `leakline run`"
+            ),
             Obstacle::ShadowStack => {
                 "start it with `GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK`, or under `leakline run`"
                     .into()
