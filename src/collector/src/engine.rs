@@ -562,6 +562,7 @@ impl Engine {
         }
         let mut records = self.shared.tally.changed_totals();
         self.output.append(&mut records);
+        self.output.extend(self.shared.weights.scatter(false));
     }
 
     fn report_peaks(&mut self) {
@@ -837,7 +838,7 @@ impl Engine {
         }
         process.rings.close(&mut self.shared);
         self.output.append(&mut self.shared.records);
-        let unverified = process.image.unverified_blocks();
+        let unverified = process.image.unverified_blocks(&self.shared.weights);
         if unverified > 0 {
             self.output.push(Record::Note(Note {
                 at_ns,
@@ -946,6 +947,7 @@ impl Engine {
         self.bins.go_on(end_ns);
         self.report_totals();
         self.report_peaks();
+        self.output.extend(self.shared.weights.scatter(true));
         self.flush();
     }
 

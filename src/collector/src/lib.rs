@@ -46,6 +46,7 @@ mod session;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod weights;
 
 pub use process::public_command;
 pub use serve::serve;

@@ -215,6 +215,9 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     header.clock.store(clock.kind(), Ordering::Relaxed);
     header.mode.store(options.mode, Ordering::Relaxed);
     header
+        .sample_mean
+        .store(options.session.sample_bytes, Ordering::Relaxed);
+    header
         .wait_strikes
         .store(options.wait_strikes, Ordering::Relaxed);
     header

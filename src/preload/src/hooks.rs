@@ -29,7 +29,7 @@ use crate::python::{self, Allocator};
 use crate::real::{self, Real};
 use crate::session::{self, Session};
 use crate::thread::{self, PAIRS, Pair, Thread, depth};
-use crate::{early, modules, sys, trie, unwind};
+use crate::{early, modules, sampling, sys, trie, unwind};
 
 type Block = *mut u8;
 
@@ -173,27 +173,61 @@ enum Entry {
     /// In a signal handler that interrupted a hook of this thread: record
     /// aside.
     Nested(*mut Thread, &'static Session),
+    /// The thread samples: nothing was looked at but that.
+    Sampling(*mut Thread),
     /// Pass through.
     Pass,
 }
 
-/// The fast path: started, alive, adopted, idle, switched on.
+/// The fast path: adopted, idle, alive, switched on; or sampling.
 #[inline(always)]
 fn enter(needed: u32, sp: u64) -> Entry {
-    if let Some(session) = session::get()
-        && session.is_alive()
-        && session.mode() & needed == needed
-    {
-        let t = thread::current();
-        // SAFETY: a non-null word is this thread's state.
-        unsafe {
-            if !t.is_null() && thread::get_depth(t) == depth::IDLE {
-                (*t).entered = sp;
-                return Entry::Record(t, session);
+    let t = thread::current();
+    // SAFETY: a non-null word is this thread's state.
+    unsafe {
+        if !t.is_null() {
+            match thread::get_depth(t) {
+                depth::IDLE => {
+                    let session = session::joined();
+                    if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
+                        (*t).entered = sp;
+                        return Entry::Record(t, session);
+                    }
+                }
+                depth::SAMPLING => return Entry::Sampling(t),
+                _ => {}
             }
         }
     }
     enter_slowly(needed, sp)
+}
+
+/// As [`enter`], for what is recorded in sampled mode too, each time.
+fn enter_exactly(needed: u32, sp: u64) -> Entry {
+    match enter(needed, sp) {
+        // SAFETY: this thread's state, at rest.
+        Entry::Sampling(t) => match unsafe { recording(t, needed, sp) } {
+            Some(session) => Entry::Record(t, session),
+            None => Entry::Pass,
+        },
+        entry => entry,
+    }
+}
+
+/// What [`enter`] leaves out of a thread that samples: whether this process
+/// records what is `needed`.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and no hook of it be at work.
+unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Session> {
+    let session = session::get()?;
+    if !session.is_alive() && !session.child() || session.mode() & needed != needed {
+        return None;
+    }
+    // SAFETY: the caller's.
+    unsafe { (*t).entered = sp };
+    Some(session)
 }
 
 #[cold]
@@ -218,16 +252,25 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
     }
     // SAFETY: this thread's state.
     let mut now = unsafe { thread::get_depth(t) };
+    let rests = matches!(now, depth::IDLE | depth::SAMPLING);
     // SAFETY: as above; `sp` is an exported function's.
-    if now != depth::IDLE && unsafe { thread::was_abandoned(t, sp) } {
+    if !rests && unsafe { thread::was_abandoned(t, sp) } {
         now = depth::IDLE;
     }
     match now {
-        depth::IDLE => {
-            // SAFETY: as above.
-            unsafe { (*t).entered = sp };
-            Entry::Record(t, session)
-        }
+        // SAFETY: as above.
+        depth::IDLE | depth::SAMPLING => unsafe {
+            (*t).entered = sp;
+            if session.mode() & mode::SAMPLED == 0 {
+                return Entry::Record(t, session);
+            }
+            if !(*t).countdown.prepare(session, sampling::looks(t)) {
+                session.count_loss(true);
+                return Entry::Pass;
+            }
+            thread::set_depth(t, depth::SAMPLING);
+            Entry::Sampling(t)
+        },
         depth::PYTHON | depth::QUIET => Entry::Pass,
         _ => Entry::Nested(t, session),
     }
@@ -359,6 +402,12 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
                 block
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe {
+            let block = perhaps_sample(t, NATIVE_CALL, size, caller, call);
+            python::watch_start();
+            block
+        },
         Entry::Nested(t, session) => {
             let block = call();
             if !block.is_null() {
@@ -375,9 +424,26 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
 }
 
 unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
+    if session.mode() & mode::SAMPLED != 0 {
+        // SAFETY: the caller's.
+        return unsafe { sample_nested(t, session, block, size) };
+    }
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
     unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
+}
+
+unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
+    let kind = if session.mode() & mode::SAMPLED == 0 {
+        Kind::Free
+    } else if take_out(block) {
+        Kind::SampleFree
+    } else {
+        return;
+    };
+    let word = event::head(kind, Domain::Native as u8, block as u64);
+    // SAFETY: the caller's.
+    unsafe { thread::emit_nested(t, session, [word, 0]) };
 }
 
 /// Records a death, then runs the real function.
@@ -396,13 +462,309 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
                 thread::set_depth(t, depth::IDLE);
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe {
+            perhaps_died(t, NATIVE_CALL, block, caller);
+            call();
+        },
         Entry::Nested(t, session) => {
-            let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, 0]) };
+            unsafe { died_nested(t, session, block) };
             call();
         }
         Entry::Pass => call(),
+    }
+}
+
+// ---------------------------------------------------------------- sampling
+
+/// What an observed function is.
+#[derive(Clone, Copy)]
+struct Call {
+    domain: Domain,
+    /// The bits of [`mode`] that it needs.
+    needed: u32,
+    /// The thread's depth below it.
+    below: u32,
+}
+
+const NATIVE_CALL: Call = Call {
+    domain: Domain::Native,
+    needed: NATIVE,
+    below: depth::NATIVE,
+};
+
+const fn python_call(domain: Domain) -> Call {
+    Call {
+        domain,
+        needed: PYTHON,
+        below: depth::PYTHON,
+    }
+}
+
+/// Runs a real function that gives a block, and records the birth if the
+/// countdown says so.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `SAMPLING`; `caller` that of a hook that
+/// has not returned.
+#[inline(always)]
+unsafe fn perhaps_sample(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*t).countdown.passes(size) {
+            return sample(t, what, size, caller, call);
+        }
+        thread::begin(t, what.below, caller.sp);
+        let block = call();
+        thread::set_depth(t, depth::SAMPLING);
+        block
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn sample(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let chosen = choose(t, what, size, caller);
+        thread::begin(t, what.below, caller.sp);
+        let block = call();
+        if let Some((session, mean)) = chosen
+            && !block.is_null()
+        {
+            thread::set_depth(t, depth::HOOK);
+            sampled(t, session, what.domain, block, size, mean, caller);
+        }
+        thread::set_depth(t, depth::SAMPLING);
+        block
+    }
+}
+
+/// Whether the block that a thread's countdown has just passed is to be
+/// recorded: where, and the mean that chose it.
+unsafe fn choose(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+) -> Option<(&'static Session, u64)> {
+    // SAFETY: the callers'.
+    unsafe {
+        let looks = sampling::looks(t);
+        let session = session::joined();
+        let mean = (*t).countdown.is_chosen(session, size, looks);
+        if mean.is_none() && !looks {
+            return None;
+        }
+        let session = recording(t, what.needed, caller.sp)?;
+        if looks && matches!(what.domain, Domain::Mem | Domain::Obj) {
+            thread::begin(t, depth::HOOK, caller.sp);
+            python::look_at_main(t, session);
+            thread::set_depth(t, depth::SAMPLING);
+        }
+        Some((session, mean?))
+    }
+}
+
+/// Records the birth of a block that was chosen.
+unsafe fn sampled(
+    t: *mut Thread,
+    session: &Session,
+    domain: Domain,
+    block: Block,
+    size: usize,
+    mean: u64,
+    caller: Caller,
+) {
+    let address = block as u64;
+    // SAFETY: as for `born`; the thread was prepared.
+    unsafe {
+        let has_room = sampling::blocks().insert(address);
+        let is_told = has_room && {
+            let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
+            let stack = capture(t, session, caller, holds_gil);
+            let stamp = thread::stamp(t, session);
+            let word = event::head(Kind::Sample, domain as u8, address);
+            let words = [word, stamp, stack.into(), size as u64, mean];
+            thread::emit(t, session, words)
+        };
+        if is_told {
+            (*t).countdown.remember(address);
+            return;
+        }
+        if has_room {
+            sampling::blocks().remove(address);
+        } else {
+            session.count_loss(true);
+        }
+        session
+            .slot()
+            .lost_bytes
+            .fetch_add(size as u64, Ordering::Relaxed);
+    }
+}
+
+unsafe fn sample_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
+    // SAFETY: the caller's. A thread that is at work in sampled mode was
+    // prepared, but for one that was just adopted.
+    unsafe {
+        let countdown = &mut (*t).countdown;
+        let looks = sampling::looks(t);
+        if !countdown.prepare(session, looks) || !countdown.passes(size) {
+            return;
+        }
+        let Some(mean) = countdown.is_chosen(session, size, looks) else {
+            return;
+        };
+        if sampling::blocks().insert(block as u64) {
+            let word = event::head(Kind::Sample, Domain::Native as u8, block as u64);
+            thread::emit_nested(t, session, [word, 0, 0, size as u64, mean]);
+        } else {
+            session.count_loss(false);
+        }
+    }
+}
+
+/// Takes a block out of those that were sampled, if it is one.
+fn take_out(block: Block) -> bool {
+    sampling::are_there() && {
+        // SAFETY: there are some.
+        let blocks = unsafe { sampling::blocks() };
+        blocks.may_have(block as u64) && blocks.remove(block as u64)
+    }
+}
+
+/// Records the death of a block if it was sampled: before the real function.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `SAMPLING`.
+#[inline(always)]
+unsafe fn perhaps_died(t: *mut Thread, what: Call, block: Block, caller: Caller) {
+    // SAFETY: the caller's.
+    unsafe {
+        if sampling::blocks().may_have(block as u64) {
+            sampled_died(t, what, block, caller);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller) {
+    // SAFETY: the caller's.
+    unsafe {
+        if !take_out(block) {
+            return;
+        }
+        let Some(session) = recording(t, what.needed, caller.sp) else {
+            return;
+        };
+        thread::begin(t, depth::HOOK, caller.sp);
+        let mut detail = what.domain as u8;
+        if (*t).countdown.is_temporary(block as u64) {
+            detail |= event::IS_TEMPORARY;
+        }
+        let stamp = thread::stamp(t, session);
+        let word = event::head(Kind::SampleFree, detail, block as u64);
+        thread::emit(t, session, [word, stamp]);
+        thread::set_depth(t, depth::SAMPLING);
+    }
+}
+
+/// A realloc: the death of the old block, if it was sampled, and the birth of
+/// another, wherever it lies.
+///
+/// # Safety
+///
+/// As for [`perhaps_sample`].
+#[inline(always)]
+unsafe fn resample(
+    t: *mut Thread,
+    what: Call,
+    old: Block,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let passes = (*t).countdown.passes(size);
+        if passes || sampling::blocks().may_have(old as u64) {
+            return resample_slowly(t, what, old, size, passes, caller, call);
+        }
+        thread::begin(t, what.below, caller.sp);
+        let new = call();
+        thread::set_depth(t, depth::SAMPLING);
+        new
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn resample_slowly(
+    t: *mut Thread,
+    what: Call,
+    old: Block,
+    size: usize,
+    passes: bool,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let chosen = if passes {
+            choose(t, what, size, caller)
+        } else {
+            None
+        };
+        let dies_in = if take_out(old) {
+            recording(t, what.needed, caller.sp)
+        } else {
+            None
+        };
+        thread::begin(t, depth::HOOK, caller.sp);
+        let tell = |session: &Session, kind: Kind| {
+            let stamp = thread::stamp(t, session);
+            let word = event::head(kind, what.domain as u8, old as u64);
+            thread::emit(t, session, [word, stamp]);
+        };
+        if let Some(session) = dies_in {
+            tell(session, Kind::ReallocStart);
+        }
+        thread::set_depth(t, what.below);
+        let new = call();
+        thread::set_depth(t, depth::HOOK);
+        if let Some(session) = dies_in {
+            if !new.is_null() {
+                tell(session, Kind::ReallocGone);
+            } else if sampling::blocks().insert(old as u64) {
+                tell(session, Kind::ReallocFail);
+            } else {
+                session.count_loss(true);
+            }
+        }
+        if let Some((session, mean)) = chosen
+            && !new.is_null()
+        {
+            sampled(t, session, what.domain, new, size, mean, caller);
+        }
+        thread::set_depth(t, depth::SAMPLING);
+        new
     }
 }
 
@@ -468,19 +830,7 @@ fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Bloc
     if new.is_null() {
         return new;
     }
-    match enter(NATIVE, caller.sp) {
-        // SAFETY: this thread's idle state; `caller` is the exported
-        // function's.
-        Entry::Record(t, session) => unsafe {
-            thread::begin(t, depth::HOOK, caller.sp);
-            born(t, session, BIRTH, Domain::Native, new, 0, caller);
-            thread::set_depth(t, depth::IDLE);
-        },
-        // SAFETY: this thread's state, in a handler.
-        Entry::Nested(t, session) => unsafe { born_nested(t, session, new, 0) },
-        Entry::Pass => {}
-    }
-    new
+    observe(0, caller, || new)
 }
 
 #[inline(always)]
@@ -518,11 +868,12 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
                 new
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe { resample(t, NATIVE_CALL, old, size, caller, call) },
         Entry::Nested(t, session) => {
-            let word = event::head(Kind::Free, Domain::Native as u8, old as u64);
             // SAFETY: this thread's state, in a handler.
             unsafe {
-                thread::emit_nested(t, session, [word, 0]);
+                died_nested(t, session, old);
                 let new = call();
                 if !new.is_null() {
                     born_nested(t, session, new, size);
@@ -640,7 +991,7 @@ extern "C" fn on_mmap(
         // Another library's constructor comes before ours.
         let _ = session::get();
     }
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -699,7 +1050,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
     let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
     // What the kernel refuses unmaps nothing.
     let valid = address.is_multiple_of(4096) && length != 0;
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) if valid => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -735,7 +1086,7 @@ extern "C" fn on_mremap(
         real!(mremap(old, old_length, length, flags, target)
             as fn(u64, usize, usize, i32, u64) -> u64)
     };
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -789,7 +1140,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     real::resolve_late(Real::dlclose);
     python::before_unloading();
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
-    if let Entry::Record(t, session) = enter(mode::ON, sp) {
+    if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {
         // SAFETY: this thread's idle state.
         unsafe {
             thread::begin(t, depth::QUIET, sp);
@@ -915,7 +1266,7 @@ extern "C" fn mark_exiting(sp: u64) {
     if thread::current().is_null() {
         return;
     }
-    if let Entry::Record(t, session) = enter(mode::ON, sp) {
+    if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {
         // SAFETY: this thread's idle state. The child of a vfork is not the
         // process that it runs in.
         unsafe {
@@ -1078,6 +1429,8 @@ fn observe_python(
                 block
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe { perhaps_sample(t, python_call(domain), size, caller, call) },
         Entry::Nested(_, session) => {
             let block = call();
             lose(domain, session, !block.is_null());
@@ -1157,6 +1510,10 @@ extern "C" fn py_realloc<const HOOKS: usize>(
                 new
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe {
+            resample(t, python_call(domain_of(HOOKS)), old, size, caller, call)
+        },
         Entry::Nested(_, session) => {
             let new = call();
             lose(domain_of(HOOKS), session, !new.is_null());
@@ -1191,6 +1548,11 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
                 thread::set_depth(t, depth::IDLE);
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe {
+            perhaps_died(t, python_call(domain_of(HOOKS)), block, caller);
+            call();
+        },
         Entry::Nested(_, session) => {
             lose(domain_of(HOOKS), session, true);
             call();

@@ -38,6 +38,7 @@ mod hooks;
 mod modules;
 mod python;
 mod real;
+mod sampling;
 mod session;
 mod sys;
 mod thread;

@@ -29,6 +29,7 @@ pub mod env;
 pub mod event;
 pub mod layout;
 pub mod pool;
+pub mod sampling;
 pub mod sync;
 pub mod trie;
 

@@ -26,6 +26,7 @@ use leakline_collector::protocol::{Options, ToCollector};
 use leakline_recording::record;
 use leakline_wire::env;
 use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
+use leakline_wire::sampling::MAX_MEAN;
 
 use crate::{CliError, preload};
 use output::Output;
@@ -54,6 +55,7 @@ Examples:
   leakline run -- python train.py
   leakline run -o serve.leakline -- python -m http.server
   leakline run --no-python -- ./server --port 8080
+  leakline run --sample 512KiB -- gunicorn app:api
 
 Exit status: the program's own (a death by signal is passed on); 125 if leakline
 failed, 126 if the program cannot be executed, 127 if it was not found.")]
@@ -82,6 +84,16 @@ pub(crate) struct Args {
     /// each with its own stack: CPython 3.13.3 and later; slower
     #[arg(long, conflicts_with = "no_python")]
     objects: bool,
+
+    /// Record a sample of the blocks, one in BYTES allocated on average: cheap
+    /// enough for what runs for weeks. Reports give estimates with error bars
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = parse_sample,
+        conflicts_with_all = ["objects", "temporary_window"]
+    )]
+    sample: Option<u64>,
 
     /// Record this process only, not its children
     #[arg(long)]
@@ -122,6 +134,9 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+/// Below, nearly every block is sampled, at more than exact mode's cost.
+const LEAST_MEAN: u64 = 256;
+
 /// Expired waits of 5 ms without progress until events are dropped;
 /// [`u32::MAX`] = never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +160,26 @@ fn parse_wait(text: &str) -> Result<WaitStrikes, String> {
 fn parse_ring_size(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     const MOST: u64 = (CHUNK_COUNT * CHUNK_BYTES) as u64;
+    match parse_bytes(text) {
+        None => Err("not a size such as `64MiB`".into()),
+        Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("must be between 1MiB and {}MiB", MOST >> 20)),
+    }
+}
+
+fn parse_sample(text: &str) -> Result<u64, String> {
+    match parse_bytes(text) {
+        None => Err("not a size such as `512KiB`".into()),
+        Some(bytes) if (LEAST_MEAN..=MAX_MEAN).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!(
+            "must be between {LEAST_MEAN} bytes and {}GiB (without `--sample` every block is \
+             recorded)",
+            MAX_MEAN >> 30
+        )),
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "" | "B" => Some(1),
@@ -153,16 +188,11 @@ fn parse_ring_size(text: &str) -> Result<u64, String> {
         "G" | "GiB" => Some(1 << 30),
         _ => None,
     };
-    let bytes = digits
+    digits
         .parse::<u64>()
         .ok()
         .zip(unit)
-        .and_then(|(n, unit)| n.checked_mul(unit));
-    match bytes {
-        None => Err("not a size such as `64MiB`".into()),
-        Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
-        Some(_) => Err(format!("must be between 1MiB and {}MiB", MOST >> 20)),
-    }
+        .and_then(|(n, unit)| n.checked_mul(unit))
 }
 
 /// Runs and records the program. Returns only where the program did not end
@@ -261,14 +291,17 @@ impl Args {
         if self.objects {
             bits |= mode::OBJECTS;
         }
+        if self.sample.is_some() {
+            bits |= mode::SAMPLED;
+        }
         Options {
             session: record::Session {
                 // The collector knows better when it starts.
                 started_unix_ns: 0,
                 leakline: env!("CARGO_PKG_VERSION").into(),
                 command: leakline_collector::public_command(&arguments),
-                mode: "exact".into(),
-                sample_bytes: 0,
+                mode: self.sample.map_or("exact", |_| "sampled").into(),
+                sample_bytes: self.sample.unwrap_or(0),
                 python: !self.no_python,
                 native: !self.no_native,
                 host: host.join(" "),
@@ -383,6 +416,16 @@ mod tests {
         }
         let too_many = format!("{}", CHUNK_COUNT * CHUNK_BYTES + 1);
         assert!(parse_ring_size(&too_many).is_err());
+    }
+
+    #[test]
+    fn means_of_sampling_have_units_and_bounds() {
+        assert_eq!(parse_sample("512KiB"), Ok(512 << 10));
+        assert_eq!(parse_sample("256"), Ok(256));
+        assert_eq!(parse_sample("1G"), Ok(1 << 30));
+        for wrong in ["", "auto", "0", "255", "1025MiB", "-1"] {
+            assert!(parse_sample(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
