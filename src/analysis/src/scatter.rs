@@ -90,9 +90,11 @@ impl Each {
         }
         let size = bytes as f64 / blocks as f64;
         let p = -(-(size + 1.0) / mean as f64).exp_m1();
+        // The recorder rounds a block's count up or down.
+        let rest = (1.0 / p).fract();
         Each {
             bytes: size * (1.0 - p) / p,
-            blocks: (1.0 - p) / p,
+            blocks: (1.0 - p) / p + p * rest * (1.0 - rest),
         }
     }
 }

@@ -179,24 +179,44 @@ enum Entry {
     Pass,
 }
 
-/// The fast path: adopted, idle, alive, switched on; or sampling.
+/// What a hook looks at first: in sampled mode that is all, and the hook ends
+/// before any register has to be saved for the rest of it.
+#[derive(Clone, Copy)]
+struct Arrival {
+    t: *mut Thread,
+    /// `QUIET` without a thread: the slow path looks again.
+    depth: u32,
+}
+
+impl Arrival {
+    #[inline(always)]
+    fn new() -> Self {
+        let t = thread::current();
+        let depth = if t.is_null() {
+            depth::QUIET
+        } else {
+            // SAFETY: a word that is not null is this thread's state.
+            unsafe { thread::get_depth(t) }
+        };
+        Arrival { t, depth }
+    }
+
+    /// The thread samples, and nothing is at work on it.
+    #[inline(always)]
+    fn is_sampling(self) -> bool {
+        self.depth == depth::SAMPLING
+    }
+}
+
+/// The fast path: adopted, idle, alive, switched on.
 #[inline(always)]
-fn enter(needed: u32, sp: u64) -> Entry {
-    let t = thread::current();
-    // SAFETY: a non-null word is this thread's state.
-    unsafe {
-        if !t.is_null() {
-            match thread::get_depth(t) {
-                depth::IDLE => {
-                    let session = session::joined();
-                    if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
-                        (*t).entered = sp;
-                        return Entry::Record(t, session);
-                    }
-                }
-                depth::SAMPLING => return Entry::Sampling(t),
-                _ => {}
-            }
+fn enter(at: Arrival, needed: u32, sp: u64) -> Entry {
+    if at.depth == depth::IDLE {
+        let session = session::joined();
+        if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
+            // SAFETY: the state of this thread, which has one.
+            unsafe { (*at.t).entered = sp };
+            return Entry::Record(at.t, session);
         }
     }
     enter_slowly(needed, sp)
@@ -204,7 +224,7 @@ fn enter(needed: u32, sp: u64) -> Entry {
 
 /// As [`enter`], for what is recorded in sampled mode too, each time.
 fn enter_exactly(needed: u32, sp: u64) -> Entry {
-    match enter(needed, sp) {
+    match enter(Arrival::new(), needed, sp) {
         // SAFETY: this thread's state, at rest.
         Entry::Sampling(t) => match unsafe { recording(t, needed, sp) } {
             Some(session) => Entry::Record(t, session),
@@ -385,8 +405,39 @@ const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
 
 /// Runs a real function that gives a block, and records the birth.
 #[inline(always)]
-fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
-    match enter(NATIVE, caller.sp) {
+fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Block {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        observe_sampling(size, caller, at.t, call)
+    } else {
+        observe_at(size, caller, at, call)
+    }
+}
+
+// The arguments stay in the registers that the hook has them in.
+
+#[inline(never)]
+fn observe_sampling(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    // SAFETY: this thread's resting state; `sp` is the exported function's.
+    let block = unsafe { perhaps_sample(t, NATIVE_CALL, size, caller, || call(size)) };
+    python::watch_start();
+    block
+}
+
+#[inline(never)]
+fn observe_at(
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let call = || call(size);
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -448,8 +499,20 @@ unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
 
 /// Records a death, then runs the real function.
 #[inline(always)]
-fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
-    match enter(NATIVE, caller.sp) {
+fn observe_death(block: Block, caller: Caller, call: impl FnOnce(Block)) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        unsafe { perhaps_died(at.t, NATIVE_CALL, block, caller) };
+        return call(block);
+    }
+    observe_death_at(block, caller, at, call);
+}
+
+#[inline(never)]
+fn observe_death_at(block: Block, caller: Caller, at: Arrival, call: impl FnOnce(Block)) {
+    let call = || call(block);
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -783,17 +846,22 @@ macro_rules! real {
 // ---------------------------------------------------------------- malloc family
 
 extern "C" fn on_malloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
-        if real::address(Real::malloc) == 0 {
+    observe(size, Caller { sp, bp }, move |size| {
+        let address = real::address(Real::malloc);
+        if address == 0 {
             return early::allocate(size, 16);
         }
-        real!(malloc(size) as fn(usize) -> Block)
+        // SAFETY: as in `real!`. (The word is read once.)
+        unsafe {
+            let malloc: extern "C" fn(usize) -> Block = core::mem::transmute(address);
+            malloc(size)
+        }
     })
 }
 
 extern "C" fn on_calloc(count: usize, size: usize, sp: u64, bp: u64) -> Block {
     // The real one checks the product; ours is used only if it gave a block.
-    observe(count.wrapping_mul(size), Caller { sp, bp }, || {
+    observe(count.wrapping_mul(size), Caller { sp, bp }, move |_| {
         if real::address(Real::calloc) == 0 {
             return early::allocate(count.wrapping_mul(size), 16);
         }
@@ -802,7 +870,7 @@ extern "C" fn on_calloc(count: usize, size: usize, sp: u64, bp: u64) -> Block {
 }
 
 extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
-    reallocate(old, size, Caller { sp, bp }, || {
+    reallocate(old, size, Caller { sp, bp }, move || {
         real!(realloc(old, size) as fn(Block, usize) -> Block)
     })
 }
@@ -814,23 +882,28 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
         return realloc(old, count.saturating_mul(size));
     }
     // glibc's own would call our realloc from within.
-    reallocate(old, count.saturating_mul(size), Caller { sp, bp }, || {
-        // An overflow asks for what no allocator has: it fails as it should,
-        // and sets errno.
-        let bytes = count.saturating_mul(size);
-        real!(realloc(old, bytes) as fn(Block, usize) -> Block)
-    })
+    reallocate(
+        old,
+        count.saturating_mul(size),
+        Caller { sp, bp },
+        move || {
+            // An overflow asks for what no allocator has: it fails as it should,
+            // and sets errno.
+            let bytes = count.saturating_mul(size);
+            real!(realloc(old, bytes) as fn(Block, usize) -> Block)
+        },
+    )
 }
 
 /// `realloc(p, 0)` frees; some allocators then give an empty block.
 #[cold]
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
-    observe_death(old, caller, || new = call());
+    observe_death(old, caller, |_| new = call());
     if new.is_null() {
         return new;
     }
-    observe(0, caller, || new)
+    observe(0, caller, |_| new)
 }
 
 #[inline(always)]
@@ -839,12 +912,28 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
         return early::leave(old, size, |size| real!(malloc(size) as fn(usize) -> Block));
     }
     if old.is_null() {
-        return observe(size, caller, call);
+        return observe(size, caller, |_| call());
     }
     if size == 0 {
         return reallocate_to_nothing(old, caller, call);
     }
-    match enter(NATIVE, caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        return unsafe { resample(at.t, NATIVE_CALL, old, size, caller, call) };
+    }
+    reallocate_at(at, old, size, caller, call)
+}
+
+#[inline(never)]
+fn reallocate_at(
+    at: Arrival,
+    old: Block,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -889,7 +978,7 @@ extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
     if block.is_null() || early::owns(block) {
         return;
     }
-    observe_death(block, Caller { sp, bp }, || {
+    observe_death(block, Caller { sp, bp }, |block| {
         real!(free(block) as fn(Block) -> ());
     });
 }
@@ -924,7 +1013,7 @@ extern "C" fn on_posix_memalign(
     bp: u64,
 ) -> i32 {
     let mut status = 0;
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, |_| {
         status = real!(posix_memalign(out, alignment, size) as fn(*mut Block, usize, usize) -> i32);
         if status != 0 {
             return core::ptr::null_mut();
@@ -936,13 +1025,13 @@ extern "C" fn on_posix_memalign(
 }
 
 extern "C" fn on_aligned_alloc(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(aligned_alloc(alignment, size) as fn(usize, usize) -> Block)
     })
 }
 
 extern "C" fn on_memalign(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         if real::address(Real::memalign) == 0 {
             return early::allocate(size, alignment);
         }
@@ -951,13 +1040,13 @@ extern "C" fn on_memalign(alignment: usize, size: usize, sp: u64, bp: u64) -> Bl
 }
 
 extern "C" fn on_valloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(valloc(size) as fn(usize) -> Block)
     })
 }
 
 extern "C" fn on_pvalloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(pvalloc(size) as fn(usize) -> Block)
     })
 }
@@ -1130,7 +1219,7 @@ extern "C" fn on_mremap(
 }
 
 extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
-    let _ = enter(mode::ON, sp);
+    let _ = enter(Arrival::new(), mode::ON, sp);
     real::resolve_late(Real::pthread_getattr_np);
     real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
 }
@@ -1384,8 +1473,8 @@ macro_rules! original {
 /// As [`enter`] for a hook of a domain. One of the mem and obj domains never
 /// leads to another: where that seems so, the other one was left.
 #[inline(always)]
-fn enter_python(domain: Domain, sp: u64) -> Entry {
-    match enter(PYTHON, sp) {
+fn enter_python(at: Arrival, domain: Domain, sp: u64) -> Entry {
+    match enter(at, PYTHON, sp) {
         Entry::Pass if !matches!(domain, Domain::Raw) => enter_left(sp),
         entry => entry,
     }
@@ -1403,19 +1492,47 @@ fn enter_left(sp: u64) -> Entry {
         // SAFETY: this thread's state; `sp` is an exported function's.
         && unsafe { thread::was_left(t, sp) }
     {
-        return enter(PYTHON, sp);
+        return enter(Arrival::new(), PYTHON, sp);
     }
     Entry::Pass
 }
 
 #[inline(always)]
-fn observe_python(
-    domain: Domain,
+fn observe_python<const HOOKS: usize>(
     size: usize,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
-    match enter_python(domain, caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        observe_python_sampling::<HOOKS>(size, caller, at.t, call)
+    } else {
+        observe_python_at::<HOOKS>(size, caller, at, call)
+    }
+}
+
+#[inline(never)]
+fn observe_python_sampling<const HOOKS: usize>(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let what = python_call(domain_of(HOOKS));
+    // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+    unsafe { perhaps_sample(t, what, size, caller, || call(size)) }
+}
+
+#[inline(never)]
+fn observe_python_at<const HOOKS: usize>(
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let call = || call(size);
+    let domain = domain_of(HOOKS);
+    match enter_python(at, domain, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1456,7 +1573,7 @@ extern "C" fn py_malloc<const HOOKS: usize>(
     sp: u64,
     bp: u64,
 ) -> Block {
-    observe_python(domain_of(HOOKS), size, Caller { sp, bp }, || {
+    observe_python::<HOOKS>(size, Caller { sp, bp }, |size| {
         original!(HOOKS, malloc(size) as fn(usize) -> Block)
     })
 }
@@ -1468,12 +1585,9 @@ extern "C" fn py_calloc<const HOOKS: usize>(
     sp: u64,
     bp: u64,
 ) -> Block {
-    observe_python(
-        domain_of(HOOKS),
-        count.wrapping_mul(size),
-        Caller { sp, bp },
-        || original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block),
-    )
+    observe_python::<HOOKS>(count.wrapping_mul(size), Caller { sp, bp }, move |_| {
+        original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block)
+    })
 }
 
 extern "C" fn py_realloc<const HOOKS: usize>(
@@ -1484,11 +1598,28 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     bp: u64,
 ) -> Block {
     let caller = Caller { sp, bp };
-    let call = || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
     if old.is_null() {
-        return observe_python(domain_of(HOOKS), size, caller, call);
+        return observe_python::<HOOKS>(size, caller, move |_| call());
     }
-    match enter_python(domain_of(HOOKS), caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        let what = python_call(domain_of(HOOKS));
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        return unsafe { resample(at.t, what, old, size, caller, call) };
+    }
+    py_realloc_at::<HOOKS>(old, size, caller, at)
+}
+
+#[inline(never)]
+fn py_realloc_at<const HOOKS: usize>(
+    old: Block,
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+) -> Block {
+    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    match enter_python(at, domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1525,14 +1656,27 @@ extern "C" fn py_realloc<const HOOKS: usize>(
 
 extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64, bp: u64) {
     let caller = Caller { sp, bp };
-    let call = || original!(HOOKS, free(block) as fn(Block) -> ());
+    let call = move || original!(HOOKS, free(block) as fn(Block) -> ());
     if block.is_null() {
         return call();
     }
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    match enter_python(domain_of(HOOKS), caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        let what = python_call(domain_of(HOOKS));
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        unsafe { perhaps_died(at.t, what, block, caller) };
+        return call();
+    }
+    py_free_at::<HOOKS>(block, caller, at);
+}
+
+#[inline(never)]
+fn py_free_at<const HOOKS: usize>(block: Block, caller: Caller, at: Arrival) {
+    let call = move || original!(HOOKS, free(block) as fn(Block) -> ());
+    match enter_python(at, domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -1587,7 +1731,7 @@ extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
     }
     // SAFETY: CPython passes a live object.
     let block = unsafe { python::block_of(object) };
-    if let Entry::Record(t, session) = enter(PYTHON, sp) {
+    if let Entry::Record(t, session) = enter(Arrival::new(), PYTHON, sp) {
         // SAFETY: this thread's idle state; `sp` is the tracer's own slot.
         unsafe {
             if (*t).newest_object == block {
