@@ -222,6 +222,22 @@ def test_a_frees_many_blocks_that_were_not_sampled(
     assert totals["events"] < frees
 
 
+def test_the_mean_follows_the_cost(leakline: Leakline, programs: Programs) -> None:
+    """A program that allocates little, for some seconds, is sampled ever closer,
+    and estimates are right all the same."""
+    program = programs.program("slow_growth")
+    result, recording = leakline.run(program, "1.5", options=["--sample", "auto"])
+    assert result.status == 0
+    stats = check_sampled(recording)
+    assert stats["sample_bytes"] == 512 * 1024
+    assert stats["least_sample_bytes"] <= 128 * 1024
+    truth = result.truth()["sites"]
+    rows = by_function(recording.rows(), truth)
+    for name, site in truth.items():
+        for key in ("live_bytes", "live_blocks", "total_bytes"):
+            assert abs(deviations(rows[name], key, site[key])) < FAR, (name, key)
+
+
 def test_reports_say_that_they_are_estimates(
     leakline: Leakline, programs: Programs
 ) -> None:

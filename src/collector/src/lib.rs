@@ -43,6 +43,7 @@ mod resolve;
 mod ring;
 mod serve;
 mod session;
+pub mod steering;
 mod tally;
 #[cfg(test)]
 mod testing;

@@ -654,6 +654,7 @@ unsafe fn sampled(
     caller: Caller,
 ) {
     let address = block as u64;
+    let began = session.now();
     // SAFETY: as for `born`; the thread was prepared.
     unsafe {
         let has_room = sampling::blocks().insert(address);
@@ -667,6 +668,7 @@ unsafe fn sampled(
         };
         if is_told {
             (*t).countdown.remember(address);
+            count_cost(session, began);
             return;
         }
         if has_room {
@@ -679,6 +681,16 @@ unsafe fn sampled(
             .lost_bytes
             .fetch_add(size as u64, Ordering::Relaxed);
     }
+}
+
+/// Adds what a sample took to what the process tells: the mean may depend on it.
+/// (Its death, and the cold code and data that both meet, are as much again.)
+fn count_cost(session: &Session, began: u64) {
+    /// No sample takes 50 us: the thread lost its processor meanwhile.
+    const MOST_TICKS: u64 = 1 << 17;
+    let ticks = session.now().saturating_sub(began).min(MOST_TICKS);
+    let sum = &session.slot().sampling_ticks;
+    sum.fetch_add(2 * ticks, Ordering::Relaxed);
 }
 
 unsafe fn sample_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {

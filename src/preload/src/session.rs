@@ -706,6 +706,7 @@ impl Session {
         slot.lost_bytes.store(0, Ordering::Relaxed);
         slot.lost_nested.store(0, Ordering::Relaxed);
         slot.stalled_ns.store(0, Ordering::Relaxed);
+        slot.sampling_ticks.store(0, Ordering::Relaxed);
         slot.truncated_stacks.store(0, Ordering::Relaxed);
         slot.broken_unwinds.store(0, Ordering::Relaxed);
         slot.new_rings.store(0, Ordering::Relaxed);

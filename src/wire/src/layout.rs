@@ -173,8 +173,10 @@ pub struct Slot {
     /// Blocks that were freed or resized but never seen born cannot be told
     /// from here; reserved.
     pub reserved: AtomicU32,
+    /// Ticks of the session's clock that samples took, in sampled mode.
+    pub sampling_ticks: AtomicU64,
     #[doc(hidden)]
-    pub pad: [u32; 4072],
+    pub pad: [u32; 4070],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

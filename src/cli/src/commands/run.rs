@@ -23,6 +23,7 @@ use clap::ValueHint;
 use leakline_analysis::escaped;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{Options, ToCollector};
+use leakline_collector::steering::FIRST_MEAN;
 use leakline_recording::record;
 use leakline_wire::env;
 use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
@@ -86,14 +87,15 @@ pub(crate) struct Args {
     objects: bool,
 
     /// Record a sample of the blocks, one in BYTES allocated on average: cheap
-    /// enough for what runs for weeks. Reports give estimates with error bars
+    /// enough for what runs for weeks. Reports give estimates with error bars.
+    /// `auto`: as many as take less than 1 % of the program's time
     #[arg(
         long,
-        value_name = "BYTES",
+        value_name = "BYTES|auto",
         value_parser = parse_sample,
         conflicts_with_all = ["objects", "temporary_window"]
     )]
-    sample: Option<u64>,
+    sample: Option<Sample>,
 
     /// Record this process only, not its children
     #[arg(long)]
@@ -167,10 +169,26 @@ fn parse_ring_size(text: &str) -> Result<u64, String> {
     }
 }
 
-fn parse_sample(text: &str) -> Result<u64, String> {
+/// How blocks are sampled: the mean, and whether it follows what samples cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sample {
+    mean_bytes: u64,
+    auto: bool,
+}
+
+fn parse_sample(text: &str) -> Result<Sample, String> {
+    if text == "auto" {
+        return Ok(Sample {
+            mean_bytes: FIRST_MEAN,
+            auto: true,
+        });
+    }
     match parse_bytes(text) {
-        None => Err("not a size such as `512KiB`".into()),
-        Some(bytes) if (LEAST_MEAN..=MAX_MEAN).contains(&bytes) => Ok(bytes),
+        None => Err("neither a size such as `512KiB` nor `auto`".into()),
+        Some(bytes) if (LEAST_MEAN..=MAX_MEAN).contains(&bytes) => Ok(Sample {
+            mean_bytes: bytes,
+            auto: false,
+        }),
         Some(_) => Err(format!(
             "must be between {LEAST_MEAN} bytes and {}GiB (without `--sample` every block is \
              recorded)",
@@ -301,7 +319,7 @@ impl Args {
                 leakline: env!("CARGO_PKG_VERSION").into(),
                 command: leakline_collector::public_command(&arguments),
                 mode: self.sample.map_or("exact", |_| "sampled").into(),
-                sample_bytes: self.sample.unwrap_or(0),
+                sample_bytes: self.sample.map_or(0, |sample| sample.mean_bytes),
                 python: !self.no_python,
                 native: !self.no_native,
                 host: host.join(" "),
@@ -309,6 +327,7 @@ impl Args {
             },
             token: invitation.token(),
             mode: bits,
+            sample_auto: self.sample.is_some_and(|sample| sample.auto),
             wait_strikes: self.wait.0,
             ring_bytes: self.ring_size,
             sources: !self.no_source,
@@ -420,10 +439,12 @@ mod tests {
 
     #[test]
     fn means_of_sampling_have_units_and_bounds() {
-        assert_eq!(parse_sample("512KiB"), Ok(512 << 10));
-        assert_eq!(parse_sample("256"), Ok(256));
-        assert_eq!(parse_sample("1G"), Ok(1 << 30));
-        for wrong in ["", "auto", "0", "255", "1025MiB", "-1"] {
+        let mean = |text| parse_sample(text).map(|sample| (sample.mean_bytes, sample.auto));
+        assert_eq!(mean("512KiB"), Ok((512 << 10, false)));
+        assert_eq!(mean("256"), Ok((256, false)));
+        assert_eq!(mean("1G"), Ok((1 << 30, false)));
+        assert_eq!(mean("auto"), Ok((512 << 10, true)));
+        for wrong in ["", "Auto", "0", "255", "1025MiB", "-1"] {
             assert!(parse_sample(wrong).is_err(), "{wrong}");
         }
     }
