@@ -1,6 +1,7 @@
 //! `diff`: what grew, shrank, came and went between two instants, of one
 //! recording or of two; and what survived.
 
+use leakline_recording::record::Counters;
 use rustc_hash::FxHashMap;
 
 use crate::figures::{Figures, Measure, Unit};
@@ -227,6 +228,8 @@ impl Diff {
             let now = live(&row.figures);
             row.figures.delta_blocks = now.0.saturating_sub(then.0);
             row.figures.delta_bytes = now.1.saturating_sub(then.1);
+            let scatter = was.as_ref().map(|was| &was.figures.scatter);
+            row.figures.scatter.grow_from(scatter);
             diff.push(row, then, now, found.map(|(_, matched)| matched), was);
         }
         for (row, found) in rows.into_iter().zip(&pairing.pairs) {
@@ -234,11 +237,12 @@ impl Diff {
                 continue;
             }
             let then = live(&row.figures);
-            let figures = Figures {
+            let mut figures = Figures {
                 delta_blocks: 0_i64.saturating_sub(then.0),
                 delta_bytes: 0_i64.saturating_sub(then.1),
                 ..Figures::default()
             };
+            figures.scatter.grow_from(Some(&row.figures.scatter));
             diff.push(Row { figures, ..row }, then, (0, 0), None, None);
         }
         diff.finish();
@@ -369,6 +373,19 @@ impl Survived {
                 total_bytes: survivor.born.bytes,
                 ..Figures::default()
             };
+            if let Some(site) = model.sites().get(survivor.site as usize)
+                && model.is_sampled()
+            {
+                let counters = Counters {
+                    live_bytes: survivor.alive.bytes,
+                    live_blocks: survivor.alive.blocks,
+                    total_bytes: survivor.born.bytes,
+                    total_blocks: survivor.born.blocks,
+                    ..Counters::default()
+                };
+                let scatter = model.scatter_of(survivor.site, site, figures, &counters, None);
+                figures.scatter = scatter;
+            }
         }
         let query = TopQuery {
             measure: query.sort.unwrap_or(Measure::Live),

@@ -2,6 +2,8 @@
 
 use leakline_recording::record::Counters;
 
+use crate::scatter::Scatter;
+
 /// Figures of a site, or of several together, at an instant or between two.
 ///
 /// Live figures are those at the later instant, or at the end of a process
@@ -39,6 +41,8 @@ pub struct Figures {
     pub ended_bytes: i64,
     /// Of the live blocks likewise.
     pub ended_blocks: i64,
+    /// How far they may be off, in a sampled recording.
+    pub scatter: Scatter,
 }
 
 impl Figures {
@@ -71,6 +75,7 @@ impl Figures {
             delta_blocks,
             ended_bytes: if has_ended { to.live_bytes as i64 } else { 0 },
             ended_blocks: if has_ended { to.live_blocks as i64 } else { 0 },
+            scatter: Scatter::default(),
         }
     }
 
@@ -88,6 +93,7 @@ impl Figures {
         self.delta_blocks = self.delta_blocks.saturating_add(other.delta_blocks);
         self.ended_bytes = self.ended_bytes.saturating_add(other.ended_bytes);
         self.ended_blocks = self.ended_blocks.saturating_add(other.ended_blocks);
+        self.scatter.add(&other.scatter);
     }
 
     /// The one to sort by or to weigh with.

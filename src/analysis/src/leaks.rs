@@ -25,6 +25,7 @@ use crate::survivors::Held;
 use crate::top::Matching;
 use crate::verdict::{
     AxisKind, Context, Doubt, FLOOR_BYTES, Facts, Judge, Judged, Progress, Rate, Verdict,
+    sampled_floor,
 };
 use history::{Histories, Levels};
 
@@ -180,6 +181,8 @@ enum Import {
 
 /// Sites that are judged as one.
 struct Group {
+    /// What was ever born there.
+    born: Held,
     sites: Vec<u32>,
     import: Import,
     to_ns: u64,
@@ -240,11 +243,18 @@ impl Leaks {
                 })
             },
             progress,
+            sample_bytes: model.sample_bytes(),
         };
         let mut judge = Judge::new(&context);
         for group in &groups {
             let rise = group.sites.iter().map(|&site| levels.rise(site));
-            if rise.fold(0, u64::saturating_add) < FLOOR_BYTES {
+            let weight = weight(model, group);
+            let floor = if weight > 1 {
+                sampled_floor(context.sample_bytes)
+            } else {
+                FLOOR_BYTES
+            };
+            if rise.fold(0, u64::saturating_add) < floor {
                 judge.pass_over();
                 continue;
             }
@@ -253,6 +263,7 @@ impl Leaks {
                 start_up: group.import == Import::Itself
                     || (group.import == Import::Called && found.is_born_by(from_ns)),
                 to_ns: Some(group.to_ns),
+                weight,
             };
             judge.look_at(&found.history, facts);
         }
@@ -632,14 +643,34 @@ fn groups<'a>(
                 import: import_of(id),
                 to_ns: end,
                 most_bytes: 0,
+                born: Held::default(),
             });
             all.len() - 1
         });
         all[at].sites.push(id);
+        let born = levels.born(id);
+        all[at].born.blocks = all[at].born.blocks.saturating_add(born.blocks);
+        all[at].born.bytes = all[at].born.bytes.saturating_add(born.bytes);
         all[at].most_bytes = all[at].most_bytes.saturating_add(levels.most(id));
         all[at].to_ns = all[at].to_ns.min(end);
     }
     all
+}
+
+/// How many blocks a sample of a group's sites stands for, by their average size;
+/// 1 where each was recorded.
+fn weight(model: &Model<'_>, group: &Group) -> u64 {
+    let is_mapped = |&site: &u32| {
+        let site = model.sites().get(site as usize);
+        site.is_some_and(|site| site.domain == Domain::Mmap)
+    };
+    if !model.is_sampled() || group.sites.iter().all(is_mapped) {
+        return 1;
+    }
+    let size = group.born.bytes as f64 / group.born.blocks.max(1) as f64;
+    let p = -(-(size + 1.0) / model.sample_bytes() as f64).exp_m1();
+    // Rather fewer observations than more.
+    (1.0 / p).ceil() as u64
 }
 
 /// The program's allocations over time. Of what lasts a minute and more the

@@ -30,6 +30,7 @@ pub mod model;
 mod names;
 pub mod redact;
 pub mod report;
+pub mod scatter;
 pub mod stack;
 pub mod stats;
 pub mod summary;

@@ -16,8 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process,
-    ProcessEnd, ProcessTotals, Record, Session, Site, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process,
+    ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter, Sizes, SymbolFrame,
+    Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -26,6 +27,7 @@ use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
 use crate::redact::Redaction;
+use crate::scatter::{PerSite, Scatter};
 use crate::timeline::{Timeline, apply};
 
 /// What a recording's file says beside its records.
@@ -168,6 +170,8 @@ pub struct Model<'a> {
     timeline: Cow<'a, Timeline>,
     peak: Option<&'a Peak>,
     sizes: Option<&'a Sizes>,
+    samplings: Vec<Sampling>,
+    scatter: FxHashMap<u32, SiteScatter>,
     losses: Vec<Loss>,
     marks: Vec<&'a Mark>,
     notes: Vec<&'a Note>,
@@ -243,6 +247,8 @@ impl<'a> Model<'a> {
             timeline,
             peak: None,
             sizes: None,
+            samplings: Vec::new(),
+            scatter: FxHashMap::default(),
             losses: Vec::new(),
             marks: Vec::new(),
             notes: Vec::new(),
@@ -390,6 +396,14 @@ impl<'a> Model<'a> {
                                 (sum.0.saturating_add(bytes), sum.1.saturating_add(blocks))
                             });
                 }
+            }
+            Record::Sampling(sampling) => {
+                self.seen(sampling.at_ns);
+                self.samplings.push(*sampling);
+            }
+            Record::Scatter(scatter) => {
+                let told = scatter.sites.iter().map(|site| (site.site, *site));
+                self.scatter.extend(told);
             }
             Record::Cohorts(cohorts) => {
                 self.seen(cohorts.at_ns);
@@ -839,12 +853,59 @@ impl<'a> Model<'a> {
                 sites.zip(to.iter().zip(&peaks)).enumerate()
             {
                 let before = from.as_ref().and_then(|from| from.get(at));
-                let figures = Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended);
+                let mut figures = Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended);
                 if let Some(site) = self.sites.get(id as usize) {
+                    if self.is_sampled() {
+                        figures.scatter = self.scatter_of(id, site, &figures, to, before);
+                    }
                     each(id, site, &figures);
                 }
             }
         }
+    }
+
+    /// How far a site's figures may be off.
+    pub(crate) fn scatter_of(
+        &self,
+        id: u32,
+        site: &Site,
+        figures: &Figures,
+        to: &Counters,
+        before: Option<&Counters>,
+    ) -> Scatter {
+        if site.domain == Domain::Mmap {
+            return Scatter::exact_part();
+        }
+        let per_site = match self.scatter.get(&id) {
+            Some(told) => PerSite::told(told),
+            None => PerSite::guessed(to, self.sample_bytes()),
+        };
+        Scatter::new(figures, before, per_site)
+    }
+
+    /// The recording holds samples, and figures are estimates.
+    pub fn is_sampled(&self) -> bool {
+        self.sample_bytes() > 0
+    }
+
+    /// Mean bytes between samples, at first; 0 where every block was recorded.
+    pub fn sample_bytes(&self) -> u64 {
+        self.session.map_or(0, |session| session.sample_bytes)
+    }
+
+    /// The largest and the smallest of the means between samples.
+    pub fn sample_range(&self) -> (u64, u64) {
+        let means = self.samplings.iter().map(|sampling| sampling.mean_bytes);
+        let first = self.sample_bytes();
+        let (low, high) = means.fold((first, first), |(low, high), mean| {
+            (low.min(mean), high.max(mean))
+        });
+        (high, low)
+    }
+
+    /// When the mean between samples changed.
+    pub fn samplings(&self) -> &[Sampling] {
+        &self.samplings
     }
 
     /// Every site's figures over `span`, by id.

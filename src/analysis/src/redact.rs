@@ -82,7 +82,9 @@ impl Tokens {
             | Record::Loss(_)
             | Record::End(_)
             | Record::Inherited(_)
-            | Record::Cohorts(_) => return None,
+            | Record::Cohorts(_)
+            | Record::Sampling(_)
+            | Record::Scatter(_) => return None,
             Record::Session(session) => Record::Session(Session {
                 command: vec![program()],
                 host: String::new(),

@@ -3,6 +3,8 @@
 
 use leakline_recording::record::ProcessTotals;
 
+use crate::figures::Figures;
+use crate::instant::Span;
 use crate::model::{Model, Totals};
 
 /// An answer of `stats`.
@@ -18,6 +20,8 @@ pub struct Stats {
     pub processes: Vec<ProcessStats>,
     /// Nanoseconds that the recording spans.
     pub duration_ns: u64,
+    /// What the sites add up to at the end, if these are estimates.
+    pub estimates: Option<Figures>,
 }
 
 /// Allocations of a range of sizes.
@@ -42,12 +46,25 @@ pub struct ProcessStats {
     pub totals: ProcessTotals,
     /// Every event of it is in the figures.
     pub complete: bool,
+    /// What its sites add up to at its end, if these are estimates.
+    pub estimates: Option<Figures>,
 }
 
 impl Stats {
     /// Counts.
     pub fn new(model: &Model<'_>) -> Self {
         let readable = model.origin().ended && model.origin().warnings.is_empty();
+        let is_sampled = model.is_sampled();
+        let mut estimates = Figures::default();
+        let mut of_process = vec![Figures::default(); model.processes().len()];
+        if is_sampled {
+            model.for_each_figures(&Span::whole(model), |_, site, figures| {
+                estimates.add(figures);
+                if let Some(process) = of_process.get_mut(site.process as usize) {
+                    process.add(figures);
+                }
+            });
+        }
         let processes = (0..)
             .zip(model.processes())
             .map(|(process, facts)| {
@@ -67,6 +84,10 @@ impl Stats {
                     process,
                     totals,
                     complete: readable && totals.lost_events == 0 && totals.malformed_events == 0,
+                    estimates: of_process
+                        .get(process as usize)
+                        .copied()
+                        .filter(|_| is_sampled),
                 }
             })
             .collect();
@@ -76,6 +97,7 @@ impl Stats {
             sizes: sizes(model),
             processes,
             duration_ns: model.duration_ns(),
+            estimates: is_sampled.then_some(estimates),
         }
     }
 

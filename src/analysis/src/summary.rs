@@ -44,6 +44,7 @@ impl Summary {
         Figures {
             live_bytes: i64::try_from(totals.live_bytes).unwrap_or(i64::MAX),
             live_blocks: i64::try_from(totals.live_blocks).unwrap_or(i64::MAX),
+            scatter: self.top.sum.scatter,
             ..Figures::default()
         }
     }

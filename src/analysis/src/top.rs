@@ -10,6 +10,7 @@ use crate::frame::FrameId;
 use crate::instant::Span;
 use crate::model::Model;
 use crate::names::Name;
+use crate::scatter::{PerSite, Scatter};
 use crate::stack::{Head, Stacks};
 
 /// What a row stands for.
@@ -241,7 +242,11 @@ impl Top {
             let process = model.processes().get(thread.process as usize);
             let pid = process.map_or(0, |process| process.process.pid);
             let label = format!("{name} (tid {} of {pid})", thread.tid);
-            let figures = Figures::new(&facts.counters, None, 0, 0, false);
+            let mut figures = Figures::new(&facts.counters, None, 0, 0, false);
+            if model.is_sampled() && figures != Figures::default() {
+                let guessed = PerSite::guessed(&facts.counters, model.sample_bytes());
+                figures.scatter = Scatter::new(&figures, None, guessed);
+            }
             let wanted = query
                 .filter
                 .as_ref()

@@ -92,6 +92,23 @@ pub struct Context {
     pub block_bytes: f64,
     /// Measures of time beside the clock.
     pub progress: Vec<Progress>,
+    /// Mean bytes between samples; 0 where every block was recorded.
+    pub sample_bytes: u64,
+}
+
+impl Context {
+    /// The same, where so many blocks are one observation.
+    fn thinned(&self, weight: u64) -> Self {
+        let mut thinned = self.clone();
+        for progress in &mut thinned.progress {
+            if progress.kind == AxisKind::Allocations {
+                for point in &mut progress.points {
+                    point.1 /= weight as f64;
+                }
+            }
+        }
+        thinned
+    }
 }
 
 /// What a site's history does not say.
@@ -102,6 +119,10 @@ pub struct Facts {
     /// When its process had done its work, where that was before
     /// [`Context::to_ns`].
     pub to_ns: Option<u64>,
+    /// How many blocks one observation stands for, where they were sampled: what
+    /// is judged is how many were seen, not how many they stand for. 0 and 1:
+    /// each was recorded.
+    pub weight: u64,
 }
 
 /// A measure of time at a history's instants, and at the edges of its cohorts.
@@ -120,6 +141,8 @@ struct Timing {
     edges: Vec<u64>,
     axes: Vec<Axis>,
     from_ns: u64,
+    /// Growth below this is not looked at.
+    floor_bytes: u64,
 }
 
 impl Timing {
@@ -161,6 +184,7 @@ impl Timing {
             edges,
             axes,
             from_ns: context.from_ns,
+            floor_bytes: FLOOR_BYTES,
         }
     }
 
@@ -351,6 +375,13 @@ pub struct Judgement {
 /// Growth below this is not looked at.
 pub const FLOOR_BYTES: u64 = 4096;
 
+/// The same where blocks were sampled at a mean: of fewer samples than this is
+/// of, how many they are is chance.
+pub(crate) fn sampled_floor(sample_bytes: u64) -> u64 {
+    const SAMPLES: u64 = 8;
+    FLOOR_BYTES.max(SAMPLES.saturating_mul(sample_bytes))
+}
+
 /// False discoveries among all that is called leaking.
 const FALSE_DISCOVERIES: f64 = 0.005;
 /// Blocks of a cohort count as so many at most: those of one batch live and
@@ -407,6 +438,38 @@ impl Evidence {
     }
 }
 
+/// A history of observations that stand for so many blocks each.
+fn thinned(history: &History, weight: u64) -> History {
+    let thin = |held: &Held| Held {
+        blocks: held.blocks.saturating_add(weight / 2) / weight,
+        bytes: held.bytes,
+    };
+    History {
+        born: history.born.iter().map(thin).collect(),
+        alive: (history.alive.iter())
+            .map(|cohorts| cohorts.iter().map(thin).collect())
+            .collect(),
+        ..history.clone()
+    }
+}
+
+impl Judged {
+    /// In blocks again, of observations that stand for so many each.
+    fn weighed(mut self, weight: u64) -> Self {
+        self.live.blocks = self.live.blocks.saturating_mul(weight);
+        self.kept.0 = self.kept.0.saturating_mul(weight);
+        self.kept.1 = self.kept.1.saturating_mul(weight);
+        if let Some(rate) = &mut self.rate {
+            rate.blocks_per_second *= weight as f64;
+            // Allocations are counted in observations too, rounds are not.
+            if self.axis != AxisKind::Allocations {
+                rate.blocks_per_unit *= weight as f64;
+            }
+        }
+        self
+    }
+}
+
 /// Judges sites, one after the other.
 #[derive(Debug)]
 pub struct Judge<'c> {
@@ -434,8 +497,21 @@ impl<'c> Judge<'c> {
     /// Looks at the next site.
     pub fn look_at(&mut self, history: &History, facts: Facts) {
         let to_ns = facts.to_ns.unwrap_or(u64::MAX).min(self.context.to_ns);
-        let timing = Timing::new(self.context, to_ns, history);
-        let judged = judge(&timing, history, facts.start_up);
+        let judged = if facts.weight > 1 {
+            let (context, history) = (
+                self.context.thinned(facts.weight),
+                thinned(history, facts.weight),
+            );
+            let timing = Timing {
+                floor_bytes: sampled_floor(context.sample_bytes),
+                ..Timing::new(&context, to_ns, &history)
+            };
+            let judged = judge(&timing, &history, facts.start_up);
+            judged.map(|judged| judged.weighed(facts.weight))
+        } else {
+            let timing = Timing::new(self.context, to_ns, history);
+            judge(&timing, history, facts.start_up)
+        };
         self.looked_at += usize::from(judged.is_some());
         self.sites.push(judged);
     }
@@ -467,10 +543,12 @@ impl<'c> Judge<'c> {
         let span_ns = self.context.to_ns.saturating_sub(self.context.from_ns);
         let seconds = span_ns as f64 / 1e9;
         let bytes = DETECTABLE_BLOCKS * self.context.block_bytes.clamp(64.0, 65536.0);
-        let bytes = bytes.max(2.0 * FLOOR_BYTES as f64);
+        let bytes = bytes
+            .max(2.0 * FLOOR_BYTES as f64)
+            .max(DETECTABLE_BLOCKS * self.context.sample_bytes as f64);
         Judgement {
             sites: self.sites,
-            floor_bytes: FLOOR_BYTES,
+            floor_bytes: sampled_floor(self.context.sample_bytes),
             detectable_bytes_per_second: if seconds > 0.0 { bytes / seconds } else { 0.0 },
             seconds,
         }
@@ -480,7 +558,7 @@ impl<'c> Judge<'c> {
 fn judge(timing: &Timing, history: &History, start_up: bool) -> Option<Judged> {
     let last = timing.instants.len().checked_sub(1)?;
     let level = Level::new(timing, history);
-    if level.most < FLOOR_BYTES {
+    if level.most < timing.floor_bytes {
         return None;
     }
     let live = live(history, last);
@@ -526,7 +604,7 @@ fn judge(timing: &Timing, history: &History, start_up: bool) -> Option<Judged> {
         judged.since_ns = timing.edges[best.window.0];
         judged.lasting_seconds = best.age * seconds_a_unit(timing, best);
         judged.doubt = best.doubt;
-        if best.doubt.is_none() && level.grown >= FLOOR_BYTES as i64 {
+        if best.doubt.is_none() && level.grown >= timing.floor_bytes as i64 {
             judged.verdict = Verdict::Leaking;
             return Some(judged);
         }
@@ -1105,7 +1183,7 @@ impl Level {
     /// The word for growth that is not proven to be a leak.
     fn verdict(&self, timing: &Timing, start_up: bool, doubt: Option<Doubt>) -> Verdict {
         let grown = self.grown as f64;
-        if grown < 0.5 * self.most as f64 || self.grown < FLOOR_BYTES as i64 {
+        if grown < 0.5 * self.most as f64 || self.grown < timing.floor_bytes as i64 {
             return Verdict::Burst;
         }
         if start_up {
@@ -1184,6 +1262,7 @@ mod tests {
                 from_ns,
                 to_ns,
                 block_bytes: 100.0,
+                sample_bytes: 0,
                 progress: vec![
                     Progress { kind: AxisKind::Allocations, points: points.clone() },
                     Progress { kind: AxisKind::Rounds, points },

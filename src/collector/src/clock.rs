@@ -93,6 +93,11 @@ impl Clock {
         self.anchor.stamp.wrapping_add(ticks.cast_unsigned())
     }
 
+    /// How long so many ticks are.
+    pub(crate) fn span_ns(&self, ticks: u64) -> u64 {
+        (ticks as f64 * self.ns_per_tick) as u64
+    }
+
     /// As many ticks as a span of `ns`.
     pub(crate) fn ticks(&self, ns: u64) -> u64 {
         (ns as f64 / self.ns_per_tick) as u64

@@ -300,6 +300,7 @@ mod tests {
     use super::*;
     use crate::live::Block;
     use crate::tally::{Scope, Tally};
+    use crate::weights::Weighed;
     use leakline_recording::record::SiteCohorts;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -414,7 +415,7 @@ mod tests {
                 match step {
                     Step::Birth(site, size) => {
                         let block = Block { size, site, thread: 0, birth: now };
-                        tally.born(&mut process, &block, 1);
+                        tally.born(&mut process, &block, Weighed::itself(block.size), 1);
                         let one = Amount { blocks: 1, bytes: size };
                         total[site as usize].add(one);
                         born.entry((site, now)).or_default().add(one);
@@ -422,7 +423,7 @@ mod tests {
                     }
                     Step::Death(at) if !live.is_empty() => {
                         let block = live.swap_remove(at % live.len());
-                        tally.died(&mut process, &block, false, 1);
+                        tally.died(&mut process, &block, Weighed::itself(block.size), false, 1);
                     }
                     Step::Resize(at, size) if !live.is_empty() => {
                         let at = at % live.len();

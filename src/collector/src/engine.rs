@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use leakline_recording::cohorts::TICK_NS;
 use leakline_recording::record::{
-    Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record,
+    Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record, Sampling,
 };
 use leakline_wire::layout::{SLOT_COUNT, Slot, TRIE_BLOCKS, mode, slot_state};
 use leakline_wire::sync::Ordering;
@@ -36,6 +36,7 @@ use crate::output::Output;
 use crate::process::{self, Identity};
 use crate::protocol::Summary;
 use crate::session;
+use crate::steering::{Steering, Taken};
 
 /// How often what is not urgent is looked after.
 const CHORES_EVERY_NS: u64 = 100_000_000;
@@ -120,6 +121,8 @@ pub(crate) struct Engine {
     /// Most bytes the live tables may take.
     memory_limit: u64,
     is_full: bool,
+    /// Where the mean between samples is left to it.
+    pub(crate) steering: Option<Steering>,
 }
 
 /// What a round did.
@@ -151,6 +154,7 @@ impl Engine {
             session_peak_reported: 0,
             memory_limit,
             is_full: false,
+            steering: None,
         };
         engine.reserve_slots();
         engine
@@ -562,6 +566,7 @@ impl Engine {
         }
         let mut records = self.shared.tally.changed_totals();
         self.output.append(&mut records);
+        self.output.extend(self.shared.weights.scatter(false));
     }
 
     fn report_peaks(&mut self) {
@@ -635,6 +640,7 @@ impl Engine {
                 .stamp(now_ns.saturating_sub(FORK_PATIENCE_NS));
             process.image.expire_forks(patience);
         }
+        self.steer();
         self.note_vanished();
         self.release_slots();
         if now_ns >= self.peaks_ns {
@@ -642,6 +648,37 @@ impl Engine {
             self.report_peaks();
         }
         self.check_memory();
+    }
+
+    /// Decides on the mean between samples, where it may.
+    fn steer(&mut self) {
+        let Some(steering) = &mut self.steering else {
+            return;
+        };
+        let session = self.shared.session.clone();
+        let clock = &self.shared.clock;
+        let living = self.processes.iter().filter(|(_, one)| one.ended.is_none());
+        let taken = living.filter_map(|(id, process)| {
+            let ticks = session
+                .slot(process.slot)?
+                .sampling_ticks
+                .load(Ordering::Relaxed);
+            let taken = Taken {
+                sampling_ns: clock.span_ns(ticks),
+                cpu_ns: process::cpu_ns(process.identity.pid)?,
+            };
+            Some((*id, taken))
+        });
+        let taken = taken.collect();
+        if let Some(mean_bytes) = steering.decide(taken) {
+            session
+                .header()
+                .sample_mean
+                .store(mean_bytes, Ordering::Relaxed);
+            let at_ns = self.now_ns();
+            self.output
+                .push(Record::Sampling(Sampling { at_ns, mean_bytes }));
+        }
     }
 
     /// Looks whether those processes are still there of which no descriptor
@@ -866,7 +903,7 @@ impl Engine {
         }
         process.rings.close(&mut self.shared);
         self.output.append(&mut self.shared.records);
-        let unverified = process.image.unverified_blocks();
+        let unverified = process.image.unverified_blocks(&self.shared.weights);
         if unverified > 0 {
             self.output.push(Record::Note(Note {
                 at_ns,
@@ -975,6 +1012,7 @@ impl Engine {
         self.bins.go_on(end_ns);
         self.report_totals();
         self.report_peaks();
+        self.output.extend(self.shared.weights.scatter(true));
         self.flush();
     }
 

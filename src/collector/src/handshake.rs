@@ -313,6 +313,7 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.lost_bytes,
         &slot.lost_nested,
         &slot.stalled_ns,
+        &slot.sampling_ticks,
         &slot.truncated_stacks,
         &slot.broken_unwinds,
     ];

@@ -30,12 +30,14 @@ use leakline_wire::{Kind, event};
 use rustc_hash::FxHashMap;
 
 use crate::clock::Clock;
+use crate::cohorts::Amount;
 use crate::live::{Block, Layer, LiveSet, MAX_SIZE};
 use crate::maps::Mappings;
 use crate::names::{LocalNames, Names, plain_text};
 use crate::ring::{Cursor, Malformed, RingState};
 use crate::session::{Pool, SessionMap};
 use crate::tally::{Scope, Tally, thread_record};
+use crate::weights::{Weighed, Weights};
 
 /// How far two CPUs' stamps may be apart.
 const DRIFT_NS: u64 = 1_000;
@@ -55,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) clock: Clock,
     pub(crate) tally: Tally,
+    pub(crate) weights: Weights,
     pub(crate) names: Names,
     /// Records to write, in this order.
     pub(crate) records: Vec<Record>,
@@ -77,6 +80,7 @@ impl Shared {
             pool,
             clock,
             tally: Tally::default(),
+            weights: Weights::default(),
             names: Names::default(),
             records: Vec::new(),
             temporary_window,
@@ -284,9 +288,10 @@ impl Image {
     }
 
     /// Blocks born before events were lost: they may have died unseen.
-    pub(crate) fn unverified_blocks(&self) -> u64 {
+    pub(crate) fn unverified_blocks(&self, weights: &Weights) -> u64 {
+        let count = |block: &Block| weights.weigh(block).amount.blocks;
         self.lossy_since
-            .map_or(0, |since| self.live.born_before(since))
+            .map_or(0, |since| self.live.born_before(since, count))
     }
 
     /// Handles the events of a ring that are stamped before `until`.
@@ -424,6 +429,31 @@ impl Image {
             }
             Event::Mark { kind } => self.mark(shared, kind, stamp),
             Event::Reborn { address, stack } => self.reborn(shared, ring, address, stack, stamp),
+            Event::Sample {
+                address,
+                domain,
+                size,
+                stack,
+                mean,
+            } => {
+                let weights = &mut shared.weights;
+                let Some(size) = weights.encode(size, mean, address, stamp) else {
+                    self.totals.malformed_events += 1;
+                    return Ok(());
+                };
+                self.alloc(shared, ring, address, domain, size, stack, stamp);
+            }
+            Event::SampleFree {
+                address,
+                is_temporary,
+            } => {
+                // Whether the thread allocated since, it knows itself.
+                if !is_temporary {
+                    ring.forget(address);
+                }
+                self.free(shared, ring, address, stamp);
+            }
+            Event::ReallocGone { address } => self.realloc_gone(shared, ring, address, stamp),
         }
         Ok(())
     }
@@ -509,21 +539,48 @@ impl Image {
 
     #[inline]
     fn count_birth(&mut self, shared: &mut Shared, block: &Block, stamp: u64) {
-        self.totals.allocations += 1;
-        self.totals.allocated_bytes = self.totals.allocated_bytes.wrapping_add(block.size);
-        shared.tally.born(&mut self.scope, block, stamp);
+        let weighed = shared.weights.weigh_birth(block);
+        self.count_birth_of(shared, block, weighed, stamp);
+    }
+
+    #[inline]
+    fn count_birth_of(&mut self, shared: &mut Shared, block: &Block, weighed: Weighed, stamp: u64) {
+        let Amount { blocks, bytes } = weighed.amount;
+        self.totals.allocations = self.totals.allocations.wrapping_add(blocks);
+        self.totals.allocated_bytes = self.totals.allocated_bytes.wrapping_add(bytes);
+        shared.tally.born(&mut self.scope, block, weighed, stamp);
     }
 
     #[inline]
     fn count_death(&mut self, shared: &mut Shared, block: &Block, is_temporary: bool, stamp: u64) {
-        self.totals.frees += 1;
+        let is_own = shared.tally.process_of(block.site) == self.process;
+        let weighed = if is_own {
+            shared.weights.weigh_death(block)
+        } else {
+            shared.weights.weigh(block)
+        };
+        self.count_death_of(shared, block, weighed, is_temporary, stamp);
+    }
+
+    #[inline]
+    fn count_death_of(
+        &mut self,
+        shared: &mut Shared,
+        block: &Block,
+        weighed: Weighed,
+        is_temporary: bool,
+        stamp: u64,
+    ) {
+        let Amount { blocks, bytes } = weighed.amount;
+        self.totals.frees = self.totals.frees.wrapping_add(blocks);
         if shared.tally.process_of(block.site) == self.process {
-            self.totals.temporary_blocks += u64::from(is_temporary);
+            let temporary = if is_temporary { blocks } else { 0 };
+            self.totals.temporary_blocks = self.totals.temporary_blocks.wrapping_add(temporary);
             shared
                 .tally
-                .died(&mut self.scope, block, is_temporary, stamp);
+                .died(&mut self.scope, block, weighed, is_temporary, stamp);
         } else {
-            self.inherited_shift(block, block.size.wrapping_neg(), 1u64.wrapping_neg(), stamp);
+            self.inherited_shift(block, bytes.wrapping_neg(), blocks.wrapping_neg(), stamp);
         }
     }
 
@@ -800,6 +857,27 @@ impl Image {
         self.alloc(shared, ring, address, domain, size, stack, stamp);
     }
 
+    /// A sampled block was reallocated. In place or not: what comes of it is
+    /// sampled anew, by its size.
+    fn realloc_gone(
+        &mut self,
+        shared: &mut Shared,
+        ring: &mut RingState,
+        address: u64,
+        stamp: u64,
+    ) {
+        match ring.realloc.take() {
+            Some((old, Some(block))) => {
+                if old != address {
+                    self.totals.malformed_events += 1;
+                }
+                self.count_death(shared, &block, false, stamp);
+            }
+            Some((_, None)) => self.totals.unknown_frees += 1,
+            None => {}
+        }
+    }
+
     fn realloc_fail(&mut self, ring: &mut RingState, address: u64) {
         if let Some((old, Some(block))) = ring.realloc.take() {
             if old != address {
@@ -825,7 +903,7 @@ impl Image {
             birth: shared.tally.ticks.now,
         };
         self.mappings.map(address, block, stamp);
-        self.count_birth(shared, &block, stamp);
+        self.count_birth_of(shared, &block, Weighed::itself(block.size), stamp);
     }
 
     /// Takes a range out of the mappings, but for what was mapped after `until`.
@@ -833,7 +911,8 @@ impl Image {
         for cut in self.mappings.unmap(address, length, until) {
             let block = cut.block;
             if cut.left == 0 {
-                self.count_death(shared, &block, false, stamp);
+                let weighed = Weighed::itself(block.size);
+                self.count_death_of(shared, &block, weighed, false, stamp);
                 continue;
             }
             let (bytes, blocks) = (cut.bytes.wrapping_neg(), cut.left - 1);

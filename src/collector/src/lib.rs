@@ -43,9 +43,11 @@ mod resolve;
 mod ring;
 mod serve;
 mod session;
+pub mod steering;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod weights;
 
 pub use clock::tsc_is_trusted;
 pub use process::public_command;

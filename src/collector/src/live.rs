@@ -641,12 +641,15 @@ impl LiveSet {
         self.own.bytes() + self.base.as_ref().map_or(0, |layer| layer.table.bytes())
     }
 
-    /// Blocks of the own table that were born before a tick.
-    pub(crate) fn born_before(&self, tick: u32) -> u64 {
+    /// What the blocks of the own table that were born before a tick count for.
+    pub(crate) fn born_before(&self, tick: u32, count: impl Fn(&Block) -> u64) -> u64 {
         self.own
             .iter()
-            .filter(|entry| !entry.is_tombstone() && entry.block().birth < tick)
-            .count() as u64
+            .filter(|entry| !entry.is_tombstone())
+            .map(Entry::block)
+            .filter(|block| block.birth < tick)
+            .map(|block| count(&block))
+            .fold(0, u64::wrapping_add)
     }
 }
 

@@ -55,12 +55,35 @@ impl Identity {
     }
 }
 
-/// Start time and parent of a process.
-fn stat(pid: u32) -> Option<(u64, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Processor time that a process has taken.
+pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let text = stat_text(pid)?;
+    let mut fields = stat_fields(&text)?.skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let ticks_a_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(
+        user.saturating_add(system)
+            .saturating_mul(SECOND_NS / ticks_a_second),
+    )
+}
+
+fn stat_text(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// From the state on.
+fn stat_fields(text: &str) -> Option<impl Iterator<Item = &str>> {
     // The name, in parentheses, may hold anything.
     let (_, rest) = text.rsplit_once(") ")?;
-    let mut fields = rest.split_ascii_whitespace();
+    Some(rest.split_ascii_whitespace())
+}
+
+/// Start time and parent of a process.
+fn stat(pid: u32) -> Option<(u64, u32)> {
+    let text = stat_text(pid)?;
+    let mut fields = stat_fields(&text)?;
     let parent = fields.nth(1)?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
     Some((start, parent))

@@ -67,6 +67,9 @@ pub struct Options {
     pub token: [u8; 16],
     /// Bits of `leakline_wire::layout::mode`.
     pub mode: u32,
+    /// The mean of a sampled session follows what samples cost
+    /// ([`crate::steering`]).
+    pub sample_auto: bool,
     /// See `leakline_wire::layout::Header::wait_strikes`.
     pub wait_strikes: u32,
     /// Most bytes of rings (chunks handed to the pool) at once.

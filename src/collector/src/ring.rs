@@ -128,7 +128,9 @@ impl Cursor {
                 | Kind::Free
                 | Kind::ReallocStart
                 | Kind::ReallocEnd
-                | Kind::Reborn => touch(head & event::VALUE_MASK),
+                | Kind::Reborn
+                | Kind::Sample
+                | Kind::SampleFree => touch(head & event::VALUE_MASK),
                 Kind::Blob => {
                     let bytes = self.words.get(self.ahead + 3).copied().unwrap_or(0);
                     length += (bytes as usize).min(CHUNK_WORDS * 8).div_ceil(8);
@@ -263,6 +265,15 @@ impl RingState {
             self.latest = 0;
         }
         self.recent[self.latest] = address;
+    }
+
+    /// Forgets a birth: its block is not temporary.
+    pub(crate) fn forget(&mut self, address: u64) {
+        for recent in &mut self.recent {
+            if *recent == address {
+                *recent = 0;
+            }
+        }
     }
 
     /// Whether the block that now dies at `address` by this ring is one of

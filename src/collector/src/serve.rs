@@ -27,6 +27,7 @@ use crate::output::Output;
 use crate::protocol::{FromCollector, Options, Summary, ToCollector};
 use crate::resolve::{Question, Resolver};
 use crate::session::{self, Pool, SessionMap, heartbeat};
+use crate::steering::Steering;
 
 /// Largest control message.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -235,6 +236,9 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     header.clock.store(clock.kind(), Ordering::Relaxed);
     header.mode.store(options.mode, Ordering::Relaxed);
     header
+        .sample_mean
+        .store(options.session.sample_bytes, Ordering::Relaxed);
+    header
         .wait_strikes
         .store(options.wait_strikes, Ordering::Relaxed);
     header
@@ -254,6 +258,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let window = options.session.temporary_window;
     let shared = Shared::new(session.clone(), pool, clock, window);
     let mut engine = Engine::new(shared, output, memory_limit());
+    engine.steering = options.sample_auto.then(Steering::new);
     // The header of an empty recording: it opens from now on, and a disk
     // without room shows before the target is touched.
     engine.flush();

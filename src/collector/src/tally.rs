@@ -20,6 +20,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cohorts::{Amount, Cohorts, Ticks};
 use crate::live::Block;
+use crate::weights::Weighed;
 
 /// A site's move is worth a point from this many bytes on, or from 1 % of
 /// what it holds.
@@ -464,25 +465,32 @@ impl Tally {
 
     /// Counts a birth.
     #[inline]
-    pub(crate) fn born(&mut self, process: &mut Scope, block: &Block, stamp: u64) {
-        let class = (u64::BITS - block.size.leading_zeros()) as usize;
+    pub(crate) fn born(
+        &mut self,
+        process: &mut Scope,
+        block: &Block,
+        weighed: Weighed,
+        stamp: u64,
+    ) {
+        let Amount { blocks, bytes } = weighed.amount;
+        let class = (u64::BITS - weighed.size.leading_zeros()) as usize;
         // Sizes are capped: the class exists.
         if let Some(class) = self.sizes.0.get_mut(class) {
-            class.0 += 1;
-            class.1 = class.1.wrapping_add(block.size);
+            class.0 = class.0.wrapping_add(blocks);
+            class.1 = class.1.wrapping_add(bytes);
         }
         self.sizes_changed = true;
         if let Some(thread) = self.threads.get_mut(block.thread as usize) {
             let counters = &mut thread.counters;
-            counters.live_bytes = counters.live_bytes.wrapping_add(block.size);
-            counters.live_blocks = counters.live_blocks.wrapping_add(1);
-            counters.total_bytes = counters.total_bytes.wrapping_add(block.size);
-            counters.total_blocks += 1;
+            counters.live_bytes = counters.live_bytes.wrapping_add(bytes);
+            counters.live_blocks = counters.live_blocks.wrapping_add(blocks);
+            counters.total_bytes = counters.total_bytes.wrapping_add(bytes);
+            counters.total_blocks = counters.total_blocks.wrapping_add(blocks);
             thread.is_changed = true;
         }
-        self.shift(process, block, Change::of(block.size, 1), stamp, |site| {
-            site.total_bytes = site.total_bytes.wrapping_add(block.size);
-            site.total_blocks += 1;
+        self.shift(process, block, Change::of(bytes, blocks), stamp, |site| {
+            site.total_bytes = site.total_bytes.wrapping_add(bytes);
+            site.total_blocks = site.total_blocks.wrapping_add(blocks);
         });
     }
 
@@ -492,21 +500,23 @@ impl Tally {
         &mut self,
         process: &mut Scope,
         block: &Block,
+        weighed: Weighed,
         is_temporary: bool,
         stamp: u64,
     ) {
-        let bytes = block.size.wrapping_neg();
-        let temporary = u64::from(is_temporary);
+        let bytes = weighed.amount.bytes.wrapping_neg();
+        let blocks = weighed.amount.blocks;
+        let temporary = if is_temporary { blocks } else { 0 };
         if let Some(thread) = self.threads.get_mut(block.thread as usize) {
             let counters = &mut thread.counters;
             counters.live_bytes = counters.live_bytes.wrapping_add(bytes);
-            counters.live_blocks = counters.live_blocks.wrapping_sub(1);
-            counters.temporary_blocks += temporary;
+            counters.live_blocks = counters.live_blocks.wrapping_sub(blocks);
+            counters.temporary_blocks = counters.temporary_blocks.wrapping_add(temporary);
             thread.is_changed = true;
         }
-        let change = Change::of(bytes, 1u64.wrapping_neg());
+        let change = Change::of(bytes, blocks.wrapping_neg());
         self.shift(process, block, change, stamp, |site| {
-            site.temporary_blocks += temporary;
+            site.temporary_blocks = site.temporary_blocks.wrapping_add(temporary);
         });
     }
 
@@ -787,6 +797,14 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn born(tally: &mut Tally, process: &mut Scope, block: &Block, stamp: u64) {
+        tally.born(process, block, Weighed::itself(block.size), stamp);
+    }
+
+    fn died(tally: &mut Tally, process: &mut Scope, block: &Block, stamp: u64) {
+        tally.died(process, block, Weighed::itself(block.size), false, stamp);
+    }
+
     #[test]
     fn small_moves_wait_and_add_up() {
         let mut tally = Tally::default();
@@ -798,12 +816,12 @@ mod tests {
             thread: 0,
             birth: 0,
         };
-        tally.born(&mut process, &block(40_000), 1);
+        born(&mut tally, &mut process, &block(40_000), 1);
         assert!(tally.points(false).is_empty());
-        tally.born(&mut process, &block(40_000), 2);
+        born(&mut tally, &mut process, &block(40_000), 2);
         let points = tally.points(false);
         assert_eq!((points[0].live_bytes, points[0].live_blocks), (80_000, 2));
-        tally.died(&mut process, &block(40_000), false, 3);
+        died(&mut tally, &mut process, &block(40_000), 3);
         assert!(tally.points(false).is_empty(), "half of it is no point yet");
         assert_eq!(
             tally.points(true)[0].live_bytes,
@@ -829,7 +847,7 @@ mod tests {
                 .map(|node| tally.site(process, node, 0).unwrap_err())
                 .collect();
             for &site in &sites {
-                tally.born(&mut scope, &block(site), 1);
+                born(tally, &mut scope, &block(site), 1);
             }
             sites
         };
@@ -847,7 +865,7 @@ mod tests {
         // A higher one makes them void.
         let second = run(&mut tally, 1);
         let mut scope = Scope::default();
-        tally.born(&mut scope, &block(second[0]), 3);
+        born(&mut tally, &mut scope, &block(second[0]), 3);
         tally.points(true);
         assert_eq!(tally.sites.sheets(), 3, "the first process's are gone");
         let peak: u64 = tally.session_peak().iter().map(|row| row.2).sum();
@@ -872,12 +890,12 @@ mod tests {
                 if birth || live.is_empty() {
                     let block = Block { size, site, thread: 0, birth: 0 };
                     live.push(block);
-                    tally.born(&mut process, &block, stamp);
+                    born(&mut tally, &mut process, &block, stamp);
                     let held = now.entry(site).or_default();
                     *held = (held.0 + size, held.1 + 1);
                 } else {
                     let block = live.swap_remove(size as usize % live.len());
-                    tally.died(&mut process, &block, false, stamp);
+                    died(&mut tally, &mut process, &block, stamp);
                     let held = now.entry(block.site).or_default();
                     *held = (held.0 - block.size, held.1 - 1);
                 }

@@ -30,7 +30,7 @@ use crate::python::{self, Allocator};
 use crate::real::{self, Real};
 use crate::session::{self, Session};
 use crate::thread::{self, PAIRS, Pair, Thread, depth};
-use crate::{early, modules, sys, trie, unwind};
+use crate::{early, modules, sampling, sys, trie, unwind};
 
 type Block = *mut u8;
 
@@ -209,27 +209,81 @@ enum Entry {
     /// In a signal handler that interrupted a hook of this thread: record
     /// aside.
     Nested(*mut Thread, &'static Session),
+    /// The thread samples: nothing was looked at but that.
+    Sampling(*mut Thread),
     /// Pass through.
     Pass,
 }
 
-/// The fast path: started, alive, adopted, idle, switched on.
-#[inline(always)]
-fn enter(needed: u32, sp: u64) -> Entry {
-    if let Some(session) = session::get()
-        && session.is_alive()
-        && session.mode() & needed == needed
-    {
+/// What a hook looks at first: in sampled mode that is all, and the hook ends
+/// before any register has to be saved for the rest of it.
+#[derive(Clone, Copy)]
+struct Arrival {
+    t: *mut Thread,
+    /// `QUIET` without a thread: the slow path looks again.
+    depth: u32,
+}
+
+impl Arrival {
+    #[inline(always)]
+    fn new() -> Self {
         let t = thread::current();
-        // SAFETY: a non-null word is this thread's state.
-        unsafe {
-            if !t.is_null() && thread::get_depth(t) == depth::IDLE {
-                (*t).entered = sp;
-                return Entry::Record(t, session);
-            }
+        let depth = if t.is_null() {
+            depth::QUIET
+        } else {
+            // SAFETY: a word that is not null is this thread's state.
+            unsafe { thread::get_depth(t) }
+        };
+        Arrival { t, depth }
+    }
+
+    /// The thread samples, and nothing is at work on it.
+    #[inline(always)]
+    fn is_sampling(self) -> bool {
+        self.depth == depth::SAMPLING
+    }
+}
+
+/// The fast path: adopted, idle, alive, switched on.
+#[inline(always)]
+fn enter(at: Arrival, needed: u32, sp: u64) -> Entry {
+    if at.depth == depth::IDLE {
+        let session = session::joined();
+        if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
+            // SAFETY: the state of this thread, which has one.
+            unsafe { (*at.t).entered = sp };
+            return Entry::Record(at.t, session);
         }
     }
     enter_slowly(needed, sp)
+}
+
+/// As [`enter`], for what is recorded in sampled mode too, each time.
+fn enter_exactly(needed: u32, sp: u64) -> Entry {
+    match enter(Arrival::new(), needed, sp) {
+        // SAFETY: this thread's state, at rest.
+        Entry::Sampling(t) => match unsafe { recording(t, needed, sp) } {
+            Some(session) => Entry::Record(t, session),
+            None => Entry::Pass,
+        },
+        entry => entry,
+    }
+}
+
+/// What [`enter`] leaves out of a thread that samples: whether this process
+/// records what is `needed`.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and no hook of it be at work.
+unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Session> {
+    let session = session::get()?;
+    if !session.is_alive() && !session.child() || session.mode() & needed != needed {
+        return None;
+    }
+    // SAFETY: the caller's.
+    unsafe { (*t).entered = sp };
+    Some(session)
 }
 
 #[cold]
@@ -258,16 +312,25 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
     }
     // SAFETY: this thread's state.
     let mut now = unsafe { thread::get_depth(t) };
+    let rests = matches!(now, depth::IDLE | depth::SAMPLING);
     // SAFETY: as above; `sp` is an exported function's.
-    if now != depth::IDLE && unsafe { thread::was_abandoned(t, sp) } {
+    if !rests && unsafe { thread::was_abandoned(t, sp) } {
         now = depth::IDLE;
     }
     match now {
-        depth::IDLE => {
-            // SAFETY: as above.
-            unsafe { (*t).entered = sp };
-            Entry::Record(t, session)
-        }
+        // SAFETY: as above.
+        depth::IDLE | depth::SAMPLING => unsafe {
+            (*t).entered = sp;
+            if session.mode() & mode::SAMPLED == 0 {
+                return Entry::Record(t, session);
+            }
+            if !(*t).countdown.prepare(session, sampling::looks(t)) {
+                session.count_loss(true);
+                return Entry::Pass;
+            }
+            thread::set_depth(t, depth::SAMPLING);
+            Entry::Sampling(t)
+        },
         depth::PYTHON | depth::QUIET => Entry::Pass,
         _ => Entry::Nested(t, session),
     }
@@ -402,8 +465,39 @@ const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
 
 /// Runs a real function that gives a block, and records the birth.
 #[inline(always)]
-fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
-    match enter(NATIVE, caller.sp) {
+fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Block {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        observe_sampling(size, caller, at.t, call)
+    } else {
+        observe_at(size, caller, at, call)
+    }
+}
+
+// The arguments stay in the registers that the hook has them in.
+
+#[inline(never)]
+fn observe_sampling(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    // SAFETY: this thread's resting state; `sp` is the exported function's.
+    let block = unsafe { perhaps_sample(t, NATIVE_CALL, size, caller, || call(size)) };
+    python::watch_start();
+    block
+}
+
+#[inline(never)]
+fn observe_at(
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let call = || call(size);
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -419,6 +513,12 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
                 block
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe {
+            let block = perhaps_sample(t, NATIVE_CALL, size, caller, call);
+            python::watch_start();
+            block
+        },
         Entry::Nested(t, session) => {
             let block = call();
             if !block.is_null() {
@@ -435,15 +535,44 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce() -> Block) -> Block {
 }
 
 unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
+    if session.mode() & mode::SAMPLED != 0 {
+        // SAFETY: the caller's.
+        return unsafe { sample_nested(t, session, block, size) };
+    }
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
     unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
 }
 
+unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
+    let kind = if session.mode() & mode::SAMPLED == 0 {
+        Kind::Free
+    } else if take_out(block) {
+        Kind::SampleFree
+    } else {
+        return;
+    };
+    let word = event::head(kind, Domain::Native as u8, block as u64);
+    // SAFETY: the caller's.
+    unsafe { thread::emit_nested(t, session, [word, 0]) };
+}
+
 /// Records a death, then runs the real function.
 #[inline(always)]
-fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
-    match enter(NATIVE, caller.sp) {
+fn observe_death(block: Block, caller: Caller, call: impl FnOnce(Block)) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        unsafe { perhaps_died(at.t, NATIVE_CALL, block, caller) };
+        return call(block);
+    }
+    observe_death_at(block, caller, at, call);
+}
+
+#[inline(never)]
+fn observe_death_at(block: Block, caller: Caller, at: Arrival, call: impl FnOnce(Block)) {
+    let call = || call(block);
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -456,13 +585,321 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce()) {
                 thread::set_depth(t, depth::IDLE);
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe {
+            perhaps_died(t, NATIVE_CALL, block, caller);
+            call();
+        },
         Entry::Nested(t, session) => {
-            let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
             // SAFETY: this thread's state, in a handler.
-            unsafe { thread::emit_nested(t, session, [word, 0]) };
+            unsafe { died_nested(t, session, block) };
             call();
         }
         Entry::Pass => call(),
+    }
+}
+
+// ---------------------------------------------------------------- sampling
+
+/// What an observed function is.
+#[derive(Clone, Copy)]
+struct Call {
+    domain: Domain,
+    /// The bits of [`mode`] that it needs.
+    needed: u32,
+    /// The thread's depth below it.
+    below: u32,
+}
+
+const NATIVE_CALL: Call = Call {
+    domain: Domain::Native,
+    needed: NATIVE,
+    below: depth::NATIVE,
+};
+
+const fn python_call(domain: Domain) -> Call {
+    Call {
+        domain,
+        needed: PYTHON,
+        below: depth::PYTHON,
+    }
+}
+
+/// Runs a real function that gives a block, and records the birth if the
+/// countdown says so.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `SAMPLING`; `caller` that of a hook that
+/// has not returned.
+#[inline(always)]
+unsafe fn perhaps_sample(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        if (*t).countdown.passes(size) {
+            return sample(t, what, size, caller, call);
+        }
+        thread::begin(t, what.below, caller.sp);
+        let block = call();
+        thread::set_depth(t, depth::SAMPLING);
+        block
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn sample(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let chosen = choose(t, what, size, caller);
+        thread::begin(t, what.below, caller.sp);
+        let block = call();
+        if let Some((session, mean)) = chosen
+            && !block.is_null()
+        {
+            thread::set_depth(t, depth::HOOK);
+            sampled(t, session, what.domain, block, size, mean, caller);
+        }
+        thread::set_depth(t, depth::SAMPLING);
+        block
+    }
+}
+
+/// Whether the block that a thread's countdown has just passed is to be
+/// recorded: where, and the mean that chose it.
+unsafe fn choose(
+    t: *mut Thread,
+    what: Call,
+    size: usize,
+    caller: Caller,
+) -> Option<(&'static Session, u64)> {
+    // SAFETY: the callers'.
+    unsafe {
+        let looks = sampling::looks(t);
+        let session = session::joined();
+        let mean = (*t).countdown.is_chosen(session, size, looks);
+        if mean.is_none() && !looks {
+            return None;
+        }
+        let session = recording(t, what.needed, caller.sp)?;
+        if looks && matches!(what.domain, Domain::Mem | Domain::Obj) {
+            thread::begin(t, depth::HOOK, caller.sp);
+            python::look_at_main(t, session);
+            thread::set_depth(t, depth::SAMPLING);
+        }
+        Some((session, mean?))
+    }
+}
+
+/// Records the birth of a block that was chosen.
+unsafe fn sampled(
+    t: *mut Thread,
+    session: &Session,
+    domain: Domain,
+    block: Block,
+    size: usize,
+    mean: u64,
+    caller: Caller,
+) {
+    let address = block as u64;
+    let began = session.now();
+    // SAFETY: as for `born`; the thread was prepared.
+    unsafe {
+        let has_room = sampling::blocks().insert(address);
+        let is_told = has_room && {
+            let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
+            let stack = capture(t, session, caller, holds_gil);
+            let stamp = thread::stamp(t, session);
+            let word = event::head(Kind::Sample, domain as u8, address);
+            let words = [word, stamp, stack.into(), size as u64, mean];
+            thread::emit(t, session, words)
+        };
+        if is_told {
+            (*t).countdown.remember(address);
+            count_cost(session, began);
+            return;
+        }
+        if has_room {
+            sampling::blocks().remove(address);
+        } else {
+            session.count_loss(true);
+        }
+        session
+            .slot()
+            .lost_bytes
+            .fetch_add(size as u64, Ordering::Relaxed);
+    }
+}
+
+/// Adds what a sample took to what the process tells: the mean may depend on it.
+/// (Its death, and the cold code and data that both meet, are as much again.)
+fn count_cost(session: &Session, began: u64) {
+    /// No sample takes 50 us: the thread lost its processor meanwhile.
+    const MOST_TICKS: u64 = 1 << 17;
+    let ticks = session.now().saturating_sub(began).min(MOST_TICKS);
+    let sum = &session.slot().sampling_ticks;
+    sum.fetch_add(2 * ticks, Ordering::Relaxed);
+}
+
+unsafe fn sample_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {
+    // SAFETY: the caller's. A thread that is at work in sampled mode was
+    // prepared, but for one that was just adopted.
+    unsafe {
+        let countdown = &mut (*t).countdown;
+        let looks = sampling::looks(t);
+        if !countdown.prepare(session, looks) || !countdown.passes(size) {
+            return;
+        }
+        let Some(mean) = countdown.is_chosen(session, size, looks) else {
+            return;
+        };
+        if sampling::blocks().insert(block as u64) {
+            let word = event::head(Kind::Sample, Domain::Native as u8, block as u64);
+            thread::emit_nested(t, session, [word, 0, 0, size as u64, mean]);
+        } else {
+            session.count_loss(false);
+        }
+    }
+}
+
+/// Takes a block out of those that were sampled, if it is one.
+fn take_out(block: Block) -> bool {
+    sampling::are_there() && {
+        // SAFETY: there are some.
+        let blocks = unsafe { sampling::blocks() };
+        blocks.may_have(block as u64) && blocks.remove(block as u64)
+    }
+}
+
+/// Records the death of a block if it was sampled: before the real function.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `SAMPLING`.
+#[inline(always)]
+unsafe fn perhaps_died(t: *mut Thread, what: Call, block: Block, caller: Caller) {
+    // SAFETY: the caller's.
+    unsafe {
+        if sampling::blocks().may_have(block as u64) {
+            sampled_died(t, what, block, caller);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller) {
+    // SAFETY: the caller's.
+    unsafe {
+        if !take_out(block) {
+            return;
+        }
+        let Some(session) = recording(t, what.needed, caller.sp) else {
+            return;
+        };
+        thread::begin(t, depth::HOOK, caller.sp);
+        let mut detail = what.domain as u8;
+        if (*t).countdown.is_temporary(block as u64) {
+            detail |= event::IS_TEMPORARY;
+        }
+        let stamp = thread::stamp(t, session);
+        let word = event::head(Kind::SampleFree, detail, block as u64);
+        thread::emit(t, session, [word, stamp]);
+        thread::set_depth(t, depth::SAMPLING);
+    }
+}
+
+/// A realloc: the death of the old block, if it was sampled, and the birth of
+/// another, wherever it lies.
+///
+/// # Safety
+///
+/// As for [`perhaps_sample`].
+#[inline(always)]
+unsafe fn resample(
+    t: *mut Thread,
+    what: Call,
+    old: Block,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let passes = (*t).countdown.passes(size);
+        if passes || sampling::blocks().may_have(old as u64) {
+            return resample_slowly(t, what, old, size, passes, caller, call);
+        }
+        thread::begin(t, what.below, caller.sp);
+        let new = call();
+        thread::set_depth(t, depth::SAMPLING);
+        new
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn resample_slowly(
+    t: *mut Thread,
+    what: Call,
+    old: Block,
+    size: usize,
+    passes: bool,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
+        let chosen = if passes {
+            choose(t, what, size, caller)
+        } else {
+            None
+        };
+        let dies_in = if take_out(old) {
+            recording(t, what.needed, caller.sp)
+        } else {
+            None
+        };
+        thread::begin(t, depth::HOOK, caller.sp);
+        let tell = |session: &Session, kind: Kind| {
+            let stamp = thread::stamp(t, session);
+            let word = event::head(kind, what.domain as u8, old as u64);
+            thread::emit(t, session, [word, stamp]);
+        };
+        if let Some(session) = dies_in {
+            tell(session, Kind::ReallocStart);
+        }
+        thread::set_depth(t, what.below);
+        let new = call();
+        thread::set_depth(t, depth::HOOK);
+        if let Some(session) = dies_in {
+            if !new.is_null() {
+                tell(session, Kind::ReallocGone);
+            } else if sampling::blocks().insert(old as u64) {
+                tell(session, Kind::ReallocFail);
+            } else {
+                session.count_loss(true);
+            }
+        }
+        if let Some((session, mean)) = chosen
+            && !new.is_null()
+        {
+            sampled(t, session, what.domain, new, size, mean, caller);
+        }
+        thread::set_depth(t, depth::SAMPLING);
+        new
     }
 }
 
@@ -481,17 +918,22 @@ macro_rules! real {
 // ---------------------------------------------------------------- malloc family
 
 extern "C" fn on_malloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
-        if real::address(Real::malloc) == 0 {
+    observe(size, Caller { sp, bp }, move |size| {
+        let address = real::address(Real::malloc);
+        if address == 0 {
             return early::allocate(size, 16);
         }
-        real!(malloc(size) as fn(usize) -> Block)
+        // SAFETY: as in `real!`. (The word is read once.)
+        unsafe {
+            let malloc: extern "C" fn(usize) -> Block = core::mem::transmute(address);
+            malloc(size)
+        }
     })
 }
 
 extern "C" fn on_calloc(count: usize, size: usize, sp: u64, bp: u64) -> Block {
     // The real one checks the product; ours is used only if it gave a block.
-    observe(count.wrapping_mul(size), Caller { sp, bp }, || {
+    observe(count.wrapping_mul(size), Caller { sp, bp }, move |_| {
         if real::address(Real::calloc) == 0 {
             return early::allocate(count.wrapping_mul(size), 16);
         }
@@ -500,7 +942,7 @@ extern "C" fn on_calloc(count: usize, size: usize, sp: u64, bp: u64) -> Block {
 }
 
 extern "C" fn on_realloc(old: Block, size: usize, sp: u64, bp: u64) -> Block {
-    reallocate(old, size, Caller { sp, bp }, || {
+    reallocate(old, size, Caller { sp, bp }, move || {
         real!(realloc(old, size) as fn(Block, usize) -> Block)
     })
 }
@@ -512,35 +954,28 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
         return realloc(old, count.saturating_mul(size));
     }
     // glibc's own would call our realloc from within.
-    reallocate(old, count.saturating_mul(size), Caller { sp, bp }, || {
-        // An overflow asks for what no allocator has: it fails as it should,
-        // and sets errno.
-        let bytes = count.saturating_mul(size);
-        real!(realloc(old, bytes) as fn(Block, usize) -> Block)
-    })
+    reallocate(
+        old,
+        count.saturating_mul(size),
+        Caller { sp, bp },
+        move || {
+            // An overflow asks for what no allocator has: it fails as it should,
+            // and sets errno.
+            let bytes = count.saturating_mul(size);
+            real!(realloc(old, bytes) as fn(Block, usize) -> Block)
+        },
+    )
 }
 
 /// `realloc(p, 0)` frees; some allocators then give an empty block.
 #[cold]
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
-    observe_death(old, caller, || new = call());
+    observe_death(old, caller, |_| new = call());
     if new.is_null() {
         return new;
     }
-    match enter(NATIVE, caller.sp) {
-        // SAFETY: this thread's idle state; `caller` is the exported
-        // function's.
-        Entry::Record(t, session) => unsafe {
-            thread::begin(t, depth::HOOK, caller.sp);
-            born(t, session, BIRTH, Domain::Native, new, 0, caller);
-            thread::set_depth(t, depth::IDLE);
-        },
-        // SAFETY: this thread's state, in a handler.
-        Entry::Nested(t, session) => unsafe { born_nested(t, session, new, 0) },
-        Entry::Pass => {}
-    }
-    new
+    observe(0, caller, |_| new)
 }
 
 #[inline(always)]
@@ -549,12 +984,28 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
         return early::leave(old, size, |size| real!(malloc(size) as fn(usize) -> Block));
     }
     if old.is_null() {
-        return observe(size, caller, call);
+        return observe(size, caller, |_| call());
     }
     if size == 0 {
         return reallocate_to_nothing(old, caller, call);
     }
-    match enter(NATIVE, caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        return unsafe { resample(at.t, NATIVE_CALL, old, size, caller, call) };
+    }
+    reallocate_at(at, old, size, caller, call)
+}
+
+#[inline(never)]
+fn reallocate_at(
+    at: Arrival,
+    old: Block,
+    size: usize,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    match enter(at, NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -578,11 +1029,12 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
                 new
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        Entry::Sampling(t) => unsafe { resample(t, NATIVE_CALL, old, size, caller, call) },
         Entry::Nested(t, session) => {
-            let word = event::head(Kind::Free, Domain::Native as u8, old as u64);
             // SAFETY: this thread's state, in a handler.
             unsafe {
-                thread::emit_nested(t, session, [word, 0]);
+                died_nested(t, session, old);
                 let new = call();
                 if !new.is_null() {
                     born_nested(t, session, new, size);
@@ -598,7 +1050,7 @@ extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
     if block.is_null() || early::owns(block) {
         return;
     }
-    observe_death(block, Caller { sp, bp }, || {
+    observe_death(block, Caller { sp, bp }, |block| {
         real!(free(block) as fn(Block) -> ());
     });
 }
@@ -633,7 +1085,7 @@ extern "C" fn on_posix_memalign(
     bp: u64,
 ) -> i32 {
     let mut status = 0;
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, |_| {
         status = real!(posix_memalign(out, alignment, size) as fn(*mut Block, usize, usize) -> i32);
         if status != 0 {
             return core::ptr::null_mut();
@@ -645,13 +1097,13 @@ extern "C" fn on_posix_memalign(
 }
 
 extern "C" fn on_aligned_alloc(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(aligned_alloc(alignment, size) as fn(usize, usize) -> Block)
     })
 }
 
 extern "C" fn on_memalign(alignment: usize, size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         if real::address(Real::memalign) == 0 {
             return early::allocate(size, alignment);
         }
@@ -660,13 +1112,13 @@ extern "C" fn on_memalign(alignment: usize, size: usize, sp: u64, bp: u64) -> Bl
 }
 
 extern "C" fn on_valloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(valloc(size) as fn(usize) -> Block)
     })
 }
 
 extern "C" fn on_pvalloc(size: usize, sp: u64, bp: u64) -> Block {
-    observe(size, Caller { sp, bp }, || {
+    observe(size, Caller { sp, bp }, move |size| {
         real!(pvalloc(size) as fn(usize) -> Block)
     })
 }
@@ -700,7 +1152,7 @@ extern "C" fn on_mmap(
         // Another library's constructor comes before ours.
         let _ = session::get();
     }
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -759,7 +1211,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
     let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
     // What the kernel refuses unmaps nothing.
     let valid = address.is_multiple_of(4096) && length != 0;
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) if valid => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -795,7 +1247,7 @@ extern "C" fn on_mremap(
         real!(mremap(old, old_length, length, flags, target)
             as fn(u64, usize, usize, i32, u64) -> u64)
     };
-    match enter(NATIVE, caller.sp) {
+    match enter_exactly(NATIVE, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
@@ -839,7 +1291,7 @@ extern "C" fn on_mremap(
 }
 
 extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
-    let _ = enter(mode::ON, sp);
+    let _ = enter(Arrival::new(), mode::ON, sp);
     real::resolve_late(Real::pthread_getattr_np);
     real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
 }
@@ -849,7 +1301,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     real::resolve_late(Real::dlclose);
     python::before_unloading();
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
-    if let Entry::Record(t, session) = enter(mode::ON, sp) {
+    if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {
         // SAFETY: this thread's idle state.
         unsafe {
             thread::begin(t, depth::QUIET, sp);
@@ -975,7 +1427,7 @@ extern "C" fn mark_exiting(sp: u64) {
     if thread::current().is_null() {
         return;
     }
-    if let Entry::Record(t, session) = enter(mode::ON, sp) {
+    if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {
         // SAFETY: this thread's idle state. The child of a vfork is not the
         // process that it runs in.
         unsafe {
@@ -1093,8 +1545,8 @@ macro_rules! original {
 /// As [`enter`] for a hook of a domain. One of the mem and obj domains never
 /// leads to another: where that seems so, the other one was left.
 #[inline(always)]
-fn enter_python(domain: Domain, sp: u64) -> Entry {
-    match enter(PYTHON, sp) {
+fn enter_python(at: Arrival, domain: Domain, sp: u64) -> Entry {
+    match enter(at, PYTHON, sp) {
         Entry::Pass if !matches!(domain, Domain::Raw) => enter_left(sp),
         entry => entry,
     }
@@ -1112,19 +1564,47 @@ fn enter_left(sp: u64) -> Entry {
         // SAFETY: this thread's state; `sp` is an exported function's.
         && unsafe { thread::was_left(t, sp) }
     {
-        return enter(PYTHON, sp);
+        return enter(Arrival::new(), PYTHON, sp);
     }
     Entry::Pass
 }
 
 #[inline(always)]
-fn observe_python(
-    domain: Domain,
+fn observe_python<const HOOKS: usize>(
     size: usize,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
-    match enter_python(domain, caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        observe_python_sampling::<HOOKS>(size, caller, at.t, call)
+    } else {
+        observe_python_at::<HOOKS>(size, caller, at, call)
+    }
+}
+
+#[inline(never)]
+fn observe_python_sampling<const HOOKS: usize>(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let what = python_call(domain_of(HOOKS));
+    // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+    unsafe { perhaps_sample(t, what, size, caller, || call(size)) }
+}
+
+#[inline(never)]
+fn observe_python_at<const HOOKS: usize>(
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let call = || call(size);
+    let domain = domain_of(HOOKS);
+    match enter_python(at, domain, caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1138,6 +1618,8 @@ fn observe_python(
                 block
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe { perhaps_sample(t, python_call(domain), size, caller, call) },
         Entry::Nested(_, session) => {
             let block = call();
             lose(domain, session, !block.is_null());
@@ -1163,7 +1645,7 @@ extern "C" fn py_malloc<const HOOKS: usize>(
     sp: u64,
     bp: u64,
 ) -> Block {
-    observe_python(domain_of(HOOKS), size, Caller { sp, bp }, || {
+    observe_python::<HOOKS>(size, Caller { sp, bp }, |size| {
         original!(HOOKS, malloc(size) as fn(usize) -> Block)
     })
 }
@@ -1175,12 +1657,9 @@ extern "C" fn py_calloc<const HOOKS: usize>(
     sp: u64,
     bp: u64,
 ) -> Block {
-    observe_python(
-        domain_of(HOOKS),
-        count.wrapping_mul(size),
-        Caller { sp, bp },
-        || original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block),
-    )
+    observe_python::<HOOKS>(count.wrapping_mul(size), Caller { sp, bp }, move |_| {
+        original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block)
+    })
 }
 
 extern "C" fn py_realloc<const HOOKS: usize>(
@@ -1191,11 +1670,28 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     bp: u64,
 ) -> Block {
     let caller = Caller { sp, bp };
-    let call = || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
     if old.is_null() {
-        return observe_python(domain_of(HOOKS), size, caller, call);
+        return observe_python::<HOOKS>(size, caller, move |_| call());
     }
-    match enter_python(domain_of(HOOKS), caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        let what = python_call(domain_of(HOOKS));
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        return unsafe { resample(at.t, what, old, size, caller, call) };
+    }
+    py_realloc_at::<HOOKS>(old, size, caller, at)
+}
+
+#[inline(never)]
+fn py_realloc_at<const HOOKS: usize>(
+    old: Block,
+    size: usize,
+    caller: Caller,
+    at: Arrival,
+) -> Block {
+    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    match enter_python(at, domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
@@ -1217,6 +1713,10 @@ extern "C" fn py_realloc<const HOOKS: usize>(
                 new
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe {
+            resample(t, python_call(domain_of(HOOKS)), old, size, caller, call)
+        },
         Entry::Nested(_, session) => {
             let new = call();
             lose(domain_of(HOOKS), session, !new.is_null());
@@ -1228,14 +1728,27 @@ extern "C" fn py_realloc<const HOOKS: usize>(
 
 extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64, bp: u64) {
     let caller = Caller { sp, bp };
-    let call = || original!(HOOKS, free(block) as fn(Block) -> ());
+    let call = move || original!(HOOKS, free(block) as fn(Block) -> ());
     if block.is_null() {
         return call();
     }
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    match enter_python(domain_of(HOOKS), caller.sp) {
+    let at = Arrival::new();
+    if at.is_sampling() {
+        let what = python_call(domain_of(HOOKS));
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        unsafe { perhaps_died(at.t, what, block, caller) };
+        return call();
+    }
+    py_free_at::<HOOKS>(block, caller, at);
+}
+
+#[inline(never)]
+fn py_free_at<const HOOKS: usize>(block: Block, caller: Caller, at: Arrival) {
+    let call = move || original!(HOOKS, free(block) as fn(Block) -> ());
+    match enter_python(at, domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
@@ -1251,6 +1764,11 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
                 thread::set_depth(t, depth::IDLE);
             }
         }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        Entry::Sampling(t) => unsafe {
+            perhaps_died(t, python_call(domain_of(HOOKS)), block, caller);
+            call();
+        },
         Entry::Nested(_, session) => {
             lose(domain_of(HOOKS), session, true);
             call();
@@ -1285,7 +1803,7 @@ extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
     }
     // SAFETY: CPython passes a live object.
     let block = unsafe { python::block_of(object) };
-    if let Entry::Record(t, session) = enter(PYTHON, sp) {
+    if let Entry::Record(t, session) = enter(Arrival::new(), PYTHON, sp) {
         // SAFETY: this thread's idle state; `sp` is the tracer's own slot.
         unsafe {
             if (*t).newest_object == block {

@@ -39,6 +39,7 @@ mod hooks;
 mod modules;
 mod python;
 mod real;
+mod sampling;
 mod session;
 mod sys;
 mod thread;

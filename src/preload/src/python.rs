@@ -325,6 +325,61 @@ pub unsafe fn block_of(object: u64) -> u64 {
     object - before
 }
 
+/// Whether an interpreter was found.
+pub fn is_there() -> bool {
+    READY.load(Ordering::Relaxed) == FOUND
+}
+
+/// In sampled mode, where stacks are taken too seldom to tell: looks whether
+/// `__main__` runs, or was left.
+///
+/// # Safety
+///
+/// `t` must be the main thread's state with `depth` `HOOK`, and that thread the
+/// caller, with the GIL.
+#[cold]
+pub unsafe fn look_at_main(t: *mut Thread, session: &Session) {
+    let Some(python) = interpreter() else { return };
+    let layout = &python.layout;
+    let state = python.state(true, true);
+    if state == 0 {
+        return;
+    }
+    // SAFETY: the thread's own state and frame chain (see the invariants).
+    unsafe {
+        let mut frame = sys::word(state + layout.state_frame);
+        if let Some(offset) = layout.c_frame
+            && frame != 0
+        {
+            frame = sys::word(frame + offset);
+        }
+        if frame != 0 && !python.fits(session, frame) {
+            return;
+        }
+        let mut outermost = 0;
+        for _ in 0..MAX_PYTHON {
+            if frame == 0 {
+                break;
+            }
+            if !python.is_boundary(frame) {
+                outermost = frame;
+                if (*t).in_main {
+                    // Something runs: if it is an exit handler, the next look
+                    // tells.
+                    return;
+                }
+            }
+            frame = sys::word(frame + layout.frame_previous);
+        }
+        if outermost == 0 {
+            python.watch_main(t, session, 0, 0);
+        } else if frame == 0 {
+            let code = sys::word(outermost + layout.frame_code);
+            python.watch_main(t, session, code, outermost);
+        }
+    }
+}
+
 /// Whether below our hooks there are CPython's own allocators alone: none of
 /// them calls the hooks of the mem and obj domains.
 pub fn has_plain_domains() -> bool {

@@ -198,6 +198,14 @@ pub fn get() -> Option<&'static Session> {
     start()
 }
 
+/// As [`get`], for a thread that has a state: the session gave it.
+#[inline(always)]
+pub fn joined() -> &'static Session {
+    // SAFETY: a thread is given its state after it has seen `JOINED`, and from
+    // then on the session is only read.
+    unsafe { &*SESSION.0.get() }
+}
+
 #[cold]
 #[inline(never)]
 fn start() -> Option<&'static Session> {
@@ -1018,6 +1026,7 @@ impl Session {
         slot.lost_bytes.store(0, Ordering::Relaxed);
         slot.lost_nested.store(0, Ordering::Relaxed);
         slot.stalled_ns.store(0, Ordering::Relaxed);
+        slot.sampling_ticks.store(0, Ordering::Relaxed);
         slot.truncated_stacks.store(0, Ordering::Relaxed);
         slot.broken_unwinds.store(0, Ordering::Relaxed);
         slot.new_rings.store(0, Ordering::Relaxed);
@@ -1067,7 +1076,7 @@ extern "C" fn before_fork() {
     // SAFETY: this thread's state; nothing of ours is at work on it, or the
     // fork comes from a signal handler inside a hook, and we leave it alone.
     unsafe {
-        if thread::get_depth(t) != depth::IDLE {
+        if !matches!(thread::get_depth(t), depth::IDLE | depth::SAMPLING) {
             return;
         }
         thread::begin(t, depth::HOOK, &raw const session as u64);

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fen
 use leakline_wire::layout::{self, CHUNK_HEADER_BYTES, CHUNK_WORDS, ChunkHeader};
 use leakline_wire::{Kind, event};
 
+use crate::sampling::Countdown;
 use crate::session::{self, FLUSH, Session};
 use crate::{modules, python, sys, unwind};
 
@@ -46,6 +47,9 @@ pub mod depth {
     pub const QUIET: u32 = 4;
     /// A hook begins: what it was called from is being written down.
     pub const BEGINNING: u32 = 5;
+    /// As `IDLE`, of a thread that samples. What ends at `IDLE` in sampled mode
+    /// comes back here with the next hook.
+    pub const SAMPLING: u32 = 6;
 }
 
 /// Whose a state is, in one word: thread id << 2 | one of the constants.
@@ -121,6 +125,8 @@ pub struct Thread {
     pub flush: u64,
     last_stamp: u64,
     pub ring: Ring,
+    /// In sampled mode.
+    pub countdown: Countdown,
     /// Where the last block of Python's obj domain was born, until an object
     /// is seen to be made of it.
     pub newest_object: u64,
@@ -631,6 +637,10 @@ pub unsafe fn after_fork(own: *mut Thread) {
         unsafe {
             (*t).ring.forget();
             (*t).side.forget();
+            (*t).countdown.forget();
+            if (*t).depth == depth::SAMPLING {
+                (*t).depth = depth::IDLE;
+            }
             if t != own {
                 (*t).owner.store(owner::FREE, Ordering::Relaxed);
                 (*t).depth = depth::IDLE;

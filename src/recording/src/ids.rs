@@ -26,8 +26,9 @@ pub(crate) mod kind {
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
+    pub(crate) const SCATTER: u8 = 22;
     /// The newest one.
-    pub(crate) const LAST: u8 = COHORTS;
+    pub(crate) const LAST: u8 = SCATTER;
 }
 
 /// Counts of the numbered kinds.
@@ -146,12 +147,18 @@ impl Ids {
             }
             Record::Cohorts(cohorts) => self.admit_cohorts(cohorts),
             Record::Mark(mark) => mark.process.is_none_or(process),
+            Record::Scatter(scatter) => {
+                let sites = &scatter.sites;
+                sites.last().is_none_or(|last| last.site < self.sites)
+                    && sites.is_sorted_by(|a, b| a.site < b.site)
+            }
             Record::Session(_)
             | Record::Module(_)
             | Record::Code(_)
             | Record::Sizes(_)
             | Record::Source(_)
             | Record::Note(_)
+            | Record::Sampling(_)
             | Record::End(_) => true,
         }
     }

@@ -66,6 +66,11 @@ pub enum Record {
     Inherited(Inherited),
     /// What became of blocks by when they were born.
     Cohorts(Cohorts),
+    /// From now on blocks are sampled at another mean.
+    Sampling(Sampling),
+    /// How far the estimates of sampled sites scatter; the last of its site
+    /// counts.
+    Scatter(Scatter),
 }
 
 /// How the recording was made.
@@ -589,6 +594,48 @@ pub struct SiteCohorts {
     pub level: u8,
     /// Those that changed, rising.
     pub cohorts: Vec<CohortChange>,
+}
+
+/// Blocks are sampled at a mean that differs from the one before
+/// (`Session::sample_bytes` at first). Threads that were counting down when it
+/// changed take one more sample at the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Sampling {
+    /// Since when.
+    pub at_ns: u64,
+    /// Mean bytes between samples.
+    pub mean_bytes: u64,
+}
+
+/// How far estimates scatter, see [`SiteScatter`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Scatter {
+    /// Sites with news, rising.
+    pub sites: Vec<SiteScatter>,
+}
+
+/// The variance of a site's estimates, divided by the estimate: what another
+/// byte, or block, of the same mix of sizes adds to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct SiteScatter {
+    /// Which.
+    pub site: u32,
+    /// Of `live_bytes`, in bytes.
+    pub live_bytes: u64,
+    /// Of `live_blocks`, in 1 / 1,024 of a block.
+    pub live_blocks: u64,
+    /// Of `total_bytes`, in bytes.
+    pub total_bytes: u64,
+    /// Of `total_blocks`, in 1 / 1,024 of a block.
+    pub total_blocks: u64,
+}
+
+impl SiteScatter {
+    /// The unit of blocks' figures.
+    pub const BLOCK_UNIT: f64 = 1024.0;
 }
 
 /// How a cohort changed.

@@ -179,6 +179,12 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
             bin.points.sort_by_key(|point| point.site);
             bin.points.dedup_by_key(|point| point.site);
         }
+        Record::Scatter(scatter) => {
+            let sites = &mut scatter.sites;
+            sites.retain_mut(|site| below(&mut site.site, ids.sites));
+            sites.sort_by_key(|site| site.site);
+            sites.dedup_by_key(|site| site.site);
+        }
         Record::Peak(peak) => {
             maybe(&mut peak.process, ids.processes);
             peak.sites.retain_mut(|(site, ..)| below(site, ids.sites));
@@ -209,6 +215,7 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
         | Record::Sizes(_)
         | Record::Source(_)
         | Record::Note(_)
+        | Record::Sampling(_)
         | Record::End(_) => {}
     }
     true
@@ -332,6 +339,8 @@ fn fields_are_those_of_the_format() {
     4 End(End { at_ns: 1, reason: "\u{1}" })
     6 Inherited(Inherited { process: 1, sites: [(1, 1, 0)] })
     6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
+    3 Sampling(Sampling { at_ns: 1, mean_bytes: 1 })
+    7 Scatter(Scatter { sites: [SiteScatter { site: 1, live_bytes: 1, live_blocks: 1, total_bytes: 1, total_blocks: 1 }] })
     "#);
 }
 

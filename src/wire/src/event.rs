@@ -64,7 +64,20 @@ pub enum Kind {
     /// A block that lay in a free list is an object again: address;
     /// w2 = stack.
     Reborn = 16,
+    /// A block was born and sampled: address; detail = domain; w2 = stack;
+    /// w3 = size; w4 = the mean of the countdown that chose it, in bytes.
+    Sample = 17,
+    /// A sampled block died: address; detail = domain, and [`IS_TEMPORARY`].
+    SampleFree = 18,
+    /// The realloc begun ended well, and was of a sampled block: that one
+    /// (address) is dead. If the new one is sampled its birth follows.
+    ReallocGone = 19,
 }
+
+/// In the detail byte of [`Kind::SampleFree`]: its thread allocated nothing
+/// since the block's birth. Of blocks that were not sampled the consumer does
+/// not know.
+pub const IS_TEMPORARY: u8 = 0x80;
 
 impl Kind {
     /// The kind of word 0, if it is one.
@@ -86,6 +99,9 @@ impl Kind {
             14 => Kind::Fork,
             15 => Kind::Mark,
             16 => Kind::Reborn,
+            17 => Kind::Sample,
+            18 => Kind::SampleFree,
+            19 => Kind::ReallocGone,
             _ => return None,
         })
     }
@@ -98,9 +114,12 @@ impl Kind {
             | Kind::ReallocFail
             | Kind::Loss
             | Kind::Fork
-            | Kind::Mark => 2,
+            | Kind::Mark
+            | Kind::SampleFree
+            | Kind::ReallocGone => 2,
             Kind::Alloc | Kind::ReallocEnd | Kind::Unmap | Kind::Reborn => 3,
             Kind::AllocLarge | Kind::ReallocEndLarge | Kind::Map | Kind::Thread | Kind::Blob => 4,
+            Kind::Sample => 5,
             Kind::Remap => 7,
         }
     }
@@ -220,6 +239,18 @@ pub enum Event<'a> {
     Mark { kind: u8 },
     /// See [`Kind::Reborn`].
     Reborn { address: u64, stack: u32 },
+    /// See [`Kind::Sample`].
+    Sample {
+        address: u64,
+        domain: Domain,
+        size: u64,
+        stack: u32,
+        mean: u64,
+    },
+    /// See [`Kind::SampleFree`].
+    SampleFree { address: u64, is_temporary: bool },
+    /// See [`Kind::ReallocGone`].
+    ReallocGone { address: u64 },
 }
 
 /// Why words are no event.
@@ -334,6 +365,18 @@ pub fn decode(words: &[u64]) -> Result<(u64, Event<'_>, usize), Malformed> {
             address: value,
             stack: words[2] as u32,
         },
+        Kind::Sample => Event::Sample {
+            address: value,
+            domain: domain()?,
+            size: words[3],
+            stack: words[2] as u32,
+            mean: words[4],
+        },
+        Kind::SampleFree => Event::SampleFree {
+            address: value,
+            is_temporary: detail & IS_TEMPORARY != 0,
+        },
+        Kind::ReallocGone => Event::ReallocGone { address: value },
     };
     Ok((words[1], event, length))
 }

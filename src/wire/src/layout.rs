@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -52,9 +52,12 @@ pub mod mode {
     pub const FOLLOW: u32 = 16;
     /// Objects that come from CPython's free lists are told of.
     pub const OBJECTS: u32 = 32;
+    /// Blocks are sampled ([`super::Header::sample_mean`]); mappings are not.
+    /// For the whole of a session: set before the first process joins.
+    pub const SAMPLED: u32 = 64;
     /// Processes that were running before they were recorded put everything
     /// back as it was, and say so in their slots ([`super::Slot::left`]).
-    pub const LEAVE: u32 = 64;
+    pub const LEAVE: u32 = 128;
 }
 
 /// Where event stamps come from: [`Header::clock`].
@@ -84,8 +87,12 @@ pub struct Header {
     pub collector_pid: AtomicU32,
     /// Forked processes that found no free slot. Written by them.
     pub turned_away: AtomicU32,
+    /// Mean bytes between samples, of 1 to [`crate::sampling::MAX_MEAN`]; 0 in
+    /// exact mode. It may change at any time: a thread looks at it when it draws
+    /// its next countdown.
+    pub sample_mean: AtomicU64,
     #[doc(hidden)]
-    pub pad0: [u32; 8],
+    pub pad0: [u32; 6],
     /// Head of the free list: tag in the high half, chunk index + 1 in the low
     /// (0 = empty). Written by everyone, see [`crate::pool`].
     pub free_head: AtomicU64,
@@ -171,8 +178,10 @@ pub struct Slot {
     pub python_version: AtomicU32,
     /// 1 once the process left the session ([`mode::LEAVE`]).
     pub left: AtomicU32,
+    /// Ticks of the session's clock that samples took, in sampled mode.
+    pub sampling_ticks: AtomicU64,
     #[doc(hidden)]
-    pub pad: [u32; 4072],
+    pub pad: [u32; 4070],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

@@ -30,6 +30,7 @@ pub mod event;
 pub mod layout;
 pub mod mapped;
 pub mod pool;
+pub mod sampling;
 pub mod sync;
 pub mod trie;
 

@@ -16,6 +16,8 @@ struct State {
 pub(super) struct Levels {
     rises: Vec<u64>,
     most: Vec<u64>,
+    /// What was ever born.
+    born: Vec<(i64, i64)>,
 }
 
 impl Levels {
@@ -28,6 +30,7 @@ impl Levels {
         let mut levels = Levels {
             rises: vec![0; sites],
             most: vec![0; sites],
+            born: vec![(0, 0); sites],
         };
         let from = model.bin_ends().partition_point(|&end| end < from_ns);
         for bin in 0..model.bins().len() {
@@ -40,6 +43,11 @@ impl Levels {
                     return;
                 };
                 *live = live.wrapping_add(point.live_bytes);
+                let born = &mut levels.born[site];
+                *born = (
+                    born.0.wrapping_add(point.total_blocks),
+                    born.1.wrapping_add(point.total_bytes),
+                );
                 levels.most[site] = levels.most[site].max(positive(*live));
                 if bin >= from {
                     lowest[site] = lowest[site].min(*live);
@@ -54,6 +62,15 @@ impl Levels {
     /// How far a site rose above what it had before.
     pub(super) fn rise(&self, site: u32) -> u64 {
         self.rises.get(site as usize).copied().unwrap_or(0)
+    }
+
+    /// What was ever born at a site.
+    pub(super) fn born(&self, site: u32) -> Held {
+        let (blocks, bytes) = self.born.get(site as usize).copied().unwrap_or_default();
+        Held {
+            blocks: positive(blocks),
+            bytes: positive(bytes),
+        }
     }
 
     /// The most that a site ever held.

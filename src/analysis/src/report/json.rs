@@ -15,18 +15,19 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use leakline_recording::record::{Domain, ProcessTotals};
+use leakline_recording::record::Domain;
 
 use crate::diff::{Change, Diff, DiffRow, Survived};
-use crate::figures::{Figures, Measure};
+use crate::figures::{Figures, Measure, Unit};
 use crate::frame::{Frame, FrameId};
 use crate::instant::Span;
 use crate::lines::Lines;
 use crate::matching::Matched;
-use crate::model::{Model, ProcessFacts, Totals};
+use crate::model::{Model, ProcessFacts};
 use crate::names::{Name, escaped};
+use crate::scatter::CONFIDENCE;
 use crate::stack::Stacks;
-use crate::stats::Stats;
+use crate::stats::{ProcessStats, Stats};
 use crate::summary::Summary;
 use crate::top::{GroupBy, Row, Top};
 use crate::tree::{Tree, TreeRow};
@@ -48,6 +49,8 @@ struct Header<'m> {
     file: &'m str,
     leakline: &'m str,
     mode: &'m str,
+    #[serde(flatten)]
+    sampling: Option<SamplingJson>,
     started_unix_seconds: f64,
     duration_seconds: f64,
     complete: bool,
@@ -61,6 +64,27 @@ struct Header<'m> {
     warnings: &'m [String],
 }
 
+/// How blocks were sampled.
+#[derive(Serialize)]
+struct SamplingJson {
+    /// Mean bytes between samples, and the smallest of the means if it changed.
+    sample_bytes: u64,
+    least_sample_bytes: u64,
+    /// How often the true figure is within the error.
+    confidence: f64,
+}
+
+impl SamplingJson {
+    fn new(model: &Model<'_>) -> Option<Self> {
+        let (sample_bytes, least_sample_bytes) = model.sample_range();
+        model.is_sampled().then_some(SamplingJson {
+            sample_bytes,
+            least_sample_bytes,
+            confidence: CONFIDENCE,
+        })
+    }
+}
+
 impl<'m> Header<'m> {
     fn new(schema: &'static str, model: &'m Model<'_>, span: &Span) -> Self {
         let origin = model.origin();
@@ -71,6 +95,7 @@ impl<'m> Header<'m> {
             file: &origin.file,
             leakline: session.map_or("", |session| session.leakline.as_str()),
             mode: session.map_or("", |session| session.mode.as_str()),
+            sampling: SamplingJson::new(model),
             started_unix_seconds: session.map_or(0.0, |session| seconds(session.started_unix_ns)),
             duration_seconds: seconds(model.duration_ns()),
             complete: model.complete(),
@@ -112,6 +137,44 @@ struct FiguresJson {
     delta_blocks: Option<i64>,
     ended_bytes: u64,
     ended_blocks: u64,
+    #[serde(flatten)]
+    errors: Option<ErrorsJson>,
+}
+
+/// By how much the figures of a sampled recording may be off.
+#[derive(Serialize)]
+struct ErrorsJson {
+    live_bytes_error: u64,
+    live_blocks_error: u64,
+    total_bytes_error: u64,
+    total_blocks_error: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_bytes_error: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_blocks_error: Option<u64>,
+    temporary_blocks_error: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_bytes_error: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta_blocks_error: Option<u64>,
+}
+
+impl ErrorsJson {
+    fn of(figures: &Figures, compared: bool) -> Option<Self> {
+        let error = |measure, unit| figures.error(measure, unit).unwrap_or(0);
+        let delta = |unit| compared.then(|| error(Measure::Growth, unit));
+        figures.is_estimate().then(|| ErrorsJson {
+            live_bytes_error: error(Measure::Live, Unit::Bytes),
+            live_blocks_error: error(Measure::Live, Unit::Blocks),
+            total_bytes_error: error(Measure::Total, Unit::Bytes),
+            total_blocks_error: error(Measure::Total, Unit::Blocks),
+            peak_bytes_error: Some(error(Measure::Peak, Unit::Bytes)),
+            peak_blocks_error: Some(error(Measure::Peak, Unit::Blocks)),
+            temporary_blocks_error: error(Measure::Temporary, Unit::Blocks),
+            delta_bytes_error: delta(Unit::Bytes),
+            delta_blocks_error: delta(Unit::Blocks),
+        })
+    }
 }
 
 impl FiguresJson {
@@ -134,6 +197,7 @@ impl FiguresJson {
             delta_blocks: compared.then_some(figures.delta_blocks),
             ended_bytes: positive(figures.ended_bytes),
             ended_blocks: positive(figures.ended_blocks),
+            errors: ErrorsJson::of(figures, compared),
         }
     }
 }
@@ -347,6 +411,9 @@ fn row_json<'s, 'a>(
         .and_then(|thread| model.threads().get(thread as usize));
     if thread.is_some() {
         (figures.peak_bytes, figures.peak_blocks) = (None, None);
+        if let Some(errors) = &mut figures.errors {
+            (errors.peak_bytes_error, errors.peak_blocks_error) = (None, None);
+        }
     }
     let inherited = match (by, row.processes.first()) {
         (GroupBy::Process, Some(&process)) => model.processes().get(process as usize),
@@ -830,10 +897,43 @@ struct TotalsJson {
     broken_unwinds: u64,
     stalled_seconds: f64,
     complete: bool,
+    #[serde(flatten)]
+    errors: Option<TotalsErrorsJson>,
+}
+
+/// By how much the counters of a sampled recording may be off.
+#[derive(Serialize)]
+struct TotalsErrorsJson {
+    allocations_error: u64,
+    /// At most.
+    frees_error: u64,
+    allocated_bytes_error: u64,
+    live_blocks_error: u64,
+    live_bytes_error: u64,
+    peak_bytes_error: u64,
+    temporary_blocks_error: u64,
+}
+
+impl TotalsErrorsJson {
+    fn new(figures: Option<&Figures>) -> Option<Self> {
+        let figures = figures?;
+        let error = |measure, unit| figures.error(measure, unit).unwrap_or(0);
+        let allocations_error = error(Measure::Total, Unit::Blocks);
+        Some(TotalsErrorsJson {
+            allocations_error,
+            frees_error: allocations_error,
+            allocated_bytes_error: error(Measure::Total, Unit::Bytes),
+            live_blocks_error: error(Measure::Live, Unit::Blocks),
+            live_bytes_error: error(Measure::Live, Unit::Bytes),
+            peak_bytes_error: error(Measure::Peak, Unit::Bytes),
+            temporary_blocks_error: error(Measure::Temporary, Unit::Blocks),
+        })
+    }
 }
 
 impl TotalsJson {
-    fn of_session(totals: &Totals, complete: bool) -> Self {
+    fn of_session(stats: &Stats) -> Self {
+        let (totals, complete) = (&stats.totals, stats.complete);
         TotalsJson {
             allocations: totals.allocations,
             frees: totals.frees,
@@ -853,10 +953,12 @@ impl TotalsJson {
             broken_unwinds: totals.broken_unwinds,
             stalled_seconds: seconds(totals.stalled_ns),
             complete,
+            errors: TotalsErrorsJson::new(stats.estimates.as_ref()),
         }
     }
 
-    fn of_process(totals: &ProcessTotals, complete: bool) -> Self {
+    fn of_process(stats: &ProcessStats) -> Self {
+        let (totals, complete) = (&stats.totals, stats.complete);
         TotalsJson {
             allocations: totals.allocations,
             frees: totals.frees,
@@ -876,6 +978,7 @@ impl TotalsJson {
             broken_unwinds: totals.broken_unwinds,
             stalled_seconds: seconds(totals.stalled_ns),
             complete,
+            errors: TotalsErrorsJson::new(stats.estimates.as_ref()),
         }
     }
 }
@@ -935,7 +1038,7 @@ fn processes<'m, 'a>(
         .map(|(stats, facts)| ProcessReport {
             process: stats.process,
             facts,
-            totals: TotalsJson::of_process(&stats.totals, stats.complete),
+            totals: TotalsJson::of_process(stats),
             model,
         })
 }
@@ -1011,7 +1114,7 @@ pub fn stats(model: &Model<'_>, stats: &Stats, out: &mut dyn io::Write) -> io::R
         out,
         &Report {
             header: Header::new("leakline.stats", model, &Span::whole(model)),
-            totals: TotalsJson::of_session(totals, stats.complete),
+            totals: TotalsJson::of_session(stats),
             rates: Rates {
                 allocations: stats.per_second(totals.allocations),
                 allocated_bytes: stats.per_second(totals.allocated_bytes),
@@ -1100,7 +1203,7 @@ pub fn summary<'a>(
         out,
         &Report {
             header: Header::new("leakline.summary", model, &top.query.span),
-            totals: TotalsJson::of_session(&summary.stats.totals, summary.stats.complete),
+            totals: TotalsJson::of_session(&summary.stats),
             peak: PeakJson::new(model),
             file_bytes: model.origin().file_bytes,
             total_rows: top.total_rows,

@@ -37,7 +37,7 @@ pub(crate) fn heading_lines(
         boxes: false,
     };
     let mut text = Vec::new();
-    let answer = heading::answer(model, span, measure, sum);
+    let answer = heading::answer(model, span, measure, sum, style);
     // Memory takes all of it.
     let _ = heading::head(model, span, &answer, style, &mut text);
     let text = String::from_utf8_lossy(&text);

@@ -23,6 +23,42 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
+/// What stands between an estimate and its error.
+pub(super) fn plus_minus(boxes: bool) -> &'static str {
+    if boxes { "±" } else { "+/-" }
+}
+
+/// `12.4 MiB ± 0.9`: bytes, and by how much they may be off, in the same unit;
+/// without an error as [`bytes`].
+pub(super) fn bytes_within(value: u64, error: Option<u64>, boxes: bool) -> String {
+    let Some(error) = error.filter(|error| *error > 0) else {
+        return bytes(value);
+    };
+    // In the unit, and with the digits, of the larger of the two.
+    let words = bytes(value.max(error));
+    let (number, unit) = words.split_once(' ').unwrap_or((&words, "B"));
+    let decimals = number.split_once('.').map_or(0, |(_, digits)| digits.len());
+    let power = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+        .iter()
+        .position(|known| *known == unit)
+        .unwrap_or(0);
+    let scaled = |bytes: u64| bytes as f64 / (power as f64 * 10.0).exp2();
+    format!(
+        "{:.decimals$} {unit} {} {:.decimals$}",
+        scaled(value),
+        plus_minus(boxes),
+        scaled(error)
+    )
+}
+
+/// `196,119 ± 4,020`: a count, and by how much it may be off.
+pub(super) fn blocks_within(count: u64, error: Option<u64>, boxes: bool) -> String {
+    match error.filter(|error| *error > 0) {
+        Some(error) => format!("{} {} {}", blocks(count), plus_minus(boxes), blocks(error)),
+        None => blocks(count),
+    }
+}
+
 /// As [`bytes`], with a sign: `+1.5 MiB`, `-512 B`, `0 B`.
 pub fn signed_bytes(value: i64) -> String {
     let sign = match value {

@@ -177,6 +177,7 @@ impl Stream {
         Context {
             from_ns: (self.warm * 1e9) as u64,
             to_ns: (self.span * 1e9) as u64,
+            sample_bytes: 0,
             block_bytes: {
                 let live = self.blocks.iter().filter(|block| block.died > self.span);
                 let bytes: u64 = live.clone().map(|block| block.bytes).sum();

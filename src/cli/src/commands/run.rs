@@ -23,9 +23,11 @@ use clap::ValueHint;
 use leakline_analysis::escaped;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{Options, ToCollector};
+use leakline_collector::steering::FIRST_MEAN;
 use leakline_recording::record;
 use leakline_wire::env;
 use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
+use leakline_wire::sampling::MAX_MEAN;
 
 use crate::{CliError, preload};
 use output::Output;
@@ -55,6 +57,7 @@ Examples:
   leakline run -- python train.py
   leakline run -o serve.leakline -- python -m http.server
   leakline run --no-python -- ./server --port 8080
+  leakline run --sample 512KiB -- gunicorn app:api
 
 Exit status: the program's own (a death by signal is passed on); 125 if leakline
 failed, 126 if the program cannot be executed, 127 if it was not found.")]
@@ -83,6 +86,17 @@ pub(crate) struct Args {
     /// each with its own stack: CPython 3.13.3 and later; slower
     #[arg(long, conflicts_with = "no_python")]
     objects: bool,
+
+    /// Record a sample of the blocks, one in BYTES allocated on average: cheap
+    /// enough for what runs for weeks. Reports give estimates with error bars.
+    /// `auto`: as many as take less than 1 % of the program's time
+    #[arg(
+        long,
+        value_name = "BYTES|auto",
+        value_parser = parse_sample,
+        conflicts_with_all = ["objects", "temporary_window"]
+    )]
+    sample: Option<Sample>,
 
     /// Record this process only, not its children
     #[arg(long)]
@@ -127,6 +141,9 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
+/// Below, nearly every block is sampled, at more than exact mode's cost.
+const LEAST_MEAN: u64 = 256;
+
 /// Expired waits of 5 ms without progress until events are dropped;
 /// [`u32::MAX`] = never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +167,42 @@ fn parse_wait(text: &str) -> Result<WaitStrikes, String> {
 pub(super) fn parse_ring_size(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     const MOST: u64 = (CHUNK_COUNT * CHUNK_BYTES) as u64;
+    match parse_bytes(text) {
+        None => Err("not a size such as `64MiB`".into()),
+        Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("must be between 1MiB and {}MiB", MOST >> 20)),
+    }
+}
+
+/// How blocks are sampled: the mean, and whether it follows what samples cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sample {
+    mean_bytes: u64,
+    auto: bool,
+}
+
+fn parse_sample(text: &str) -> Result<Sample, String> {
+    if text == "auto" {
+        return Ok(Sample {
+            mean_bytes: FIRST_MEAN,
+            auto: true,
+        });
+    }
+    match parse_bytes(text) {
+        None => Err("neither a size such as `512KiB` nor `auto`".into()),
+        Some(bytes) if (LEAST_MEAN..=MAX_MEAN).contains(&bytes) => Ok(Sample {
+            mean_bytes: bytes,
+            auto: false,
+        }),
+        Some(_) => Err(format!(
+            "must be between {LEAST_MEAN} bytes and {}GiB (without `--sample` every block is \
+             recorded)",
+            MAX_MEAN >> 30
+        )),
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "" | "B" => Some(1),
@@ -158,16 +211,11 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u64, String> {
         "G" | "GiB" => Some(1 << 30),
         _ => None,
     };
-    let bytes = digits
+    digits
         .parse::<u64>()
         .ok()
         .zip(unit)
-        .and_then(|(n, unit)| n.checked_mul(unit));
-    match bytes {
-        None => Err("not a size such as `64MiB`".into()),
-        Some(bytes) if (LEAST..=MOST).contains(&bytes) => Ok(bytes),
-        Some(_) => Err(format!("must be between 1MiB and {}MiB", MOST >> 20)),
-    }
+        .and_then(|(n, unit)| n.checked_mul(unit))
 }
 
 /// Runs and records the program. Returns only where the program did not end
@@ -261,14 +309,17 @@ impl Args {
         if self.objects {
             bits |= mode::OBJECTS;
         }
+        if self.sample.is_some() {
+            bits |= mode::SAMPLED;
+        }
         Options {
             session: record::Session {
                 // The collector knows better when it starts.
                 started_unix_ns: 0,
                 leakline: env!("CARGO_PKG_VERSION").into(),
                 command: leakline_collector::public_command(&arguments),
-                mode: "exact".into(),
-                sample_bytes: 0,
+                mode: self.sample.map_or("exact", |_| "sampled").into(),
+                sample_bytes: self.sample.map_or(0, |sample| sample.mean_bytes),
                 python: !self.no_python,
                 native: !self.no_native,
                 host: host(),
@@ -276,6 +327,7 @@ impl Args {
             },
             token: invitation.token(),
             mode: bits,
+            sample_auto: self.sample.is_some_and(|sample| sample.auto),
             wait_strikes: self.wait.0,
             ring_bytes: self.ring_size,
             sources: !self.no_source,
@@ -430,6 +482,18 @@ mod tests {
         }
         let too_many = format!("{}", CHUNK_COUNT * CHUNK_BYTES + 1);
         assert!(parse_ring_size(&too_many).is_err());
+    }
+
+    #[test]
+    fn means_of_sampling_have_units_and_bounds() {
+        let mean = |text| parse_sample(text).map(|sample| (sample.mean_bytes, sample.auto));
+        assert_eq!(mean("512KiB"), Ok((512 << 10, false)));
+        assert_eq!(mean("256"), Ok((256, false)));
+        assert_eq!(mean("1G"), Ok((1 << 30, false)));
+        assert_eq!(mean("auto"), Ok((512 << 10, true)));
+        for wrong in ["", "Auto", "0", "255", "1025MiB", "-1"] {
+            assert!(parse_sample(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ use super::naming::{frame_words, noun};
 use super::top::{row_cell, table_of, your_code_cell};
 use super::{NARROW, WIDE};
 use crate::diff::{Change, Diff, DiffRow, Survived};
+use crate::figures::{Measure, Unit};
 use crate::instant::clock;
 use crate::matching::Matched;
 use crate::model::Model;
 use crate::report::json::DiffSide;
 use crate::report::table::{BOLD, Cell, DIM, Style, Table, WARN};
-use crate::report::words::{blocks, bytes, counted, duration, signed_blocks, signed_bytes};
+use crate::report::words::{blocks, bytes, bytes_within, counted, duration, signed_blocks};
 use crate::stack::Stacks;
 use crate::top::GroupBy;
 
@@ -40,7 +41,11 @@ pub fn diff(
     let answer = format!(
         "live memory {} by {} ({} blocks) {between}: {}",
         if sum.delta_bytes < 0 { "fell" } else { "grew" },
-        bytes(sum.delta_bytes.unsigned_abs()),
+        bytes_within(
+            sum.delta_bytes.unsigned_abs(),
+            sum.error(Measure::Growth, Unit::Bytes),
+            style.boxes
+        ),
         signed_blocks(sum.delta_blocks),
         tallies(diff)
     );
@@ -156,7 +161,7 @@ fn table(
         let sums = &row.row.figures;
         let now = u64::try_from(sums.live_bytes).unwrap_or(0);
         let mut cells = vec![
-            Cell::Figure(signed_bytes(sums.delta_bytes)),
+            Column::Growth.cell_within(sums, style),
             Cell::Figure(signed_blocks(sums.delta_blocks)),
             Cell::Figure(bytes(row.before.bytes)),
             Cell::Figure(bytes(now)),
@@ -186,7 +191,7 @@ fn table(
     if left_out > 0 {
         let (one, many) = noun(by);
         let mut cells = vec![
-            Cell::Figure(signed_bytes(diff.rest.delta_bytes)),
+            Column::Growth.cell_within(&diff.rest, style),
             Cell::Figure(signed_blocks(diff.rest.delta_blocks)),
             Cell::Figure(String::new()),
             Cell::Figure(String::new()),

@@ -2,21 +2,39 @@
 
 use std::io;
 
-use crate::figures::{Figures, Measure};
+use crate::figures::{Figures, Measure, Unit};
 use crate::instant::{At, Span, clock};
 use crate::model::Model;
 use crate::report::table::{BOLD, DIM, Style, WARN};
-use crate::report::words::{blocks, bytes, counted, duration, signed_blocks};
+use crate::report::words::{
+    blocks, blocks_within, bytes, bytes_within, counted, duration, signed_blocks,
+};
+use crate::scatter::CONFIDENCE;
 
 /// The first line of a report over rows.
-pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Figures) -> String {
+pub(super) fn answer(
+    model: &Model<'_>,
+    span: &Span,
+    measure: Measure,
+    sum: &Figures,
+    style: Style,
+) -> String {
+    let sized = |amount: u64| bytes_within(amount, sum.error(measure, Unit::Bytes), style.boxes);
+    let within = |count: u64| blocks_within(count, sum.error(measure, Unit::Blocks), style.boxes);
+    let counted = |count: u64, one: &str, many: &str| {
+        if sum.is_estimate() {
+            format!("{} {many}", within(count))
+        } else {
+            counted(count, one, many)
+        }
+    };
     let live = u64::try_from(sum.live_bytes).unwrap_or(0);
     let live_blocks = u64::try_from(sum.live_blocks).unwrap_or(0);
     let when = when(model, span);
     match measure {
         Measure::Live => format!(
             "{} live in {} {when}{}",
-            bytes(live),
+            sized(live),
             counted(live_blocks, "block", "blocks"),
             match u64::try_from(sum.ended_bytes).unwrap_or(0) {
                 0 => String::new(),
@@ -26,13 +44,13 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
         Measure::Growth if span.from().is_some() => format!(
             "live memory {} by {} ({} blocks) {when}",
             if sum.delta_bytes < 0 { "fell" } else { "grew" },
-            bytes(sum.delta_bytes.unsigned_abs()),
+            sized(sum.delta_bytes.unsigned_abs()),
             signed_blocks(sum.delta_blocks)
         ),
-        Measure::Growth => format!("{} live {when}, grown from nothing", bytes(live)),
+        Measure::Growth => format!("{} live {when}, grown from nothing", sized(live)),
         Measure::Total => format!(
             "{} allocated in {} {}",
-            bytes(sum.total_bytes),
+            sized(sum.total_bytes),
             counted(sum.total_blocks, "block", "blocks"),
             match until_left(span) {
                 Some(until) if span.from().is_none() => until.into(),
@@ -44,14 +62,14 @@ pub(super) fn answer(model: &Model<'_>, span: &Span, measure: Measure, sum: &Fig
             let peak = model.high_water();
             format!(
                 "{} live in {} at the high-water mark, after {}",
-                bytes(sum.peak_bytes),
+                sized(sum.peak_bytes),
                 counted(sum.peak_blocks, "block", "blocks"),
                 duration(peak.at_ns)
             )
         }
         Measure::Temporary => format!(
             "{} of {} temporary {when}",
-            blocks(sum.temporary_blocks),
+            within(sum.temporary_blocks),
             counted(sum.total_blocks, "block", "blocks")
         ),
     }
@@ -161,7 +179,14 @@ pub(super) fn facts(model: &Model<'_>) -> String {
         .map_or("mode not known", |session| session.mode.as_str());
     let mode = match model.session() {
         Some(session) if session.sample_bytes > 0 => {
-            format!("{mode} 1/{}", bytes(session.sample_bytes))
+            let mean = match model.sample_range() {
+                (high, low) if high == low => bytes(high),
+                (high, low) => format!("{} to {}", bytes(high), bytes(low)),
+            };
+            format!(
+                "{mode}, one in {mean} on average (errors at {:.0} %)",
+                CONFIDENCE * 100.0
+            )
         }
         _ => mode.to_owned(),
     };

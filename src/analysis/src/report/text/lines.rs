@@ -4,7 +4,7 @@ use std::io;
 
 use super::NARROW;
 use super::closing::{next_commands, quoted};
-use super::columns::{Column, columns};
+use super::columns::{cells, columns};
 use super::heading::{answer, head};
 use crate::figures::{Figures, Measure};
 use crate::lines::{LineRow, Lines, SourceFrom};
@@ -32,7 +32,7 @@ pub fn lines(
     let answer = format!(
         "{}: {}, by {}{}",
         base_name(&lines.file),
-        answer(model, &query.span, measure, &lines.sum),
+        answer(model, &query.span, measure, &lines.sum, style),
         counted(lines.total_rows as u64, "line", "lines"),
         if query.inclusive {
             " (with all they called: lines overlap)"
@@ -70,18 +70,16 @@ pub fn lines(
     if style.width < NARROW {
         columns.truncate(1);
     }
-    let cells = |figures: Option<&Figures>, text: String| -> Vec<Cell> {
-        let figure = |column: &Column| {
-            figures.map_or_else(
-                || Cell::Figure(String::new()),
-                |figures| column.cell(figures),
-            )
+    let row_cells = |figures: Option<&Figures>, text: String| -> Vec<Cell> {
+        let mut row = match figures {
+            Some(figures) => cells(&columns, figures, style),
+            None => columns
+                .iter()
+                .map(|_| Cell::Figure(String::new()))
+                .collect(),
         };
-        columns
-            .iter()
-            .map(figure)
-            .chain([Cell::Line(text)])
-            .collect()
+        row.push(Cell::Line(text));
+        row
     };
     let headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
     let mut table = Table::new(&headers, &["line"]);
@@ -94,15 +92,15 @@ pub fn lines(
     };
     for entry in entries(lines) {
         table.row(match entry {
-            Entry::Row(row) => cells(Some(&row.figures), text(row.line, row.text.as_deref())),
-            Entry::Context(line, known) => cells(None, text(line, Some(known))),
-            Entry::Gap => cells(None, "...".into()),
+            Entry::Row(row) => row_cells(Some(&row.figures), text(row.line, row.text.as_deref())),
+            Entry::Context(line, known) => row_cells(None, text(line, Some(known))),
+            Entry::Gap => row_cells(None, "...".into()),
         });
     }
     let left_out = lines.total_rows - lines.rows.len();
     if left_out > 0 {
         let words = format!("rest: {}", counted(left_out as u64, "line", "lines"));
-        table.row(cells(Some(&lines.rest), words));
+        table.row(row_cells(Some(&lines.rest), words));
     }
     table.write(out, style)?;
     let filter = format!("top --filter {}", quoted(base_name(&lines.file)));

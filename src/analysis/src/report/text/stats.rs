@@ -7,10 +7,11 @@ use unicode_width::UnicodeWidthStr;
 use super::closing::{next_commands, notes};
 use super::heading::head;
 use super::processes::{by_peak, fate};
+use crate::figures::{Measure, Unit};
 use crate::instant::Span;
 use crate::model::Model;
 use crate::report::table::{Cell, DIM, Style, Table, cut, padded};
-use crate::report::words::{blocks, bytes, counted, duration, rate};
+use crate::report::words::{blocks, blocks_within, bytes, bytes_within, counted, duration, rate};
 use crate::stats::Stats;
 
 /// Writes `stats`.
@@ -22,6 +23,14 @@ pub fn stats(
 ) -> io::Result<()> {
     const MOST_PROCESSES: usize = 20;
     let totals = &stats.totals;
+    let error = |measure, unit| {
+        let figures = stats.estimates.as_ref();
+        figures.and_then(|figures| figures.error(measure, unit))
+    };
+    let counted_within =
+        |count: u64, measure| blocks_within(count, error(measure, Unit::Blocks), style.boxes);
+    let sized_within =
+        |amount: u64, measure| bytes_within(amount, error(measure, Unit::Bytes), style.boxes);
     let answer = format!(
         "{} allocations ({}) and {} frees in {}",
         blocks(totals.allocations),
@@ -36,12 +45,12 @@ pub fn stats(
     let mut facts = vec![
         (
             "allocations",
-            blocks(totals.allocations),
+            counted_within(totals.allocations, Measure::Total),
             per_second(totals.allocations),
         ),
         (
             "allocated",
-            bytes(totals.allocated_bytes),
+            sized_within(totals.allocated_bytes, Measure::Total),
             format!(
                 "{} a second",
                 bytes(stats.per_second(totals.allocated_bytes) as u64)
@@ -50,7 +59,7 @@ pub fn stats(
         ("frees", blocks(totals.frees), per_second(totals.frees)),
         (
             "temporary",
-            blocks(totals.temporary_blocks),
+            counted_within(totals.temporary_blocks, Measure::Temporary),
             format!(
                 "{} of the allocations",
                 percent(totals.temporary_blocks, totals.allocations)
@@ -59,7 +68,7 @@ pub fn stats(
         ("resized in place", blocks(totals.resizes), String::new()),
         (
             "high-water mark",
-            bytes(totals.peak_bytes),
+            sized_within(totals.peak_bytes, Measure::Peak),
             format!(
                 "after {}{}",
                 duration(peak.at_ns),
@@ -72,8 +81,14 @@ pub fn stats(
         ),
         (
             "live at the end",
-            bytes(totals.live_bytes),
-            counted(totals.live_blocks, "block", "blocks"),
+            sized_within(totals.live_bytes, Measure::Live),
+            match error(Measure::Live, Unit::Blocks) {
+                Some(_) => format!(
+                    "{} blocks",
+                    counted_within(totals.live_blocks, Measure::Live)
+                ),
+                None => counted(totals.live_blocks, "block", "blocks"),
+            },
         ),
         ("events", blocks(totals.events), per_second(totals.events)),
         (

@@ -30,7 +30,7 @@ pub fn summary<'a>(
         "peak {} after {}; {}",
         bytes(totals.peak_bytes),
         duration(peak.at_ns),
-        answer(model, span, Measure::Live, &summary.live())
+        answer(model, span, Measure::Live, &summary.live(), style)
     );
     head(model, span, &answer, style, out)?;
 

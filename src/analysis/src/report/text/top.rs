@@ -4,7 +4,7 @@ use std::io;
 
 use super::WIDE;
 use super::closing::next_commands;
-use super::columns::{Column, columns};
+use super::columns::{Column, cells, columns};
 use super::heading::{answer, head};
 use super::naming::{frame_cell, frame_words, noun};
 use crate::figures::{Figures, Measure};
@@ -25,7 +25,7 @@ pub fn top<'a>(
     let query = &top.query;
     let answer = format!(
         "{}, in {}",
-        answer(model, &query.span, query.measure, &top.sum),
+        answer(model, &query.span, query.measure, &top.sum, style),
         counted(top.total_rows as u64, noun(query.by).0, noun(query.by).1)
     );
     head(model, &query.span, &answer, style, out)?;
@@ -74,20 +74,14 @@ pub(super) fn table_of<'a>(
 ) -> Table {
     let query = &top.query;
     let wide = style.width >= WIDE;
-    let cells = |figures: &Figures| -> Vec<Cell> {
-        let unknown = |column: Column| {
-            query.by == GroupBy::Thread && matches!(column, Column::Peak | Column::PeakBlocks)
-        };
-        columns
-            .iter()
-            .map(|&column| {
-                if unknown(column) {
-                    Cell::Figure("-".into())
-                } else {
-                    column.cell(figures)
-                }
-            })
-            .collect()
+    let row_cells = |figures: &Figures| -> Vec<Cell> {
+        let mut cells = cells(columns, figures, style);
+        for (cell, column) in cells.iter_mut().zip(columns) {
+            if query.by == GroupBy::Thread && matches!(column, Column::Peak | Column::PeakBlocks) {
+                *cell = Cell::Figure("-".into());
+            }
+        }
+        cells
     };
     let two_frames = matches!(query.by, GroupBy::Site | GroupBy::Line | GroupBy::Function);
     let texts: &[&'static str] = match query.by {
@@ -98,7 +92,7 @@ pub(super) fn table_of<'a>(
     let headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
     let mut table = Table::new(&headers, texts);
     for row in &top.rows {
-        let mut cells = cells(&row.figures);
+        let mut cells = row_cells(&row.figures);
         cells.push(row_cell(stacks, query.by, row));
         if two_frames && wide {
             cells.push(your_code_cell(stacks, row.head));
@@ -127,7 +121,7 @@ pub(super) fn table_of<'a>(
     }
     let left_out = top.total_rows - top.rows.len();
     if left_out > 0 {
-        let mut cells = cells(&top.rest);
+        let mut cells = row_cells(&top.rest);
         let (one, many) = noun(query.by);
         cells.push(Cell::Text(format!(
             "rest: {}",

@@ -6,11 +6,12 @@ use unicode_width::UnicodeWidthStr;
 
 use super::NARROW;
 use super::closing::next_commands;
+use super::columns::Column;
 use super::heading::{answer, head};
 use super::naming::frame_words;
 use crate::figures::{Figures, Measure, Unit};
 use crate::model::Model;
-use crate::report::table::{Style, cut, named};
+use crate::report::table::{Cell, Style, cut, named};
 use crate::report::words::{blocks, bytes, counted, signed_blocks, signed_bytes};
 use crate::stack::Stacks;
 use crate::tree::Tree;
@@ -31,7 +32,7 @@ pub fn tree<'a>(
     };
     let answer = format!(
         "{}, {direction}",
-        answer(model, &query.span, query.measure, &tree.sum)
+        answer(model, &query.span, query.measure, &tree.sum, style)
     );
     head(model, &query.span, &answer, style, out)?;
     if tree.rows.is_empty() && tree.rest_roots == 0 {
@@ -158,7 +159,8 @@ impl Drawing<'_, '_> {
             None if self.style.width >= NARROW => " ".repeat(7),
             _ => String::new(),
         };
-        let figures = format!("{size:>10}{share}");
+        let column = if self.tree.sum.is_estimate() { 18 } else { 10 };
+        let figures = format!("{size:>column$}{share}");
         let room = self.style.width.saturating_sub(figures.width() + 2);
         // A name keeps some room, however deep it stands.
         let before = cut(before, room / 2);
@@ -167,6 +169,23 @@ impl Drawing<'_, '_> {
     }
 
     fn size(&self, figures: &Figures) -> String {
+        let (measure, unit) = (self.tree.query.measure, self.tree.query.unit);
+        if figures.error(measure, unit).is_some_and(|error| error > 0) {
+            let column = match (measure, unit) {
+                (Measure::Live, Unit::Bytes) => Column::Live,
+                (Measure::Live, Unit::Blocks) => Column::LiveBlocks,
+                (Measure::Total, Unit::Bytes) => Column::Total,
+                (Measure::Total, Unit::Blocks) => Column::TotalBlocks,
+                (Measure::Peak, Unit::Bytes) => Column::Peak,
+                (Measure::Peak, Unit::Blocks) => Column::PeakBlocks,
+                (Measure::Growth, Unit::Bytes) => Column::Growth,
+                (Measure::Growth, Unit::Blocks) => Column::GrowthBlocks,
+                (Measure::Temporary, _) => Column::Temporary,
+            };
+            if let Cell::Figure(text) = column.cell_within(figures, self.style) {
+                return text;
+            }
+        }
         let value = figures.measure(self.tree.query.measure, self.tree.query.unit);
         match (self.tree.query.measure, self.tree.query.unit) {
             (Measure::Growth, Unit::Bytes) => signed_bytes(value),

@@ -1,0 +1,272 @@
+"""What a sampled recording estimates is what the program did, within the error
+that it states, as often as it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Json,
+    Leakline,
+    Programs,
+    Recording,
+    by_function,
+    check_complete,
+    execute,
+)
+
+# Half of an interval of 95 %, in standard deviations.
+DEVIATIONS = 1.96
+# What chance does once in 100,000 runs is a bug.
+FAR = 4.5
+
+
+def check_sampled(recording: Recording) -> Json:
+    """Nothing was lost, no death came without its birth, and it says how it was
+    made."""
+    stats = check_complete(recording)
+    assert stats["mode"] == "sampled"
+    assert stats["confidence"] == 0.95
+    for process in stats["processes"]:
+        totals = process["totals"]
+        assert totals["unknown_frees"] == 0, totals
+        assert totals["implied_frees"] == 0, totals
+        assert totals["malformed_events"] == 0, totals
+    return stats
+
+
+def deviations(rows: Iterable[Json], key: str, truth: float) -> float:
+    """How far an estimate is off, in standard deviations as it states them."""
+    rows = list(rows)
+    estimate = sum(row[key] for row in rows)
+    variance = sum((row[f"{key}_error"] / DEVIATIONS) ** 2 for row in rows)
+    if variance == 0:
+        assert estimate == truth, (key, estimate, truth)
+        return 0.0
+    return float((estimate - truth) / variance**0.5)
+
+
+def check_coverage(off: list[float], least: float) -> None:
+    """None is out of reach, and as many as promised are near."""
+    assert max(map(abs, off)) < FAR, sorted(off)
+    near = sum(abs(one) <= DEVIATIONS for one in off) / len(off)
+    assert near >= least, (near, sorted(off))
+
+
+def test_estimates_lie_within_their_errors(
+    leakline: Leakline, programs: Programs, long: bool
+) -> None:
+    program = programs.program("sampled")
+    off: list[float] = []
+    for _ in range(30 if long else 8):
+        result, recording = leakline.run(
+            program, "10000", options=["--sample", "32KiB"]
+        )
+        assert result.status == 0
+        truth = result.truth()
+        check_sampled(recording)
+        rows = by_function(recording.rows(), truth["sites"])
+        for name, site in truth["sites"].items():
+            # Resizing in place is a death and a birth to a sampler.
+            for key in ("live_bytes", "live_blocks", "total_bytes"):
+                off.append(deviations(rows[name], key, site[key]))
+        recording.path.unlink()
+    # Those of one site in one run are not independent: 48 at least are.
+    check_coverage(off, 0.95 - 4 * (0.05 * 0.95 / 48) ** 0.5)
+
+
+def test_blocks_far_above_the_mean_are_exact(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Through threads, a fork and reallocs."""
+    program = programs.program("sampled")
+    result, recording = leakline.run(program, "4000", options=["--sample", "1KiB"])
+    assert result.status == 0
+    truth = result.truth()
+    stats = check_sampled(recording)
+    rows = by_function(recording.rows(), truth["sites"])
+    large = truth["sites"]["in_large"]
+    for row in rows["in_large"]:
+        assert row["live_bytes_error"] == 0
+        assert (row["live_bytes"], row["live_blocks"]) == (
+            large["live_bytes"],
+            large["live_blocks"],
+        )
+    # All that is left of them is of 64,000 bytes.
+    resized = truth["sites"]["in_resized"]
+    blocks = sum(row["live_blocks"] for row in rows["in_resized"])
+    assert blocks == resized["live_blocks"]
+    assert sum(row["live_bytes"] for row in rows["in_resized"]) == resized["live_bytes"]
+    # The child has what it allocated, and inherited and did not free: a third
+    # of the small blocks and more.
+    parent, child = stats["processes"]
+    kept = child["totals"]["live_bytes"] - 7 * 3_000_000
+    assert child["inherited_bytes"] < kept + 3_000_000
+    assert kept > large["live_bytes"] + resized["live_bytes"]
+    freed = parent["totals"]["live_blocks"] - child["totals"]["live_blocks"] + 7
+    smalls = truth["sites"]["in_small"]["live_blocks"] / 2
+    assert abs(freed - smalls) < FAR * (21 * smalls) ** 0.5
+
+
+def test_a_python_heap_is_estimated_before_it_is_torn_down(
+    leakline: Leakline, long: bool
+) -> None:
+    program = PYTHON_PROGRAMS / "sampled.py"
+    off: list[float] = []
+    for _ in range(30 if long else 4):
+        result, recording = leakline.run(
+            TARGET_PYTHON, program, "4000", options=["--sample", "32KiB"]
+        )
+        assert result.status == 0, result.err.decode()
+        truth = result.truth()
+        check_sampled(recording)
+        report = recording.report("top", "--limit", "0", "--filter", "keep")
+        assert report["as_left_main"] is True
+        for name, (blocks, size) in truth.items():
+            rows = [row for row in report["rows"] if row["function"] == name]
+            # The list that holds them is made here too, by realloc, and so are
+            # the objects of the large ones.
+            least = 500_000 if name == "keep" else 1_000_000
+            rows = [row for row in rows if row["live_bytes"] > least]
+            assert rows, report["rows"]
+            off.append(deviations(rows, "live_bytes", size))
+            if name == "keep":
+                off.append(deviations(rows, "live_blocks", blocks))
+        recording.path.unlink()
+    check_coverage(off, 0.5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "edges",
+        "threads",
+        "exceptions",
+        "jumps",
+        "coroutines",
+        "thread_exit",
+        "close_fds",
+        "resizes",
+        "deep",
+        "early",
+        "forks",
+        "maps",
+        "late_thread",
+    ],
+)
+def test_programs_run_as_ever(
+    name: str, leakline: Leakline, programs: Programs
+) -> None:
+    program = programs.program(name)
+    bare = execute([program])
+    for mean in ("256", "64KiB"):
+        result, recording = leakline.run(program, options=["--sample", mean])
+        assert result.status == bare.status, result.err.decode()
+        assert len(result.out.splitlines()) == len(bare.out.splitlines())
+        check_sampled(recording)
+
+
+def test_mappings_are_exact(leakline: Leakline, programs: Programs) -> None:
+    program = programs.program("maps")
+    exact = leakline.run(program)[1].rows("--by", "domain")
+    sampled = leakline.run(program, options=["--sample", "1GiB"])[1]
+    check_sampled(sampled)
+    keys = ("live_bytes", "live_blocks", "total_bytes", "total_blocks")
+    of = {
+        which: [[row[key] for key in keys] for row in rows if row["domain"] == "mmap"]
+        for which, rows in (
+            ("exact", exact),
+            ("sampled", sampled.rows("--by", "domain")),
+        )
+    }
+    assert of["sampled"] == of["exact"] != []
+
+
+def test_signals_in_the_midst_of_it(leakline: Leakline, programs: Programs) -> None:
+    """Handlers that allocate, threads, forks and libraries that come and go."""
+    storm, plugin = programs.storm(), programs.plugin("storm", 500)
+    for mean in ("256", "8KiB"):
+        result, recording = leakline.run(
+            storm, plugin, options=["--sample", mean], timeout=120
+        )
+        assert result.status == 0, result.err.decode()
+        stats = recording.stats()
+        assert stats["mode"] == "sampled"
+        assert stats["totals"]["unknown_frees"] == 0
+        rows = by_function(recording.rows(), result.truth()["sites"])
+        churn = result.truth()["sites"]["in_churn"]["total_bytes"]
+        assert abs(deviations(rows["in_churn"], "total_bytes", churn)) < FAR
+
+
+def test_a_frees_many_blocks_that_were_not_sampled(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Deaths are estimated by those of samples alone."""
+    result, recording = leakline.run(
+        programs.program("truth"), "1", options=["--sample", "4KiB"]
+    )
+    assert result.status == 0
+    stats = check_sampled(recording)
+    totals = stats["totals"]
+    truth = result.truth()["sites"]
+    frees = sum(site["frees"] for site in truth.values())
+    # Resizing in place counts as a death here.
+    frees += sum(site["resizes"] for site in truth.values())
+    assert abs(totals["frees"] - frees) < FAR / DEVIATIONS * totals["frees_error"] + 200
+    assert totals["frees"] < totals["allocations"]
+    # Far fewer events than calls.
+    assert totals["events"] < frees
+
+
+def test_the_mean_follows_the_cost(leakline: Leakline, programs: Programs) -> None:
+    """A program that allocates little, for some seconds, is sampled ever closer,
+    and estimates are right all the same."""
+    program = programs.program("slow_growth")
+    result, recording = leakline.run(program, "1.5", options=["--sample", "auto"])
+    assert result.status == 0
+    stats = check_sampled(recording)
+    assert stats["sample_bytes"] == 512 * 1024
+    assert stats["least_sample_bytes"] <= 128 * 1024
+    truth = result.truth()["sites"]
+    rows = by_function(recording.rows(), truth)
+    for name, site in truth.items():
+        for key in ("live_bytes", "live_blocks", "total_bytes"):
+            assert abs(deviations(rows[name], key, site[key])) < FAR, (name, key)
+
+
+def test_reports_say_that_they_are_estimates(
+    leakline: Leakline, programs: Programs
+) -> None:
+    program = programs.program("sampled")
+    _, recording = leakline.run(program, "4000", options=["--sample", "64KiB"])
+    for report in ("top", "tree", "stats", "summary", "leaks"):
+        result = execute(
+            [recording.leakline, report, recording.path], env={"COLUMNS": "80"}
+        )
+        text = result.out.decode()
+        assert result.status == 0, result.err.decode()
+        words = " ".join(text.split())
+        assert "sampled, one in 64.0 KiB on average" in words, text
+        # What to do next names the file.
+        shown = text.split("\nnext:")[0].splitlines()
+        assert max(map(len, shown)) <= 80, text
+        if report != "leaks":
+            assert "±" in text or "+/-" in text, text
+    exact = leakline.run(program, "4000")[1]
+    for report in ("top", "stats"):
+        text = execute([exact.leakline, report, exact.path]).out.decode()
+        assert "±" not in text
+        assert "+/-" not in text
+    assert "live_bytes_error" not in exact.rows()[0]
+
+
+@pytest.mark.parametrize("mean", ["0", "12", "2GiB", "much"])
+def test_means_that_are_refused(mean: str, leakline: Leakline) -> None:
+    result, recording = leakline.run("true", options=["--sample", mean])
+    assert result.status in (2, 125)
+    assert b"--sample" in result.err
+    assert not recording.path.exists()
