@@ -249,11 +249,15 @@ impl Arrival {
 fn enter(at: Arrival, needed: u32, sp: u64) -> Entry {
     if at.depth == depth::IDLE {
         let session = session::joined();
+        // First it is said that a hook is at work, then it is looked whether there
+        // is a session: who ends one looks in the other order.
+        // SAFETY: the state of this thread, which has one.
+        unsafe { thread::arrive(at.t, sp) };
         if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
-            // SAFETY: the state of this thread, which has one.
-            unsafe { (*at.t).entered = sp };
             return Entry::Record(at.t, session);
         }
+        // SAFETY: as above.
+        unsafe { thread::set_depth(at.t, depth::IDLE) };
     }
     enter_slowly(needed, sp)
 }
@@ -271,19 +275,27 @@ fn enter_exactly(needed: u32, sp: u64) -> Entry {
 }
 
 /// What [`enter`] leaves out of a thread that samples: whether this process
-/// records what is `needed`.
+/// records what is `needed`. If so the thread is at `BEGINNING`.
 ///
 /// # Safety
 ///
 /// `t` must be this thread's state, and no hook of it be at work.
 unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Session> {
-    let session = session::get()?;
-    if !session.is_alive() && !session.child() || session.mode() & needed != needed {
-        return None;
-    }
     // SAFETY: the caller's.
-    unsafe { (*t).entered = sp };
-    Some(session)
+    unsafe {
+        thread::arrive(t, sp);
+        let session = session::get().filter(|session| {
+            let mode = session.mode();
+            if mode & mode::LEAVE != 0 {
+                leave(session);
+            }
+            (session.is_alive() || session.child()) && mode & needed == needed
+        });
+        if session.is_none() {
+            thread::set_depth(t, depth::SAMPLING);
+        }
+        session
+    }
 }
 
 #[cold]
@@ -320,12 +332,17 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
     match now {
         // SAFETY: as above.
         depth::IDLE | depth::SAMPLING => unsafe {
-            (*t).entered = sp;
+            thread::arrive(t, sp);
+            if !session.is_alive() || session.mode() & needed != needed {
+                thread::set_depth(t, depth::IDLE);
+                return Entry::Pass;
+            }
             if session.mode() & mode::SAMPLED == 0 {
                 return Entry::Record(t, session);
             }
             if !(*t).countdown.prepare(session, sampling::looks(t)) {
                 session.count_loss(true);
+                thread::set_depth(t, depth::IDLE);
                 return Entry::Pass;
             }
             thread::set_depth(t, depth::SAMPLING);
@@ -346,11 +363,12 @@ fn leave(session: &Session) {
     }
     // SAFETY: this thread's state.
     unsafe {
+        let was = thread::get_depth(t);
         // Not from a signal handler that interrupted a hook of ours.
-        if thread::get_depth(t) == depth::IDLE {
+        if matches!(was, depth::IDLE | depth::SAMPLING | depth::BEGINNING) {
             thread::set_depth(t, depth::QUIET);
             session.leave();
-            thread::set_depth(t, depth::IDLE);
+            thread::set_depth(t, was);
         }
     }
 }
@@ -688,16 +706,14 @@ unsafe fn choose(
     // SAFETY: the callers'.
     unsafe {
         let looks = sampling::looks(t);
-        let session = session::joined();
-        let mean = (*t).countdown.is_chosen(session, size, looks);
-        if mean.is_none() && !looks {
+        let Some(session) = recording(t, what.needed, caller.sp) else {
+            (*t).countdown.postpone();
             return None;
-        }
-        let session = recording(t, what.needed, caller.sp)?;
+        };
+        let mean = (*t).countdown.is_chosen(session, size, looks);
         if looks && matches!(what.domain, Domain::Mem | Domain::Obj) {
             thread::begin(t, depth::HOOK, caller.sp);
             python::look_at_main(t, session);
-            thread::set_depth(t, depth::SAMPLING);
         }
         Some((session, mean?))
     }
@@ -722,6 +738,7 @@ unsafe fn sampled(
             let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
             let stack = capture(t, session, caller, holds_gil);
             let stamp = thread::stamp(t, session);
+            modules::look(t, session, stamp);
             let word = event::head(Kind::Sample, domain as u8, address);
             let words = [word, stamp, stack.into(), size as u64, mean];
             thread::emit(t, session, words)
@@ -1209,10 +1226,12 @@ unsafe fn unmapped(t: *mut Thread, session: &Session, address: u64, length: usiz
 extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
     let caller = Caller { sp, bp };
     let call = || real!(munmap(address, length) as fn(u64, usize) -> i32);
-    // What the kernel refuses unmaps nothing.
-    let valid = address.is_multiple_of(4096) && length != 0;
+    if !address.is_multiple_of(4096) || length == 0 {
+        // What the kernel refuses unmaps nothing.
+        return call();
+    }
     match enter_exactly(NATIVE, caller.sp) {
-        Entry::Record(t, session) if valid => {
+        Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
                 thread::begin(t, depth::HOOK, caller.sp);
@@ -1223,7 +1242,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
                 result
             }
         }
-        Entry::Nested(t, session) if valid && !is_below_malloc(t) => {
+        Entry::Nested(t, session) if !is_below_malloc(t) => {
             let word = event::head(Kind::Unmap, Domain::Map as u8, address);
             // SAFETY: this thread's state, in a handler.
             unsafe { thread::emit_nested(t, session, [word, 0, length as u64]) };
@@ -1291,7 +1310,11 @@ extern "C" fn on_mremap(
 }
 
 extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
-    let _ = enter(Arrival::new(), mode::ON, sp);
+    if let Entry::Record(t, _) = enter(Arrival::new(), mode::ON, sp) {
+        // It has a state now, and that is all.
+        // SAFETY: this thread's state, in which nothing was begun.
+        unsafe { thread::set_depth(t, depth::IDLE) };
+    }
     real::resolve_late(Real::pthread_getattr_np);
     real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
 }
@@ -1436,8 +1459,8 @@ extern "C" fn mark_exiting(sp: u64) {
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::Exiting as u8, 0);
                 thread::emit(t, session, [word, stamp]);
-                thread::set_depth(t, depth::IDLE);
             }
+            thread::set_depth(t, depth::IDLE);
         }
     }
 }
@@ -1808,6 +1831,7 @@ extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
         unsafe {
             if (*t).newest_object == block {
                 (*t).newest_object = 0;
+                thread::set_depth(t, depth::IDLE);
                 return 0;
             }
             thread::begin(t, depth::HOOK, sp);

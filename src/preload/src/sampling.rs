@@ -75,6 +75,13 @@ impl Countdown {
         Some(mean)
     }
 
+    /// Nothing is recorded just now: looks again later.
+    pub fn postpone(&mut self) {
+        self.newest = 0;
+        self.until = 1 << 16;
+        self.beyond = 0;
+    }
+
     fn set(&mut self, left: u64, looks: bool) {
         let until = if looks { left.min(LOOK_EVERY) } else { left };
         self.beyond = left - until;
@@ -141,6 +148,14 @@ fn set_up() -> bool {
         Ordering::Acquire,
     );
     true
+}
+
+/// Forgets all blocks, for a new session. No hook may be at work.
+pub fn begin_anew() {
+    let set = SET.load(Ordering::Relaxed);
+    if !set.is_null() {
+        sys::empty(set.cast(), size_of::<SampledSet>());
+    }
 }
 
 /// Whether [`blocks`] may be asked for.

@@ -31,7 +31,7 @@ use leakline_wire::sync::AtomicU32 as SharedU32;
 
 use crate::sys::Carries;
 use crate::thread::{self, Thread, depth};
-use crate::{elf, got, hooks, modules, python, real, sys, trie, unwind};
+use crate::{elf, got, hooks, modules, python, real, sampling, sys, trie, unwind};
 
 /// Values of `STATE`.
 pub mod state {
@@ -124,7 +124,7 @@ pub struct Session {
     start_stamp: AtomicU64,
     clock_is_tsc: bool,
     /// Holds 1; 0 in a forked child that has not noticed yet; 2 while it sets
-    /// itself up.
+    /// itself up; [`AWAY`] when the session was left.
     alive: *const AtomicU32,
     main_stack_high: u64,
     main_stack_low: u64,
@@ -169,6 +169,9 @@ static SESSION: Global = Global(UnsafeCell::new(Session {
     heard_ns: AtomicU64::new(0),
     listen_ns: AtomicU64::new(0),
 }));
+
+/// A value of [`Session::alive`].
+const AWAY: u32 = 4;
 
 /// The process that left the session whose map there is.
 static PROCESS_OF_MAP: AtomicU32 = AtomicU32::new(0);
@@ -244,10 +247,11 @@ fn start() -> Option<&'static Session> {
 /// Everything is set up: records from now on.
 fn begin() {
     thread::belong_here();
-    // Release pairs with the Acquire in `get`.
-    STATE.store(state::JOINED, Ordering::Release);
     // SAFETY: from now on shared and only read.
     let session = unsafe { &*SESSION.0.get() };
+    // Release pairs with the Acquire in `get`.
+    STATE.store(state::JOINED, Ordering::Release);
+    session.open();
     let mut t = thread::current();
     if t.is_null() {
         t = thread::adopt(session);
@@ -439,8 +443,6 @@ impl Session {
             let page = sys::map_wiped_on_fork().ok_or(&b"no memory for its state"[..])?;
             self.alive = page as *const AtomicU32;
         }
-        // SAFETY: a page of ours.
-        unsafe { (*self.alive).store(1, Ordering::Relaxed) };
         if !trie::set_up(self) || !unwind::set_up() || !python::set_up() {
             return Err(b"no memory for its tables");
         }
@@ -495,6 +497,7 @@ impl Session {
         trie::begin_anew();
         modules::begin_anew();
         python::begin_anew();
+        sampling::begin_anew();
         hooks::after_fork();
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
         if !self.map.is_null() {
@@ -503,6 +506,19 @@ impl Session {
             self.map = null_mut();
         }
         Ok(())
+    }
+
+    /// Lets hooks in, which look at this word last. (Release pairs with what they
+    /// do with the rest: x86 orders their loads.)
+    fn open(&self) {
+        // SAFETY: a page of ours.
+        unsafe { (*self.alive).store(1, Ordering::Release) };
+    }
+
+    /// Lets no more of them in.
+    fn close(&self) {
+        // SAFETY: as above.
+        unsafe { (*self.alive).store(AWAY, Ordering::SeqCst) };
     }
 
     /// [`Session::leave`], by a thread that a debugger sent here.
@@ -569,6 +585,7 @@ impl Session {
         {
             return;
         }
+        self.close();
         modules::stop_looking();
         python::unhook();
         got::end();
@@ -988,6 +1005,7 @@ impl Session {
         let give_up = || {
             STATE.store(state::OUTSIDE, Ordering::Release);
             alive.store(3, Ordering::Relaxed);
+            got::end();
             false
         };
         if self.mode() & mode::FOLLOW == 0 {
@@ -1109,11 +1127,32 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    finish_for_another_thread();
     if let Some(session) = get()
         && !session.is_alive()
     {
         session.child();
     }
+}
+
+/// In a forked child: the thread that was joining or leaving is not here. What it
+/// was at is brought to an end: nothing is recorded.
+fn finish_for_another_thread() {
+    let state = STATE.load(Ordering::Acquire);
+    // SAFETY: nobody else is here.
+    let session = unsafe { &*SESSION.0.get() };
+    if !session.is_late || !matches!(state, state::STARTING | state::LEAVING) {
+        return;
+    }
+    elf::after_fork();
+    if state == state::LEAVING {
+        got::end();
+        if !session.map.is_null() {
+            // SAFETY: as in `leave`.
+            unsafe { sys::cover_with_zeros(session.map, layout::MAP_BYTES) };
+        }
+    }
+    STATE.store(state::LEFT, Ordering::Release);
 }
 
 fn make_key() -> Option<u32> {

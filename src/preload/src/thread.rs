@@ -354,6 +354,25 @@ unsafe fn forget_half_done(t: *mut Thread) {
     }
 }
 
+/// A hook is about to begin, perhaps: says so, and where it was called from, as
+/// far as that is known without looking there.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and rest; `sp` the slot of the hook's return
+/// address.
+#[inline(always)]
+pub unsafe fn arrive(t: *mut Thread, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        // Before, for a handler that comes after the next line; and after it, for
+        // one that came before, and had hooks of its own.
+        (*t).entered = sp;
+        set_depth(t, depth::BEGINNING);
+        (*t).entered = sp;
+    }
+}
+
 /// A hook begins: says so, and where it was called from.
 ///
 /// # Safety
@@ -588,7 +607,9 @@ pub fn are_idle() -> bool {
         // may be changing.
         unsafe {
             let (tid, status) = owner::parts((*t).owner.load(Ordering::Acquire));
-            get_depth(t) == depth::IDLE || status == owner::FREE || sys::thread_is_gone(pid, tid)
+            matches!(get_depth(t), depth::IDLE | depth::SAMPLING)
+                || status == owner::FREE
+                || sys::thread_is_gone(pid, tid)
         }
     })
 }
@@ -614,6 +635,7 @@ pub unsafe fn begin_anew() {
                 (*t).in_main = false;
                 (*t).fork = 0;
                 (*t).holds_modules = false;
+                (*t).countdown.forget();
                 (*t).depth = depth::IDLE;
             }
         }

@@ -623,8 +623,8 @@ impl Growth {
     /// The line, when it is time for one: after 1, 2, 4, 8 and each further 8 minutes.
     fn due(&mut self, entries: &[Entry], recording: &Path) -> Option<String> {
         let minutes = self.began.elapsed().as_secs() / 60;
-        let is_due = minutes > self.told
-            && (minutes.is_power_of_two() || minutes.is_multiple_of(8));
+        let is_due =
+            minutes > self.told && (minutes.is_power_of_two() || minutes.is_multiple_of(8));
         if !is_due {
             return None;
         }
