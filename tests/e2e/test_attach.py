@@ -119,7 +119,8 @@ def attached(
     """Attaches, and goes on once the processes are recorded."""
     leakline.count += 1
     path = leakline.directory / f"{leakline.count}.leakline"
-    line = [leakline.binary, "attach", str(pid), "-o", path, *options]
+    exact = [] if {"--sample", "--exact"} & {*options} else ["--exact"]
+    line = [leakline.binary, "attach", str(pid), "-o", path, *exact, *options]
     process = subprocess.Popen(
         [os.fspath(part) for part in line],
         stdin=subprocess.DEVNULL,
@@ -220,6 +221,33 @@ def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> 
         target.end()
     # The first brings the interposer and its threads' states.
     assert sizes[-1] - sizes[0] < 8 * 1024, sizes
+
+
+def test_a_sample(leakline: Leakline, programs: Programs) -> None:
+    """By default a sample is recorded; it leaves and comes back as well."""
+    with running(programs.program("attached"), "4", "20000") as target:
+        assert target.ask("busy") == "busy"
+        for options in (["--sample", "64KiB"], ["--sample", "auto"], ["--exact"]):
+            for _ in range(3):
+                with attached(leakline, target.pid, options) as attach:
+                    time.sleep(0.2)
+                    result = attach.leave()
+                assert result.status == 0, result.err.decode()
+                assert b"1 of 1 as before" in result.err, result.err.decode()
+                assert has_left(target)
+                stats = attach.recording.stats()
+                assert stats["mode"] == ("exact" if "--exact" in options else "sampled")
+                assert stats["totals"]["allocations"] > 1000, (options, stats)
+        assert target.ask("calm") == "calm"
+        with attached(leakline, target.pid, ["--sample", "16KiB"]) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    totals = attach.recording.stats()["totals"]
+    true = sum(site["total_bytes"] for site in truth["sites"].values())
+    # 16 KiB and some 27 MB: one deviation is 2.5 %.
+    assert abs(totals["allocated_bytes"] - true) < 0.15 * true, (totals, true)
 
 
 def test_a_library_that_comes_later(leakline: Leakline, programs: Programs) -> None:
@@ -330,7 +358,15 @@ def test_in_the_background(leakline: Leakline, programs: Programs) -> None:
     path = leakline.directory / "background.leakline"
     with running(programs.program("attached"), "2", "1000") as target:
         result = execute(
-            [leakline.binary, "attach", str(target.pid), "-o", path, "--background"]
+            [
+                leakline.binary,
+                "attach",
+                str(target.pid),
+                "-o",
+                path,
+                "--background",
+                "--exact",
+            ]
         )
         assert result.status == 0, result.err.decode()
         assert f"`leakline detach {target.pid}` detaches".encode() in result.err
@@ -355,6 +391,7 @@ def test_to_standard_output(leakline: Leakline, programs: Programs) -> None:
                 str(target.pid),
                 "-o",
                 "-",
+                "--exact",
                 "--duration",
                 "300ms",
             ]
@@ -480,7 +517,7 @@ def test_in_namespaces_of_its_own(leakline: Leakline, programs: Programs) -> Non
     unshare = shutil.which("unshare")
     script = 'mount -t tmpfs none "$1" && exec "$2" 2 1000'
     command = [unshare, "-pmn", "--fork", "--mount-proc", "sh", "-c", script, "sh"]
-    probe = [*command[:5], "true"] if unshare else ["false"]
+    probe = [*command[:4], "true"] if unshare else ["false"]
     if os.geteuid() != 0 or execute(["sh", "-c", " ".join(map(str, probe))]).status:
         pytest.skip("namespaces cannot be made here (root and util-linux)")
     program = programs.program("attached")

@@ -48,7 +48,6 @@ mod unwind;
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
-use core::ffi::CStr;
 
 /// A bug of ours must not take the program down with it: the thread stops
 /// here, which is bad enough to be found by every test.
@@ -78,35 +77,50 @@ unsafe impl Sync for Argument {}
 #[unsafe(no_mangle)]
 pub static leakline_argument: Argument = Argument(UnsafeCell::new([0; ARGUMENT_BYTES]));
 
+/// What [`leakline_leave`] is asked by.
+const LEAVE: &[u8] = b"leave";
+
+/// Takes what is asked, if `is_it`: it is not answered twice. CPython may come to
+/// a call that was given up on when the next thing is asked, or nothing.
+fn take_request(is_it: impl Fn(&[u8]) -> bool) -> Option<[u8; ARGUMENT_BYTES]> {
+    // SAFETY: see `Argument`.
+    let room = unsafe { &mut *leakline_argument.0.get() };
+    let length = room.iter().position(|byte| *byte == 0)?;
+    is_it(&room[..length]).then(|| {
+        let request = *room;
+        room[0] = 0;
+        request
+    })
+}
+
 fn answer(text: &[u8]) {
     // SAFETY: see `Argument`.
     let room = unsafe { &mut *leakline_argument.0.get() };
     let length = text.len().min(ARGUMENT_BYTES - 1);
-    for (to, from) in room.iter_mut().zip(text) {
+    // Its first byte last: before, there is no answer.
+    for (to, from) in room.iter_mut().zip(text).skip(1) {
         *to = *from;
     }
     room[length] = 0;
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::Release);
+    room[0] = text.first().copied().unwrap_or(0);
 }
 
-/// Starts recording in a program that is running: see [`session::attach`].
-/// Answers by [`leakline_argument`]. Also a function that CPython may call as a
-/// pending one: it gives 0.
+/// Starts recording in a program that is running: see [`session::attach`]. What is
+/// asked, and the answer, are in [`leakline_argument`]. Also a function that CPython
+/// may call as a pending one: it gives 0.
 ///
 /// # Safety
 ///
-/// To be called by a thread that holds none of libc's or the loader's locks, with
-/// a text that ends within [`ARGUMENT_BYTES`] bytes.
+/// To be called by a thread that holds none of libc's or the loader's locks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn leakline_attach(invitation: *const core::ffi::c_char) -> i32 {
-    let mut text = [0u8; ARGUMENT_BYTES];
-    // SAFETY: the caller's.
-    let bytes = unsafe { CStr::from_ptr(invitation).to_bytes() };
-    let length = bytes.len().min(ARGUMENT_BYTES);
-    text[..length].copy_from_slice(&bytes[..length]);
-    answer(b"");
-    match session::attach(&text[..length]) {
-        Ok(()) => answer(b"ok"),
-        Err(why) => answer(why),
+pub unsafe extern "C" fn leakline_attach(_: *const core::ffi::c_char) -> i32 {
+    if let Some(request) = take_request(session::is_invitation) {
+        let length = request.iter().position(|byte| *byte == 0).unwrap_or(0);
+        match session::attach(&request[..length]) {
+            Ok(()) => answer(b"ok"),
+            Err(why) => answer(why),
+        }
     }
     0
 }
@@ -118,10 +132,12 @@ pub unsafe extern "C" fn leakline_attach(invitation: *const core::ffi::c_char) -
 /// As for [`leakline_attach`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn leakline_leave(_: *const core::ffi::c_char) -> i32 {
-    if let Some(session) = session::get() {
-        session.leave_from_outside();
+    if take_request(|text| text == LEAVE).is_some() {
+        if let Some(session) = session::get() {
+            session.leave_from_outside();
+        }
+        answer(b"ok");
     }
-    answer(b"ok");
     0
 }
 

@@ -1191,9 +1191,17 @@ fn say_hello(
     sys::receive_with_fd(fd, answer)
 }
 
+/// Whether a text invites to a session.
+pub fn is_invitation(text: &[u8]) -> bool {
+    parse_invitation(text).is_some()
+}
+
 /// Name and secret of a session, of what the environment has.
 fn parse_invitation(text: &[u8]) -> Option<(&[u8], [u8; 16])> {
     let colon = text.iter().rposition(|byte| *byte == b':')?;
+    if text.len() - colon != 33 {
+        return None;
+    }
     let mut token = [0u8; 16];
     for (byte, digits) in token.iter_mut().zip(text[colon + 1..].chunks(2)) {
         *byte = digits

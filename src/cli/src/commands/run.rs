@@ -103,7 +103,7 @@ pub(crate) struct Args {
     no_follow: bool,
 
     /// Record nothing until `leakline attach` comes, which then needs no ptrace
-    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source"])]
+    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample"])]
     idle: bool,
 
     /// Print the summary at the end even where stderr is no terminal
@@ -176,12 +176,12 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u64, String> {
 
 /// How blocks are sampled: the mean, and whether it follows what samples cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sample {
-    mean_bytes: u64,
-    auto: bool,
+pub(super) struct Sample {
+    pub(super) mean_bytes: u64,
+    pub(super) auto: bool,
 }
 
-fn parse_sample(text: &str) -> Result<Sample, String> {
+pub(super) fn parse_sample(text: &str) -> Result<Sample, String> {
     if text == "auto" {
         return Ok(Sample {
             mean_bytes: FIRST_MEAN,

@@ -30,12 +30,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Has a process join. `has_joined` says whether the collector knows of it.
-    pub(super) fn make(
-        process: &Process,
-        invitation: &Invitation,
-        has_joined: impl Fn() -> bool,
-    ) -> Result<Entry, CliError> {
+    /// Has a process join.
+    pub(super) fn make(process: &Process, invitation: &Invitation) -> Result<Entry, CliError> {
         let pid = process.pid;
         let (library, load) = place(process)?;
         let fails = |error: injection::Error| CliError::Report {
@@ -50,20 +46,13 @@ impl Entry {
             let done = injection::load(pid.cast_signed(), &library, &options).map_err(fails)?;
             paused = paused.max(done.paused);
         }
-        // Either tells that it has run: the answer when it failed, too.
+        // Until the function has run, its buffer has the invitation, or nothing.
         let answer = RefCell::new(None);
         let is_done = || {
-            if has_joined() {
-                return true;
-            }
-            let words = answered(pid, &library).filter(|words| !words.is_empty());
-            let said_more = words
-                .as_deref()
-                .is_some_and(|words| words != OK && !is_invitation(words));
-            if said_more {
-                *answer.borrow_mut() = words;
-            }
-            said_more
+            let words = answered(pid, &library);
+            let is_said = |words: &Vec<u8>| !words.is_empty() && !is_invitation(words);
+            *answer.borrow_mut() = words.filter(is_said);
+            answer.borrow().is_some()
         };
         options.done = Some(&is_done);
         let mut argument = invitation.to_env().into_bytes();
@@ -76,20 +65,21 @@ impl Entry {
             &options,
         )
         .map_err(fails)?;
-        match answer.into_inner() {
-            None => Ok(Entry {
+        let words = answer.into_inner().unwrap_or_default();
+        if words == OK {
+            return Ok(Entry {
                 pid,
                 paused: paused.max(done.paused),
-            }),
-            Some(words) => Err(CliError::Report {
-                message: format!(
-                    "cannot attach to process {pid}: {}",
-                    String::from_utf8_lossy(&words)
-                ),
-                hint: None,
-                source: None,
-            }),
+            });
         }
+        Err(CliError::Report {
+            message: format!(
+                "cannot attach to process {pid}: {}",
+                String::from_utf8_lossy(&words)
+            ),
+            hint: None,
+            source: None,
+        })
     }
 }
 
