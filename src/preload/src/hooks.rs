@@ -520,7 +520,7 @@ fn observe_at(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::begin(t, depth::NATIVE, caller.sp);
+                thread::proceed(t, depth::NATIVE, caller.sp);
                 let block = call();
                 if !block.is_null() {
                     thread::set_depth(t, depth::HOOK);
@@ -594,7 +594,7 @@ fn observe_death_at(block: Block, caller: Caller, at: Arrival, call: impl FnOnce
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
-                thread::begin(t, depth::HOOK, caller.sp);
+                thread::proceed(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Free, Domain::Native as u8, block as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1027,7 +1027,7 @@ fn reallocate_at(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::begin(t, depth::HOOK, caller.sp);
+                thread::proceed(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::ReallocStart, 0, old as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1174,7 +1174,7 @@ extern "C" fn on_mmap(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::begin(t, depth::NATIVE, caller.sp);
+                thread::proceed(t, depth::NATIVE, caller.sp);
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
@@ -1234,7 +1234,7 @@ extern "C" fn on_munmap(address: u64, length: usize, sp: u64, bp: u64) -> i32 {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state.
             unsafe {
-                thread::begin(t, depth::HOOK, caller.sp);
+                thread::proceed(t, depth::HOOK, caller.sp);
                 unmapped(t, session, address, length);
                 thread::set_depth(t, depth::NATIVE);
                 let result = call();
@@ -1271,7 +1271,7 @@ extern "C" fn on_mremap(
             // SAFETY: this thread's idle state; `sp` is the exported
             // function's.
             unsafe {
-                thread::begin(t, depth::NATIVE, caller.sp);
+                thread::proceed(t, depth::NATIVE, caller.sp);
                 let began = thread::stamp(t, session);
                 let at = call();
                 if at != MAP_FAILED {
@@ -1327,7 +1327,7 @@ extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {
         // SAFETY: this thread's idle state.
         unsafe {
-            thread::begin(t, depth::QUIET, sp);
+            thread::proceed(t, depth::QUIET, sp);
             modules::refresh(t, session);
             thread::set_depth(t, depth::IDLE);
         }
@@ -1455,7 +1455,7 @@ extern "C" fn mark_exiting(sp: u64) {
         // process that it runs in.
         unsafe {
             if thread::is_own(t) && IS_EXITING.swap(1, Ordering::Relaxed) == 0 {
-                thread::begin(t, depth::HOOK, sp);
+                thread::proceed(t, depth::HOOK, sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::Exiting as u8, 0);
                 thread::emit(t, session, [word, stamp]);
@@ -1631,7 +1631,7 @@ fn observe_python_at<const HOOKS: usize>(
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
-                thread::begin(t, depth::PYTHON, caller.sp);
+                thread::proceed(t, depth::PYTHON, caller.sp);
                 let block = call();
                 if !block.is_null() {
                     thread::set_depth(t, depth::HOOK);
@@ -1718,7 +1718,7 @@ fn py_realloc_at<const HOOKS: usize>(
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
             unsafe {
-                thread::begin(t, depth::HOOK, caller.sp);
+                thread::proceed(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::ReallocStart, 0, old as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1778,7 +1778,7 @@ fn py_free_at<const HOOKS: usize>(block: Block, caller: Caller, at: Arrival) {
                 if (*t).newest_object == block as u64 {
                     (*t).newest_object = 0;
                 }
-                thread::begin(t, depth::HOOK, caller.sp);
+                thread::proceed(t, depth::HOOK, caller.sp);
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Free, domain_of(HOOKS) as u8, block as u64);
                 thread::emit(t, session, [word, stamp]);
@@ -1834,7 +1834,7 @@ extern "C" fn on_reference(object: u64, what: i32, sp: u64, bp: u64) -> i32 {
                 thread::set_depth(t, depth::IDLE);
                 return 0;
             }
-            thread::begin(t, depth::HOOK, sp);
+            thread::proceed(t, depth::HOOK, sp);
             let stack = capture(t, session, Caller { sp, bp }, true);
             let stamp = thread::stamp(t, session);
             let word = event::head(Kind::Reborn, Domain::Obj as u8, block);

@@ -373,6 +373,20 @@ pub unsafe fn arrive(t: *mut Thread, sp: u64) {
     }
 }
 
+/// A hook begins that has [arrived](arrive).
+///
+/// # Safety
+///
+/// As there; the word at `sp` must be the hook's return address.
+#[inline(always)]
+pub unsafe fn proceed(t: *mut Thread, value: u32, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        (*t).returns_to = sys::word(sp);
+        set_depth(t, value);
+    }
+}
+
 /// A hook begins: says so, and where it was called from.
 ///
 /// # Safety
