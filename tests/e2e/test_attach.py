@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -514,11 +513,10 @@ def test_of_another_user(leakline: Leakline, programs: Programs) -> None:
 
 def test_in_namespaces_of_its_own(leakline: Leakline, programs: Programs) -> None:
     """Other files, pids and abstract sockets than leakline sees."""
-    unshare = shutil.which("unshare")
     script = 'mount -t tmpfs none "$1" && exec "$2" 2 1000'
-    command = [unshare, "-pmn", "--fork", "--mount-proc", "sh", "-c", script, "sh"]
-    probe = [*command[:4], "true"] if unshare else ["false"]
-    if os.geteuid() != 0 or execute(["sh", "-c", " ".join(map(str, probe))]).status:
+    command = ["unshare", "-pmn", "--fork", "--mount-proc", "sh", "-c", script, "sh"]
+    probe = " ".join([*command[:4], "true"])
+    if os.geteuid() != 0 or execute(["sh", "-c", probe]).status:
         pytest.skip("namespaces cannot be made here (root and util-linux)")
     program = programs.program("attached")
     with running(*command, "/var/tmp", program) as target:
