@@ -367,18 +367,18 @@ impl Plan<'_> {
         tracee.interrupt()?;
         tracee.run(0)?;
         let until = Instant::now() + PATIENCE;
-        loop {
-            match tracee.wait(until)? {
-                Event::Stopped => break,
-                Event::SystemCall => tracee.run(0)?,
-                Event::Signal(signal) => tracee.run(signal)?,
-                Event::Gone => return Err(Error::Gone),
-                // By its frame, then.
-                Event::GroupStop(_) => {
-                    tracee.detach(0)?;
-                    return Ok(returned(visit.paused));
-                }
-                Event::Late => return Ok(returned(visit.paused)),
+        match tracee.wait(until)? {
+            Event::Stopped => {}
+            Event::Gone => return Err(Error::Gone),
+            Event::Late => return Ok(returned(visit.paused)),
+            // By its frame, then, after what this is about.
+            Event::Signal(signal) => {
+                tracee.detach(signal)?;
+                return Ok(returned(visit.paused));
+            }
+            Event::SystemCall | Event::GroupStop(_) => {
+                tracee.detach(0)?;
+                return Ok(returned(visit.paused));
             }
         }
         let held = Instant::now();
@@ -411,8 +411,15 @@ fn stop(tracee: &Tracee) -> Result<Option<Instant>, Error> {
         match tracee.wait(until)? {
             Event::Stopped => return Ok(Some(Instant::now())),
             Event::GroupStop(_) => return Err(Error::Stopped),
-            Event::Signal(signal) => tracee.run(signal)?,
-            Event::SystemCall => tracee.run(0)?,
+            // Any other stop makes the kernel forget that this one is wanted.
+            Event::Signal(signal) => {
+                tracee.interrupt()?;
+                tracee.run(signal)?;
+            }
+            Event::SystemCall => {
+                tracee.interrupt()?;
+                tracee.run(0)?;
+            }
             Event::Gone | Event::Late => return Ok(None),
         }
     }
