@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use crate::borrow::Step;
-use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, reached};
+use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, WayBack, reached};
 use crate::frame;
 use crate::image::{self, Image};
 use crate::python;
@@ -320,7 +320,7 @@ struct Target {
     process: Process,
     mappings: Vec<Mapping>,
     images: Vec<Image>,
-    restorer: u64,
+    back: WayBack,
     dlopen: Option<Dlopen>,
     /// The loader's word that says whether it is at work.
     loader_state: Option<u64>,
@@ -343,6 +343,30 @@ fn refusal(error: io::Error) -> Error {
         Some(libc::ESRCH | libc::ENOENT) => Error::Gone,
         _ => Error::Io(error),
     }
+}
+
+/// Where libc's `swab` lies, and `errno`, counted from a thread's pointer.
+///
+/// The latter only `__errno_location` knows: `mov N(%rip), %rax; add %fs:0, %rax`.
+fn find_errno(process: &Process, libc: &Image) -> Option<(u64, u64)> {
+    const LANDING_PAD: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    let swab = libc.symbol(process, "swab")?.address;
+    let mut at = libc.symbol(process, "__errno_location")?.address;
+    let code = process.bytes(at, 20).ok()?;
+    let code = match code.strip_prefix(LANDING_PAD) {
+        Some(rest) => {
+            at += LANDING_PAD.len() as u64;
+            rest
+        }
+        None => &code[..],
+    };
+    let distance = code.strip_prefix(&[0x48, 0x8b, 0x05])?;
+    let (distance, rest) = distance.split_first_chunk::<4>()?;
+    if !rest.starts_with(&[0x64, 0x48, 0x03, 0x04, 0x25, 0, 0, 0, 0]) {
+        return None;
+    }
+    let slot = (at + 7).wrapping_add_signed(i32::from_le_bytes(*distance).into());
+    Some((swab, process.word(slot).ok()?))
 }
 
 impl Target {
@@ -384,6 +408,7 @@ impl Target {
         let restorer = libc
             .find_code(&process, &frame::RESTORER)
             .ok_or(Error::NoGlibc)?;
+        let errno = find_errno(&process, libc);
         let dlopen = Self::find_dlopen(&process, &images);
         let loader_state = images
             .iter()
@@ -406,7 +431,7 @@ impl Target {
             process,
             mappings,
             images,
-            restorer,
+            back: WayBack { restorer, errno },
             dlopen,
             loader_state,
             python,
@@ -475,7 +500,10 @@ impl Target {
             }
             let done = match self.python {
                 Some(python) => self.try_pending(python, job, options, until)?,
-                None if is_at_rest => self.try_unwound(&mut unwinder, job, options, until)?,
+                // Between a call that failed and a look at why, `errno` counts.
+                None if is_at_rest && self.back.errno.is_some() => {
+                    self.try_unwound(&mut unwinder, job, options, until)?
+                }
                 None => None,
             };
             if let Some(done) = done {
@@ -636,7 +664,7 @@ impl Target {
     }
 
     fn borrow(&self, plan: &Plan<'_>, suits: &Suits<'_>) -> Result<Outcome, Error> {
-        plan.carry_out(&self.process, self.restorer, suits)
+        plan.carry_out(&self.process, &self.back, suits)
             .map_err(|error| match error {
                 BorrowError::Gone => Error::Gone,
                 BorrowError::Stopped => Error::Stopped,
@@ -868,7 +896,7 @@ impl Target {
         bytes.chunks_exact(8).enumerate().any(|(index, chunk)| {
             let mut word = [0; 8];
             word.copy_from_slice(chunk);
-            u64::from_le_bytes(word) == self.restorer
+            u64::from_le_bytes(word) == self.back.restorer
                 && self.is_signal_frame(start + index as u64 * 8)
         })
     }

@@ -1,5 +1,6 @@
 /* Computes the same again and again in vector, x87 and general registers and in
-   the red zone, for as many milliseconds as are told, and compares. */
+   the red zone, for as many milliseconds as are told, and compares; errno too. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -56,11 +57,13 @@ int main(int count, char **arguments)
     long turns = 0, wrong = 0;
     puts("ready");
     fflush(stdout);
+    errno = 77;
     while (now() < until) {
         wrong += has_vectors && vectors(from) != sum;
         wrong += x87() != sum87;
         wrong += leaf(1) != hash;
         turns++;
+        wrong += errno != 77;
     }
     printf("%s %ld\n", wrong ? "wrong" : "right", turns);
     return wrong != 0;
