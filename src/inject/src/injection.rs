@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 pub use crate::borrow::Step;
 use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, WayBack, reached};
 use crate::frame;
-use crate::image::{self, Image};
+use crate::image::{self, Image, Symbol};
 use crate::python;
 use crate::target::{self, Activity, Mapping, Process, Syscall};
 use crate::tracee::Tracee;
@@ -324,6 +324,8 @@ struct Target {
     dlopen: Option<Dlopen>,
     /// The loader's word that says whether it is at work.
     loader_state: Option<u64>,
+    /// libc's `syscall`, where another allocator than libc's is in use.
+    foreign_waits: Option<Symbol>,
     /// Index of the image of the Python interpreter.
     python: Option<usize>,
 }
@@ -416,6 +418,12 @@ impl Target {
             .find_map(|image| image.symbol(&process, "_r_debug"))
             // Version, list of objects, breakpoint, state.
             .map(|symbol| symbol.address + 24);
+        let has_foreign = images.iter().any(|image| {
+            !is_libc(image)
+                && !image.name.starts_with("ld-")
+                && image.symbol(&process, "malloc").is_some()
+        });
+        let foreign_waits = libc.symbol(&process, "syscall").filter(|_| has_foreign);
         let is_python = |image: &&Image| {
             image.symbol(&process, "Py_AddPendingCall").is_some()
                 && image.symbol(&process, "PyRun_SimpleString").is_some()
@@ -434,6 +442,7 @@ impl Target {
             back: WayBack { restorer, errno },
             dlopen,
             loader_state,
+            foreign_waits,
             python,
         })
     }
@@ -567,10 +576,6 @@ impl Target {
         options: &Options<'_>,
         until: Instant,
     ) -> Result<Option<Done>, Error> {
-        // Not while a thread is stopped: it takes some milliseconds.
-        for image in &self.images {
-            image.symbol(&self.process, "malloc");
-        }
         for tid in self.process.threads().map_err(refusal)? {
             if !matches!(self.process.activity(tid), Ok(Activity::Running)) {
                 continue;
@@ -826,10 +831,17 @@ impl Target {
                 | libc::SYS_restart_syscall => true,
                 // Condition variables, semaphores; the plain operation may be
                 // a lock of the allocator.
-                libc::SYS_futex => syscall.arguments[1] & 0x7f == 9,
+                libc::SYS_futex => syscall.arguments[1] & 0x7f == 9 && !self.is_foreign(syscall.pc),
                 libc::SYS_read => self.is_stream(tid, syscall.arguments[0]),
                 _ => false,
             }
+    }
+
+    /// Whether a wait may be for a lock of an allocator other than libc's: those
+    /// reach the kernel through `syscall`, with whatever operation they like.
+    fn is_foreign(&self, pc: u64) -> bool {
+        self.foreign_waits
+            .is_some_and(|syscall| pc.wrapping_sub(syscall.address) <= syscall.size)
     }
 
     /// Whether a descriptor is of what one waits at, not of a file.

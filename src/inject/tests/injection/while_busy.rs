@@ -29,6 +29,18 @@ fn sixteen_threads_that_allocate() {
     assert_eq!(target.end().0, "good\n");
 }
 
+/// Its own code was called from libc's, which may hold any lock.
+#[test]
+fn a_thread_that_libc_called() {
+    let place = Place::new();
+    let target = place.start("sorts.c", &[]);
+    let mut options = Options::default();
+    options.timeout = Duration::from_millis(500);
+    let result = load(target.pid(), &place.library(), &options);
+    assert!(matches!(result, Err(Error::NoSafeThread(_))), "{result:?}");
+    assert_eq!(target.end(), ("good\n".into(), String::new()));
+}
+
 /// Registers of all kinds come back, whatever the function did to them.
 #[test]
 fn results_stay_right() {
