@@ -196,7 +196,9 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
     if is_loaded(&target.process)? {
         return Err(Error::AlreadyLoaded);
     }
-    let dlopen = target.dlopen.ok_or(Error::NoGlibc)?;
+    let dlopen = target
+        .dlopen
+        .ok_or_else(|| unless_ended(&target.process, Error::NoGlibc))?;
     let mut path = library.to_bytes_with_nul().to_vec();
     path.resize(path.len().next_multiple_of(16), 0);
     let job = Job {
@@ -236,14 +238,9 @@ pub fn call(
     let mut target = Target::open(pid)?;
     let image = target.library(library).ok_or(Error::NotLoaded)?;
     let find = |name: &str| {
-        image.symbol(&target.process, name).ok_or_else(|| {
-            // One that ends has no memory any more.
-            if target.is_gone() {
-                Error::Gone
-            } else {
-                Error::NoSymbol(name.to_owned())
-            }
-        })
+        image
+            .symbol(&target.process, name)
+            .ok_or_else(|| unless_ended(&target.process, Error::NoSymbol(name.to_owned())))
     };
     let function = find(symbol)?.address;
     let buffer = find("leakline_argument")?;
@@ -347,6 +344,21 @@ fn refusal(error: io::Error) -> Error {
     }
 }
 
+/// Whether a process has ended, or begun to: then it has no memory any more.
+fn has_ended(process: &Process) -> bool {
+    let has_memory = target::status(process.pid).is_ok_and(|status| status.has_memory);
+    !has_memory || process.mappings().map_or(true, |maps| maps.is_empty())
+}
+
+/// Why something is not found in a process: it may just have ended.
+fn unless_ended(process: &Process, error: Error) -> Error {
+    if has_ended(process) {
+        Error::Gone
+    } else {
+        error
+    }
+}
+
 /// Where libc's `swab` lies, and `errno`, counted from a thread's pointer.
 ///
 /// The latter only `__errno_location` knows: `mov N(%rip), %rax; add %fs:0, %rax`.
@@ -400,16 +412,25 @@ impl Target {
             return Err(Error::Gone);
         }
         if !image::is_x86_64(&process, &mappings) {
-            return Err(Error::OtherArchitecture);
+            return Err(unless_ended(&process, Error::OtherArchitecture));
         }
         let images = image::images(&process, &mappings);
-        let libc = images
-            .iter()
-            .find(|image| is_libc(image))
-            .ok_or(Error::NoGlibc)?;
+        let libc = images.iter().find(|image| is_libc(image)).ok_or_else(|| {
+            if has_ended(&process) {
+                Error::Gone
+            } else if images
+                .iter()
+                .any(|image| image.name.starts_with("ld-linux"))
+            {
+                // It comes to that yet.
+                Error::LoaderBusy
+            } else {
+                Error::NoGlibc
+            }
+        })?;
         let restorer = libc
             .find_code(&process, &frame::RESTORER)
-            .ok_or(Error::NoGlibc)?;
+            .ok_or_else(|| unless_ended(&process, Error::NoGlibc))?;
         let errno = find_errno(&process, libc);
         let dlopen = Self::find_dlopen(&process, &images);
         let loader_state = images
@@ -483,10 +504,6 @@ impl Target {
         self.images
             .iter()
             .find(|image| (image.device, image.inode) == (device, inode))
-    }
-
-    fn is_gone(&self) -> bool {
-        self.process.mappings().is_ok_and(|maps| maps.is_empty())
     }
 
     /// Whether the loader's list of objects is in order.
@@ -673,7 +690,11 @@ impl Target {
             .map_err(|error| match error {
                 BorrowError::Gone => Error::Gone,
                 BorrowError::Stopped => Error::Stopped,
-                BorrowError::Io(error) => refusal(error),
+                BorrowError::Io(error) => match target::status(self.process.pid) {
+                    Ok(status) if status.tracer != 0 => Error::Traced(status.tracer),
+                    Ok(status) if !status.has_memory => Error::Gone,
+                    _ => refusal(error),
+                },
             })
     }
 
@@ -701,7 +722,7 @@ impl Target {
             if (job.is_done)(&self.process) {
                 return Ok(true);
             }
-            if self.is_gone() {
+            if has_ended(&self.process) {
                 return Err(Error::Gone);
             }
             if Instant::now() >= until {
