@@ -401,7 +401,10 @@ impl Target {
             return Err(Error::Traced(status.tracer));
         }
         if !status.has_memory {
-            return Err(Error::KernelThread);
+            return Err(match status.is_kernel_thread {
+                Some(false) => Error::Gone,
+                _ => Error::KernelThread,
+            });
         }
         if status.has_shadow_stack {
             return Err(Error::ShadowStack);
