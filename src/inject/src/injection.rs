@@ -144,6 +144,9 @@ pub enum Error {
     /// Its functions can be called.
     #[error("the library is loaded already")]
     AlreadyLoaded,
+    /// The target's directory is not this process's.
+    #[error("the library's path is not absolute")]
+    RelativePath,
     /// No mapping shows it.
     #[error("the library is not loaded")]
     NotLoaded,
@@ -176,15 +179,19 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// Makes a process load a library, by its path as that process sees it.
+/// Makes a process load a library, by its absolute path as that process sees it.
 ///
-/// Returns when the library is loaded and its constructors have run; they must
-/// neither block nor need the Python interpreter.
+/// Returns when the library is loaded. Its constructors must neither block nor
+/// need the Python interpreter; they have run by then, but for
+/// [`Way::PendingCall`], where only [`Options::done`] can tell.
 ///
 /// # Errors
 ///
 /// See [`Error`].
 pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Error> {
+    if !library.to_bytes().starts_with(b"/") {
+        return Err(Error::RelativePath);
+    }
     let mut target = Target::open(pid)?;
     let identity = target.process.identity(library);
     let is_loaded = |process: &Process| -> io::Result<bool> {
@@ -309,6 +316,8 @@ const LOADER_STACK: u64 = 64 << 10;
 const SMALL_STACK: u64 = 8 << 10;
 /// Most bytes of a stack that are searched for signal frames.
 const MOST_SEARCHED: u64 = 4 << 20;
+/// How long after a library was seen it must still be there.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
 /// How long the interpreter's queue may be locked.
 const LOCK_PATIENCE: Duration = Duration::from_millis(30);
 
@@ -527,7 +536,10 @@ impl Target {
             if is_at_rest && let Some(done) = self.try_blocked(job, options, until)? {
                 return Ok(done);
             }
-            let done = match self.python {
+            let python = self
+                .python
+                .filter(|&python| python::is_running(&self.process, &self.images[python]));
+            let done = match python {
                 Some(python) => self.try_pending(python, job, options, until)?,
                 // Between a call that failed and a look at why, `errno` counts.
                 None if is_at_rest && self.back.errno.is_some() => {
@@ -808,6 +820,11 @@ impl Target {
             return Err(Error::Unfinished(options.timeout));
         }
         erase(text_bytes);
+        // One that the loader does not like is mapped for a moment, too.
+        thread::sleep(SECOND_LOOK);
+        if !(job.is_done)(&self.process) {
+            return Err(unless_ended(&self.process, Error::LoadFailed));
+        }
         Ok(Some(Done {
             tid,
             way: Way::PendingCall,
