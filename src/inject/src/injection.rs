@@ -1,25 +1,18 @@
 //! Has a thread of a running process load a library, or call a function of one.
 //!
 //! One thread is stopped, its registers are set once, and it goes on in the
-//! function: no code is written, and no other thread stands still. The function
-//! returns to a signal frame ([`crate::frame`]) by which the thread gives itself
-//! back, also when this process is killed at any point of the way.
+//! function: no code is written, and no other thread stands still. How it comes
+//! back, also when this process is killed at any point of the way, is told in
+//! `borrow`.
 //!
 //! Which thread, and how ([`Way`]): loading takes the loader's and the
 //! allocator's locks, so it must begin where the thread holds none of them.
 //!
 //! # Invariants
 //!
+//! * A thread that is not understood is left alone.
 //! * What is written into the target lies below the stack pointer's red zone,
 //!   in bytes that nobody uses, or in a buffer of our own library.
-//! * Whenever the thread can run, it is either where it was, or will come back
-//!   there by itself.
-//! * Signals are delivered as they come. Those that arrive while the thread is
-//!   borrowed wait for the moment of its return, but for faults.
-//!
-//! While this process lives it brings the thread back itself where it was taken
-//! out of a system call: then the kernel knows how long the call had waited, and
-//! ends it for a signal that came meanwhile. The frame alone begins it anew.
 
 use std::ffi::CStr;
 use std::io;
