@@ -171,8 +171,19 @@ pub(crate) struct Plan<'a> {
     pub(crate) fault: Option<Step>,
 }
 
+/// What there is in libc for the way back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WayBack {
+    /// Where `__restore_rt` lies.
+    pub(crate) restorer: u64,
+    /// Where `swab` lies, and each thread's `errno`, from its thread pointer on.
+    pub(crate) errno: Option<(u64, u64)>,
+}
+
 /// A thread that is away from what it was at.
 struct Visit<'a> {
+    process: &'a Process,
+    errno: Option<frame::Errno>,
     restorer: u64,
     state: &'a State,
     frame: &'a Frame,
@@ -182,21 +193,19 @@ struct Visit<'a> {
 
 impl Plan<'_> {
     /// Stops the thread and, if it `suits`, has it make the call.
-    ///
-    /// `restorer` is where libc's `__restore_rt` lies.
     pub(crate) fn carry_out(
         &self,
         process: &Process,
-        restorer: u64,
+        back: &WayBack,
         suits: &Suits<'_>,
     ) -> Result<Outcome, Error> {
-        tracee::apart(|| self.borrow(process, restorer, suits))
+        tracee::apart(|| self.borrow(process, back, suits))
     }
 
     fn borrow(
         &self,
         process: &Process,
-        restorer: u64,
+        back: &WayBack,
         suits: &Suits<'_>,
     ) -> Result<Outcome, Error> {
         let tracee = match self.seize() {
@@ -215,7 +224,8 @@ impl Plan<'_> {
         tracee.keep_waiting()?;
         reached(self.fault, Step::Stopped);
         let state = tracee.state()?;
-        let Some(frame) = self.frame(&tracee, &state, restorer, suits) else {
+        let errno = errno(process, &state, back);
+        let Some(frame) = self.frame(&tracee, &state, back.restorer, errno.as_ref(), suits) else {
             tracee.detach(0)?;
             return Ok(Outcome::Unsuitable);
         };
@@ -227,7 +237,9 @@ impl Plan<'_> {
         reached(self.fault, Step::SignalsBlocked);
         tracee.run_to_system_call(0)?;
         let visit = Visit {
-            restorer,
+            process,
+            errno,
+            restorer: back.restorer,
             state: &state,
             frame: &frame,
             stopped,
@@ -258,6 +270,7 @@ impl Plan<'_> {
         tracee: &Tracee,
         state: &State,
         restorer: u64,
+        errno: Option<&frame::Errno>,
         suits: &Suits<'_>,
     ) -> Option<Frame> {
         /// The code segment of 64-bit programs.
@@ -270,7 +283,10 @@ impl Plan<'_> {
             First::Data(data) => data,
             First::Value(_) => &[],
         };
-        let frame = frame::build(state, restorer, data).ok()?;
+        // With a system call that is to go on, its detour would make the kernel
+        // forget how long that has waited: we write it, and lose it with us.
+        let errno = errno.filter(|_| !state.is_interrupted());
+        let frame = frame::build(state, restorer, data, errno).ok()?;
         let taken = state.registers.rsp - frame.sp + self.stack;
         (taken <= room).then_some(frame)
     }
@@ -291,7 +307,7 @@ impl Plan<'_> {
                 Event::SystemCall => {
                     let registers = tracee.registers()?;
                     let is_back = registers.orig_rax as i64 == libc::SYS_rt_sigreturn
-                        && registers.rsp == visit.frame.sp + 8;
+                        && registers.rsp == visit.frame.last + 8;
                     if is_back {
                         reached(self.fault, Step::Returned);
                         return self.bring_back(tracee, visit, registers);
@@ -311,7 +327,7 @@ impl Plan<'_> {
                         return Ok(running);
                     }
                     let registers = tracee.registers()?;
-                    if registers.rsp > visit.frame.sp + 8 {
+                    if registers.rsp > visit.frame.last + 8 {
                         // It came back by its frame just now.
                         tracee.detach(0)?;
                         return Ok(Outcome::Returned {
@@ -326,7 +342,7 @@ impl Plan<'_> {
                     if registers.orig_rax as i64 == libc::SYS_futex
                         && tracee::is_interrupted(&registers)
                     {
-                        self.restore(tracee, visit.state)?;
+                        self.restore(tracee, visit)?;
                         tracee.detach(0)?;
                         return Ok(Outcome::Unsuitable);
                     }
@@ -367,23 +383,23 @@ impl Plan<'_> {
         tracee.interrupt()?;
         tracee.run(0)?;
         let until = Instant::now() + PATIENCE;
-        loop {
-            match tracee.wait(until)? {
-                Event::Stopped => break,
-                Event::SystemCall => tracee.run(0)?,
-                Event::Signal(signal) => tracee.run(signal)?,
-                Event::Gone => return Err(Error::Gone),
-                // By its frame, then.
-                Event::GroupStop(_) => {
-                    tracee.detach(0)?;
-                    return Ok(returned(visit.paused));
-                }
-                Event::Late => return Ok(returned(visit.paused)),
+        match tracee.wait(until)? {
+            Event::Stopped => {}
+            Event::Gone => return Err(Error::Gone),
+            Event::Late => return Ok(returned(visit.paused)),
+            // By its frame, then, after what this is about.
+            Event::Signal(signal) => {
+                tracee.detach(signal)?;
+                return Ok(returned(visit.paused));
+            }
+            Event::SystemCall | Event::GroupStop(_) => {
+                tracee.detach(0)?;
+                return Ok(returned(visit.paused));
             }
         }
         let held = Instant::now();
         reached(self.fault, Step::HeldStopped);
-        self.restore(tracee, visit.state)?;
+        self.restore(tracee, visit)?;
         tracee.detach(0)?;
         reached(self.fault, Step::Detached);
         Ok(returned(visit.paused + held.elapsed()))
@@ -391,7 +407,11 @@ impl Plan<'_> {
 
     /// Gives a stopped thread all that it had. Until the last step it would come
     /// back by its frame.
-    fn restore(&self, tracee: &Tracee, state: &State) -> io::Result<()> {
+    fn restore(&self, tracee: &Tracee, visit: &Visit<'_>) -> io::Result<()> {
+        let state = visit.state;
+        if let Some(errno) = &visit.errno {
+            visit.process.write(errno.address, &errno.value)?;
+        }
         tracee.set_xstate(&state.xstate)?;
         reached(self.fault, Step::VectorsRestored);
         tracee.set_mask(state.mask)?;
@@ -400,6 +420,20 @@ impl Plan<'_> {
         reached(self.fault, Step::RegistersRestored);
         Ok(())
     }
+}
+
+/// A stopped thread's `errno`, where it can be found.
+fn errno(process: &Process, state: &State, back: &WayBack) -> Option<frame::Errno> {
+    let (swab, offset) = back.errno?;
+    let address = state.registers.fs_base.wrapping_add(offset);
+    let mut value = [0; 4];
+    process.read(address, &mut value).ok()?;
+    Some(frame::Errno {
+        swab,
+        address,
+        value,
+        mask: borrowed_mask(),
+    })
 }
 
 /// Stops a thread; tells since when it stands still. `None`: it did not stop in
@@ -411,8 +445,15 @@ fn stop(tracee: &Tracee) -> Result<Option<Instant>, Error> {
         match tracee.wait(until)? {
             Event::Stopped => return Ok(Some(Instant::now())),
             Event::GroupStop(_) => return Err(Error::Stopped),
-            Event::Signal(signal) => tracee.run(signal)?,
-            Event::SystemCall => tracee.run(0)?,
+            // Any other stop makes the kernel forget that this one is wanted.
+            Event::Signal(signal) => {
+                tracee.interrupt()?;
+                tracee.run(signal)?;
+            }
+            Event::SystemCall => {
+                tracee.interrupt()?;
+                tracee.run(0)?;
+            }
             Event::Gone | Event::Late => return Ok(None),
         }
     }
@@ -420,8 +461,6 @@ fn stop(tracee: &Tracee) -> Result<Option<Instant>, Error> {
 
 /// The registers of a thread that has just been called to do it.
 fn calling(state: &State, frame: &Frame, call: &Call<'_>) -> libc::user_regs_struct {
-    /// Trap, direction and alignment check.
-    const FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 18;
     let mut registers = state.registers;
     registers.rip = call.function;
     registers.rsp = frame.sp;
@@ -431,7 +470,7 @@ fn calling(state: &State, frame: &Frame, call: &Call<'_>) -> libc::user_regs_str
     };
     registers.rsi = call.second;
     registers.rax = 0;
-    registers.eflags &= !FLAGS;
+    registers.eflags &= !frame::UNWANTED_FLAGS;
     // No system call is to begin anew in the function.
     registers.orig_rax = u64::MAX;
     registers

@@ -33,6 +33,9 @@ pub(crate) const CONTEXT_RSP: usize = 8 + 40 + 120;
 pub(crate) const CONTEXT_RIP: usize = 8 + 40 + 128;
 pub(crate) const CONTEXT_FPSTATE: usize = 8 + 40 + 184;
 
+/// Trap, direction and alignment check: not for a function that is called.
+pub(crate) const UNWANTED_FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 18;
+
 /// State of the matrix unit: its tiles are in no ordinary signal frame.
 const TILE_CONFIG: u64 = 1 << 17;
 const TILE_DATA: u64 = 1 << 18;
@@ -43,6 +46,8 @@ pub(crate) struct Frame {
     /// What the stack pointer has to be where the function begins: that of its
     /// return address.
     pub(crate) sp: u64,
+    /// Where the part begins that brings the thread back: the same, or above it.
+    pub(crate) last: u64,
     /// Where the bytes that were given lie.
     pub(crate) data: u64,
     /// From `sp` on.
@@ -53,10 +58,29 @@ pub(crate) struct Frame {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unfit;
 
+/// How a thread's `errno` is put back, when the function has changed it.
+///
+/// A first frame has the thread call libc's `swab` on its way back, which copies
+/// bytes and does nothing else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errno {
+    pub(crate) swab: u64,
+    /// Where it lies.
+    pub(crate) address: u64,
+    pub(crate) value: [u8; 4],
+    /// Signals that stay blocked until the thread is back.
+    pub(crate) mask: u64,
+}
+
 /// Builds the frame that brings a thread back to `state`, with `data` above it.
 ///
 /// A system call that was interrupted begins anew.
-pub(crate) fn build(state: &State, restorer: u64, data: &[u8]) -> Result<Frame, Unfit> {
+pub(crate) fn build(
+    state: &State,
+    restorer: u64,
+    data: &[u8],
+    errno: Option<&Errno>,
+) -> Result<Frame, Unfit> {
     let (xstate, features) = signal_xstate(&state.xstate)?;
     let top = state.registers.rsp.checked_sub(RED_ZONE).ok_or(Unfit)?;
     let below = |from: u64, count: usize, alignment: u64| {
@@ -67,20 +91,65 @@ pub(crate) fn build(state: &State, restorer: u64, data: &[u8]) -> Result<Frame, 
     let data_at = below(top, data.len(), 16)?;
     let xstate_at = below(data_at, xstate.len() + 4, 64)?;
     // As after a call: a return address at 8 beyond a multiple of 16.
-    let sp = below(xstate_at, FRAME_BYTES + 8, 16)? + 8;
+    let last = below(xstate_at, FRAME_BYTES + 8, 16)? + 8;
+    let value_at = below(last, 8, 8)?;
+    let sp = match errno {
+        Some(_) => below(value_at, FRAME_BYTES + 8, 16)? + 8,
+        None => last,
+    };
 
     let mut bytes = vec![0; (top - sp) as usize];
     let mut put = |at: u64, part: &[u8]| {
         let at = (at - sp) as usize;
         bytes[at..at + part.len()].copy_from_slice(part);
     };
-    let context = sp + 8;
-    put(sp, &restorer.to_le_bytes());
+    let registers = returning(state);
+    let context = last + 8;
+    put(last, &restorer.to_le_bytes());
     put(context, &FLAGS.to_le_bytes());
     // uc_link and uc_stack stay 0: the kernel refuses such an alternate stack
     // and so leaves the thread's as it is.
-    let registers = returning(state);
-    let general = [
+    put(context + 40, &general(&registers));
+    put(context + 40 + 184, &xstate_at.to_le_bytes());
+    put(context + 296, &state.mask.to_le_bytes());
+    if let Some(errno) = errno {
+        let mut registers = registers;
+        registers.rip = errno.swab;
+        registers.rsp = last;
+        registers.rdi = value_at;
+        registers.rsi = errno.address;
+        registers.rdx = 4;
+        registers.eflags &= !UNWANTED_FLAGS;
+        let [a, b, c, d] = errno.value;
+        put(value_at, &[b, a, d, c]);
+        put(sp, &restorer.to_le_bytes());
+        // Without vector state: that is empty then, until the last frame.
+        put(sp + 8, &(FLAGS & !1).to_le_bytes());
+        put(sp + 8 + 40, &general(&registers));
+        put(sp + 8 + 296, &errno.mask.to_le_bytes());
+    }
+
+    put(xstate_at, &xstate);
+    let size = xstate.len() as u32;
+    let description = xstate_at + DESCRIPTION as u64;
+    put(description, &XSTATE_MAGIC1.to_le_bytes());
+    put(description + 4, &(size + 4).to_le_bytes());
+    put(description + 8, &features.to_le_bytes());
+    put(description + 16, &size.to_le_bytes());
+    put(description + 20, &[0; 28]);
+    put(xstate_at + u64::from(size), &XSTATE_MAGIC2.to_le_bytes());
+    put(data_at, data);
+    Ok(Frame {
+        sp,
+        last,
+        data: data_at,
+        bytes,
+    })
+}
+
+/// The registers in the order of a `sigcontext`.
+fn general(registers: &libc::user_regs_struct) -> Vec<u8> {
+    [
         registers.r8,
         registers.r9,
         registers.r10,
@@ -101,28 +170,10 @@ pub(crate) fn build(state: &State, restorer: u64, data: &[u8]) -> Result<Frame, 
         registers.eflags,
         // cs, gs, fs, ss: fs and gs are not restored from here.
         (registers.cs & 0xffff) | (registers.ss & 0xffff) << 48,
-    ];
-    for (index, register) in general.iter().enumerate() {
-        put(context + 40 + index as u64 * 8, &register.to_le_bytes());
-    }
-    put(context + 40 + 184, &xstate_at.to_le_bytes());
-    put(context + 296, &state.mask.to_le_bytes());
-
-    put(xstate_at, &xstate);
-    let size = xstate.len() as u32;
-    let description = xstate_at + DESCRIPTION as u64;
-    put(description, &XSTATE_MAGIC1.to_le_bytes());
-    put(description + 4, &(size + 4).to_le_bytes());
-    put(description + 8, &features.to_le_bytes());
-    put(description + 16, &size.to_le_bytes());
-    put(description + 20, &[0; 28]);
-    put(xstate_at + u64::from(size), &XSTATE_MAGIC2.to_le_bytes());
-    put(data_at, data);
-    Ok(Frame {
-        sp,
-        data: data_at,
-        bytes,
-    })
+    ]
+    .iter()
+    .flat_map(|register| register.to_le_bytes())
+    .collect()
 }
 
 /// The registers with which a thread goes on by itself: those that it had,
@@ -196,7 +247,7 @@ mod tests {
     fn it_lies_below_the_red_zone_as_the_abi_wants_it() {
         let state = state();
         for data in [&b""[..], b"/a", &[7; 500]] {
-            let frame = build(&state, 0x1000, data).unwrap();
+            let frame = build(&state, 0x1000, data, None).unwrap();
             assert_eq!(frame.sp % 16, 8);
             assert_eq!(
                 frame.sp + frame.bytes.len() as u64,
@@ -213,24 +264,46 @@ mod tests {
     #[test]
     fn an_interrupted_system_call_begins_anew() {
         let mut state = state();
-        let frame = build(&state, 0x1000, b"").unwrap();
+        let frame = build(&state, 0x1000, b"", None).unwrap();
         assert_eq!(word(&frame, 0), 0x1000);
         assert_eq!(word(&frame, CONTEXT_RIP), 0x40_1000);
         assert_eq!(word(&frame, CONTEXT_RIP - 24), 23);
         assert_eq!(word(&frame, 8 + 296), 0x55);
         // One that came to its end does not.
         state.registers.rax = 5;
-        let frame = build(&state, 0x1000, b"").unwrap();
+        let frame = build(&state, 0x1000, b"", None).unwrap();
         assert_eq!(word(&frame, CONTEXT_RIP), 0x40_1002);
         assert_eq!(word(&frame, CONTEXT_RIP - 24), 5);
+    }
+
+    #[test]
+    fn the_way_back_by_way_of_errno() {
+        let state = state();
+        let errno = Errno {
+            swab: 0x2000,
+            address: 0x3000,
+            value: [1, 2, 3, 4],
+            mask: 0x66,
+        };
+        let frame = build(&state, 0x1000, b"text", Some(&errno)).unwrap();
+        assert_eq!((frame.sp % 16, frame.last % 16), (8, 8));
+        assert_eq!(word(&frame, CONTEXT_RIP), 0x2000);
+        assert_eq!(word(&frame, CONTEXT_RSP), frame.last);
+        assert_eq!(word(&frame, CONTEXT_FPSTATE), 0);
+        assert_eq!(word(&frame, 8 + 296), 0x66);
+        let source = (word(&frame, CONTEXT_RSP - 56) - frame.sp) as usize;
+        assert_eq!(frame.bytes[source..source + 4], [2, 1, 4, 3]);
+        let last = (frame.last - frame.sp) as usize;
+        assert_eq!(word(&frame, last), 0x1000);
+        assert_eq!(word(&frame, last + CONTEXT_RIP), 0x40_1000);
     }
 
     #[test]
     fn matrix_tiles_do_not_fit() {
         let mut state = state();
         state.xstate[DESCRIPTION + 2] = 6;
-        assert!(build(&state, 0x1000, b"").is_ok());
+        assert!(build(&state, 0x1000, b"", None).is_ok());
         state.xstate[512 + 2] = 4;
-        assert_eq!(build(&state, 0x1000, b"").unwrap_err(), Unfit);
+        assert_eq!(build(&state, 0x1000, b"", None).unwrap_err(), Unfit);
     }
 }

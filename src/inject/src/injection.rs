@@ -1,25 +1,18 @@
 //! Has a thread of a running process load a library, or call a function of one.
 //!
 //! One thread is stopped, its registers are set once, and it goes on in the
-//! function: no code is written, and no other thread stands still. The function
-//! returns to a signal frame ([`crate::frame`]) by which the thread gives itself
-//! back, also when this process is killed at any point of the way.
+//! function: no code is written, and no other thread stands still. How it comes
+//! back, also when this process is killed at any point of the way, is told in
+//! `borrow`.
 //!
 //! Which thread, and how ([`Way`]): loading takes the loader's and the
 //! allocator's locks, so it must begin where the thread holds none of them.
 //!
 //! # Invariants
 //!
+//! * A thread that is not understood is left alone.
 //! * What is written into the target lies below the stack pointer's red zone,
 //!   in bytes that nobody uses, or in a buffer of our own library.
-//! * Whenever the thread can run, it is either where it was, or will come back
-//!   there by itself.
-//! * Signals are delivered as they come. Those that arrive while the thread is
-//!   borrowed wait for the moment of its return, but for faults.
-//!
-//! While this process lives it brings the thread back itself where it was taken
-//! out of a system call: then the kernel knows how long the call had waited, and
-//! ends it for a signal that came meanwhile. The frame alone begins it anew.
 
 use std::ffi::CStr;
 use std::io;
@@ -28,9 +21,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use crate::borrow::Step;
-use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, reached};
+use crate::borrow::{Call, Error as BorrowError, First, Outcome, Plan, Suits, WayBack, reached};
 use crate::frame;
-use crate::image::{self, Image};
+use crate::image::{self, Image, Symbol};
 use crate::python;
 use crate::target::{self, Activity, Mapping, Process, Syscall};
 use crate::tracee::Tracee;
@@ -144,6 +137,9 @@ pub enum Error {
     /// Its functions can be called.
     #[error("the library is loaded already")]
     AlreadyLoaded,
+    /// The target's directory is not this process's.
+    #[error("the library's path is not absolute")]
+    RelativePath,
     /// No mapping shows it.
     #[error("the library is not loaded")]
     NotLoaded,
@@ -176,15 +172,19 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// Makes a process load a library, by its path as that process sees it.
+/// Makes a process load a library, by its absolute path as that process sees it.
 ///
-/// Returns when the library is loaded and its constructors have run; they must
-/// neither block nor need the Python interpreter.
+/// Returns when the library is loaded. Its constructors must neither block nor
+/// need the Python interpreter; they have run by then, but for
+/// [`Way::PendingCall`], where only [`Options::done`] can tell.
 ///
 /// # Errors
 ///
 /// See [`Error`].
 pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Error> {
+    if !library.to_bytes().starts_with(b"/") {
+        return Err(Error::RelativePath);
+    }
     let mut target = Target::open(pid)?;
     let identity = target.process.identity(library);
     let is_loaded = |process: &Process| -> io::Result<bool> {
@@ -196,7 +196,9 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
     if is_loaded(&target.process)? {
         return Err(Error::AlreadyLoaded);
     }
-    let dlopen = target.dlopen.ok_or(Error::NoGlibc)?;
+    let dlopen = target
+        .dlopen
+        .ok_or_else(|| unless_ended(&target.process, Error::NoGlibc))?;
     let mut path = library.to_bytes_with_nul().to_vec();
     path.resize(path.len().next_multiple_of(16), 0);
     let job = Job {
@@ -236,14 +238,9 @@ pub fn call(
     let mut target = Target::open(pid)?;
     let image = target.library(library).ok_or(Error::NotLoaded)?;
     let find = |name: &str| {
-        image.symbol(&target.process, name).ok_or_else(|| {
-            // One that ends has no memory any more.
-            if target.is_gone() {
-                Error::Gone
-            } else {
-                Error::NoSymbol(name.to_owned())
-            }
-        })
+        image
+            .symbol(&target.process, name)
+            .ok_or_else(|| unless_ended(&target.process, Error::NoSymbol(name.to_owned())))
     };
     let function = find(symbol)?.address;
     let buffer = find("leakline_argument")?;
@@ -312,6 +309,8 @@ const LOADER_STACK: u64 = 64 << 10;
 const SMALL_STACK: u64 = 8 << 10;
 /// Most bytes of a stack that are searched for signal frames.
 const MOST_SEARCHED: u64 = 4 << 20;
+/// How long after a library was seen it must still be there.
+const SECOND_LOOK: Duration = Duration::from_millis(5);
 /// How long the interpreter's queue may be locked.
 const LOCK_PATIENCE: Duration = Duration::from_millis(30);
 
@@ -320,10 +319,12 @@ struct Target {
     process: Process,
     mappings: Vec<Mapping>,
     images: Vec<Image>,
-    restorer: u64,
+    back: WayBack,
     dlopen: Option<Dlopen>,
     /// The loader's word that says whether it is at work.
     loader_state: Option<u64>,
+    /// libc's `syscall`, where another allocator than libc's is in use.
+    foreign_waits: Option<Symbol>,
     /// Index of the image of the Python interpreter.
     python: Option<usize>,
 }
@@ -345,6 +346,45 @@ fn refusal(error: io::Error) -> Error {
     }
 }
 
+/// Whether a process has ended, or begun to: then it has no memory any more.
+fn has_ended(process: &Process) -> bool {
+    let has_memory = target::status(process.pid).is_ok_and(|status| status.has_memory);
+    !has_memory || process.mappings().map_or(true, |maps| maps.is_empty())
+}
+
+/// Why something is not found in a process: it may just have ended.
+fn unless_ended(process: &Process, error: Error) -> Error {
+    if has_ended(process) {
+        Error::Gone
+    } else {
+        error
+    }
+}
+
+/// Where libc's `swab` lies, and `errno`, counted from a thread's pointer.
+///
+/// The latter only `__errno_location` knows: `mov N(%rip), %rax; add %fs:0, %rax`.
+fn find_errno(process: &Process, libc: &Image) -> Option<(u64, u64)> {
+    const LANDING_PAD: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    let swab = libc.symbol(process, "swab")?.address;
+    let mut at = libc.symbol(process, "__errno_location")?.address;
+    let code = process.bytes(at, 20).ok()?;
+    let code = match code.strip_prefix(LANDING_PAD) {
+        Some(rest) => {
+            at += LANDING_PAD.len() as u64;
+            rest
+        }
+        None => &code[..],
+    };
+    let distance = code.strip_prefix(&[0x48, 0x8b, 0x05])?;
+    let (distance, rest) = distance.split_first_chunk::<4>()?;
+    if !rest.starts_with(&[0x64, 0x48, 0x03, 0x04, 0x25, 0, 0, 0, 0]) {
+        return None;
+    }
+    let slot = (at + 7).wrapping_add_signed(i32::from_le_bytes(*distance).into());
+    Some((swab, process.word(slot).ok()?))
+}
+
 impl Target {
     fn open(pid: i32) -> Result<Self, Error> {
         let status = target::status(pid).map_err(|error| match error.kind() {
@@ -363,7 +403,10 @@ impl Target {
             return Err(Error::Traced(status.tracer));
         }
         if !status.has_memory {
-            return Err(Error::KernelThread);
+            return Err(match status.is_kernel_thread {
+                Some(false) => Error::Gone,
+                _ => Error::KernelThread,
+            });
         }
         if status.has_shadow_stack {
             return Err(Error::ShadowStack);
@@ -374,16 +417,26 @@ impl Target {
             return Err(Error::Gone);
         }
         if !image::is_x86_64(&process, &mappings) {
-            return Err(Error::OtherArchitecture);
+            return Err(unless_ended(&process, Error::OtherArchitecture));
         }
         let images = image::images(&process, &mappings);
-        let libc = images
-            .iter()
-            .find(|image| is_libc(image))
-            .ok_or(Error::NoGlibc)?;
+        let libc = images.iter().find(|image| is_libc(image)).ok_or_else(|| {
+            if has_ended(&process) {
+                Error::Gone
+            } else if images
+                .iter()
+                .any(|image| image.name.starts_with("ld-linux"))
+            {
+                // It comes to that yet.
+                Error::LoaderBusy
+            } else {
+                Error::NoGlibc
+            }
+        })?;
         let restorer = libc
             .find_code(&process, &frame::RESTORER)
-            .ok_or(Error::NoGlibc)?;
+            .ok_or_else(|| unless_ended(&process, Error::NoGlibc))?;
+        let errno = find_errno(&process, libc);
         let dlopen = Self::find_dlopen(&process, &images);
         let loader_state = images
             .iter()
@@ -391,6 +444,12 @@ impl Target {
             .find_map(|image| image.symbol(&process, "_r_debug"))
             // Version, list of objects, breakpoint, state.
             .map(|symbol| symbol.address + 24);
+        let has_foreign = images.iter().any(|image| {
+            !is_libc(image)
+                && !image.name.starts_with("ld-")
+                && image.symbol(&process, "malloc").is_some()
+        });
+        let foreign_waits = libc.symbol(&process, "syscall").filter(|_| has_foreign);
         let is_python = |image: &&Image| {
             image.symbol(&process, "Py_AddPendingCall").is_some()
                 && image.symbol(&process, "PyRun_SimpleString").is_some()
@@ -406,9 +465,10 @@ impl Target {
             process,
             mappings,
             images,
-            restorer,
+            back: WayBack { restorer, errno },
             dlopen,
             loader_state,
+            foreign_waits,
             python,
         })
     }
@@ -451,10 +511,6 @@ impl Target {
             .find(|image| (image.device, image.inode) == (device, inode))
     }
 
-    fn is_gone(&self) -> bool {
-        self.process.mappings().is_ok_and(|maps| maps.is_empty())
-    }
-
     /// Whether the loader's list of objects is in order.
     fn is_loader_at_rest(&self) -> bool {
         self.loader_state
@@ -473,9 +529,15 @@ impl Target {
             if is_at_rest && let Some(done) = self.try_blocked(job, options, until)? {
                 return Ok(done);
             }
-            let done = match self.python {
+            let python = self
+                .python
+                .filter(|&python| python::is_running(&self.process, &self.images[python]));
+            let done = match python {
                 Some(python) => self.try_pending(python, job, options, until)?,
-                None if is_at_rest => self.try_unwound(&mut unwinder, job, options, until)?,
+                // Between a call that failed and a look at why, `errno` counts.
+                None if is_at_rest && self.back.errno.is_some() => {
+                    self.try_unwound(&mut unwinder, job, options, until)?
+                }
                 None => None,
             };
             if let Some(done) = done {
@@ -539,10 +601,6 @@ impl Target {
         options: &Options<'_>,
         until: Instant,
     ) -> Result<Option<Done>, Error> {
-        // Not while a thread is stopped: it takes some milliseconds.
-        for image in &self.images {
-            image.symbol(&self.process, "malloc");
-        }
         for tid in self.process.threads().map_err(refusal)? {
             if !matches!(self.process.activity(tid), Ok(Activity::Running)) {
                 continue;
@@ -636,11 +694,15 @@ impl Target {
     }
 
     fn borrow(&self, plan: &Plan<'_>, suits: &Suits<'_>) -> Result<Outcome, Error> {
-        plan.carry_out(&self.process, self.restorer, suits)
+        plan.carry_out(&self.process, &self.back, suits)
             .map_err(|error| match error {
                 BorrowError::Gone => Error::Gone,
                 BorrowError::Stopped => Error::Stopped,
-                BorrowError::Io(error) => refusal(error),
+                BorrowError::Io(error) => match target::status(self.process.pid) {
+                    Ok(status) if status.tracer != 0 => Error::Traced(status.tracer),
+                    Ok(status) if !status.has_memory => Error::Gone,
+                    _ => refusal(error),
+                },
             })
     }
 
@@ -668,7 +730,7 @@ impl Target {
             if (job.is_done)(&self.process) {
                 return Ok(true);
             }
-            if self.is_gone() {
+            if has_ended(&self.process) {
                 return Err(Error::Gone);
             }
             if Instant::now() >= until {
@@ -751,6 +813,11 @@ impl Target {
             return Err(Error::Unfinished(options.timeout));
         }
         erase(text_bytes);
+        // One that the loader does not like is mapped for a moment, too.
+        thread::sleep(SECOND_LOOK);
+        if !(job.is_done)(&self.process) {
+            return Err(unless_ended(&self.process, Error::LoadFailed));
+        }
         Ok(Some(Done {
             tid,
             way: Way::PendingCall,
@@ -798,10 +865,17 @@ impl Target {
                 | libc::SYS_restart_syscall => true,
                 // Condition variables, semaphores; the plain operation may be
                 // a lock of the allocator.
-                libc::SYS_futex => syscall.arguments[1] & 0x7f == 9,
+                libc::SYS_futex => syscall.arguments[1] & 0x7f == 9 && !self.is_foreign(syscall.pc),
                 libc::SYS_read => self.is_stream(tid, syscall.arguments[0]),
                 _ => false,
             }
+    }
+
+    /// Whether a wait may be for a lock of an allocator other than libc's: those
+    /// reach the kernel through `syscall`, with whatever operation they like.
+    fn is_foreign(&self, pc: u64) -> bool {
+        self.foreign_waits
+            .is_some_and(|syscall| pc.wrapping_sub(syscall.address) <= syscall.size)
     }
 
     /// Whether a descriptor is of what one waits at, not of a file.
@@ -868,7 +942,7 @@ impl Target {
         bytes.chunks_exact(8).enumerate().any(|(index, chunk)| {
             let mut word = [0; 8];
             word.copy_from_slice(chunk);
-            u64::from_le_bytes(word) == self.restorer
+            u64::from_le_bytes(word) == self.back.restorer
                 && self.is_signal_frame(start + index as u64 * 8)
         })
     }

@@ -1,7 +1,31 @@
-//! What the Python interpreter is given to run.
+//! The Python interpreter of a process, and what it is given to run.
 
 use std::ffi::CStr;
 use std::fmt::Write as _;
+
+use crate::image::Image;
+use crate::target::Process;
+
+/// Whether an interpreter runs: a program may have the library and never use it,
+/// or be done with it, and is then not to be asked for anything.
+pub(crate) fn is_running(process: &Process, image: &Image) -> bool {
+    /// What `_PyRuntime` begins with since 3.13: where to find the rest.
+    const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
+    let Some(runtime) = image.symbol(process, "_PyRuntime") else {
+        return false;
+    };
+    let word = |offset: u64| process.word(runtime.address.wrapping_add(offset)).ok();
+    let (finalizing, interpreters) = if word(0) == Some(COOKIE) {
+        (word(32), word(40))
+    } else if image.symbol(process, "Py_Version").is_some() {
+        // 3.11 and 3.12.
+        (Some(24), Some(40))
+    } else {
+        (Some(16), Some(32))
+    };
+    finalizing.and_then(word) == Some(0)
+        && interpreters.and_then(word).is_some_and(|first| first != 0)
+}
 
 /// A program that loads a library by its path, as a string of C.
 ///

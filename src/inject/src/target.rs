@@ -126,6 +126,8 @@ pub(crate) struct Status {
     pub(crate) has_shadow_stack: bool,
     /// Threads of the kernel have none, nor has who has ended.
     pub(crate) has_memory: bool,
+    /// As newer kernels tell it.
+    pub(crate) is_kernel_thread: Option<bool>,
 }
 
 impl Status {
@@ -140,6 +142,7 @@ impl Status {
                 "State" => status.state = value.chars().next().unwrap_or('?'),
                 "Tgid" => status.tgid = value.parse().unwrap_or(0),
                 "TracerPid" => status.tracer = value.parse().unwrap_or(0),
+                "Kthread" => status.is_kernel_thread = Some(value == "1"),
                 "VmSize" => status.has_memory = true,
                 "x86_Thread_features" => {
                     status.has_shadow_stack = value.split(' ').any(|word| word == "shstk");

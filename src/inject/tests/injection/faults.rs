@@ -36,8 +36,10 @@ fn inject_and_die(place: &Place, target: &Target, step: Step) -> ExitStatus {
 }
 
 /// Goes through all steps, some at a time; how many there are on this way.
+/// The program ends by itself, unless it has to be stopped.
 fn die_at_each_step(
     start: &(dyn Fn(&Place) -> Target + Sync),
+    is_stopped: bool,
     check: &(dyn Fn(&str) + Sync),
 ) -> usize {
     const AT_A_TIME: usize = 5;
@@ -54,6 +56,9 @@ fn die_at_each_step(
             Err(error) => panic!("{step:?}: {error}"),
         }
         target.call(&place, "tell", "called").unwrap();
+        if is_stopped {
+            target.signal("USR1");
+        }
         let (text, marks) = target.end();
         check(&text);
         assert_eq!(marks, "loaded\ncalled\n", "{step:?}");
@@ -86,6 +91,7 @@ fn with_a_thread_that_waits() {
                 target.wait_for_state('S');
                 target
             },
+            false,
             &|text| {
                 let expected = if way == "poll" { "0 0 " } else { "1 0 " };
                 assert!(text.starts_with(expected), "{text}");
@@ -98,14 +104,16 @@ fn with_a_thread_that_waits() {
 
 #[test]
 fn with_a_thread_that_is_busy() {
-    let start = |place: &Place| place.start("vectors.c", &["700"]);
-    let killed = die_at_each_step(&start, &|text| assert!(text.starts_with("right"), "{text}"));
+    let start = |place: &Place| place.start("vectors.c", &[]);
+    let killed = die_at_each_step(&start, true, &|text| {
+        assert!(text.starts_with("right"), "{text}");
+    });
     assert_eq!(killed, 10 - 1);
 }
 
 #[test]
 fn with_python() {
     let start = |place: &Place| programs_in_python::start(place, "busy");
-    let killed = die_at_each_step(&start, &|text| assert_eq!(text, "good\n"));
+    let killed = die_at_each_step(&start, true, &|text| assert_eq!(text, "good\n"));
     assert_eq!(killed, 10);
 }

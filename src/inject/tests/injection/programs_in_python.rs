@@ -10,7 +10,7 @@ use crate::support::{Place, Target, source};
 
 pub(crate) fn start(place: &Place, way: &str) -> Target {
     let mut command = Command::new("python3");
-    let target = place.start_command(command.arg(source("program.py")).args([way, "1.5"]));
+    let target = place.start_command(command.arg(source("program.py")).arg(way));
     thread::sleep(Duration::from_millis(150));
     target
 }
@@ -20,6 +20,7 @@ fn load_and_call(way: &str) -> Way {
     let target = start(&place, way);
     let done = target.load(&place).unwrap();
     target.call(&place, "tell", "called").unwrap();
+    target.signal("USR1");
     let expected = ("good\n".into(), "loaded\ncalled\n".into());
     assert_eq!(target.end(), expected, "{way}");
     done.way

@@ -38,7 +38,7 @@ fn who_is_no_process() {
     let refused = |pid| load(pid, &library, &Options::default());
     assert!(matches!(refused(i32::MAX), Err(Error::NoProcess)));
 
-    let target = place.start("busy.c", &["2", "500"]);
+    let target = place.start("busy.c", &["2"]);
     let is_other = |tid: &i32| *tid != target.pid();
     let thread = loop {
         let threads = fs::read_dir(format!("/proc/{}/task", target.pid())).unwrap();
@@ -49,6 +49,7 @@ fn who_is_no_process() {
     };
     let process = target.pid();
     assert!(matches!(refused(thread), Err(Error::Thread(pid)) if pid == process));
+    target.signal("USR1");
     target.end();
 
     let mut ended = Command::new("true").spawn().unwrap();
@@ -72,6 +73,7 @@ fn what_cannot_be_loaded() {
         load(c"/there/is/no/such.so"),
         Err(Error::LoadFailed)
     ));
+    assert!(matches!(load(c"such.so"), Err(Error::RelativePath)));
     fs::write(place.path("text.so"), "text").unwrap();
     let text = std::ffi::CString::new(place.path("text.so").to_str().unwrap()).unwrap();
     assert!(matches!(load(&text), Err(Error::LoadFailed)));

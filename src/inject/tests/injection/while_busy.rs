@@ -10,30 +10,44 @@ use crate::support::Place;
 #[test]
 fn one_thread_that_allocates() {
     let place = Place::new();
-    let target = place.start("busy.c", &["1", "1500"]);
+    let target = place.start("busy.c", &["1"]);
     let done = target.load(&place).unwrap();
     assert_eq!(done.way, Way::Unwound);
     assert_eq!(target.marks(), "loaded\n");
     target.call(&place, "tell", "called").unwrap();
     assert_eq!(target.marks(), "loaded\ncalled\n");
+    target.signal("USR1");
     assert_eq!(target.end().0, "good\n");
 }
 
 #[test]
 fn sixteen_threads_that_allocate() {
     let place = Place::new();
-    let target = place.start("busy.c", &["16", "2500"]);
+    let target = place.start("busy.c", &["16"]);
     let done = target.load(&place).unwrap();
     assert_eq!(done.way, Way::Unwound);
     assert_eq!(target.marks(), "loaded\n");
+    target.signal("USR1");
     assert_eq!(target.end().0, "good\n");
+}
+
+/// Its own code was called from libc's, which may hold any lock.
+#[test]
+fn a_thread_that_libc_called() {
+    let place = Place::new();
+    let target = place.start("sorts.c", &[]);
+    let mut options = Options::default();
+    options.timeout = Duration::from_millis(500);
+    let result = load(target.pid(), &place.library(), &options);
+    assert!(matches!(result, Err(Error::NoSafeThread(_))), "{result:?}");
+    assert_eq!(target.end(), ("good\n".into(), String::new()));
 }
 
 /// Registers of all kinds come back, whatever the function did to them.
 #[test]
 fn results_stay_right() {
     let place = Place::new();
-    let target = place.start("vectors.c", &["4000"]);
+    let target = place.start("vectors.c", &[]);
     target.load(&place).unwrap();
     let started = Instant::now();
     let mut calls = 0;
@@ -43,6 +57,7 @@ fn results_stay_right() {
         calls += 1;
     }
     assert!(calls > 10, "{calls}");
+    target.signal("USR1");
     assert!(target.end().0.starts_with("right "));
 }
 
@@ -62,4 +77,14 @@ fn a_queue_that_is_locked() {
     assert!(matches!(result, Err(Error::Unfinished(_))), "{result:?}");
     assert!(started.elapsed() >= options.timeout);
     assert_eq!(target.end().0, "1\n");
+}
+
+/// One that was never started has no queue.
+#[test]
+fn an_interpreter_that_does_not_run() {
+    let place = Place::new();
+    let program = place.compile("interpreter.c", "interpreter", &["-rdynamic"]);
+    let target = place.start_command(Command::new(program).arg("none"));
+    assert_eq!(target.load(&place).unwrap().way, Way::Unwound);
+    assert_eq!(target.end(), ("0\n".into(), "loaded\n".into()));
 }

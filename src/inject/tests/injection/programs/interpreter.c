@@ -1,8 +1,13 @@
 /* What Python's queue of calls is like while its lock is held: whoever stops
-   the thread that holds it cannot ask it for anything. */
+   the thread that holds it cannot ask it for anything. With an argument, what an
+   interpreter is like that was never started: it must not be asked. */
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
+
+/* As of 3.9: the fifth word tells of an interpreter. */
+void *_PyRuntime[64];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int (*volatile function)(const char *);
@@ -17,6 +22,8 @@ int PyRun_SimpleString(const char *text)
 
 int Py_AddPendingCall(int (*call)(const char *), const char *with)
 {
+    if (!_PyRuntime[4])
+        abort();
     pthread_mutex_lock(&lock);
     argument = with;
     function = call;
@@ -31,8 +38,10 @@ static double now(void)
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
+    if (count == 1)
+        _PyRuntime[4] = arguments;
     double locked_until = now() + 0.5, until = now() + 1.5;
     puts("ready");
     fflush(stdout);

@@ -1,5 +1,6 @@
 /* A library that tells what happens to it, a line each, in the file MARKS. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,5 +58,6 @@ int spoil(void *argument)
     /* The red zone too. */
     volatile char below[4096];
     memset((void *)below, 7, sizeof below);
+    errno = 5;
     return 0;
 }
