@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
             born(&sites[CHURN], 2000);
             died(&sites[CHURN], 2000);
         }
-        for (int i = 0; i < 20000; i++) work = work + (uint64_t)i;
+        for (int i = 0; i < 200000; i++) work = work + (uint64_t)i;
     }
     say_truth(sites, SITES);
     return 0;

@@ -539,11 +539,22 @@ impl Image {
 
     #[inline]
     fn count_birth(&mut self, shared: &mut Shared, block: &Block, stamp: u64) {
+        if Weights::is_sample(block) {
+            return self.count_sample(shared, block, stamp);
+        }
+        self.count_birth_of(shared, block, Weighed::itself(block.size), stamp);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_sample(&mut self, shared: &mut Shared, block: &Block, stamp: u64) {
         let weighed = shared.weights.weigh_birth(block);
         self.count_birth_of(shared, block, weighed, stamp);
     }
 
-    #[inline]
+    // Always: where a block stands for itself, most of it is constant.
+    #[expect(clippy::inline_always, reason = "an event's hot path, 5 % of it")]
+    #[inline(always)]
     fn count_birth_of(&mut self, shared: &mut Shared, block: &Block, weighed: Weighed, stamp: u64) {
         let Amount { blocks, bytes } = weighed.amount;
         self.totals.allocations = self.totals.allocations.wrapping_add(blocks);
@@ -553,8 +564,23 @@ impl Image {
 
     #[inline]
     fn count_death(&mut self, shared: &mut Shared, block: &Block, is_temporary: bool, stamp: u64) {
-        let is_own = shared.tally.process_of(block.site) == self.process;
-        let weighed = if is_own {
+        if Weights::is_sample(block) {
+            return self.count_sample_death(shared, block, is_temporary, stamp);
+        }
+        let weighed = Weighed::itself(block.size);
+        self.count_death_of(shared, block, weighed, is_temporary, stamp);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_sample_death(
+        &mut self,
+        shared: &mut Shared,
+        block: &Block,
+        is_temporary: bool,
+        stamp: u64,
+    ) {
+        let weighed = if shared.tally.process_of(block.site) == self.process {
             shared.weights.weigh_death(block)
         } else {
             shared.weights.weigh(block)
@@ -562,7 +588,8 @@ impl Image {
         self.count_death_of(shared, block, weighed, is_temporary, stamp);
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
     fn count_death_of(
         &mut self,
         shared: &mut Shared,

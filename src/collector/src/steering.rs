@@ -2,7 +2,7 @@
 //!
 //! Processes tell how long their samples took (`Slot::sampling_ticks`); the
 //! kernel tells how long they ran. From time to time the one is divided by the
-//! other: well below [`MOST`] the mean is halved, which doubles the cost; above
+//! other: well below 1 % the mean is halved, which doubles the cost; above
 //! it, doubled. What is between stays, so that the mean does not swing.
 
 use std::collections::BTreeMap;

@@ -464,7 +464,8 @@ impl Tally {
     }
 
     /// Counts a birth.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "with constants it is half as long")]
+    #[inline(always)]
     pub(crate) fn born(
         &mut self,
         process: &mut Scope,
@@ -495,7 +496,8 @@ impl Tally {
     }
 
     /// Counts a death.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "with constants it is half as long")]
+    #[inline(always)]
     pub(crate) fn died(
         &mut self,
         process: &mut Scope,

@@ -166,17 +166,18 @@ impl Weights {
         nearest.unwrap_or(0) + 1
     }
 
-    /// What a block of the live table counts for.
+    /// Whether a block of the live table may be a sample: false is certain.
     #[inline]
+    pub(crate) fn is_sample(block: &Block) -> bool {
+        block.size >> SIZE_BITS != 0
+    }
+
+    /// What a block of the live table counts for.
     pub(crate) fn weigh(&self, block: &Block) -> Weighed {
-        if block.size >> SIZE_BITS == 0 {
-            return Weighed::itself(block.size);
-        }
         self.weigh_sample(block.size)
             .map_or(Weighed::itself(block.size), |sample| sample.weighed)
     }
 
-    #[cold]
     fn weigh_sample(&self, size: u64) -> Option<Sample> {
         let number = (size >> MEAN_SHIFT) as usize;
         let mean = self.means.get(number.checked_sub(1)?)?;
@@ -185,24 +186,15 @@ impl Weights {
     }
 
     /// As [`Weights::weigh`], of a block that is born.
-    #[inline]
     pub(crate) fn weigh_birth(&mut self, block: &Block) -> Weighed {
-        if block.size >> SIZE_BITS == 0 {
-            return Weighed::itself(block.size);
-        }
         self.note(block, 1.0)
     }
 
     /// As [`Weights::weigh`], of a block that dies.
-    #[inline]
     pub(crate) fn weigh_death(&mut self, block: &Block) -> Weighed {
-        if block.size >> SIZE_BITS == 0 {
-            return Weighed::itself(block.size);
-        }
         self.note(block, -1.0)
     }
 
-    #[cold]
     fn note(&mut self, block: &Block, sign: f64) -> Weighed {
         let Some(sample) = self.weigh_sample(block.size) else {
             return Weighed::itself(block.size);

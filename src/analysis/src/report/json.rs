@@ -143,6 +143,7 @@ struct FiguresJson {
 
 /// By how much the figures of a sampled recording may be off.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the JSON")]
 struct ErrorsJson {
     live_bytes_error: u64,
     live_blocks_error: u64,
@@ -903,6 +904,7 @@ struct TotalsJson {
 
 /// By how much the counters of a sampled recording may be off.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the JSON")]
 struct TotalsErrorsJson {
     allocations_error: u64,
     /// At most.

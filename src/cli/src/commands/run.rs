@@ -240,6 +240,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let invitation = Invitation::new().map_err(random)?;
     let options = args.collector_options(&invitation);
+    let is_sampled = args.sample.is_some();
     let command = shown_command(&options.session.command);
     let launch = Launch {
         path: path.clone(),
@@ -280,6 +281,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
             lasted,
             recording: &recording,
             outcome: &outcome,
+            is_sampled,
             findings: &findings.unwrap_or_default(),
         };
         // A terminal that went away is nobody to tell.

@@ -6,10 +6,10 @@ use super::closing::{next_commands, notes};
 use super::heading::{answer, head};
 use super::processes::{by_peak, fate};
 use super::top::rows_table;
-use crate::figures::Measure;
+use crate::figures::{Measure, Unit};
 use crate::model::Model;
 use crate::report::table::Style;
-use crate::report::words::{blocks, bytes, duration};
+use crate::report::words::{blocks, blocks_within, bytes, bytes_within, duration};
 use crate::stack::Stacks;
 use crate::summary::Summary;
 use crate::top::process_label;
@@ -28,7 +28,11 @@ pub fn summary<'a>(
     let span = &summary.top.query.span;
     let answer = format!(
         "peak {} after {}; {}",
-        bytes(totals.peak_bytes),
+        bytes_within(
+            totals.peak_bytes,
+            summary.top.sum.error(Measure::Peak, Unit::Bytes),
+            style.boxes
+        ),
         duration(peak.at_ns),
         answer(model, span, Measure::Live, &summary.live(), style)
     );
@@ -54,8 +58,17 @@ pub fn summary<'a>(
         "recorded",
         &format!(
             "{} allocations, {}; {}",
-            blocks(totals.allocations),
-            if totals.lost_events == 0 {
+            blocks_within(
+                totals.allocations,
+                summary
+                    .stats
+                    .estimates
+                    .and_then(|figures| figures.error(Measure::Total, Unit::Blocks)),
+                style.boxes
+            ),
+            if totals.lost_events == 0 && model.is_sampled() {
+                "by a sample of them".to_owned()
+            } else if totals.lost_events == 0 {
                 "all of them".to_owned()
             } else {
                 format!("{} events lost", blocks(totals.lost_events))

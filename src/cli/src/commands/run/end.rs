@@ -167,6 +167,8 @@ pub(super) struct Report<'a> {
     pub(super) lasted: Duration,
     pub(super) recording: &'a Path,
     pub(super) outcome: &'a Outcome,
+    /// Figures are estimates.
+    pub(super) is_sampled: bool,
     /// See [`findings`].
     pub(super) findings: &'a Findings,
 }
@@ -286,8 +288,10 @@ impl Report<'_> {
             bytes(summary.live_bytes)
         )?;
         let allocations = blocks(summary.allocations);
-        write!(to, "  recorded  {allocations} allocations, ")?;
+        let about = if self.is_sampled { "about " } else { "" };
+        write!(to, "  recorded  {about}{allocations} allocations, ")?;
         match summary.lost_events {
+            0 if self.is_sampled => write!(to, "by a sample of them")?,
             0 => write!(to, "all of them")?,
             lost => write!(to, "{} events lost", blocks(lost))?,
         }
@@ -398,6 +402,7 @@ mod tests {
             ended,
             lasted: Duration::from_secs(192),
             recording: Path::new("python.4121.leakline"),
+            is_sampled: false,
             outcome,
             findings: &Findings {
                 verdict: Some("no leak found; growth above 40.0 KiB/min would have shown".into()),
