@@ -256,6 +256,10 @@ def test_reports_say_that_they_are_estimates(
         assert max(map(len, shown)) <= 80, text
         if report != "leaks":
             assert "±" in text or "+/-" in text, text
+    page = recording.path.with_suffix(".html")
+    result = execute([recording.leakline, "export", recording.path, "-o", page])
+    assert result.status == 0, result.err.decode()
+    assert "estimates from a sample" in page.read_text()
     exact = leakline.run(program, "4000")[1]
     for report in ("top", "stats"):
         text = execute([exact.leakline, report, exact.path]).out.decode()

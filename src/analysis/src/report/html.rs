@@ -634,6 +634,13 @@ fn marks(model: &Model<'_>) -> Vec<MarkAt> {
 /// What a reader has to know, a sentence each.
 fn notes(model: &Model<'_>, selection: &Selection, exported: Exported) -> Vec<String> {
     let mut notes = Vec::new();
+    if model.is_sampled() {
+        notes.push(
+            "All figures are estimates from a sample; the reports of `leakline` say how far each \
+             may be off."
+                .into(),
+        );
+    }
     if exported.left_out > 0 {
         notes.push(format!(
             "The {} that held most are told one by one; {} more are summed up as the rest.",
