@@ -14,12 +14,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use leakline_wire::env;
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use crate::CliError;
@@ -77,26 +79,42 @@ pub(crate) fn unpack() -> Result<PathBuf, CliError> {
     Err(CliError::NoPlaceForPreload(Tried(tried)))
 }
 
-/// Unpacks the interposer into the directory `place` of another file system,
-/// whose root for us is `root`. Returns its path there; for us, `root` comes
-/// before it.
+/// Unpacks the interposer into the directory `place` of another file system, whose
+/// root is `root`. Returns its path there.
+///
+/// Nothing of a path is followed that somebody there could exchange for a link,
+/// which would lead into our own files.
 pub(crate) fn unpack_below(root: &Path, place: &Path) -> Result<PathBuf, CliError> {
     let own = format!("leakline-{}", geteuid().as_raw());
-    let seen = place.join(own);
-    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-    let unpacked = match fs::symlink_metadata(below(place)) {
-        // A link would lead into our own file system.
-        Ok(there) if there.is_dir() => unpack_to(&below(&seen)),
-        Ok(_) => Err(Unfit::NotADirectory),
-        Err(error) => Err(error.into()),
+    let seen = place.join(&own);
+    let unpack = || {
+        let above = open_below(root, place)?;
+        match rustix::fs::mkdirat(&above, own.as_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Unfit::from(error)),
+        }
+        let directory = open_below(root, &seen)?;
+        unpack_in(Path::new(&format!(
+            "/proc/self/fd/{}/.",
+            directory.as_raw_fd()
+        )))
     };
-    match unpacked {
+    match unpack() {
         Ok(path) => Ok(seen.join(path.file_name().unwrap_or_default())),
         Err(unfit) => Err(CliError::NoPlaceForPreload(Tried(vec![format!(
             "`{}` {unfit}",
             seen.display()
         )]))),
     }
+}
+
+/// Opens a directory of another file system by its path there, without following
+/// a link.
+pub(crate) fn open_below(root: &Path, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
 /// Whether a file is named like an interposer, of whichever build.
@@ -177,6 +195,11 @@ fn unpack_to(place: &Path) -> Result<PathBuf, Unfit> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }
+    unpack_in(place)
+}
+
+/// The rest of it, where the directory is there.
+fn unpack_in(place: &Path) -> Result<PathBuf, Unfit> {
     let directory = fs::symlink_metadata(place)?;
     if !directory.is_dir() {
         return Err(Unfit::NotADirectory);

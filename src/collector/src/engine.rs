@@ -788,15 +788,20 @@ impl Engine {
     }
 
     /// Processes that left the session are done with: what they had published
-    /// before is taken by the next round.
-    pub(crate) fn note_left(&mut self) {
+    /// before is taken by the next round. Gives the pids of those that were not
+    /// known to have left.
+    pub(crate) fn note_left(&mut self) -> Vec<u32> {
+        let mut pids = Vec::new();
         for process in self.processes.values_mut() {
             let slot = self.shared.session.slot(process.slot);
             // Acquire pairs with the Release of who left.
-            if slot.is_some_and(|slot| slot.left.load(Ordering::Acquire) != 0) {
-                process.ending.get_or_insert_default();
+            let has_left = slot.is_some_and(|slot| slot.left.load(Ordering::Acquire) != 0);
+            if has_left && process.ended.is_none() && process.ending.is_none() {
+                process.ending = Some(Ending::default());
+                pids.push(process.identity.pid);
             }
         }
+        pids
     }
 
     /// Has every process leave (those that were running before they joined; to

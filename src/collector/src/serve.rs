@@ -529,6 +529,17 @@ impl Collector {
         if !self.control.is_open {
             self.leave();
         }
+        let left = self.engine.note_left();
+        if self.leaving.is_none() {
+            // Detached one by one, or left alone for too long (this process was
+            // stopped): what they do from now on is not recorded.
+            for pid in left {
+                self.engine.note(format!(
+                    "process {pid} left the recording before its end: what it allocates and \
+                     frees from here on is not in it"
+                ));
+            }
+        }
         let Some(leaving) = &mut self.leaving else {
             let is_over = self.engine.has_joined()
                 && self.engine.living() == 0
@@ -546,7 +557,6 @@ impl Collector {
                 self.control.send(&FromCollector::Staying { pids });
             }
         }
-        self.engine.note_left();
         if self.engine.living() == 0 || waited >= LEAVE_PATIENCE {
             Next::End("detached")
         } else {

@@ -94,6 +94,13 @@ pub enum Library<'a> {
     },
 }
 
+impl Library<'_> {
+    /// By the file's device and inode, as `stat` tells them.
+    pub fn file(device: u64, inode: u64) -> Self {
+        Library::File { device, inode }
+    }
+}
+
 /// Why nothing was injected. The target is as it was, if not said otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -220,7 +227,8 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
 /// that are written to the library's buffer `leakline_argument` before.
 ///
 /// The function is an `extern "C" fn(*const u8) -> c_int` that returns 0 and
-/// neither blocks nor panics. It may run with Python's lock held
+/// neither blocks nor panics. The interpreter may call it once more, later, where it
+/// was asked first: then it has to find in the buffer that there is nothing to do. It may run with Python's lock held
 /// ([`Way::PendingCall`]) or on any thread. In the first case only
 /// [`Options::done`] can tell when it has run: without it, that it was asked for
 /// is all that is waited for. The next call must not come before.
@@ -311,6 +319,11 @@ const SMALL_STACK: u64 = 8 << 10;
 const MOST_SEARCHED: u64 = 4 << 20;
 /// How long after a library was seen it must still be there.
 const SECOND_LOOK: Duration = Duration::from_millis(5);
+/// How long a thread is looked for that waits, before the interpreter is asked:
+/// what it is asked it does when it comes to it, and a wait comes to an end.
+const BLOCKED_FIRST: Duration = Duration::from_millis(20);
+/// How long the interpreter may take until waiting threads are looked at again.
+const BLOCKED_AGAIN: Duration = Duration::from_millis(50);
 /// How long the interpreter's queue may be locked.
 const LOCK_PATIENCE: Duration = Duration::from_millis(30);
 
@@ -519,7 +532,8 @@ impl Target {
     }
 
     fn run(&mut self, job: &Job<'_>, options: &Options<'_>) -> Result<Done, Error> {
-        let until = Instant::now() + options.timeout;
+        let began = Instant::now();
+        let until = began + options.timeout;
         reached(options.fault, Step::Chosen);
         let mut was_at_rest = false;
         let mut unwinder = Unwinder::default();
@@ -533,6 +547,8 @@ impl Target {
                 .python
                 .filter(|&python| python::is_running(&self.process, &self.images[python]));
             let done = match python {
+                // One that was just run for a moment waits again.
+                Some(_) if began.elapsed() < BLOCKED_FIRST => None,
                 Some(python) => self.try_pending(python, job, options, until)?,
                 // Between a call that failed and a look at why, `errno` counts.
                 None if is_at_rest && self.back.errno.is_some() => {
@@ -806,11 +822,20 @@ impl Target {
             Outcome::Returned { paused, borrowed } => (paused, borrowed),
             Outcome::Running { paused, since } => (paused, since.elapsed()),
         };
-        if !self.wait_until_done(job, until)? {
+        while !self.wait_until_done(job, until.min(Instant::now() + BLOCKED_AGAIN))? {
             // Should the interpreter still come to it, it finds nothing to do.
             // The rest stays: the same place must not get another text.
-            erase(1);
-            return Err(Error::Unfinished(options.timeout));
+            if Instant::now() >= until {
+                erase(1);
+                return Err(Error::Unfinished(options.timeout));
+            }
+            // It may wait for something by now, and perhaps for long.
+            if self.is_loader_at_rest()
+                && let Some(done) = self.try_blocked(job, options, until)?
+            {
+                erase(1);
+                return Ok(Some(done));
+            }
         }
         erase(text_bytes);
         // One that the loader does not like is mapped for a moment, too.

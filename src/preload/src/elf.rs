@@ -64,12 +64,62 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
         return false;
     }
     let mask = sys::block_signals();
+    begin_walk();
     // SAFETY: `call::<F>` matches `visit`'s type.
     unsafe {
         dl_iterate_phdr(call::<F>, (&raw mut visit).cast());
     }
+    WALKS.fetch_sub(1, Ordering::SeqCst);
     sys::restore_signals(mask);
     true
+}
+
+/// Threads that walk the list or want to, and that are forking: libc does not free
+/// the list's lock in a child, so nobody of us may hold it then. Who wants to walk
+/// waits for forks that are under way, and those to come wait for him. Neither
+/// waits for ever: a program may be walking, too, and call us from there.
+static WALKS: AtomicU32 = AtomicU32::new(0);
+static FORKS: AtomicU32 = AtomicU32::new(0);
+/// Turns of 100 us that one waits for the other.
+const MOST_TURNS: u32 = 1000;
+
+fn wait_a_turn() {
+    const TURN_NS: u64 = 100_000;
+    static NOTHING: u32 = 0;
+    let _ = sys::futex_wait(&raw const NOTHING, 0, TURN_NS);
+}
+
+fn begin_walk() {
+    WALKS.fetch_add(1, Ordering::SeqCst);
+    for _ in 0..MOST_TURNS {
+        if FORKS.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        wait_a_turn();
+    }
+}
+
+/// Before a fork: no walk is under way from here on, nor begins.
+pub fn hold_list() {
+    for turn in 0..=MOST_TURNS {
+        FORKS.fetch_add(1, Ordering::SeqCst);
+        if WALKS.load(Ordering::SeqCst) == 0 || turn == MOST_TURNS {
+            return;
+        }
+        FORKS.fetch_sub(1, Ordering::SeqCst);
+        wait_a_turn();
+    }
+}
+
+/// After it, in the parent.
+pub fn give_list_back() {
+    FORKS.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// After it, in the child: nobody else is here.
+pub fn forget_walks() {
+    WALKS.store(0, Ordering::SeqCst);
+    FORKS.store(0, Ordering::SeqCst);
 }
 
 /// Where the loader's list lock lies; 0 = not looked for yet, 1 = not found.
@@ -337,8 +387,10 @@ pub struct Reference<'a> {
     pub slot: u64,
     /// The symbol's name.
     pub name: &'a CStr,
-    /// It is bound at the first call, perhaps.
-    pub may_be_lazy: bool,
+    /// Of a word that is bound at the first call: its number among those.
+    pub lazy_number: Option<u32>,
+    /// The object defines the symbol, too.
+    pub is_own: bool,
 }
 
 impl Relocations {
@@ -354,7 +406,7 @@ impl Relocations {
         const JUMP_SLOT: u32 = 7;
         for (start, bytes) in [self.data, self.calls] {
             // Elf64_Rela: offset, info (symbol << 32 | kind), addend.
-            for entry in (start..start.saturating_add(bytes)).step_by(24) {
+            for (number, entry) in (0..).zip((start..start.saturating_add(bytes)).step_by(24)) {
                 // SAFETY: the caller's: the table is mapped, as are symbols and
                 // strings that its entries name.
                 unsafe {
@@ -369,7 +421,9 @@ impl Relocations {
                     visit(&Reference {
                         slot: self.bias.wrapping_add(sys::word(entry)),
                         name: CStr::from_ptr((self.strings + u64::from(name.read())) as *const _),
-                        may_be_lazy: kind == JUMP_SLOT,
+                        lazy_number: (kind == JUMP_SLOT).then_some(number),
+                        // The symbol's section: none, of one that is elsewhere.
+                        is_own: name.cast::<u16>().add(3).read() != 0,
                     });
                 }
             }

@@ -285,11 +285,14 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
     unsafe {
         thread::arrive(t, sp);
         let session = session::get().filter(|session| {
+            if !session.is_alive() && !session.child() {
+                return false;
+            }
             let mode = session.mode();
             if mode & mode::LEAVE != 0 {
                 leave(session);
             }
-            (session.is_alive() || session.child()) && mode & needed == needed
+            mode & needed == needed && mode & mode::LEAVE == 0
         });
         if session.is_none() {
             thread::set_depth(t, depth::SAMPLING);
@@ -298,58 +301,108 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
     }
 }
 
+/// Threads without a state that may be looking at the session.
+static NEWCOMERS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether no thread looks at the session, or could: see [`thread::are_idle`].
+pub fn are_idle() -> bool {
+    NEWCOMERS.load(Ordering::SeqCst) == 0 && thread::are_idle(core::ptr::null_mut())
+}
+
+/// The same of all threads but this one, which may have come without a state.
+pub fn are_idle_but_this() -> bool {
+    let t = thread::current();
+    let own = u32::from(t.is_null() && IS_NEWCOMER_LEAVING.load(Ordering::Relaxed) != 0);
+    NEWCOMERS.load(Ordering::SeqCst) == own && thread::are_idle(t)
+}
+
+/// 1 while a newcomer is the one that leaves.
+static IS_NEWCOMER_LEAVING: AtomicU32 = AtomicU32::new(0);
+
 #[cold]
 #[inline(never)]
 fn enter_slowly(needed: u32, sp: u64) -> Entry {
     let Some(session) = session::get() else {
         return Entry::Pass;
     };
-    if !session.is_alive() && !session.child() {
-        return Entry::Pass;
-    }
-    let mode = session.mode();
-    if mode & mode::LEAVE != 0 {
-        leave(session);
-    }
-    if mode & needed != needed {
-        return Entry::Pass;
-    }
-    let mut t = thread::current();
+    let t = thread::current();
     if t.is_null() {
-        t = thread::adopt(session);
-        if t.is_null() {
-            session.count_loss(true);
-            return Entry::Pass;
+        return enter_first(session, needed, sp);
+    }
+    // SAFETY: this thread's state; `sp` is an exported function's.
+    unsafe {
+        let mut now = thread::get_depth(t);
+        if !matches!(now, depth::IDLE | depth::SAMPLING) {
+            if !session.is_alive() && !session.child() || session.mode() & needed != needed {
+                return Entry::Pass;
+            }
+            if thread::was_abandoned(t, sp) {
+                now = depth::IDLE;
+            }
+        }
+        match now {
+            depth::IDLE | depth::SAMPLING => enter_at_rest(t, needed, sp),
+            depth::PYTHON | depth::QUIET => Entry::Pass,
+            _ => Entry::Nested(t, session),
         }
     }
-    // SAFETY: this thread's state.
-    let mut now = unsafe { thread::get_depth(t) };
-    let rests = matches!(now, depth::IDLE | depth::SAMPLING);
-    // SAFETY: as above; `sp` is an exported function's.
-    if !rests && unsafe { thread::was_abandoned(t, sp) } {
-        now = depth::IDLE;
-    }
-    match now {
-        // SAFETY: as above.
-        depth::IDLE | depth::SAMPLING => unsafe {
-            thread::arrive(t, sp);
-            if !session.is_alive() || session.mode() & needed != needed {
-                thread::set_depth(t, depth::IDLE);
-                return Entry::Pass;
-            }
-            if session.mode() & mode::SAMPLED == 0 {
-                return Entry::Record(t, session);
-            }
-            if !(*t).countdown.prepare(session, sampling::looks(t)) {
+}
+
+/// [`enter_slowly`] of a thread that has no state.
+#[cold]
+fn enter_first(session: &'static Session, needed: u32, sp: u64) -> Entry {
+    NEWCOMERS.fetch_add(1, Ordering::SeqCst);
+    let mut t = core::ptr::null_mut();
+    if session::is_joined() && (session.is_alive() || session.child()) {
+        let mode = session.mode();
+        if mode & mode::LEAVE != 0 {
+            IS_NEWCOMER_LEAVING.store(1, Ordering::Relaxed);
+            session.leave();
+            IS_NEWCOMER_LEAVING.store(0, Ordering::Relaxed);
+        } else if mode & needed == needed {
+            t = thread::adopt(session);
+            if t.is_null() {
                 session.count_loss(true);
-                thread::set_depth(t, depth::IDLE);
-                return Entry::Pass;
             }
-            thread::set_depth(t, depth::SAMPLING);
-            Entry::Sampling(t)
-        },
-        depth::PYTHON | depth::QUIET => Entry::Pass,
-        _ => Entry::Nested(t, session),
+        }
+    }
+    NEWCOMERS.fetch_sub(1, Ordering::SeqCst);
+    if t.is_null() {
+        return Entry::Pass;
+    }
+    // SAFETY: this thread's state, just adopted.
+    unsafe { enter_at_rest(t, needed, sp) }
+}
+
+/// Records, if there is a session and it records what is `needed`.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, at rest; `sp` an exported function's.
+unsafe fn enter_at_rest(t: *mut Thread, needed: u32, sp: u64) -> Entry {
+    // SAFETY: the caller's.
+    unsafe {
+        thread::arrive(t, sp);
+        let session = session::joined();
+        let is_there = session::is_joined() && (session.is_alive() || session.child());
+        let mode = if is_there { session.mode() } else { 0 };
+        if mode & mode::LEAVE != 0 {
+            leave(session);
+        }
+        if mode & needed != needed {
+            thread::set_depth(t, depth::IDLE);
+            return Entry::Pass;
+        }
+        if mode & mode::SAMPLED == 0 {
+            return Entry::Record(t, session);
+        }
+        if !(*t).countdown.prepare(session, sampling::looks(t)) {
+            session.count_loss(true);
+            thread::set_depth(t, depth::IDLE);
+            return Entry::Pass;
+        }
+        thread::set_depth(t, depth::SAMPLING);
+        Entry::Sampling(t)
     }
 }
 
@@ -359,7 +412,7 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
 fn leave(session: &Session) {
     let t = thread::current();
     if t.is_null() {
-        return session.leave();
+        return;
     }
     // SAFETY: this thread's state.
     unsafe {
@@ -455,6 +508,9 @@ unsafe fn born(
     // SAFETY: the caller's.
     unsafe {
         let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
+        if (*t).asks_bounds {
+            thread::ask_for_bounds(t, session, caller.sp);
+        }
         let stack = u64::from(capture(t, session, caller, holds_gil));
         let stamp = thread::stamp(t, session);
         let address = block as u64;
@@ -734,6 +790,9 @@ unsafe fn sampled(
     // SAFETY: as for `born`; the thread was prepared.
     unsafe {
         let has_room = sampling::blocks().insert(address);
+        if (*t).asks_bounds {
+            thread::ask_for_bounds(t, session, caller.sp);
+        }
         let is_told = has_room && {
             let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
             let stack = capture(t, session, caller, holds_gil);

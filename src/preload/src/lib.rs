@@ -6,7 +6,7 @@
 //! * It allocates nothing from the heap it watches, takes no lock that a
 //!   signal handler or a forked child could find taken, and keeps `errno`
 //!   (`hooks`, `sys`).
-//! * It needs only `dl_iterate_phdr`, `__libc_stack_end` and the memory
+//! * It needs only `dl_iterate_phdr`, `__register_atfork`, `__libc_stack_end` and the memory
 //!   functions of libc by link, and finds the rest at run time, so that it
 //!   loads into any glibc (`elf`).
 //! * It holds no descriptor after start, starts no thread, changes no signal
@@ -133,9 +133,7 @@ pub unsafe extern "C" fn leakline_attach(_: *const core::ffi::c_char) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn leakline_leave(_: *const core::ffi::c_char) -> i32 {
     if take_request(|text| text == LEAVE).is_some() {
-        if let Some(session) = session::get() {
-            session.leave_from_outside();
-        }
+        session::leave_from_outside();
         answer(b"ok");
     }
     0

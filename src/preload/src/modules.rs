@@ -17,7 +17,7 @@ use leakline_wire::layout::mode;
 
 use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{self, Thread};
-use crate::{elf, got, sys};
+use crate::{elf, got, python, sys};
 
 /// Module ids are below this (and above 0).
 const MAX_MODULES: usize = 4096;
@@ -65,6 +65,8 @@ static CHANGES: AtomicU64 = AtomicU64::new(u64::MAX);
 /// 1 once this process said that the loader's list is lost to it.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 
+/// 1 once it was said that some words are out of reach.
+static TOLD_OF_WORDS: AtomicU32 = AtomicU32::new(0);
 /// Stamp from which on it is looked whether anything was loaded: where our
 /// functions are called through redirected words only, what calls them says
 /// nothing of new objects. [`u64::MAX`]: never.
@@ -149,7 +151,7 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
         }
     }
     let place = at(address);
-    if crate::python::runs_at(session, address) {
+    if python::runs_at(session, address) {
         // The evaluator's frames are known as such from now on.
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
@@ -237,6 +239,7 @@ unsafe fn look_now(t: *mut Thread, session: &Session, stamp: u64) {
         return;
     }
     session.listen();
+    python::look_after_domains(t, session, stamp);
     // SAFETY: the caller's; `UPDATING` is ours.
     unsafe {
         (*t).updates_modules = true;
@@ -349,7 +352,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     {
         let end = module.end.load(Ordering::Relaxed);
         if seen[id / 64] & 1 << (id % 64) == 0 && end != 0 {
-            crate::python::forget(module.start.load(Ordering::Relaxed), end);
+            python::forget(module.start.load(Ordering::Relaxed), end);
             module.end.store(0, Ordering::Release);
             died = true;
         }
@@ -359,7 +362,14 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     CHANGES.store(changes, Ordering::Relaxed);
     came |= COUNT.load(Ordering::Relaxed) != known;
     if came && got::is_on() && known != 1 {
+        got::libraries_came();
         LOOKS_DUE.store(LOOKS, Ordering::Relaxed);
+    }
+    if got::take_out_of_reach() != 0 && TOLD_OF_WORDS.swap(1, Ordering::Relaxed) == 0 {
+        session.tell(
+            b"some libraries' calls cannot be redirected (their pages are sealed): \
+              what they allocate is not recorded",
+        );
     }
     if died || came {
         // Also what came: its addresses may have been asked for before.
@@ -369,7 +379,7 @@ unsafe fn update(t: *mut Thread, session: &Session) {
     if came && session.mode() & mode::PYTHON != 0 {
         // An interpreter may have come with it (an embedded one). What is there
         // when the program starts has been loaded whole.
-        crate::python::install(session, known == 1);
+        python::install(session, known == 1);
     }
 }
 
@@ -450,7 +460,7 @@ unsafe fn note(t: *mut Thread, session: &Session, object: &elf::PhdrInfo) -> Not
         .find(|header| header.kind == elf::PT_GNU_EH_FRAME)
         .map_or(0, |header| object.bias.wrapping_add(header.address));
     if path.windows(10).any(|part| part == b"/_greenlet") {
-        crate::python::greenlets_came();
+        python::greenlets_came();
     }
     let mut identity = 0xcbf2_9ce4_8422_2325u64;
     for byte in path

@@ -626,10 +626,50 @@ pub fn unhook() {
     }
 }
 
+/// Looks, where the interpreter was running before us, whether the domains still
+/// lead to us: tracemalloc, say, was at work when we came, and gives back what it
+/// found when it ends. To be called now and then, in a hook.
+pub fn look_after_domains(t: *mut Thread, session: &Session, stamp: u64) {
+    if IS_LATE.load(Ordering::Relaxed) == 0 || STARTING.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let Some(python) = interpreter() else { return };
+    if !python.holds_gil() || python.are_domains_hooked() {
+        return;
+    }
+    session.tell(
+        b"another tool took Python's allocators away from leakline for a while: \
+          what was freed meanwhile may be shown as live",
+    );
+    session.count_loss(true);
+    // SAFETY: this thread's state, in a hook.
+    unsafe {
+        thread::emit(t, session, [event::head(Kind::Loss, 0, 1), stamp]);
+    }
+    python.hook_domains();
+}
+
 /// What CPython calls for us when it comes to it.
 extern "C" fn when_pending(_: sys::Pointer) -> i32 {
     recheck();
     0
+}
+
+/// Whether what a domain leads to is our hook, or wraps it.
+fn is_hooked(domain: usize, now: &Allocator) -> bool {
+    let is_ours = |function: u64| {
+        [domain, domain + DOMAINS]
+            .iter()
+            .any(|hooks| hooks::python_hooks(*hooks).malloc == function)
+    };
+    // What wraps us (tracemalloc, the debug hooks) keeps the allocator below it at
+    // the start of its context. A context need not be a pointer.
+    let context = now.context as u64;
+    let may_wrap =
+        || context.is_multiple_of(8) && sys::is_readable(context) && sys::is_readable(context + 40);
+    // SAFETY: what is readable may be looked at.
+    is_ours(now.malloc)
+        || may_wrap() && (0..6).any(|i| is_ours(unsafe { sys::word(context + 8 * i) }))
 }
 
 impl Interpreter {
@@ -669,6 +709,18 @@ impl Interpreter {
         }
     }
 
+    /// Whether each domain leads to us: our hook is uppermost, or wrapped.
+    fn are_domains_hooked(&self) -> bool {
+        // SAFETY: CPython's function of this type.
+        let get: extern "C" fn(u32, *mut Allocator) =
+            unsafe { core::mem::transmute(self.get_allocator) };
+        (0..DOMAINS).all(|domain| {
+            let mut now = NO_ALLOCATOR;
+            get(domain as u32, &raw mut now);
+            now.malloc == 0 || is_hooked(domain, &now)
+        })
+    }
+
     fn hook_domains(&self) {
         // SAFETY: CPython's functions, which may be called before the
         // interpreter is up; while it starts, there is one thread.
@@ -679,25 +731,10 @@ impl Interpreter {
             for domain in 0..DOMAINS {
                 let mut now = NO_ALLOCATOR;
                 get(domain as u32, &raw mut now);
+                if now.malloc == 0 || is_hooked(domain, &now) {
+                    continue;
+                }
                 let layers = [domain, domain + DOMAINS];
-                let is_ours = |function: u64| {
-                    layers
-                        .iter()
-                        .any(|hooks| hooks::python_hooks(*hooks).malloc == function)
-                };
-                if now.malloc == 0 || is_ours(now.malloc) {
-                    continue;
-                }
-                // What wraps us (tracemalloc, the debug hooks) keeps the
-                // allocator below it at the start of its context. A context
-                // need not be a pointer.
-                let context = now.context as u64;
-                let may_wrap = context.is_multiple_of(8)
-                    && sys::is_readable(context)
-                    && sys::is_readable(context + 40);
-                if may_wrap && (0..6).any(|i| is_ours(sys::word(context + 8 * i))) {
-                    continue;
-                }
                 let Some(hooks) = layers
                     .into_iter()
                     .find(|hooks| matches!(original(*hooks).malloc, 0) || *original(*hooks) == now)
@@ -764,6 +801,11 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
     let Some(python) = interpreter() else {
         return NO_STACK;
     };
+    if STARTING.load(Ordering::Relaxed) != 0 && IS_LATE.load(Ordering::Relaxed) != 0 {
+        // Until the domains are hooked the death of a code object is not seen: its
+        // name would be the next one's.
+        return NO_STACK;
+    }
     // SAFETY: this thread's state.
     let is_main = unsafe { (*t).is_main };
     let state = python.state(holds_gil, is_main);

@@ -130,13 +130,16 @@ pub struct Session {
     main_stack_low: u64,
     key: Option<u32>,
     getattr: u64,
+    libc: (u64, u64),
     getstack: u64,
     attr_destroy: u64,
     setspecific: u64,
     errno: u64,
     /// The program was running before us.
     is_late: bool,
-    /// When it was left.
+    /// 0 once the map of a session that was left is gone.
+    is_mapped: AtomicU32,
+    /// When it was left, 0 before.
     left_ns: AtomicU64,
     /// [`Header::beats`] when it was last seen to grow, and when that was.
     beats: AtomicU32,
@@ -159,16 +162,26 @@ static SESSION: Global = Global(UnsafeCell::new(Session {
     main_stack_low: 0,
     key: None,
     getattr: 0,
+    libc: (0, 0),
     getstack: 0,
     attr_destroy: 0,
     setspecific: 0,
     errno: 0,
     is_late: false,
+    is_mapped: AtomicU32::new(0),
     left_ns: AtomicU64::new(0),
     beats: AtomicU32::new(0),
     heard_ns: AtomicU64::new(0),
     listen_ns: AtomicU64::new(0),
 }));
+
+/// Whose part in a session is put back: this process's, or what a forked child has
+/// inherited of its parent's, whose slot it is and whose thread was at it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Parents,
+}
 
 /// A value of [`Session::alive`].
 const AWAY: u32 = 4;
@@ -188,6 +201,13 @@ pub const MODULES_CHANGED: u64 = 1 << 32;
 unsafe extern "C" {
     /// The main thread's stack as the kernel laid it out: argc, argv, envp.
     static __libc_stack_end: *const u64;
+    /// What `pthread_atfork` is made of, in every glibc.
+    fn __register_atfork(
+        before: extern "C" fn(),
+        in_parent: extern "C" fn(),
+        in_child: extern "C" fn(),
+        library: *const c_void,
+    ) -> c_int;
 }
 
 /// The session, if this process records. Starts us on the first call.
@@ -214,7 +234,10 @@ pub fn joined() -> &'static Session {
 fn start() -> Option<&'static Session> {
     match STATE.load(Ordering::Acquire) {
         state::UNBORN => {}
-        state::IDLE | state::LEFT if is_invited() => return accept_invitation(),
+        // Not on a signal's stack: the handler may have interrupted anything.
+        state::IDLE | state::LEFT if is_invited() && !sys::is_on_signal_stack() => {
+            return accept_invitation();
+        }
         _ => return None,
     }
     if STATE
@@ -262,10 +285,26 @@ fn begin() {
     // SAFETY: `t` is this thread's state.
     unsafe {
         thread::set_depth(t, depth::QUIET);
-        modules::refresh(t, session);
+        // First: a fork in between would find the loader's list locked by us.
         Session::watch_forks();
+        modules::refresh(t, session);
         thread::set_depth(t, depth::IDLE);
     }
+}
+
+/// The process in which [`STATE`] says `STARTING` or `LEAVING`: a forked child
+/// inherits the word, but not the thread that is at it.
+static AT_IT: AtomicU32 = AtomicU32::new(0);
+
+/// Goes from one state to another, in which this thread is the only one at work.
+fn take_state(from: u32, to: u32) -> bool {
+    let is_ours = STATE
+        .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok();
+    if is_ours {
+        AT_IT.store(sys::getpid(), Ordering::Release);
+    }
+    is_ours
 }
 
 /// The page of a program that was started to be woken; null without.
@@ -311,6 +350,11 @@ fn accept_invitation() -> Option<&'static Session> {
     is_joined().then(|| unsafe { &*SESSION.0.get() })
 }
 
+/// See [`Session::leave_from_outside`].
+pub fn leave_from_outside() {
+    joined().leave_from_outside();
+}
+
 /// Whether this process records.
 pub fn is_joined() -> bool {
     STATE.load(Ordering::SeqCst) == state::JOINED
@@ -322,19 +366,17 @@ pub fn is_joined() -> bool {
 ///
 /// Nothing is left behind where it fails.
 pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
+    finish_for_another_thread();
     let was = STATE.load(Ordering::Acquire);
     match was {
         state::UNBORN | state::OUTSIDE | state::LEFT | state::IDLE => {}
         state::JOINED => return Err(b"this process is being recorded already"),
         _ => return Err(b"another thread is at it"),
     }
-    if STATE
-        .compare_exchange(was, state::STARTING, Ordering::Acquire, Ordering::Relaxed)
-        .is_err()
-    {
+    if !take_state(was, state::STARTING) {
         return Err(b"another thread is at it");
     }
-    let result = attach_in_earnest(was, invitation);
+    let result = attach_in_earnest(invitation);
     match result {
         Ok(()) => begin(),
         Err(_) => STATE.store(was, Ordering::Release),
@@ -342,7 +384,8 @@ pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
     result
 }
 
-fn attach_in_earnest(was: u32, invitation: &[u8]) -> Result<(), &'static [u8]> {
+fn attach_in_earnest(invitation: &[u8]) -> Result<(), &'static [u8]> {
+    Session::watch_forks();
     real::resolve();
     if real::address(real::Real::malloc) == 0 {
         // Nothing comes after us in lookup order: we were not preloaded.
@@ -350,34 +393,38 @@ fn attach_in_earnest(was: u32, invitation: &[u8]) -> Result<(), &'static [u8]> {
     }
     // SAFETY: STARTING is ours: nobody else looks at the session.
     let session = unsafe { &mut *SESSION.0.get() };
-    if was == state::LEFT {
+    if session.has_a_past() {
         session.forget_the_last()?;
     }
     let (name, token) = parse_invitation(invitation).ok_or(&b"no session was named"[..])?;
     let pid = sys::getpid();
     session.is_late = true;
-    match session.shake_hands(name, token, pid) {
-        Ok(true) => {}
-        Ok(false) => return Err(b"its session did not let it in"),
-        Err(why) => return Err(why),
-    }
-    let settled = session.settle();
+    let settled = match session.shake_hands(name, token, pid) {
+        Ok(true) => session.settle(),
+        Ok(false) => Err(&b"its session did not let it in"[..]),
+        Err(why) => Err(why),
+    };
     if settled.is_err() {
-        // SAFETY: nobody but us has looked at the map.
-        unsafe { sys::unmap(session.map, layout::MAP_BYTES) };
-        session.map = null_mut();
+        if !session.map.is_null() {
+            // SAFETY: nobody but us has looked at the map.
+            unsafe { sys::unmap(session.map, layout::MAP_BYTES) };
+            session.map = null_mut();
+        }
         return settled;
     }
     python::begin_late();
     if real::is_late() {
         got::begin();
-        modules::keep_looking();
     }
+    modules::keep_looking();
     Ok(())
 }
 
 /// Runs before `main` in a program that never allocated until then.
 pub extern "C" fn constructor() {
+    // First: `get` walks the loader's list, and in a program that was running
+    // before us threads may be forking.
+    Session::watch_forks();
     let _ = get();
 }
 
@@ -452,6 +499,7 @@ impl Session {
         let limit = sys::stack_limit().clamp(8 << 20, 1 << 30);
         self.main_stack_low = stack.saturating_sub(limit.max(127 << 20));
         self.getattr = elf::find(c"pthread_getattr_np");
+        self.libc = elf::span_of(self.getattr);
         self.getstack = elf::find(c"pthread_attr_getstack");
         self.attr_destroy = elf::find(c"pthread_attr_destroy");
         self.setspecific = elf::find(c"pthread_setspecific");
@@ -468,6 +516,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether there was a session before, whose traces are here still.
+    fn has_a_past(&self) -> bool {
+        self.left_ns.load(Ordering::Relaxed) != 0
+    }
+
     /// Makes room for a new session where we left one.
     fn forget_the_last(&mut self) -> Result<(), &'static [u8]> {
         const TURNS: u32 = 50;
@@ -479,12 +532,10 @@ impl Session {
             sys::pause((SETTLES_AFTER_NS - since).div_ceil(1_000_000));
         }
         if PROCESS_OF_MAP.load(Ordering::Relaxed) != sys::getpid() {
-            // SAFETY: a forked child that has not recorded yet: the states are
-            // its parent's threads', which are not here.
-            unsafe { thread::after_fork(thread::current()) };
+            return Err(b"it was forked unseen by a process that was recorded");
         }
         let mut turns = 0;
-        while !thread::are_idle() {
+        while !hooks::are_idle() {
             turns += 1;
             if turns == TURNS {
                 return Err(b"a thread is still inside of the last session");
@@ -500,11 +551,11 @@ impl Session {
         sampling::begin_anew();
         hooks::after_fork();
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
-        if !self.map.is_null() {
+        if self.is_mapped.swap(0, Ordering::Acquire) != 0 {
             // SAFETY: as above; no ring lies there any more.
             unsafe { sys::unmap(self.map, layout::MAP_BYTES) };
-            self.map = null_mut();
         }
+        self.map = null_mut();
         Ok(())
     }
 
@@ -521,8 +572,20 @@ impl Session {
         unsafe { (*self.alive).store(AWAY, Ordering::SeqCst) };
     }
 
-    /// [`Session::leave`], by a thread that a debugger sent here.
+    /// [`Session::leave`], by a thread that a debugger sent here; or waits until
+    /// the one that is at it has done so.
     pub fn leave_from_outside(&self) {
+        const TURNS: u32 = 1000;
+        self.leave_here();
+        for _ in 0..TURNS {
+            if STATE.load(Ordering::Acquire) != state::LEAVING {
+                break;
+            }
+            sys::pause(1);
+        }
+    }
+
+    fn leave_here(&self) {
         let t = thread::current();
         if t.is_null() {
             return self.leave();
@@ -573,33 +636,69 @@ impl Session {
     /// (if it has one) not `IDLE`.
     #[cold]
     pub fn leave(&self) {
+        // The child of a vfork stands in its parent's place, and has to leave that
+        // to it.
         if !self.is_late
-            || STATE
-                .compare_exchange(
-                    state::JOINED,
-                    state::LEAVING,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_err()
+            || !thread::are_of_this_process()
+            || !take_state(state::JOINED, state::LEAVING)
         {
             return;
         }
+        self.put_back(Whose::Ours);
+        STATE.store(state::LEFT, Ordering::Release);
+    }
+
+    /// What leaving consists of.
+    fn put_back(&self, whose: Whose) {
         self.close();
         modules::stop_looking();
-        python::unhook();
+        if whose == Whose::Ours {
+            python::unhook();
+        }
         got::end();
         PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
         self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);
-        // Release pairs with the collector's Acquire: nothing of ours comes
-        // after what it finds in the rings then, but for what a thread is just
-        // writing.
-        self.slot().left.store(1, Ordering::Release);
-        STATE.store(state::LEFT, Ordering::Release);
-        // SAFETY: the session's map; zeros are a header of a session that is
-        // switched off, an empty list of chunks, and no stacks. A thread that is
-        // in a hook still may write there, to nobody's notice.
-        unsafe { sys::cover_with_zeros(self.map, layout::MAP_BYTES) };
+        if !self.map.is_null() {
+            self.let_map_go(whose);
+        }
+    }
+
+    /// Unmaps the session's memory if no thread looks there any more, as is mostly
+    /// so after a millisecond; covers it if one does.
+    fn let_map_go(&self, whose: Whose) {
+        const TURNS: u32 = 10;
+        let tell = || {
+            if whose == Whose::Ours {
+                // Release pairs with the collector's Acquire: nothing of ours comes
+                // after what it finds in the rings then.
+                self.slot().left.store(1, Ordering::Release);
+            }
+        };
+        for _ in 0..TURNS {
+            sys::pause(1);
+            if hooks::are_idle_but_this() {
+                tell();
+                // SAFETY: every hook says that it is at work before it looks whether
+                // there is a session, and finds none (`alive` was set aside more
+                // than a millisecond ago, which no store takes to be seen).
+                unsafe { sys::unmap(self.map, layout::MAP_BYTES) };
+                self.is_mapped.store(0, Ordering::Release);
+                return;
+            }
+        }
+        // SAFETY: the session's chunks, then the rest of it. Zeros are a header of a
+        // session that is switched off, an empty list of chunks, and no stacks: a
+        // thread that is in a hook still writes there to nobody's notice. Where the
+        // kernel has no memory for that, the map stays.
+        unsafe {
+            let chunks = self.map.wrapping_add(layout::CHUNKS_OFFSET);
+            let is_covered =
+                sys::cover_with_zeros(chunks, layout::MAP_BYTES - layout::CHUNKS_OFFSET);
+            tell();
+            if is_covered {
+                sys::cover_with_zeros(self.map, layout::CHUNKS_OFFSET);
+            }
+        }
     }
 
     /// Joins the session called `name`. `Ok(false)`: politely turned away.
@@ -650,6 +749,7 @@ impl Session {
         };
         let map = sys::map_shared(map_fd, layout::MAP_BYTES);
         sys::close(map_fd);
+        self.is_mapped.store(1, Ordering::Relaxed);
         self.map =
             map.map_err(|_| &b"no address space for the session (576 MiB; see `ulimit -v`)"[..])?;
         if slot as usize >= layout::SLOT_COUNT
@@ -680,6 +780,9 @@ impl Session {
                 && (*page).version.load(Ordering::Relaxed) == layout::VERSION
         };
         if is_ours {
+            // While the loader starts the program: later it may be in the middle of
+            // a fork that the invitation is met.
+            Self::watch_forks();
             IDLE_PAGE.store(page, Ordering::Release);
         }
         is_ours.then_some(())
@@ -878,6 +981,17 @@ impl Session {
         }
     }
 
+    /// Whether a thread that is met for the first time may be asked for its stack:
+    /// not in a program that was running before, where it may be anywhere in libc.
+    pub fn may_ask_for_stack(&self) -> bool {
+        !self.is_late || sys::gettid() == sys::getpid()
+    }
+
+    /// Whether an address lies in the object that `pthread_getattr_np` lies in.
+    pub fn is_in_libc(&self, address: u64) -> bool {
+        (self.libc.0..self.libc.1).contains(&address)
+    }
+
     /// Lowest and highest address of the calling thread's stack; zeros when
     /// not known.
     ///
@@ -952,20 +1066,13 @@ impl Session {
 
     fn watch_forks() {
         static IS_DONE: AtomicU32 = AtomicU32::new(0);
-        let register = elf::find(c"__register_atfork");
-        if register == 0 || IS_DONE.swap(1, Ordering::Relaxed) != 0 {
+        if IS_DONE.swap(1, Ordering::Relaxed) != 0 {
             return;
         }
         // SAFETY: libc's function of this type; the handlers stay mapped,
         // since nothing unloads us (the null handle is the program's own).
         unsafe {
-            let register: extern "C" fn(
-                extern "C" fn(),
-                extern "C" fn(),
-                extern "C" fn(),
-                *const c_void,
-            ) -> c_int = core::mem::transmute(register);
-            register(
+            __register_atfork(
                 before_fork,
                 after_fork_in_parent,
                 after_fork_in_child,
@@ -1003,9 +1110,21 @@ impl Session {
         // Giving up is for good, and for the descendants too: the word is
         // private memory, which they inherit.
         let give_up = || {
-            STATE.store(state::OUTSIDE, Ordering::Release);
-            alive.store(3, Ordering::Relaxed);
-            got::end();
+            if self.is_late {
+                // The one thread of this process: nothing of ours is at work but
+                // what the fork came from.
+                alive.store(3, Ordering::Relaxed);
+                python::unhook();
+                got::end();
+                self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);
+                PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
+                // SAFETY: as in `let_map_go`.
+                unsafe { sys::cover_with_zeros(self.map, layout::MAP_BYTES) };
+                STATE.store(state::LEFT, Ordering::Release);
+            } else {
+                STATE.store(state::OUTSIDE, Ordering::Release);
+                alive.store(3, Ordering::Relaxed);
+            }
             false
         };
         if self.mode() & mode::FOLLOW == 0 {
@@ -1039,6 +1158,7 @@ impl Session {
         slot.inherited_modules
             .store(modules::count(), Ordering::Relaxed);
         slot.forks.store(0, Ordering::Relaxed);
+        slot.left.store(0, Ordering::Relaxed);
         slot.lossy.store(0, Ordering::Relaxed);
         slot.lost_events.store(0, Ordering::Relaxed);
         slot.lost_bytes.store(0, Ordering::Relaxed);
@@ -1086,18 +1206,27 @@ impl Session {
 }
 
 extern "C" fn before_fork() {
-    let Some(session) = get() else { return };
+    // Of every thread, whether it has a state or not.
+    elf::hold_list();
     let t = thread::current();
-    if t.is_null() || !session.is_alive() || session.mode() & mode::ON == 0 {
+    if t.is_null() || !is_joined() {
         return;
     }
+    let session = joined();
     // SAFETY: this thread's state; nothing of ours is at work on it, or the
     // fork comes from a signal handler inside a hook, and we leave it alone.
     unsafe {
-        if !matches!(thread::get_depth(t), depth::IDLE | depth::SAMPLING) {
+        let rest = thread::get_depth(t);
+        if !matches!(rest, depth::IDLE | depth::SAMPLING) {
             return;
         }
-        thread::begin(t, depth::HOOK, &raw const session as u64);
+        let here = &raw const session as u64;
+        thread::arrive(t, here);
+        if !session.is_alive() || session.mode() & mode::ON == 0 {
+            thread::set_depth(t, rest);
+            return;
+        }
+        thread::proceed(t, depth::HOOK, here);
         // libc does not free the loader's list lock in a child: nobody of us
         // may hold it while we fork, and the child has to know whether
         // somebody else does.
@@ -1117,6 +1246,7 @@ extern "C" fn before_fork() {
 }
 
 extern "C" fn after_fork_in_parent() {
+    elf::give_list_back();
     // SAFETY: this thread's state, if not null.
     if let Some(own) = unsafe { thread::current().as_mut() } {
         own.fork = 0;
@@ -1127,32 +1257,41 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
+    elf::forget_walks();
     finish_for_another_thread();
-    if let Some(session) = get()
-        && !session.is_alive()
-    {
-        session.child();
+    match STATE.load(Ordering::Acquire) {
+        state::JOINED => {
+            let session = joined();
+            if !session.is_alive() {
+                session.child();
+            }
+        }
+        state::LEFT => {
+            // The states of threads that are not here are free, and those that
+            // come are this process's.
+            // SAFETY: the one thread of a forked child.
+            unsafe { thread::after_fork(thread::current()) };
+            thread::belong_here();
+            PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
+        }
+        _ => {}
     }
 }
 
 /// In a forked child: the thread that was joining or leaving is not here. What it
-/// was at is brought to an end: nothing is recorded.
+/// was at is brought to an end, and nothing is recorded.
 fn finish_for_another_thread() {
     let state = STATE.load(Ordering::Acquire);
-    // SAFETY: nobody else is here.
-    let session = unsafe { &*SESSION.0.get() };
-    if !session.is_late || !matches!(state, state::STARTING | state::LEAVING) {
+    let is_ours = AT_IT.load(Ordering::Acquire) == sys::getpid();
+    if !matches!(state, state::STARTING | state::LEAVING) || is_ours {
         return;
     }
-    elf::after_fork();
-    if state == state::LEAVING {
-        got::end();
-        if !session.map.is_null() {
-            // SAFETY: as in `leave`.
-            unsafe { sys::cover_with_zeros(session.map, layout::MAP_BYTES) };
-        }
+    let session = joined();
+    if session.is_late {
+        elf::after_fork();
+        session.put_back(Whose::Parents);
+        STATE.store(state::LEFT, Ordering::Release);
     }
-    STATE.store(state::LEFT, Ordering::Release);
 }
 
 fn make_key() -> Option<u32> {

@@ -19,6 +19,8 @@ mod number {
     pub const MMAP: usize = 9;
     pub const MPROTECT: usize = 10;
     pub const MUNMAP: usize = 11;
+    pub const MREMAP: usize = 25;
+    pub const MUNLOCK: usize = 150;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const SIGALTSTACK: usize = 131;
     pub const EXIT_GROUP: usize = 231;
@@ -313,34 +315,52 @@ pub unsafe fn protect(at: u64, bytes: u64, writable: bool) -> bool {
 }
 
 /// Puts zeros in the place of a shared map: what was shared is let go, and who
-/// still looks there finds nothing, but no hole.
+/// still looks there finds nothing, but no hole. False: there is no memory for
+/// that, and the map is as it was.
 ///
 /// # Safety
 ///
 /// The range must be a map of [`map_shared`], and zeros be valid everywhere in
 /// it.
 pub unsafe fn cover_with_zeros(at: *mut u8, bytes: usize) -> bool {
+    const NOTHING: usize = 0;
     const READ_WRITE: usize = 3;
-    const PRIVATE_ANONYMOUS_NORESERVE_FIXED: usize = 0x2 | 0x20 | 0x4000 | 0x10;
+    const PRIVATE_ANONYMOUS_NORESERVE: usize = 0x2 | 0x20 | 0x4000;
+    const MAY_MOVE_FIXED: usize = 1 | 2;
     // SAFETY: the caller's: the range is ours, and takes the new pages in one
-    // step.
+    // step. They are made elsewhere first: a program that locks all its memory
+    // would have them filled in, and a refusal must not leave a hole.
     unsafe {
-        syscall(
+        let Ok(zeros) = syscall(
             number::MMAP,
             [
-                at as usize,
+                0,
                 bytes,
-                READ_WRITE,
-                PRIVATE_ANONYMOUS_NORESERVE_FIXED,
+                NOTHING,
+                PRIVATE_ANONYMOUS_NORESERVE,
                 usize::MAX,
                 0,
             ],
-        )
-        .is_ok()
+        ) else {
+            return false;
+        };
+        let _ = syscall(number::MUNLOCK, [zeros, bytes, 0, 0, 0, 0]);
+        let is_ready = syscall(number::MPROTECT, [zeros, bytes, READ_WRITE, 0, 0, 0]).is_ok();
+        keep_small_pages(zeros as *mut u8, bytes);
+        let is_covered = is_ready
+            && syscall(
+                number::MREMAP,
+                [zeros, bytes, bytes, MAY_MOVE_FIXED, at as usize, 0],
+            )
+            .is_ok();
+        if !is_covered {
+            let _ = syscall(number::MUNMAP, [zeros, bytes, 0, 0, 0, 0]);
+        }
+        is_covered
     }
 }
 
-/// Unmaps what [`cover_with_zeros`] left.
+/// Unmaps a map of [`map_shared`], or what [`cover_with_zeros`] put in its place.
 ///
 /// # Safety
 ///

@@ -154,6 +154,8 @@ pub struct Thread {
     /// Where this thread's own stack lies.
     pub stack_low: u64,
     pub stack_high: u64,
+    /// That is still to be asked: see [`ask_for_bounds`].
+    pub asks_bounds: bool,
     /// A handler is writing to `side`.
     side_busy: bool,
     /// As `last_stamp`, of `side`.
@@ -431,6 +433,11 @@ unsafe fn tid_of(t: *mut Thread) -> u32 {
 /// The process that the states belong to.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
+/// Whether they are the calling process's, and it is not the child of a `vfork`.
+pub fn are_of_this_process() -> bool {
+    sys::getpid() == PROCESS.load(Ordering::Relaxed)
+}
+
 /// From now on states belong to the calling process.
 pub fn belong_here() {
     PROCESS.store(sys::getpid(), Ordering::Relaxed);
@@ -440,7 +447,7 @@ pub fn belong_here() {
 /// Null when there is no memory.
 #[cold]
 pub fn adopt(session: &Session) -> *mut Thread {
-    if sys::getpid() != PROCESS.load(Ordering::Relaxed) {
+    if !are_of_this_process() {
         // The child of a `vfork` in the place of a thread that never allocated:
         // to it all our threads look gone, and the state it took would stay
         // behind as its parent's.
@@ -460,6 +467,7 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).python_length = 0;
         (*t).stack_low = 0;
         (*t).stack_high = 0;
+        (*t).asks_bounds = false;
         (*t).is_main = tid == PROCESS.load(Ordering::Relaxed);
         (*t).outermost = 0;
         (*t).in_main = false;
@@ -475,15 +483,45 @@ pub fn adopt(session: &Session) -> *mut Thread {
         (*t).side.is_unnamed = true;
         set_depth(t, depth::QUIET);
         set_current(t);
-        let (low, high) = session.stack_of_this_thread();
-        (*t).stack_low = low;
-        (*t).stack_high = high;
+        if session.may_ask_for_stack() {
+            let (low, high) = session.stack_of_this_thread();
+            (*t).stack_low = low;
+            (*t).stack_high = high;
+        } else {
+            (*t).asks_bounds = true;
+        }
         session.watch_exit(t);
         set_depth(t, depth::HOOK);
         announce(t, session);
         set_depth(t, depth::IDLE);
     }
     t
+}
+
+/// Asks where the thread's stack lies, in a program that was running before us,
+/// where this is not called from libc: it may be `pthread_getattr_np` that asks for
+/// memory, with the very lock held that it takes. Until then the stack is one of
+/// which nothing is known.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `HOOK`, by a function of the malloc family or
+/// of Python's that was called from `sp`.
+#[cold]
+#[inline(never)]
+pub unsafe fn ask_for_bounds(t: *mut Thread, session: &Session, sp: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        if session.is_in_libc(sys::word(sp)) {
+            return;
+        }
+        (*t).asks_bounds = false;
+        set_depth(t, depth::QUIET);
+        let (low, high) = session.stack_of_this_thread();
+        set_depth(t, depth::HOOK);
+        (*t).stack_low = low;
+        (*t).stack_high = high;
+    }
 }
 
 /// Writes whose the ring's events are from now on. If there is no room, that
@@ -579,6 +617,7 @@ fn new_state(tid: u32) -> *mut Thread {
     // SAFETY: zeroed memory of the right size and alignment (a page), for
     // which all-zero is a valid state: empty caches, no chunk.
     unsafe {
+        (*t).depth = depth::QUIET;
         (*t).ring.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
         (*t).side.number = RING_NUMBER.fetch_add(1, Ordering::Relaxed);
         (*t).owner
@@ -605,16 +644,16 @@ pub extern "C" fn leaving(t: sys::Pointer) {
     }
 }
 
-/// Whether no thread is in a hook.
+/// Whether no thread that has a state is in a hook, `but` left out.
 ///
 /// What it finds holds for good only where every hook that begins looks, after
 /// it said so, whether there is a session, and finds none.
-pub fn are_idle() -> bool {
+pub fn are_idle(but: *mut Thread) -> bool {
     let pid = sys::getpid();
     let count = THREAD_COUNT.load(Ordering::Acquire).min(MAX_THREADS as u32);
     THREADS[..count as usize].iter().all(|place| {
         let t = place.load(Ordering::Acquire);
-        if t.is_null() {
+        if t.is_null() || t == but {
             return true;
         }
         // SAFETY: states are never unmapped; `depth` is a word that its thread

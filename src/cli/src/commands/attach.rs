@@ -30,7 +30,7 @@ use super::run::output::{self, Output};
 use super::run::session::{Answer, Collector, Invitation};
 use super::run::signals::Signals;
 use super::run::{Sample, end, host, idle};
-use crate::CliError;
+use crate::{CliError, preload};
 use control::Door;
 use entry::Entry;
 
@@ -283,8 +283,42 @@ fn look(pid: u32, despite_seccomp: bool) -> Result<Process, CliError> {
     let process = Process::look(pid).map_err(refused)?;
     let stops = |obstacle: &Obstacle| !(despite_seccomp && matches!(obstacle, Obstacle::Seccomp));
     match process.obstacles().into_iter().find(stops) {
-        None => Ok(process),
+        None => check_room(pid).map(|()| process),
         Some(obstacle) => Err(refused(inspect::Refused { pid, obstacle })),
+    }
+}
+
+/// Refuses where a limit on the process's address space would be used up by the
+/// session's map, and the program's own allocations would fail.
+fn check_room(pid: u32) -> Result<(), CliError> {
+    const NEEDED: u64 = 1 << 30;
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let limits = read("limits").unwrap_or_default();
+    let limit: Option<u64> = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))
+        .and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
+    let pages: u64 = read("statm")
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    let used = pages * rustix::param::page_size() as u64;
+    match limit {
+        Some(limit) if limit.saturating_sub(used) < NEEDED => Err(CliError::Report {
+            message: format!(
+                "cannot attach to process {pid}: its address space is limited to {} (`ulimit -v`), \
+                 of which {} are in use, and the session takes 576 MiB of it",
+                bytes(limit),
+                bytes(used)
+            ),
+            hint: Some(format!(
+                "raise the limit, as with `prlimit --pid {pid} --as=unlimited`"
+            )),
+            source: None,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -347,12 +381,11 @@ fn invitation(target: &Process) -> Result<Invitation, CliError> {
             source: Some(Box::new(error)),
         })?;
         let root = PathBuf::from(format!("/proc/{}/root", target.pid));
-        let ours = root.join(place.strip_prefix("/").unwrap_or(&place));
-        Invitation::below(&ours, &place)
+        preload::open_below(&root, &place).and_then(|ours| Invitation::below(ours, &place))
     } else {
         Invitation::new()
     };
-    made.map_err(|error| failed("get random bytes", error.into()))
+    made.map_err(|error| failed("make a way into the session", error.into()))
 }
 
 /// Whether a path means the same file to the process as to us.
@@ -480,6 +513,7 @@ impl Session {
             if self.hears_of(process.pid) {
                 self.entries.push(Entry {
                     pid: process.pid,
+                    start_ticks: process.start_ticks,
                     paused: Duration::ZERO,
                 });
                 return Ok(());
@@ -611,10 +645,17 @@ impl Session {
         left
     }
 
+    /// When a process that was made to join had started; `None` of a child that came
+    /// later.
+    fn start_of(&self, pid: u32) -> Option<u64> {
+        let entry = self.entries.iter().find(|entry| entry.pid == pid)?;
+        Some(entry.start_ticks)
+    }
+
     /// Goes to the processes that did not come by.
     fn fetch(&mut self, left: &mut Left) {
         for pid in std::mem::take(&mut self.staying) {
-            match entry::fetch(pid) {
+            match entry::fetch(pid, self.start_of(pid)) {
                 Ok(paused) => left.longest = left.longest.max(paused),
                 Err(_) => left.unreached += 1,
             }

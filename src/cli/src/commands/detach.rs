@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             format!("the `leakline attach` of process {pid} does not answer"),
             Some("end it with `kill`; this command then leaves the process by itself"),
         )),
-        Asked::Nobody => match attach::fetch(pid) {
+        Asked::Nobody => match attach::fetch(pid, Some(process.start_ticks)) {
             Ok(_) => Ok(ExitCode::SUCCESS),
             Err(leakline_inject::injection::Error::NotLoaded) => Err(error(
                 format!("process {pid} is not being recorded by `leakline attach`"),

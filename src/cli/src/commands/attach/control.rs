@@ -40,11 +40,15 @@ fn stream_socket() -> rustix::io::Result<OwnedFd> {
 }
 
 impl Door {
-    /// Opens the one of `target`'s session.
+    /// Opens the one of `target`'s session. Where somebody else took its name there
+    /// is none: `leakline detach` then finds nobody, and the session ends otherwise.
     pub(super) fn open(target: &Process) -> io::Result<Door> {
         let listener = stream_socket()?;
-        bind(&listener, &address(target.pid, target.start_ticks)?)?;
-        listen(&listener, 16)?;
+        match bind(&listener, &address(target.pid, target.start_ticks)?) {
+            Ok(()) => listen(&listener, 16)?,
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(Door {
             listener,
             waiting: RefCell::default(),
@@ -94,7 +98,12 @@ pub(in crate::commands) fn ask(pid: u32, start_ticks: u64, at_most: Duration) ->
         connect(&socket, &address(pid, start_ticks)?)?;
         Ok(socket)
     });
-    let Ok(socket) = connected else {
+    let own = rustix::process::geteuid();
+    // A stranger may have taken the name.
+    let is_trusted = |socket: &OwnedFd| {
+        sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+    };
+    let Some(socket) = connected.ok().filter(is_trusted) else {
         return Asked::Nobody;
     };
     let Ok(time) = Timespec::try_from(at_most) else {

@@ -2,15 +2,15 @@
 //! it, a thread that loads it, and one that has the process join.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leakline_inject::injection::{self, Library};
-use leakline_inject::inspect::Process;
+use leakline_inject::inspect::{Glance, Obstacle, Process, Refused};
 
 use super::has_our_files;
 use crate::commands::run::session::Invitation;
@@ -25,6 +25,8 @@ const OK: &[u8] = b"ok";
 pub(super) struct Entry {
     /// Which.
     pub(super) pid: u32,
+    /// When it had started.
+    pub(super) start_ticks: u64,
     /// The longest that a thread of it was stopped.
     pub(super) paused: Duration,
 }
@@ -33,7 +35,13 @@ impl Entry {
     /// Has a process join.
     pub(super) fn make(process: &Process, invitation: &Invitation) -> Result<Entry, CliError> {
         let pid = process.pid;
-        let (library, load) = place(process)?;
+        let (mut library, load) = place(process)?;
+        if !is_still(pid, process.start_ticks) {
+            return Err(CliError::Refused(Refused {
+                pid,
+                obstacle: Obstacle::Gone,
+            }));
+        }
         let fails = |error: injection::Error| CliError::Report {
             message: format!("cannot attach to process {pid}: {error}"),
             hint: hint(&error, pid),
@@ -43,8 +51,12 @@ impl Entry {
         let mut options = injection::Options::default();
         options.timeout = PATIENCE;
         if load {
-            let done = injection::load(pid.cast_signed(), &library, &options).map_err(fails)?;
+            let done =
+                injection::load(pid.cast_signed(), &library.path, &options).map_err(fails)?;
             paused = paused.max(done.paused);
+            // As the process's mappings have it: overlay file systems have two numbers
+            // for a file.
+            library = loaded(pid).unwrap_or(library);
         }
         // Until the function has run, its buffer has the invitation, or nothing.
         let answer = RefCell::new(None);
@@ -59,7 +71,7 @@ impl Entry {
         argument.push(0);
         let done = injection::call(
             pid.cast_signed(),
-            &Library::Path(&library),
+            &library.identity(),
             "leakline_attach",
             &argument,
             &options,
@@ -69,6 +81,7 @@ impl Entry {
         if words == OK {
             return Ok(Entry {
                 pid,
+                start_ticks: process.start_ticks,
                 paused: paused.max(done.paused),
             });
         }
@@ -85,7 +98,13 @@ impl Entry {
 
 /// Has a process leave that does not come by itself. Gives how long a thread of
 /// it was stopped.
-pub(in crate::commands) fn fetch(pid: u32) -> Result<Duration, injection::Error> {
+pub(in crate::commands) fn fetch(
+    pid: u32,
+    start_ticks: Option<u64>,
+) -> Result<Duration, injection::Error> {
+    if start_ticks.is_some_and(|start| !is_still(pid, start)) {
+        return Err(injection::Error::Gone);
+    }
     let Some(library) = loaded(pid) else {
         return Err(injection::Error::NotLoaded);
     };
@@ -96,7 +115,7 @@ pub(in crate::commands) fn fetch(pid: u32) -> Result<Duration, injection::Error>
     let leave = |symbol| {
         injection::call(
             pid.cast_signed(),
-            &Library::Path(&library),
+            &library.identity(),
             symbol,
             b"leave\0",
             &options,
@@ -114,15 +133,35 @@ fn is_invitation(words: &[u8]) -> bool {
         .is_some_and(|token| token.len() == 32 && token.iter().all(u8::is_ascii_hexdigit))
 }
 
+/// Whether the pid is that process's still.
+fn is_still(pid: u32, start_ticks: u64) -> bool {
+    Glance::at(pid).is_some_and(|glance| glance.start_ticks == start_ticks)
+}
+
+/// An interposer in the file system of a process.
+struct Interposer {
+    /// As the process sees it.
+    path: CString,
+    device: u64,
+    inode: u64,
+}
+
+impl Interposer {
+    fn identity(&self) -> Library<'_> {
+        Library::file(self.device, self.inode)
+    }
+}
+
 /// Where the interposer lies for the process, and whether it has to be loaded.
-fn place(process: &Process) -> Result<(CString, bool), CliError> {
+fn place(process: &Process) -> Result<(Interposer, bool), CliError> {
     let pid = process.pid;
     if let Some(there) = loaded(pid) {
-        let path = Path::new(std::ffi::OsStr::from_bytes(there.to_bytes()));
+        let path = Path::new(OsStr::from_bytes(there.path.to_bytes()));
         if preload::is_this_builds(path) {
             return Ok((there, false));
         }
     }
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
     let path = if has_our_files(process) {
         preload::unpack().map_err(super::as_report)?
     } else {
@@ -131,46 +170,70 @@ fn place(process: &Process) -> Result<(CString, bool), CliError> {
             hint: None,
             source: Some(Box::new(error)),
         })?;
-        preload::unpack_below(&PathBuf::from(format!("/proc/{pid}/root")), &place)
-            .map_err(super::as_report)?
+        preload::unpack_below(&root, &place).map_err(super::as_report)?
     };
+    let ours = root.join(path.strip_prefix("/").unwrap_or(&path));
+    let file =
+        std::fs::metadata(&ours).map_err(|error| super::failed("find the interposer", error))?;
     let path = CString::new(path.into_os_string().into_vec()).map_err(|_| CliError::Report {
         message: format!("cannot attach to process {pid}: the interposer's path has a NUL"),
         hint: None,
         source: None,
     })?;
-    Ok((path, true))
+    Ok((
+        Interposer {
+            path,
+            device: file.dev(),
+            inode: file.ino(),
+        },
+        true,
+    ))
 }
 
-/// The path of an interposer that the process has loaded; of this build rather
-/// than another.
-fn loaded(pid: u32) -> Option<CString> {
+/// A line of `/proc/PID/maps`: where it begins, device and inode, and path.
+fn mapping(line: &[u8]) -> Option<(u64, u64, u64, &[u8])> {
+    let text =
+        std::str::from_utf8(line.get(..line.iter().position(|byte| *byte == b'/')?)?).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let start = u64::from_str_radix(fields.next()?.split('-').next()?, 16).ok()?;
+    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let device = rustix::fs::makedev(number(major)?, number(minor)?);
+    let inode = fields.next()?.parse().ok()?;
+    let path = &line[text.len()..];
+    Some((
+        start,
+        device,
+        inode,
+        path.strip_suffix(b" (deleted)").unwrap_or(path),
+    ))
+}
+
+/// An interposer that the process has loaded; of this build rather than another.
+fn loaded(pid: u32) -> Option<Interposer> {
     let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
-    let mut paths: Vec<&[u8]> = maps
+    let mut found: Vec<_> = maps
         .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let at = line.iter().position(|byte| *byte == b'/')?;
-            let path = &line[at..];
-            Some(path.strip_suffix(b" (deleted)").unwrap_or(path))
-        })
-        .filter(|path| preload::is_interposer(Path::new(std::ffi::OsStr::from_bytes(path))))
+        .filter_map(mapping)
+        .filter(|(.., path)| preload::is_interposer(Path::new(OsStr::from_bytes(path))))
         .collect();
-    paths
-        .sort_by_key(|path| !preload::is_this_builds(Path::new(std::ffi::OsStr::from_bytes(path))));
-    CString::new(paths.first()?.to_vec()).ok()
+    found.sort_by_key(|(.., path)| !preload::is_this_builds(Path::new(OsStr::from_bytes(path))));
+    let (_, device, inode, path) = found.first()?;
+    Some(Interposer {
+        path: CString::new(*path).ok()?,
+        device: *device,
+        inode: *inode,
+    })
 }
 
 /// What the interposer of this build says in its buffer.
-fn answered(pid: u32, library: &CStr) -> Option<Vec<u8>> {
+fn answered(pid: u32, library: &Interposer) -> Option<Vec<u8>> {
     let (offset, size) = preload::symbol("leakline_argument")?;
     let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
-    let start = maps
+    let (start, ..) = maps
         .split(|byte| *byte == b'\n')
-        .find(|line| line.ends_with(library.to_bytes()))
-        .and_then(|line| {
-            let text = std::str::from_utf8(line).ok()?;
-            u64::from_str_radix(text.split('-').next()?, 16).ok()
-        })?;
+        .filter_map(mapping)
+        .find(|(_, device, inode, _)| (*device, *inode) == (library.device, library.inode))?;
     let mut words = vec![0; size];
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     memory.read_exact_at(&mut words, start + offset).ok()?;

@@ -35,6 +35,8 @@ pub(in crate::commands) struct Invitation {
     /// Where the socket lies for us, of a session whose name is a path that its
     /// processes see.
     path: Option<PathBuf>,
+    /// The directory that this path begins with.
+    _place: Option<OwnedFd>,
 }
 
 impl Invitation {
@@ -46,20 +48,23 @@ impl Invitation {
             name,
             token: crate::random()?,
             path: None,
+            _place: None,
         })
     }
 
     /// A new one for processes that see other abstract names than we do: a socket
-    /// in the directory `seen` of their file system, which for us is `ours`.
+    /// in the directory `seen` of their file system, which for us is open as `ours`.
     pub(in crate::commands) fn below(
-        ours: &Path,
+        ours: OwnedFd,
         seen: &Path,
     ) -> Result<Invitation, rustix::io::Errno> {
         let new = Invitation::new()?;
+        let path = format!("/proc/self/fd/{}/{}", ours.as_raw_fd(), new.name);
         Ok(Invitation {
-            path: Some(ours.join(&new.name)),
+            path: Some(path.into()),
             name: seen.join(&new.name).to_string_lossy().into_owned(),
             token: new.token,
+            _place: Some(ours),
         })
     }
 
@@ -71,9 +76,12 @@ impl Invitation {
                 &SocketAddrUnix::new_abstract_name(self.name.as_bytes())?,
             );
         };
-        bind(socket, &SocketAddrUnix::new(path)?)?;
-        // Who may not know the secret gets nothing, whoever connects.
-        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))
+        // Who may not know the secret gets nothing, whoever connects. One thread
+        // runs in this process.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o111));
+        let bound = bind(socket, &SocketAddrUnix::new(path)?);
+        rustix::process::umask(before);
+        bound
     }
 
     /// Takes its name away again, where that is a file.
