@@ -255,6 +255,12 @@ class Programs:
             PROGRAMS / "plugin.c",
         )
 
+    def own_allocator(self) -> Path:
+        """A library that allocates for itself."""
+        source = PROGRAMS / "own_allocator.c"
+        options = ["-shared", "-fPIC", "-fno-builtin", "-Wl,-z,lazy"]
+        return self._build("own_allocator.so", *options, source)
+
     def reentrant(self) -> Path:
         """The other allocator, as a library."""
         source = PROGRAMS / "reentrant.c"

@@ -475,6 +475,108 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.parametrize("kind", ["attributes", "redirected", "vforks"])
+def test_odd_programs(leakline: Leakline, programs: Programs, kind: str) -> None:
+    """Each would crash or hang for ever where a step is taken that is not safe."""
+    with running(programs.program("odd_targets"), kind) as target:
+        assert target.ask("before") == "fine"
+        for _ in range(4):
+            with attached(leakline, target.pid) as attach:
+                assert target.ask("during") == "fine"
+                result = attach.leave()
+            assert result.status == 0, result.err.decode()
+            assert attach.recording.stats()["totals"]["complete"] is True
+            assert target.ask("after") == "fine"
+        target.end()
+
+
+def test_a_library_with_an_allocator_of_its_own(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Its calls are not bound yet, and lead to itself."""
+    with running(programs.program("attached"), "2", "1000") as target:
+        assert target.ask(f"deep {programs.own_allocator()}") == "loaded"
+        for _ in range(2):
+            with attached(leakline, target.pid) as attach:
+                target.truth()
+                result = attach.leave()
+            assert result.status == 0, result.err.decode()
+            target.truth()
+        target.end()
+
+
+def test_a_child_of_one_that_was_left(leakline: Leakline, programs: Programs) -> None:
+    """Whose threads are others than its parent's."""
+    with running(programs.program("attached"), "4", "5000") as target:
+        assert target.ask("busy") == "busy"
+        with attached(leakline, target.pid) as attach:
+            assert target.ask("calm") == "calm"
+            assert attach.leave().status == 0
+        child = target.truth("fork")["pid"]
+        for turn in range(2):
+            with attached(leakline, child) as attach:
+                truth = target.truth()
+                result = attach.leave()
+            assert result.status == 0, result.err.decode()
+            totals = attach.recording.stats()["totals"]
+            assert totals["complete"] is True, totals
+            if turn == 0:
+                check_sites(attach.recording.rows(), truth["sites"])
+        target.end()
+
+
+def test_a_child_that_is_not_followed(leakline: Leakline, programs: Programs) -> None:
+    """It is left alone at its birth, and may be attached to by itself."""
+    with running(programs.program("attached"), "4", "5000") as target:
+        with attached(leakline, target.pid, ["--no-follow"]) as attach:
+            child = target.truth("fork")["pid"]
+            here = Target(target.process, child)
+            assert not here.maps_session()
+            assert attach.leave().status == 0
+        with attached(leakline, child) as attach:
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    check_sites(attach.recording.rows(), truth["sites"])
+
+
+def test_tracemalloc_ends_meanwhile(leakline: Leakline) -> None:
+    """It gives back the allocators that it found, before us: noticed, and told."""
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        target.truth("trace on")
+        with attached(leakline, target.pid) as attach:
+            target.truth("pid")
+            target.truth("work 3000")
+            target.truth("trace off")
+            target.truth("drop")
+            lines = target.truth("work 2000")["lines"]
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    stats = attach.recording.stats()
+    assert stats["totals"]["complete"] is False
+    assert any("another tool took" in note["text"] for note in stats["notes"]), stats
+    found = python_lines(attach.recording.rows("--filter", "attached.py"), script)
+    assert found[(lines["lists"], "mem")]["total_blocks"] >= 5000
+
+
+def test_a_detach_of_one_child_is_told(leakline: Leakline) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        child = target.truth("fork")["pid"]
+        with attached(leakline, target.pid) as attach:
+            target.truth("work 100")
+            result = execute([leakline.binary, "detach", str(child)])
+            assert result.status == 0, result.err.decode()
+            target.truth("work 100")
+            assert attach.leave().status == 0
+        target.end()
+    notes = [note["text"] for note in attach.recording.stats()["notes"]]
+    assert any(f"process {child} left the recording" in note for note in notes), notes
+
+
 def test_despite_seccomp(leakline: Leakline) -> None:
     with running(TARGET_PYTHON, "-c", FILTERED) as target:
         refused = execute([leakline.binary, "attach", str(target.pid)])

@@ -4,15 +4,21 @@
  * work        THREADS threads make, resize and free blocks, ROUNDS each, also
  *             blocks from before; the truth about the functions named below
  * load FILE   a library is loaded, and its plugin_work called 5 times
+ * deep FILE   the same of one that is bound to itself (RTLD_DEEPBIND), lazily; it
+ *             stays, and is called by `work`
+ * fork        a child of which the threads that `work` starts are the first takes
+ *             commands in its place
  * busy        THREADS threads go on making and freeing until `calm`
  * gap         the longest time that `busy` threads were away, in microseconds
  *
  * At its end every block has the bytes that were written to it, or it fails.
  */
+#define _GNU_SOURCE
 #include "truth.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/wait.h>
 #include <time.h>
 
 enum { OLD = 4000, MOST_THREADS = 64 };
@@ -154,6 +160,15 @@ static void join(void) {
     for (int i = 0; i < threads; i++) pthread_join(handles[i], NULL);
 }
 
+static void *(*deep_work)(void);
+
+static void load_deep(const char *path) {
+    void *plugin = dlopen(path, RTLD_LAZY | RTLD_LOCAL | RTLD_DEEPBIND);
+    if (plugin == NULL) _exit(75);
+    *(void **)&deep_work = dlsym(plugin, "plugin_work");
+    deep_work();
+}
+
 static void load(const char *path) {
     void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (plugin == NULL) _exit(74);
@@ -186,12 +201,24 @@ int main(int argc, char **argv) {
         line[length] = 0;
         length = 0;
         if (strcmp(line, "work") == 0) {
+            for (int i = 0; deep_work != NULL && i < 100; i++) deep_work();
             start(work);
             join();
             say_truth(sites, SITES);
         } else if (strncmp(line, "load ", 5) == 0) {
             load(line + 5);
             say("loaded\n");
+        } else if (strncmp(line, "deep ", 5) == 0) {
+            load_deep(line + 5);
+            say("loaded\n");
+        } else if (strcmp(line, "fork") == 0) {
+            int status = 0;
+            pid_t child = fork();
+            if (child != 0) {
+                waitpid(child, &status, 0);
+                _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+            }
+            say("{\"pid\": %d}\n", (int)getpid());
         } else if (strcmp(line, "busy") == 0) {
             stop = 0;
             start(busy);

@@ -350,6 +350,17 @@ fn accept_invitation() -> Option<&'static Session> {
     is_joined().then(|| unsafe { &*SESSION.0.get() })
 }
 
+/// Waits for the thread that is leaving, if there is one, but not for ever.
+fn wait_until_left() {
+    const TURNS: u32 = 1000;
+    for _ in 0..TURNS {
+        if STATE.load(Ordering::Acquire) != state::LEAVING {
+            break;
+        }
+        sys::pause(1);
+    }
+}
+
 /// See [`Session::leave_from_outside`].
 pub fn leave_from_outside() {
     joined().leave_from_outside();
@@ -367,6 +378,8 @@ pub fn is_joined() -> bool {
 /// Nothing is left behind where it fails.
 pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
     finish_for_another_thread();
+    // The last session's end may have been told of a moment before it was over.
+    wait_until_left();
     let was = STATE.load(Ordering::Acquire);
     match was {
         state::UNBORN | state::OUTSIDE | state::LEFT | state::IDLE => {}
@@ -575,14 +588,8 @@ impl Session {
     /// [`Session::leave`], by a thread that a debugger sent here; or waits until
     /// the one that is at it has done so.
     pub fn leave_from_outside(&self) {
-        const TURNS: u32 = 1000;
         self.leave_here();
-        for _ in 0..TURNS {
-            if STATE.load(Ordering::Acquire) != state::LEAVING {
-                break;
-            }
-            sys::pause(1);
-        }
+        wait_until_left();
     }
 
     fn leave_here(&self) {

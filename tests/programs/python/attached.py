@@ -1,6 +1,9 @@
 """A worker that is attached to: commands come as lines on stdin, one answer each.
 
 work N     makes N objects of each of the kinds below, and says their lines
+trace on, trace off
+           has tracemalloc begin, or end
+drop       lets go of what was made
 fork       forks a child that takes commands in its place, from the same stdin
 pid        says who answers
 """
@@ -8,6 +11,8 @@ pid        says who answers
 import json
 import os
 import sys
+import time
+import tracemalloc
 
 kept = []
 
@@ -40,6 +45,16 @@ def main():
             for kind in (lists, texts, freed):
                 kind(int(arguments[0]))
             print(json.dumps({"pid": os.getpid(), "lines": lines}), flush=True)
+        elif command == "trace":
+            (tracemalloc.start if arguments[0] == "on" else tracemalloc.stop)()
+            print("{}", flush=True)
+        elif command == "drop":
+            kept.clear()
+            # For a while: what goes on is looked at now and then only.
+            for _ in range(50):
+                time.sleep(0.002)
+                "%d" % 1000 * 300
+            print("{}", flush=True)
         elif command == "fork":
             child = os.fork()
             if child:
