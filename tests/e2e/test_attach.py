@@ -159,7 +159,7 @@ def test_counts_are_exact(leakline: Leakline, programs: Programs) -> None:
         assert b"1 of 1 as before" in result.err
         assert b"0 events lost" in result.err
         assert target.descriptors() == before
-        assert has_left(target)
+        wait_for("the map to go", lambda: has_left(target))
         # What comes now is not recorded, and blocks recorded are freed.
         target.truth()
         target.end()
@@ -211,7 +211,7 @@ def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> 
                 result = attach.leave(by)
             assert result.status == 0, result.err.decode()
             assert b"1 of 1 as before" in result.err, result.err.decode()
-            assert has_left(target)
+            wait_for("the map to go", lambda: has_left(target))
             sizes.append(target.resident())
             totals = attach.recording.stats()["totals"]
             assert totals["allocations"] > 100, (cycle, totals)
@@ -233,7 +233,7 @@ def test_a_sample(leakline: Leakline, programs: Programs) -> None:
                     result = attach.leave()
                 assert result.status == 0, result.err.decode()
                 assert b"1 of 1 as before" in result.err, result.err.decode()
-                assert has_left(target)
+                wait_for("the map to go", lambda: has_left(target))
                 stats = attach.recording.stats()
                 assert stats["mode"] == ("exact" if "--exact" in options else "sampled")
                 assert stats["totals"]["allocations"] > 1000, (options, stats)
@@ -333,7 +333,7 @@ def test_detach_from_elsewhere(leakline: Leakline, programs: Programs) -> None:
             target.truth()
             result = execute([leakline.binary, "detach", str(target.pid)])
             assert result.status == 0, result.err.decode()
-            assert has_left(target)
+            wait_for("the map to go", lambda: has_left(target))
             assert attach.wait().status == 0
         result = execute([leakline.binary, "detach", str(target.pid)])
         assert result.status == 0, "it is as it was"
@@ -450,7 +450,7 @@ def test_an_idle_program_is_fetched(leakline: Leakline, programs: Programs) -> N
             result = attach.leave()
         assert result.status == 0, result.err.decode()
         assert b"1 of 1 as before" in result.err
-        assert has_left(target)
+        wait_for("the map to go", lambda: has_left(target))
         target.truth()
         target.end()
 

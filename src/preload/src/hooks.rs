@@ -285,14 +285,11 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
     unsafe {
         thread::arrive(t, sp);
         let session = session::get().filter(|session| {
-            if !session.is_alive() && !session.child() {
+            if session.shall_leave() {
+                leave(session);
                 return false;
             }
-            let mode = session.mode();
-            if mode & mode::LEAVE != 0 {
-                leave(session);
-            }
-            mode & needed == needed && mode & mode::LEAVE == 0
+            (session.is_alive() || session.child()) && session.mode() & needed == needed
         });
         if session.is_none() {
             thread::set_depth(t, depth::SAMPLING);
@@ -353,17 +350,17 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
 fn enter_first(session: &'static Session, needed: u32, sp: u64) -> Entry {
     NEWCOMERS.fetch_add(1, Ordering::SeqCst);
     let mut t = core::ptr::null_mut();
-    if session::is_joined() && (session.is_alive() || session.child()) {
-        let mode = session.mode();
-        if mode & mode::LEAVE != 0 {
-            IS_NEWCOMER_LEAVING.store(1, Ordering::Relaxed);
-            session.leave();
-            IS_NEWCOMER_LEAVING.store(0, Ordering::Relaxed);
-        } else if mode & needed == needed {
-            t = thread::adopt(session);
-            if t.is_null() {
-                session.count_loss(true);
-            }
+    if session::is_joined() && session.shall_leave() {
+        IS_NEWCOMER_LEAVING.store(1, Ordering::Relaxed);
+        session.leave();
+        IS_NEWCOMER_LEAVING.store(0, Ordering::Relaxed);
+    } else if session::is_joined()
+        && (session.is_alive() || session.child())
+        && session.mode() & needed == needed
+    {
+        t = thread::adopt(session);
+        if t.is_null() {
+            session.count_loss(true);
         }
     }
     NEWCOMERS.fetch_sub(1, Ordering::SeqCst);
@@ -384,11 +381,11 @@ unsafe fn enter_at_rest(t: *mut Thread, needed: u32, sp: u64) -> Entry {
     unsafe {
         thread::arrive(t, sp);
         let session = session::joined();
-        let is_there = session::is_joined() && (session.is_alive() || session.child());
-        let mode = if is_there { session.mode() } else { 0 };
-        if mode & mode::LEAVE != 0 {
+        if session::is_joined() && session.shall_leave() {
             leave(session);
         }
+        let is_there = session::is_joined() && (session.is_alive() || session.child());
+        let mode = if is_there { session.mode() } else { 0 };
         if mode & needed != needed {
             thread::set_depth(t, depth::IDLE);
             return Entry::Pass;

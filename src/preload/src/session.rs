@@ -124,7 +124,7 @@ pub struct Session {
     start_stamp: AtomicU64,
     clock_is_tsc: bool,
     /// Holds 1; 0 in a forked child that has not noticed yet; 2 while it sets
-    /// itself up; [`AWAY`] when the session was left.
+    /// itself up; [`LEAVE_IS_DUE`], and [`AWAY`] when the session was left.
     alive: *const AtomicU32,
     main_stack_high: u64,
     main_stack_low: u64,
@@ -183,8 +183,9 @@ enum Whose {
     Parents,
 }
 
-/// A value of [`Session::alive`].
+/// Values of [`Session::alive`].
 const AWAY: u32 = 4;
+const LEAVE_IS_DUE: u32 = 5;
 
 /// The process that left the session whose map there is.
 static PROCESS_OF_MAP: AtomicU32 = AtomicU32::new(0);
@@ -597,19 +598,30 @@ impl Session {
         if t.is_null() {
             return self.leave();
         }
-        // SAFETY: this thread's state. It waits somewhere in libc: a hook may be
-        // at work below, whose depth is kept.
+        // SAFETY: this thread's state. It waits somewhere in libc, outside of any
+        // hook; where it does not, it shall do it when it is.
         unsafe {
             let was = thread::get_depth(t);
-            thread::set_depth(t, depth::QUIET);
-            self.leave();
-            thread::set_depth(t, was);
+            if matches!(was, depth::IDLE | depth::SAMPLING) {
+                thread::set_depth(t, depth::QUIET);
+                self.leave();
+                thread::set_depth(t, was);
+            }
         }
     }
 
-    /// Leaves, where the program was running before, when the collector's heart
-    /// has stood still for [`ORPHANED_AFTER_NS`]: it was killed, and so was who
-    /// could have told us. To be called every now and then, as [`Session::leave`].
+    /// Whether this process shall leave: somebody says so, or nobody is there.
+    #[cold]
+    pub fn shall_leave(&self) -> bool {
+        // SAFETY: a page of ours.
+        let alive = unsafe { (*self.alive).load(Ordering::Relaxed) };
+        alive == LEAVE_IS_DUE || alive == 1 && self.mode() & mode::LEAVE != 0
+    }
+
+    /// Has the next hook [leave](Session::leave), where the program was running
+    /// before, when the collector's heart has stood still for
+    /// [`ORPHANED_AFTER_NS`]: it was killed, and so was who could have told us. To be
+    /// called every now and then.
     #[cold]
     pub fn listen(&self) {
         if !self.is_late {
@@ -632,15 +644,18 @@ impl Session {
         if was_away || beats != self.beats.swap(beats, Ordering::Relaxed) {
             self.heard_ns.store(now, Ordering::Relaxed);
         } else if now.saturating_sub(self.heard_ns.load(Ordering::Relaxed)) > ORPHANED_AFTER_NS {
-            self.leave();
+            // By a hook that begins: this one still needs the map.
+            // SAFETY: a page of ours.
+            let alive = unsafe { &*self.alive };
+            let _ = alive.compare_exchange(1, LEAVE_IS_DUE, Ordering::SeqCst, Ordering::Relaxed);
         }
     }
 
     /// Puts the program back as it was before [`attach`], by whichever thread
     /// comes first; others go on. What shared memory there was is let go.
     ///
-    /// To be called by a thread that is not inside a hook's real work, its state
-    /// (if it has one) not `IDLE`.
+    /// To be called by a thread that has nothing to do with the session afterwards:
+    /// its map is gone then. Its state (if it has one) is not to be at rest.
     #[cold]
     pub fn leave(&self) {
         // The child of a vfork stands in its parent's place, and has to leave that
