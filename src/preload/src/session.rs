@@ -1228,8 +1228,14 @@ impl Session {
 }
 
 extern "C" fn before_fork() {
-    // Of every thread, whether it has a state or not.
+    tell_of_fork();
+    // Of every thread, whether it has a state or not; last, since the above looks
+    // at the list as well.
     elf::hold_list();
+}
+
+/// Puts the instant into this thread's ring, where it has one and is in no hook.
+fn tell_of_fork() {
     let t = thread::current();
     if t.is_null() || !is_joined() {
         return;
