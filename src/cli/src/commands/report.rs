@@ -17,14 +17,15 @@ use leakline_recording::Reader;
 use leakline_recording::record::Record;
 use serde_json::json;
 
+use super::live::{self, Live};
 use crate::CliError;
 
 /// The recording to report on, and the form of the report.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Input {
-    /// The recording, or the pid it is named after [default: the newest
-    /// *.leakline here]
-    #[arg(value_name = "FILE")]
+    /// The recording, or a process that is being recorded, or the pid that a
+    /// recording here is named after [default: the newest *.leakline here]
+    #[arg(value_name = "FILE|PID")]
     file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -318,9 +319,19 @@ pub(super) fn utc_offset_seconds(unix_ns: u64) -> i32 {
 /// The recording that a user means, and whether he did not name it.
 pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> {
     Ok(match file {
-        Some(given) => (by_pid(given).unwrap_or_else(|| given.clone()), false),
+        Some(given) => (named(given)?, false),
         None => (newest()?, true),
     })
+}
+
+/// A file of that name, or else the recording of that process: the one that is
+/// being made, with all there is up to now, or one here that bears its number.
+fn named(given: &Path) -> Result<PathBuf, CliError> {
+    let Some(pid) = live::as_pid(given) else {
+        return Ok(given.to_owned());
+    };
+    let flushed = || live::path(Live::of_process(pid)?.flushed()?.recording);
+    flushed().or_else(|why| by_pid(pid).ok_or(why))
 }
 
 fn open(input: &Input) -> Result<Opened, CliError> {
@@ -361,11 +372,7 @@ fn note(text: &str) {
 }
 
 /// `4121` means the recording here that is named `PROGRAM.4121.leakline`.
-fn by_pid(given: &Path) -> Option<PathBuf> {
-    let pid: u32 = given.to_str()?.parse().ok()?;
-    if given.exists() {
-        return None;
-    }
+fn by_pid(pid: u32) -> Option<PathBuf> {
     let ending = format!(".{pid}.leakline");
     recordings()
         .filter(|(path, _)| path.to_string_lossy().ends_with(&ending))
