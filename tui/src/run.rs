@@ -74,6 +74,9 @@ pub struct Options {
     pub theme: ThemeName,
     /// Seconds east of UTC at an instant, in nanoseconds since 1970.
     pub utc_offset: fn(u64) -> i32,
+    /// Whether somebody is writing the recording. Asked where nothing is added to
+    /// it.
+    pub is_written: fn(&Path) -> bool,
     /// Keeps this instant of the recording, which is being made, under a name.
     /// Says which, or why not.
     pub mark: fn(&Path, &str) -> Result<String, String>,
@@ -103,7 +106,7 @@ pub fn open(path: &Path, options: Options) -> Result<(), TuiError> {
     let (said, inbox) = channel();
     let (woken, waker) = stream().map_err(TuiError::Terminal)?;
     // The engine alone holds these ends: when it breaks off, they close.
-    let wants = engine::start(store, options.utc_offset, move |what| {
+    let wants = engine::start(store, options.utc_offset, options.is_written, move |what| {
         // Who left listens no more.
         let _ = said.send(what);
         let _ = (&waker).write(&[0]);

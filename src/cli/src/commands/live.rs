@@ -22,8 +22,10 @@ use crate::CliError;
 
 pub(super) mod screen;
 
-/// How long an answer may take: what is under way is drained and written first.
+/// How long a snapshot may take: what is under way is drained and written first.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long who only reads waits for the collector: symbols may take five seconds.
+const READING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The collector of a session that goes on.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +108,18 @@ impl Live {
         })
     }
 
-    /// What is being recorded, once all of it up to now is in the file.
+    /// What is being recorded.
+    pub(super) fn status(self) -> Result<Status, CliError> {
+        self.status_by(&Request::Status)
+    }
+
+    /// The same, once all of it up to now is in the file.
     pub(super) fn flushed(self) -> Result<Status, CliError> {
-        match self.ask(&Request::Flush)? {
+        self.status_by(&Request::Flush)
+    }
+
+    fn status_by(self, request: &Request) -> Result<Status, CliError> {
+        match self.ask(request)? {
             Reply::Status(status) => Ok(*status),
             Reply::Refused { why } => Err(error(format!("cannot read on: {why}"), "")),
             Reply::Snapshot(_) => Err(self.silent()),
@@ -129,8 +140,12 @@ impl Live {
     }
 
     fn ask(self, request: &Request) -> Result<Reply, CliError> {
+        let patience = match request {
+            Request::Snapshot { .. } => PATIENCE,
+            Request::Status | Request::Flush => READING_PATIENCE,
+        };
         let reply = || {
-            let socket = self.connected()?;
+            let socket = self.connected(patience)?;
             send(&socket, &packet(request)?, SendFlags::NOSIGNAL).ok()?;
             let mut bytes = vec![0; COMMAND_BYTES];
             let (length, _) = recv(&socket, bytes.as_mut_slice(), RecvFlags::empty()).ok()?;
@@ -139,7 +154,7 @@ impl Live {
         reply().ok_or_else(|| self.silent())
     }
 
-    fn connected(self) -> Option<OwnedFd> {
+    fn connected(self, patience: Duration) -> Option<OwnedFd> {
         let name = commands_name(self.collector, self.start_ticks);
         let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?;
         let socket = socket_with(
@@ -149,7 +164,7 @@ impl Live {
             None,
         )
         .ok()?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE)).ok()?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(patience)).ok()?;
         connect(&socket, &address).ok()?;
         Some(socket)
     }
@@ -185,6 +200,11 @@ pub(super) fn path(told: Option<Vec<u8>>) -> Result<PathBuf, CliError> {
     let here = std::env::current_dir().ok();
     let near = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     Ok(near.unwrap_or(path))
+}
+
+/// Whether somebody is writing a recording.
+pub(super) fn is_written(recording: &Path) -> bool {
+    Live::of_recording(recording).is_some()
 }
 
 /// Takes a snapshot in a recording that is shown: the name as it was given.

@@ -286,6 +286,7 @@ pub(crate) struct Opened {
     reader: Reader,
     file: String,
     implied: bool,
+    is_live: bool,
 }
 
 impl Opened {
@@ -303,6 +304,7 @@ impl Opened {
                 implied: self.implied,
                 file_bytes: self.reader.file_bytes(),
                 ended: self.reader.ended(),
+                is_live: self.is_live,
                 warnings: self.reader.damage().warnings(),
                 utc_offset_seconds: utc_offset_seconds(started.unwrap_or(0)),
             },
@@ -325,13 +327,13 @@ pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> 
 }
 
 /// A file of that name, or else the recording of that process: the one that is
-/// being made, with all there is up to now, or one here that bears its number.
+/// being made, or one here that bears its number.
 fn named(given: &Path) -> Result<PathBuf, CliError> {
     let Some(pid) = live::as_pid(given) else {
         return Ok(given.to_owned());
     };
-    let flushed = || live::path(Live::of_process(pid)?.flushed()?.recording);
-    flushed().or_else(|why| by_pid(pid).ok_or(why))
+    let being_made = || live::path(Live::of_process(pid)?.status()?.recording);
+    being_made().or_else(|why| by_pid(pid).ok_or(why))
 }
 
 fn open(input: &Input) -> Result<Opened, CliError> {
@@ -348,11 +350,28 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
     if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
-    let (contents, reader) = Contents::open(&path).map_err(|error| CliError::Report {
-        message: error.to_string(),
-        hint: error.hint().map(Into::into),
-        source: None,
-    })?;
+    let open = || {
+        Contents::open(&path).map_err(|error| CliError::Report {
+            message: error.to_string(),
+            hint: error.hint().map(Into::into),
+            source: None,
+        })
+    };
+    let (mut contents, mut reader) = open()?;
+    let live = (!reader.ended())
+        .then(|| Live::of_recording(&path))
+        .flatten();
+    if let Some(live) = live {
+        // Up to a second of it may not be in the file yet.
+        let flushed = live.flushed();
+        (contents, reader) = open()?;
+        if let Err(error) = flushed
+            && !reader.ended()
+        {
+            note(&format!("warning: the last second may be missing: {error}"));
+        }
+    }
+    let is_live = live.is_some() && !reader.ended();
     for warning in reader.damage().warnings() {
         note(&format!("warning: {warning}"));
     }
@@ -362,6 +381,7 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
         reader,
         file,
         implied,
+        is_live,
     })
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let options = Options {
         theme,
         utc_offset: utc_offset_seconds,
+        is_written: live::is_written,
         mark: live::mark,
     };
     leakline_tui::open(&path, options)

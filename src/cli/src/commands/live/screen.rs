@@ -21,7 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::super::report::utc_offset_seconds;
-use super::{mark, shown};
+use super::{is_written, mark, shown};
 use crate::CliError;
 
 /// What becomes of this process.
@@ -130,6 +130,7 @@ impl Screen {
             let options = leakline_tui::Options {
                 theme: usual_theme(),
                 utc_offset: utc_offset_seconds,
+                is_written,
                 mark,
             };
             error = leakline_tui::open(&recording, options).err();
@@ -142,7 +143,7 @@ impl Screen {
                     let _ = kill_process(self.recorder, Signal::TERM);
                 }
                 Afterwards::GoesOn => note(&format!(
-                    "the program goes on, and on being recorded; ctrl-c reaches it\n\
+                    "the program goes on, and on being recorded; ctrl-c reaches it\n          \
                      `leakline {}` shows it again",
                     shown(&recording)
                 )),
