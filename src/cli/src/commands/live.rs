@@ -211,9 +211,14 @@ pub(super) fn is_written(recording: &Path) -> bool {
 pub(super) fn mark(recording: &Path, name: &str) -> Result<String, String> {
     let live = Live::of_recording(recording)
         .ok_or("the recording is not being written any more: nothing to mark")?;
-    match live.snapshot(name.trim()) {
-        Ok(_) => Ok(name.trim().to_owned()),
-        Err(error) => Err(error.to_string()),
+    let name = name.trim();
+    check_name(name).map_err(|error| error.to_string())?;
+    let request = Request::Snapshot { name: name.into() };
+    // In a line of the screen: why, and no more.
+    match live.ask(&request).map_err(|error| error.to_string())? {
+        Reply::Snapshot(_) => Ok(name.to_owned()),
+        Reply::Refused { why } => Err(why),
+        Reply::Status(_) => Err(live.silent().to_string()),
     }
 }
 
