@@ -87,6 +87,8 @@ def program_of(supervisor: int) -> int:
         return others[0] if collector and others else None
 
     pid: int = wait_for("the program", found)
+    maps = Path(f"/proc/{pid}/maps")
+    wait_for("its session", lambda: "memfd:leakline-session" in maps.read_text())
     return pid
 
 

@@ -495,6 +495,10 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             ],
         }
     };
+    let mut keys = keys.to_vec();
+    if state.facts.growing && !state.help && state.stack.is_none() {
+        keys.insert(keys.len().min(3), ("m", "mark"));
+    }
     let mut x = u16::from(width >= layout::FULL_WIDTH);
     for (key, name) in keys {
         let needs = (canvas::width(key) + canvas::width(name) + 1) as u16;

@@ -207,7 +207,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     }
     if args.live {
         match screen::part(Signal::TERM).map_err(as_report)? {
-            Side::Screen(screen) => return screen.show(Afterwards::Detaches),
+            Side::Screen(screen) => return Ok(screen.show(Afterwards::Detaches)),
             Side::Recorder(to_screen) => link = Some(to_screen),
         }
     }

@@ -241,7 +241,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         return run_idle(path, args);
     }
     let link = match args.live.then(|| screen::part(Signal::HUP)).transpose()? {
-        Some(Side::Screen(screen)) => return screen.show(Afterwards::GoesOn),
+        Some(Side::Screen(screen)) => return Ok(screen.show(Afterwards::GoesOn)),
         Some(Side::Recorder(link)) => Some(link),
         None => None,
     };

@@ -59,7 +59,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn start_collector(name: &str, mode: u32) -> Running {
     let alone = ALONE
         .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let name = format!("leakline-test-{name}-{}", std::process::id());
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
     let cloexec = SocketFlags::CLOEXEC;

@@ -116,10 +116,7 @@ impl Link {
 impl Screen {
     /// Shows the recording until the user leaves, then sees the recorder off.
     /// Returns its status; where it died of a signal, so does this process.
-    pub(in crate::commands) fn show(
-        mut self,
-        afterwards: Afterwards,
-    ) -> Result<ExitCode, CliError> {
+    pub(in crate::commands) fn show(mut self, afterwards: Afterwards) -> ExitCode {
         let mut path = Vec::new();
         // What cannot be read is as if it were not told.
         let _ = self.told.read_to_end(&mut path);
@@ -134,8 +131,10 @@ impl Screen {
                 mark,
             };
             error = leakline_tui::open(&recording, options).err();
-            pass_signals_on(self.recorder);
             ended = self.ended(WaitOptions::NOHANG);
+            if ended.is_none() {
+                pass_signals_on(self.recorder);
+            }
             match afterwards {
                 _ if ended.is_some() => {}
                 Afterwards::Detaches => {
@@ -166,7 +165,7 @@ impl Screen {
             },
             None => 125,
         };
-        Ok(ExitCode::from(u8::try_from(status).unwrap_or(125)))
+        ExitCode::from(u8::try_from(status).unwrap_or(125))
     }
 
     /// How the recorder ended, if it did.
