@@ -397,9 +397,15 @@ def test_the_screen_of_a_process(
         terminal.type(":mark before it leaks")
         terminal.press("Enter")
         terminal.shows("there is one of that name already")
-        terminal.type(":goto before it leaks")
-        terminal.press("Enter")
-        terminal.shows("at `before it leaks`")
+
+        def is_there() -> bool:
+            # The file is looked at twice a second.
+            terminal.type(":goto before it leaks")
+            terminal.press("Enter")
+            time.sleep(0.1)
+            return "at `before it leaks`" in terminal.screen()
+
+        wait_for("the mark", is_there)
         os.kill(pid, signal.SIGKILL)
         terminal.shows("the program was killed (SIGKILL) at", "SIGKILL ")
         terminal.press("m")

@@ -57,7 +57,8 @@ impl Live {
         Err(if has_session {
             error(
                 format!("process {pid} is recorded, but by whom cannot be seen from here"),
-                "ask as the user who records it, and in the same container",
+                "ask as the user who records it, and in the same container; or its collector\n\
+                 was killed",
             )
         } else {
             error(
