@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness import Leakline, Programs, find_leakline
+from terminal import Terminal
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,3 +32,13 @@ def leakline(tmp_path: Path) -> Leakline:
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    columns, rows = getattr(request, "param", (80, 24))
+    terminal = Terminal(tmp_path, columns, rows)
+    try:
+        yield terminal
+    finally:
+        terminal.close()

@@ -14,6 +14,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -45,29 +46,34 @@ pub(crate) enum Said {
 /// Seconds east of UTC at an instant, in nanoseconds since 1970.
 pub(crate) type UtcOffset = fn(u64) -> i32;
 
+/// Whether somebody is writing a recording.
+pub(crate) type IsWritten = fn(&Path) -> bool;
+
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Sites of a recording that grows are judged this often.
 const PAUSE_OF_JUDGE: Duration = Duration::from_secs(10);
-/// A recording goes on if something came within this.
+/// A recording goes on if something came within this, or somebody writes it.
 const GOES_ON: Duration = Duration::from_secs(5);
 
 /// Starts the thread. It ends when the sender of wants is dropped.
 pub(crate) fn start(
     store: Store,
     utc_offset: UtcOffset,
+    is_written: IsWritten,
     say: impl Fn(Said) + Send + Sync + 'static,
 ) -> std::io::Result<Sender<Want>> {
     let (wants, inbox) = channel();
     thread::Builder::new()
         .name("engine".into())
-        .spawn(move || work(store, utc_offset, &inbox, &say))?;
+        .spawn(move || work(store, utc_offset, is_written, &inbox, &say))?;
     Ok(wants)
 }
 
 fn work(
     mut store: Store,
     utc_offset: UtcOffset,
+    is_written: IsWritten,
     inbox: &Receiver<Want>,
     say: &(dyn Fn(Said) + Sync),
 ) {
@@ -110,6 +116,10 @@ fn work(
                         if store.has_more() {
                             grown = Instant::now();
                             return false;
+                        }
+                        // A program that does nothing adds nothing.
+                        if growing && grown.elapsed() >= GOES_ON && is_written(store.path()) {
+                            grown = Instant::now();
                         }
                         if growing && grown.elapsed() >= GOES_ON {
                             growing = false;
@@ -176,6 +186,7 @@ fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
         implied: false,
         file_bytes: store.file_bytes(),
         ended: store.ended(),
+        is_live: false,
         warnings: store.warnings(),
         utc_offset_seconds: utc_offset(started.unwrap_or(0)),
     };

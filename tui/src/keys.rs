@@ -93,6 +93,7 @@ fn action(state: &State, key: KeyEvent) -> Option<Action> {
         KeyCode::Char('r') => Action::Reverse,
         KeyCode::Char('/') => Action::Prompt(PromptKind::Search),
         KeyCode::Char(':') => Action::Prompt(PromptKind::Command),
+        KeyCode::Char('m') => Action::Prompt(PromptKind::Mark),
         KeyCode::Char('n') => Action::Next(true),
         KeyCode::Char('N') => Action::Next(false),
         KeyCode::Char('y') => Action::Copy,

@@ -20,6 +20,8 @@ pub enum Message {
     Answer(Box<Answer>),
     /// A screen was written to a file, or not, and why.
     Exported(Result<String, String>),
+    /// This instant was kept under a name, or not, and why.
+    Marked(Result<String, String>),
     /// The user pressed something.
     Key(Action),
     /// The user clicked, at a column and row.
@@ -135,6 +137,8 @@ pub enum Effect {
     Copy,
     /// Write the screen to a file; `None`: of a name that is free.
     Export(Option<String>),
+    /// Keep this instant of a recording that is being made, under a name.
+    Mark(String),
     /// Stop.
     Suspend,
     /// Draw everything anew.

@@ -74,6 +74,12 @@ pub struct Options {
     pub theme: ThemeName,
     /// Seconds east of UTC at an instant, in nanoseconds since 1970.
     pub utc_offset: fn(u64) -> i32,
+    /// Whether somebody is writing the recording. Asked where nothing is added to
+    /// it.
+    pub is_written: fn(&Path) -> bool,
+    /// Keeps this instant of the recording, which is being made, under a name.
+    /// Says which, or why not.
+    pub mark: fn(&Path, &str) -> Result<String, String>,
 }
 
 /// Shows a recording until the user leaves.
@@ -100,7 +106,7 @@ pub fn open(path: &Path, options: Options) -> Result<(), TuiError> {
     let (said, inbox) = channel();
     let (woken, waker) = stream().map_err(TuiError::Terminal)?;
     // The engine alone holds these ends: when it breaks off, they close.
-    let wants = engine::start(store, options.utc_offset, move |what| {
+    let wants = engine::start(store, options.utc_offset, options.is_written, move |what| {
         // Who left listens no more.
         let _ = said.send(what);
         let _ = (&waker).write(&[0]);
@@ -291,7 +297,7 @@ fn show(
             changed = true;
             let effect = update(&mut state, message);
             if let Some(effect) = effect {
-                perform(screen, &mut state, effect).map_err(TuiError::Terminal)?;
+                perform(screen, &mut state, effect, path, options).map_err(TuiError::Terminal)?;
             }
             if state.quit {
                 return Ok(None);
@@ -307,8 +313,18 @@ fn draw(screen: &mut Screen, state: &State) -> Result<(), TuiError> {
     drawn.map(|_| ()).map_err(TuiError::Terminal)
 }
 
-fn perform(screen: &mut Screen, state: &mut State, effect: Effect) -> io::Result<()> {
+fn perform(
+    screen: &mut Screen,
+    state: &mut State,
+    effect: Effect,
+    path: &Path,
+    options: Options,
+) -> io::Result<()> {
     match effect {
+        Effect::Mark(name) => {
+            let marked = (options.mark)(path, &name);
+            update(state, Message::Marked(marked));
+        }
         Effect::Copy => term::copy(&view::selection(state))?,
         Effect::Export(name) => {
             let exported = export(state, name.as_deref());

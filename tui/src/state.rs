@@ -165,6 +165,8 @@ pub enum PromptKind {
     Search,
     /// A command.
     Command,
+    /// The name of a mark to set now.
+    Mark,
 }
 
 /// A line of input.
@@ -202,6 +204,10 @@ pub enum Notice {
     SetB,
     /// Nothing matches a search.
     NotFound(String),
+    /// This instant was kept under a name.
+    Marked(String),
+    /// The recording that was followed is at its end.
+    Ended,
     /// The cursor has no further to go.
     NoMark,
     /// There is no source to show for this.

@@ -15,6 +15,9 @@ use crate::state::{
     layout,
 };
 
+/// Why no mark can be set.
+const ENDED: &str = "the recording has ended: marks can be set while it is made";
+
 /// Takes a message; says what else there is to do.
 pub fn update(state: &mut State, message: Message) -> Option<Effect> {
     let before = state.want();
@@ -33,6 +36,9 @@ fn take(state: &mut State, message: Message) -> Option<Effect> {
         }
         Message::Progress(read, of) => state.phase = Phase::Reading(read, of),
         Message::Facts(facts) => {
+            if state.phase == Phase::Ready && facts.ended && !state.facts.ended {
+                state.notice = Some(Notice::Ended);
+            }
             state.phase = Phase::Ready;
             state.facts = facts;
         }
@@ -49,7 +55,10 @@ fn take(state: &mut State, message: Message) -> Option<Effect> {
             }
         }
         Message::Exported(Ok(name)) => state.notice = Some(Notice::Exported(name)),
-        Message::Exported(Err(why)) => state.notice = Some(Notice::Failed(why)),
+        Message::Exported(Err(why)) | Message::Marked(Err(why)) => {
+            state.notice = Some(Notice::Failed(why));
+        }
+        Message::Marked(Ok(name)) => state.notice = Some(Notice::Marked(name)),
         Message::Key(action) => {
             state.notice = None;
             state.due = None;
@@ -146,6 +155,9 @@ fn act(state: &mut State, action: Action) -> Option<Effect> {
             if let Some(table) = state.sortable() {
                 table.want.ascending = !table.want.ascending;
             }
+        }
+        Action::Prompt(PromptKind::Mark) if state.facts.ended => {
+            state.notice = Some(Notice::Failed(ENDED.into()));
         }
         Action::Prompt(kind) => {
             let before = match (kind, state.sortable()) {
@@ -627,8 +639,10 @@ fn in_prompt(state: &mut State, action: Action) -> Option<Effect> {
     let mut prompt = state.prompt.take()?;
     match action {
         Action::Enter => {
-            if prompt.kind == PromptKind::Command {
-                return command::run(state, &prompt.text);
+            match prompt.kind {
+                PromptKind::Command => return command::run(state, &prompt.text),
+                PromptKind::Mark => return mark(state, &prompt.text),
+                PromptKind::Search => {}
             }
             if state.sortable().is_none() {
                 state.search = prompt.text;
@@ -667,6 +681,16 @@ fn in_prompt(state: &mut State, action: Action) -> Option<Effect> {
     }
     state.prompt = Some(prompt);
     None
+}
+
+/// Has this instant kept under a name; without one nothing is done.
+fn mark(state: &mut State, name: &str) -> Option<Effect> {
+    let name = name.trim();
+    if state.facts.ended {
+        state.notice = Some(Notice::Failed(ENDED.into()));
+        return None;
+    }
+    (!name.is_empty()).then(|| Effect::Mark(name.to_owned()))
 }
 
 /// Tables show what matches as one types.

@@ -18,11 +18,12 @@ mod stack;
 mod tree;
 mod words;
 
+use leakline_analysis::report::text::signal_name;
 use leakline_analysis::report::{blocks, bytes, duration, rate, signed_blocks, signed_bytes};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::state::data::{Column, Moment, Usual, Verdict};
+use crate::state::data::{Column, Facts, Fate, Moment, Usual, Verdict};
 use crate::state::{COLUMNS, Chord, GROUPS, Notice, Phase, PromptKind, Screen, State, layout};
 use crate::theme::{Theme, theme};
 use canvas::{Canvas, Part};
@@ -125,7 +126,13 @@ fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     parts.push((processes, theme.dim));
     let length = duration(facts.duration_ns);
     if facts.ended {
-        parts.push((format!("ended {length}"), theme.dim));
+        let (text, style) = match first_fate(facts) {
+            Some(Fate::Status(0)) | None => (format!("ended {length}"), theme.dim),
+            Some(Fate::Status(status)) => (format!("status {status} {length}"), theme.bad),
+            Some(Fate::Signal(signal)) => (format!("{} {length}", signal_name(signal)), theme.bad),
+            Some(_) => (format!("ended {length}"), theme.dim),
+        };
+        parts.push((text, style));
     } else if facts.growing {
         parts.push((format!("LIVE {length}"), theme.unclear));
     } else {
@@ -155,6 +162,31 @@ fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     for (text, style) in parts {
         x += 3;
         x = canvas.put(x, y, width.saturating_sub(x), &text, style);
+    }
+}
+
+/// How the program that was recorded first ended.
+fn first_fate(facts: &Facts) -> Option<Fate> {
+    // What went on as another program did so under the same pid.
+    let first = facts.processes.first()?;
+    let last = facts.processes.iter().rev();
+    last.filter(|process| process.pid == first.pid)
+        .map(|process| process.fate)
+        .next()
+}
+
+/// How the recording came to its end, and whether that is bad.
+fn ending(facts: &Facts) -> (String, bool) {
+    match first_fate(facts) {
+        Some(Fate::Status(status)) => {
+            let text = format!("the program ended with status {status}");
+            (text, status != 0)
+        }
+        Some(Fate::Signal(signal)) => {
+            let text = format!("the program was killed ({})", signal_name(signal));
+            (text, true)
+        }
+        _ => ("the recording ended".to_owned(), false),
     }
 }
 
@@ -311,6 +343,7 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             }
             PromptKind::Search => ("/", "enter finds, n next, N back"),
             PromptKind::Command => (":", "tab completes, enter runs, esc leaves"),
+            PromptKind::Mark => ("m", "name of this instant; enter keeps it, esc leaves"),
         };
         let x = canvas.put(0, y, 1, sign, theme.key);
         let text = canvas::cut_start(&prompt.text, usize::from(width).saturating_sub(2));
@@ -462,6 +495,10 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             ],
         }
     };
+    let mut keys = keys.to_vec();
+    if state.facts.growing && !state.help && state.stack.is_none() {
+        keys.insert(keys.len().min(3), ("m", "mark"));
+    }
     let mut x = u16::from(width >= layout::FULL_WIDTH);
     for (key, name) in keys {
         let needs = (canvas::width(key) + canvas::width(name) + 1) as u16;
@@ -490,6 +527,16 @@ fn notice_words(state: &State, notice: &Notice, theme: &Theme) -> (String, ratat
             (format!("B is {at}"), theme.good)
         }
         Notice::NotFound(text) => (format!("nothing has `{text}`"), theme.unclear),
+        Notice::Marked(name) => (format!("this instant is kept as `{name}`"), theme.good),
+        Notice::Ended => {
+            let (how, is_bad) = ending(&state.facts);
+            let clock = clock(&state.facts, state.facts.duration_ns);
+            let style = if is_bad { theme.bad } else { theme.strong };
+            (
+                format!("{how} at {clock}; this stays until you leave (q)"),
+                style,
+            )
+        }
         Notice::NoMark => ("no further mark".into(), theme.unclear),
         Notice::NoSource => (
             "the recording names no source line for this".into(),

@@ -41,6 +41,8 @@ pub struct Origin {
     pub file_bytes: u64,
     /// The recording ended well.
     pub ended: bool,
+    /// It did not yet: somebody is writing it.
+    pub is_live: bool,
     /// What could not be read, a sentence each.
     pub warnings: Vec<String>,
     /// Seconds east of UTC of the clock times to show and to understand.

@@ -292,6 +292,7 @@ pub(crate) fn origin() -> Origin {
         implied: false,
         file_bytes: 3_250_585,
         ended: true,
+        is_live: false,
         warnings: Vec::new(),
         utc_offset_seconds: 0,
     }

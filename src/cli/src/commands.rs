@@ -15,10 +15,12 @@ mod export;
 mod flame;
 mod leaks;
 mod lines;
+mod live;
 mod processes;
 mod ps;
 mod report;
 pub(crate) mod run;
+mod snapshot;
 mod stats;
 mod summary;
 mod top;
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Attach(attach::Args),
     /// Leave a process that is attached to as it was
     Detach(detach::Args),
+    /// Keep this instant of a recording that is being made
+    Snapshot(snapshot::Args),
     /// Say in a screenful what a recording has to say
     Summary(summary::Args),
     /// Say which places leak, and which only look like it
@@ -77,6 +81,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Attach(args) => attach::run(&args),
             Command::Detach(args) => detach::run(&args),
+            Command::Snapshot(args) => snapshot::run(&args),
             Command::Summary(args) => summary::run(&args),
             Command::Leaks(args) => leaks::run(&args),
             Command::Check(args) => check::run(&args),

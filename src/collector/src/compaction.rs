@@ -134,6 +134,15 @@ impl Sink for Recorder {
         Ok(())
     }
 
+    fn path(&self) -> Option<PathBuf> {
+        let stat = fstat(&self.file).ok().filter(|stat| stat.st_nlink > 0)?;
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()?;
+        let named = rustix::fs::stat(&path).ok()?;
+        // A name that leads to another file is not ours any more.
+        let is_ours = (named.st_dev, named.st_ino) == (stat.st_dev, stat.st_ino);
+        is_ours.then_some(path)
+    }
+
     fn bytes(&self) -> u64 {
         self.writer.bytes()
     }

@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use leakline_recording::cohorts::TICK_NS;
 use leakline_recording::record::{
@@ -29,12 +30,12 @@ use leakline_wire::sync::Ordering;
 use leakline_wire::trie::NODES_PER_BLOCK;
 
 use crate::bins::{Bins, Due};
-use crate::image::{ForkPoint, Image, Shared, cohort_records};
+use crate::image::{ForkPoint, Image, MARKS, Shared, cohort_records};
 use crate::names::LocalNames;
 use crate::order::{Found, Rings};
 use crate::output::Output;
 use crate::process::{self, Identity};
-use crate::protocol::Summary;
+use crate::protocol::{COMMAND_BYTES, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary};
 use crate::session;
 use crate::steering::{Steering, Taken};
 
@@ -45,6 +46,8 @@ const PEAKS_EVERY_NS: u64 = 10_000_000_000;
 /// How long a fork waits for its child to turn up, and an ended process keeps
 /// its slot for one.
 const FORK_PATIENCE_NS: u64 = 10_000_000_000;
+/// Most snapshots of a session.
+const MOST_SNAPSHOTS: usize = 10_000;
 /// Slots whose pages exist from the start.
 const FIRST_SLOTS: u32 = 16;
 
@@ -115,6 +118,12 @@ pub(crate) struct Engine {
     slots_reserved: u32,
     bins: Bins,
     last_bin: (u64, u64),
+    /// When the last bin ended that was told.
+    told_ns: u64,
+    /// Everything stamped before this, and published when that was noted, is
+    /// handled; nothing else is.
+    drained: u64,
+    snapshots: Vec<String>,
     chores_ns: u64,
     peaks_ns: u64,
     session_peak_reported: u64,
@@ -149,6 +158,9 @@ impl Engine {
             slots_reserved: 0,
             bins: Bins::default(),
             last_bin: (0, 0),
+            told_ns: 0,
+            drained: 0,
+            snapshots: Vec::new(),
             chores_ns: 0,
             peaks_ns: PEAKS_EVERY_NS,
             session_peak_reported: 0,
@@ -447,6 +459,7 @@ impl Engine {
         // What is born belongs to the bin, whenever it is drained.
         let tick = self.bins.end_ns().saturating_sub(1) / TICK_NS;
         self.shared.tally.ticks.go_on(tick as u32);
+        self.drained = limit;
         let mut found = Found::default();
         let mut from = 0;
         loop {
@@ -522,14 +535,10 @@ impl Engine {
             return;
         }
         self.last_bin = live;
-        let rss = self
-            .processes
-            .iter()
-            .filter(|(_, process)| process.ended.is_none())
-            .filter_map(|(id, process)| Some((*id, process::rss_bytes(process.identity.pid)?)));
+        self.told_ns = end_ns;
         // Reading it takes some microseconds a process.
         let rss = if complete || end_ns >= self.chores_ns {
-            rss.collect()
+            self.rss()
         } else {
             Vec::new()
         };
@@ -548,6 +557,107 @@ impl Engine {
                 .extend(cohort_records(end_ns, tick, false, cohorts));
         }
         self.bins.written();
+    }
+
+    /// Resident bytes of the processes that live, by id.
+    fn rss(&self) -> Vec<(u32, u64)> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none())
+            .filter_map(|(id, process)| Some((*id, process::rss_bytes(process.identity.pid)?)))
+            .collect()
+    }
+
+    /// Keeps this instant under a name: everything that was published by now is
+    /// in what it tells, and nothing that comes later.
+    ///
+    /// # Errors
+    ///
+    /// The name will not do: why, in words for who gave it.
+    pub(crate) fn snapshot(&mut self, name: &str) -> Result<Snapshot, String> {
+        self.check_name(name)?;
+        self.round();
+        // What a round ends with may be a little beyond its bin, and what was
+        // told of a bin that ended stands.
+        let at_ns = self.shared.clock.ns(self.drained);
+        let at_ns = at_ns.min(self.bins.end_ns()).max(self.told_ns);
+        let rss = self.rss();
+        self.shared.mark(name, at_ns, None, rss);
+        self.told_ns = at_ns;
+        self.output.append(&mut self.shared.records);
+        self.snapshots.push(name.to_owned());
+        let session = &self.shared.tally.session;
+        Ok(Snapshot {
+            recording: None,
+            started_unix_ns: self.shared.clock.started_unix_ns(),
+            at_ns,
+            live_bytes: session.live_bytes,
+            live_blocks: session.live_blocks,
+            processes: self.living(),
+            is_sampled: self.is_sampled(),
+        })
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), String> {
+        let why = if name.trim().is_empty() {
+            "a snapshot needs a name"
+        } else if name.len() > NAME_BYTES {
+            "its name is too long: 64 bytes are the most"
+        } else if name.trim() != name || name.chars().any(char::is_control) {
+            "its name has characters that are not printable, or spaces at an end"
+        } else if MARKS.contains(&name) {
+            "leakline marks an instant of its own by that name"
+        } else if self.snapshots.iter().any(|known| known == name) {
+            "there is one of that name already"
+        } else if self.snapshots.len() >= MOST_SNAPSHOTS {
+            "the recording has 10,000 snapshots, and no room for more"
+        } else {
+            return Ok(());
+        };
+        Err(why.to_owned())
+    }
+
+    fn is_sampled(&self) -> bool {
+        self.mode() & mode::SAMPLED != 0
+    }
+
+    fn mode(&self) -> u32 {
+        self.shared.session.header().mode.load(Ordering::Relaxed)
+    }
+
+    /// What is being recorded, in a session of this kind.
+    pub(crate) fn status(&self, attached: bool) -> Status {
+        let header = self.shared.session.header();
+        let is_sampled = self.is_sampled();
+        let mut pids = self.pids();
+        pids.truncate(STATUS_PROCESSES);
+        let mut room = COMMAND_BYTES / 2;
+        let names = self.snapshots.iter().take_while(|name| {
+            room = room.saturating_sub(name.len() + 8);
+            room > 0
+        });
+        Status {
+            recording: self.recording(),
+            attached,
+            mode: if is_sampled { "sampled" } else { "exact" }.to_owned(),
+            sample_bytes: if is_sampled {
+                header.sample_mean.load(Ordering::Relaxed)
+            } else {
+                0
+            },
+            is_on: self.mode() & mode::ON != 0,
+            started_unix_ns: self.shared.clock.started_unix_ns(),
+            at_ns: self.now_ns(),
+            pids,
+            snapshots: names.cloned().collect(),
+            summary: self.summary(),
+        }
+    }
+
+    /// The recording's path.
+    pub(crate) fn recording(&self) -> Option<Vec<u8>> {
+        let path = self.output.path()?;
+        Some(path.into_os_string().into_vec())
     }
 
     fn report_totals(&mut self) {

@@ -47,6 +47,8 @@ const MAX_PARKED: usize = 1024;
 const MAX_NOTES: u32 = 20;
 /// Most forks whose children have not shown up.
 const MAX_FORKS: usize = 512;
+/// Names of the instants that are marked in a process.
+pub(crate) const MARKS: [&str; 3] = ["python ready", "main left", "exiting"];
 /// "Not met yet" among sites.
 const UNKNOWN: u32 = u32::MAX;
 
@@ -86,6 +88,43 @@ impl Shared {
             temporary_window,
             drift,
         }
+    }
+
+    /// Marks an instant, up to which all events were handled and no further:
+    /// what changed by then is told, in a bin that ends there.
+    pub(crate) fn mark(
+        &mut self,
+        name: &str,
+        at_ns: u64,
+        process: Option<u32>,
+        rss: Vec<(u32, u64)>,
+    ) {
+        let ticks = &self.tally.ticks;
+        let (tick, is_boundary) = (ticks.now, ticks.has_boundary_left());
+        let cohorts = self.tally.cohorts(true);
+        let points = self.tally.points(true);
+        let session = &self.tally.session;
+        let (live_bytes, live_blocks) = (session.live_bytes, session.live_blocks);
+        let max_bytes = std::mem::replace(&mut self.tally.bin_max, live_bytes);
+        self.records.push(Record::Bin(Bin {
+            end_ns: at_ns,
+            live_bytes,
+            live_blocks,
+            max_bytes: max_bytes.max(live_bytes),
+            rss,
+            points,
+            complete: true,
+        }));
+        let cohorts = cohort_records(at_ns, tick, is_boundary, cohorts);
+        self.records.extend(cohorts);
+        if is_boundary {
+            self.tally.ticks.begin_cohort();
+        }
+        self.records.push(Record::Mark(Mark {
+            name: name.to_owned(),
+            at_ns,
+            process,
+        }));
     }
 }
 
@@ -1044,48 +1083,18 @@ impl Image {
         const READY: u8 = MarkKind::PythonReady as u8;
         const LEFT: u8 = MarkKind::MainLeft as u8;
         const EXITING: u8 = MarkKind::Exiting as u8;
+        let [ready, left, exiting] = MARKS;
         let name = match kind {
-            READY => "python ready",
-            LEFT => "main left",
-            EXITING => "exiting",
+            READY => ready,
+            LEFT => left,
+            EXITING => exiting,
             _ => {
                 self.totals.malformed_events += 1;
                 return;
             }
         };
         let at_ns = shared.clock.ns(stamp);
-        // Exact at the mark: what changed by then, in a bin that ends there.
-        let (tick, is_boundary) = (
-            shared.tally.ticks.now,
-            shared.tally.ticks.has_boundary_left(),
-        );
-        let cohorts = shared.tally.cohorts(true);
-        let points = shared.tally.points(true);
-        let (live_bytes, live_blocks) = (
-            shared.tally.session.live_bytes,
-            shared.tally.session.live_blocks,
-        );
-        let max_bytes = std::mem::replace(&mut shared.tally.bin_max, live_bytes);
-        shared.records.push(Record::Bin(Bin {
-            end_ns: at_ns,
-            live_bytes,
-            live_blocks,
-            max_bytes: max_bytes.max(live_bytes),
-            rss: Vec::new(),
-            points,
-            complete: true,
-        }));
-        shared
-            .records
-            .extend(cohort_records(at_ns, tick, is_boundary, cohorts));
-        if is_boundary {
-            shared.tally.ticks.begin_cohort();
-        }
-        shared.records.push(Record::Mark(Mark {
-            name: name.to_owned(),
-            at_ns,
-            process: Some(self.process),
-        }));
+        shared.mark(name, at_ns, Some(self.process), Vec::new());
     }
 
     /// The process's totals, with what it counts itself in its slot.

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `serve` | the process: signals, control socket, waiting, the end |
 //! | `handshake` | lets targets join |
+//! | `clients` | commands that ask about the session, or for a snapshot |
 //! | `session` | the shared map, the pool of chunks |
 //! | `engine` | processes, rounds, bins, what is written when |
 //! | `order`, `ring` | rings merged by stamp |
@@ -25,6 +26,7 @@
 )]
 
 mod bins;
+mod clients;
 mod clock;
 mod cohorts;
 mod compaction;

@@ -6,6 +6,7 @@
 //! anyway), and are mended until then.
 
 use std::io;
+use std::path::PathBuf;
 
 use leakline_recording::record::Record;
 
@@ -24,6 +25,10 @@ pub(crate) trait Sink {
     fn dropped(&self) -> u64;
     /// What the recording should say of itself, once.
     fn take_note(&mut self) -> Option<String> {
+        None
+    }
+    /// Where the file is, if it has a name.
+    fn path(&self) -> Option<PathBuf> {
         None
     }
 }
@@ -120,6 +125,11 @@ impl Output {
     /// What the recording should say of itself, once.
     pub(crate) fn take_note(&mut self) -> Option<String> {
         self.sink.take_note()
+    }
+
+    /// Where the file is, if it has a name.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.sink.path()
     }
 
     /// Bytes in the file.

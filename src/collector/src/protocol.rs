@@ -22,6 +22,9 @@
 //! [`ToCollector::Leave`], or when it hangs up, the collector has all of them
 //! leave; who does not come by, being idle, is named in a
 //! [`FromCollector::Staying`] and has to be fetched.
+//!
+//! Commands of the same user, or of root, ask the collector at a socket of its
+//! own ([`commands_name`]): one [`Request`], one [`Reply`], a packet each.
 
 use leakline_recording::record::Session;
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,105 @@ pub const OUTPUT_FD: i32 = 3;
 pub const LISTENER_FD: i32 = 4;
 /// The collector's end of the control socket pair.
 pub const CONTROL_FD: i32 = 5;
+
+/// Version of [`Request`] and [`Reply`], which two installations may exchange.
+const COMMANDS_VERSION: u32 = 1;
+/// Largest packet of a command, and of its answer.
+pub const COMMAND_BYTES: usize = 64 * 1024;
+/// Longest name of a snapshot, in bytes.
+pub const NAME_BYTES: usize = 64;
+/// Most processes that a [`Status`] lists.
+pub const STATUS_PROCESSES: usize = 256;
+
+/// The abstract name of the socket at which the collector with this pid, started
+/// then (clock ticks since boot), answers commands.
+pub fn commands_name(pid: u32, start_ticks: u64) -> String {
+    format!("leakline-commands-{pid}-{start_ticks}")
+}
+
+/// The packet that says this to, or by, a collector of the same version.
+pub fn packet(message: &impl Serialize) -> Option<Vec<u8>> {
+    postcard::to_stdvec(&(COMMANDS_VERSION, message)).ok()
+}
+
+/// What a packet says; `None` where it makes no sense, or is of another version.
+pub fn unpacked<T: for<'de> Deserialize<'de>>(packet: &[u8]) -> Option<T> {
+    let (version, rest) = postcard::take_from_bytes::<u32>(packet).ok()?;
+    (version == COMMANDS_VERSION).then_some(())?;
+    postcard::from_bytes(rest).ok()
+}
+
+/// From a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// What is being recorded?
+    Status,
+    /// Have everything up to now in the file.
+    Flush,
+    /// Keep this instant, exactly, under this name.
+    Snapshot {
+        /// Not given before, printable, at most [`NAME_BYTES`] long.
+        name: String,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::Status`], and to [`Request::Flush`] once that is done.
+    Status(Box<Status>),
+    /// To [`Request::Snapshot`].
+    Snapshot(Snapshot),
+    /// It cannot be done: why, in words that go on after "cannot".
+    Refused {
+        /// One line.
+        why: String,
+    },
+}
+
+/// What is being recorded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The recording's path; `None` when its file has none any more.
+    pub recording: Option<Vec<u8>>,
+    /// Recorded are processes that were running before.
+    pub attached: bool,
+    /// `exact` or `sampled`.
+    pub mode: String,
+    /// Mean bytes between samples now; 0 when exact.
+    pub sample_bytes: u64,
+    /// Hooks are at work: nothing is recorded any more when they are not.
+    pub is_on: bool,
+    /// When it began, nanoseconds since 1970.
+    pub started_unix_ns: u64,
+    /// Nanoseconds since then.
+    pub at_ns: u64,
+    /// Pids of the processes that live, the first [`STATUS_PROCESSES`] of them.
+    pub pids: Vec<u32>,
+    /// Names of snapshots, oldest first, as many as there is room for.
+    pub snapshots: Vec<String>,
+    /// What was recorded so far.
+    pub summary: Summary,
+}
+
+/// An instant that was kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The recording's path; `None` when its file has none any more.
+    pub recording: Option<Vec<u8>>,
+    /// When the recording began, nanoseconds since 1970.
+    pub started_unix_ns: u64,
+    /// Nanoseconds since then.
+    pub at_ns: u64,
+    /// Live then, in all processes; estimates in a sampled session.
+    pub live_bytes: u64,
+    /// The same.
+    pub live_blocks: u64,
+    /// Processes that lived.
+    pub processes: u32,
+    /// What is live is estimated.
+    pub is_sampled: bool,
+}
 
 /// From the supervisor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

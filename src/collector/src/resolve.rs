@@ -140,6 +140,11 @@ impl Resolver {
         records
     }
 
+    /// Whether answers are still to come.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.open > 0
+    }
+
     /// Waits for the answers that are still to come, but no longer than
     /// `limit`. The flag tells whether all came.
     pub(crate) fn wait(&mut self, limit: Duration) -> (Vec<Record>, bool) {

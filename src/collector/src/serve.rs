@@ -1,4 +1,5 @@
-//! The collector process: signals, the control socket, waiting, the end.
+//! The collector process: signals, the control socket, what commands ask, waiting,
+//! the end.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use crate::clients::{Client, Clients};
 use crate::clock::Clock;
 use crate::compaction::Recorder;
 use crate::engine::{Ending, Engine, Joined};
@@ -24,7 +26,7 @@ use crate::handshake::Handshake;
 use crate::image::Shared;
 use crate::names::Lookup;
 use crate::output::Output;
-use crate::protocol::{FromCollector, Options, Summary, ToCollector};
+use crate::protocol::{FromCollector, Options, Reply, Request, Snapshot, Summary, ToCollector};
 use crate::resolve::{Question, Resolver};
 use crate::session::{self, Pool, SessionMap, heartbeat};
 use crate::steering::Steering;
@@ -43,6 +45,9 @@ const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the collector stays without any process once nobody is there to
 /// tell it of one.
 const LONELY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long who asked for everything in the file waits for symbols.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long processes have to leave by themselves: most make or free a block
 /// every now and then.
@@ -156,6 +161,10 @@ struct Collector {
     leaving: Option<Leaving>,
     pace: Pace,
     handshake: Option<Door>,
+    /// `None` where they cannot be heard, which the recording says.
+    clients: Option<Clients>,
+    /// They are answered once the symbols of what they asked for are there.
+    flushing: Vec<Client>,
 }
 
 /// An attached session that is to be left.
@@ -211,6 +220,8 @@ fn start(
                 leaving: None,
                 pace: Pace::default(),
                 handshake: Some(parts.handshake),
+                clients: parts.clients,
+                flushing: Vec::new(),
             })
         }
         Err(error) => Err((error, control)),
@@ -225,6 +236,7 @@ struct Parts {
     sources: bool,
     attached: bool,
     handshake: Door,
+    clients: Option<Clients>,
 }
 
 fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, String> {
@@ -265,6 +277,12 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     if let Some(error) = engine.output.error() {
         return Err(format!("cannot write: {error}"));
     }
+    let clients = Clients::listen();
+    if let Err(error) = &clients {
+        engine.note(format!(
+            "commands cannot ask for snapshots of this recording: {error}"
+        ));
+    }
     let (sender, joined) = channel();
     let target = Arc::new(AtomicU32::new(0));
     let failed = |what: &str, error: std::io::Error| format!("cannot {what}: {error}");
@@ -301,6 +319,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         sources: options.sources,
         attached: options.attached,
         handshake: Door { stop, thread },
+        clients: clients.ok(),
     })
 }
 
@@ -323,6 +342,7 @@ impl Collector {
                     self.take_answers();
                 });
             }
+            self.finish_flushes();
             let pause = self.pace.after(round.busy, &self.engine);
             match self.wait(pause) {
                 Next::GoOn => {}
@@ -361,15 +381,24 @@ impl Collector {
         if self.control.is_open {
             fds.push(PollFd::new(&self.control.socket, PollFlags::IN));
         }
+        let clients = fds.len();
+        let heard = self.clients.iter().flat_map(Clients::fds);
+        fds.extend(heard.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let timeout = Timespec {
             tv_sec: pause.as_secs().cast_signed(),
             tv_nsec: i64::from(pause.subsec_nanos()),
         };
         if !matches!(poll(&mut fds, Some(&timeout)), Ok(1..)) {
+            drop(fds);
+            drop(pidfds);
+            if let Some(clients) = &mut self.clients {
+                clients.expire();
+            }
             return self.check_lonely();
         }
         let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        let is_told = is_ready(control);
+        let is_told = self.control.is_open && is_ready(control);
+        let is_asked = (clients..fds.len()).any(is_ready);
         let is_signalled = is_ready(0);
         let dead: Vec<u32> = pidfds
             .iter()
@@ -381,6 +410,9 @@ impl Collector {
         drop(pidfds);
         for process in dead {
             self.engine.died(process, Ending::default());
+        }
+        if is_asked {
+            self.serve_clients();
         }
         if is_signalled && self.attached {
             self.take_signal();
@@ -410,6 +442,75 @@ impl Collector {
             }
         }
         self.check_lonely()
+    }
+
+    /// Does what commands ask.
+    fn serve_clients(&mut self) {
+        let requests = self.clients.as_mut().map(Clients::requests);
+        let mut is_flushed = false;
+        for (client, request) in requests.unwrap_or_default() {
+            match request {
+                Request::Status => {
+                    let status = self.engine.status(self.attached);
+                    client.answer(&Reply::Status(Box::new(status)));
+                }
+                Request::Flush => {
+                    if !std::mem::replace(&mut is_flushed, true) {
+                        self.take_joined();
+                        self.engine.round();
+                        self.put_down(Engine::settle);
+                    }
+                    self.flushing.push(client);
+                }
+                Request::Snapshot { name } => {
+                    self.take_joined();
+                    let reply = match self.engine.snapshot(&name) {
+                        Err(why) => Reply::Refused { why },
+                        Ok(snapshot) => {
+                            self.put_down(Engine::flush);
+                            Reply::Snapshot(Snapshot {
+                                recording: self.engine.recording(),
+                                ..snapshot
+                            })
+                        }
+                    };
+                    client.answer(&reply);
+                }
+            }
+        }
+    }
+
+    /// Writes what there is by `write`, and has its symbols looked up. Targets
+    /// wait for that as for work.
+    fn put_down(&mut self, write: impl FnOnce(&mut Engine)) {
+        let session = self.engine.shared.session.clone();
+        session::while_busy(&session, || {
+            write(&mut self.engine);
+            self.ask();
+        });
+    }
+
+    /// Answers who waits for the symbols of what was written, once they are
+    /// there, or will not be soon.
+    fn finish_flushes(&mut self) {
+        if self.flushing.is_empty() {
+            return;
+        }
+        self.take_answers();
+        let is_at_work = self.resolver.as_ref().is_some_and(Resolver::is_at_work);
+        let is_due = |client: &Client| !is_at_work || client.waited() >= FLUSH_PATIENCE;
+        if !self.flushing.iter().any(is_due) {
+            return;
+        }
+        self.put_down(Engine::flush);
+        let reply = Reply::Status(Box::new(self.engine.status(self.attached)));
+        self.flushing.retain(|client| {
+            let is_due = is_due(client);
+            if is_due {
+                client.answer(&reply);
+            }
+            !is_due
+        });
     }
 
     /// The target is gone: everything of it is drained, and the supervisor is
@@ -610,6 +711,10 @@ impl Collector {
         if let Some(door) = self.handshake.take() {
             door.close();
         }
+        // Who asks from now on is told that nobody is there; what the end writes
+        // is all that there is.
+        self.clients = None;
+        self.flushing.clear();
         self.take_joined();
         self.engine.round();
         self.engine.switch_off();

@@ -31,7 +31,7 @@ fn engine(records: &[Record]) -> Engine {
     writer.flush().unwrap();
     let (say, said) = channel();
     let store = Store::open(&path).unwrap();
-    let wants = start(store, |_| 0, move |what| drop(say.send(what))).unwrap();
+    let wants = start(store, |_| 0, |_| false, move |what| drop(say.send(what))).unwrap();
     Engine {
         wants,
         said,

@@ -279,3 +279,55 @@ fn colour_only_repeats_words() {
     press(&mut state, ":theme mono");
     assert_eq!(shown(&state), coloured);
 }
+
+#[test]
+fn a_mark_is_set_while_the_recording_is_made() {
+    let mut state = after(Screen::Overview, "");
+    // It has ended: there is nothing to type a name for.
+    press(&mut state, "m");
+    assert!(state.prompt.is_none());
+    assert!(matches!(&state.notice, Some(Notice::Failed(why)) if why.contains("ended")));
+    std::sync::Arc::make_mut(&mut state.facts).ended = false;
+    press(&mut state, "m");
+    assert!(shown(&state).contains("name of this instant"));
+    // As in any line of input, a letter is no key.
+    press_all(&mut state, "q 2");
+    let effect = press(&mut state, "enter");
+    assert_eq!(effect, Some(Effect::Mark("q2".into())));
+    assert!(state.prompt.is_none() && !state.quit);
+    update(&mut state, Message::Marked(Ok("q2".into())));
+    assert!(shown(&state).contains("kept as `q2`"));
+    let effect = press(&mut state, ":mark before it");
+    assert_eq!(effect, Some(Effect::Mark("before it".into())));
+    update(&mut state, Message::Marked(Err("no".into())));
+    assert_eq!(state.notice, Some(Notice::Failed("no".into())));
+    assert_eq!(press(&mut state, ":mark"), None);
+    press(&mut state, "m");
+    assert_eq!(press(&mut state, "enter"), None);
+}
+
+#[test]
+fn how_the_program_ended_is_said_and_stays() {
+    let mut state = after(Screen::Overview, "");
+    let mut facts = (*state.facts).clone();
+    std::sync::Arc::make_mut(&mut state.facts).ended = false;
+    facts.processes[0].fate = crate::state::data::Fate::Signal(9);
+    update(
+        &mut state,
+        Message::Facts(std::sync::Arc::new(facts.clone())),
+    );
+    assert_eq!(state.notice, Some(Notice::Ended));
+    let screen = shown(&state);
+    assert!(
+        screen.contains("the program was killed (SIGKILL) at"),
+        "{screen}"
+    );
+    press(&mut state, "j");
+    assert!(
+        shown(&state).contains("   SIGKILL "),
+        "the header goes on saying it"
+    );
+    // One that had ended before says nothing of it.
+    update(&mut state, Message::Facts(std::sync::Arc::new(facts)));
+    assert_eq!(state.notice, None);
+}

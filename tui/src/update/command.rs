@@ -8,7 +8,7 @@ use crate::state::data::Moment;
 use crate::state::{COLUMNS, GROUPS, Notice, Screen, State, ThemeName};
 
 /// The commands: a name, what follows it, and what it does.
-pub(crate) const COMMANDS: [(&str, &str, &str); 8] = [
+pub(crate) const COMMANDS: [(&str, &str, &str); 9] = [
     (
         "goto",
         "INSTANT",
@@ -25,6 +25,7 @@ pub(crate) const COMMANDS: [(&str, &str, &str); 8] = [
         "by site, line, function, file, library, thread, process, domain",
     ),
     ("filter", "TEXT", "only rows with this; alone: all rows"),
+    ("mark", "NAME", "keep this instant, while it is recorded"),
     ("export", "[FILE]", "the screen as a text file"),
     ("theme", "NAME", "default, colour-blind or mono"),
     ("help", "", "this"),
@@ -81,6 +82,8 @@ pub(super) fn run(state: &mut State, line: &str) -> Option<Effect> {
             }
             filter(state, rest);
         }
+        "mark" if rest.is_empty() => return failed(state, "a mark needs a name".into()),
+        "mark" => return super::mark(state, rest),
         "export" => {
             let name = (!rest.is_empty()).then(|| rest.to_owned());
             return Some(Effect::Export(name));

@@ -176,6 +176,7 @@ fn lines(screen: Screen) -> Vec<(String, String)> {
                 "move; ctrl-d ctrl-u half a screen; gg G first, last",
             ),
             ("d", "growth until this instant"),
+            ("m", "while it is recorded: keep this instant, under a name"),
             ("y", "copy what is selected (OSC 52)"),
             ("e", "write the screen to a text file"),
             (":", "a command"),

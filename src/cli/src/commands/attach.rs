@@ -25,7 +25,9 @@ use leakline_collector::protocol::{FromCollector, Options, Summary, ToCollector}
 use leakline_inject::inspect::{self, Glance, Namespace, Obstacle, Process};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
+use rustix::process::Signal;
 
+use super::live::screen::{self, Afterwards, Side};
 use super::run::output::{self, Output};
 use super::run::session::{Answer, Collector, Invitation};
 use super::run::signals::Signals;
@@ -50,6 +52,7 @@ Examples:
   leakline attach 4121
   leakline attach 4121 --duration 10m -o worker.leakline
   leakline attach 4121 --exact --duration 30s
+  leakline attach 4121 --live
   leakline attach 4121 --background && leakline detach 4121
 
 Exit status: 0 when all were left as they were, 3 if nothing could be recorded
@@ -111,6 +114,10 @@ pub(crate) struct Args {
     /// process for it
     #[arg(long)]
     despite_seccomp: bool,
+
+    /// Show the recording in the terminal UI; leaving that detaches
+    #[arg(long, conflicts_with = "background")]
+    live: bool,
 
     /// Go on in the background once all processes are recorded
     #[arg(long)]
@@ -190,6 +197,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let program = program_path(&target);
     let invitation = invitation(&target)?;
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    let mut link = None;
+    if args.live && to_stdout {
+        return Err(CliError::Usage {
+            message: "with `--live` standard output is the screen, and no place for a recording"
+                .into(),
+            hint: Some("`-o FILE` names another".into()),
+        });
+    }
+    if args.live {
+        match screen::part(Signal::TERM).map_err(as_report)? {
+            Side::Screen(screen) => return Ok(screen.show(Afterwards::Detaches)),
+            Side::Recorder(to_screen) => link = Some(to_screen),
+        }
+    }
     let path = match &args.output {
         _ if to_stdout => temporary_path()?,
         Some(path) => path.clone(),
@@ -243,12 +264,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         "recording to {shown}; {} detaches",
         if args.background {
             format!("`leakline detach {}`", target.pid)
+        } else if args.live {
+            "leaving what shows it".to_owned()
         } else {
             "Ctrl-C or losing this terminal".to_owned()
         }
     ));
     if args.background && become_background()? {
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(link) = link {
+        link.tell(&recording);
     }
 
     let began = Instant::now();
@@ -579,7 +605,10 @@ impl Session {
             if door.knocks() {
                 return End::Asked;
             }
-            if let Some(line) = growth.due(&self.entries, recording) {
+            // With --live what is said comes at the end only.
+            if !args.live
+                && let Some(line) = growth.due(&self.entries, recording)
+            {
                 says.progress(&line);
             }
             if args.duration.is_some_and(|most| began.elapsed() >= most) {

@@ -17,14 +17,15 @@ use leakline_recording::Reader;
 use leakline_recording::record::Record;
 use serde_json::json;
 
+use super::live::{self, Live};
 use crate::CliError;
 
 /// The recording to report on, and the form of the report.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Input {
-    /// The recording, or the pid it is named after [default: the newest
-    /// *.leakline here]
-    #[arg(value_name = "FILE")]
+    /// The recording, or a process that is being recorded, or the pid that a
+    /// recording here is named after [default: the newest *.leakline here]
+    #[arg(value_name = "FILE|PID")]
     file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -285,6 +286,7 @@ pub(crate) struct Opened {
     reader: Reader,
     file: String,
     implied: bool,
+    is_live: bool,
 }
 
 impl Opened {
@@ -302,6 +304,7 @@ impl Opened {
                 implied: self.implied,
                 file_bytes: self.reader.file_bytes(),
                 ended: self.reader.ended(),
+                is_live: self.is_live,
                 warnings: self.reader.damage().warnings(),
                 utc_offset_seconds: utc_offset_seconds(started.unwrap_or(0)),
             },
@@ -318,9 +321,19 @@ pub(super) fn utc_offset_seconds(unix_ns: u64) -> i32 {
 /// The recording that a user means, and whether he did not name it.
 pub(super) fn find(file: Option<&PathBuf>) -> Result<(PathBuf, bool), CliError> {
     Ok(match file {
-        Some(given) => (by_pid(given).unwrap_or_else(|| given.clone()), false),
+        Some(given) => (named(given)?, false),
         None => (newest()?, true),
     })
+}
+
+/// A file of that name, or else the recording of that process: the one that is
+/// being made, or one here that bears its number.
+fn named(given: &Path) -> Result<PathBuf, CliError> {
+    let Some(pid) = live::as_pid(given) else {
+        return Ok(given.to_owned());
+    };
+    let being_made = || live::path(Live::of_process(pid)?.status()?.recording);
+    being_made().or_else(|why| by_pid(pid).ok_or(why))
 }
 
 fn open(input: &Input) -> Result<Opened, CliError> {
@@ -337,11 +350,28 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
     if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
-    let (contents, reader) = Contents::open(&path).map_err(|error| CliError::Report {
-        message: error.to_string(),
-        hint: error.hint().map(Into::into),
-        source: None,
-    })?;
+    let open = || {
+        Contents::open(&path).map_err(|error| CliError::Report {
+            message: error.to_string(),
+            hint: error.hint().map(Into::into),
+            source: None,
+        })
+    };
+    let (mut contents, mut reader) = open()?;
+    let live = (!reader.ended())
+        .then(|| Live::of_recording(&path))
+        .flatten();
+    if let Some(live) = live {
+        // Up to a second of it may not be in the file yet.
+        let flushed = live.flushed();
+        (contents, reader) = open()?;
+        if let Err(error) = flushed
+            && !reader.ended()
+        {
+            note(&format!("warning: the last second may be missing: {error}"));
+        }
+    }
+    let is_live = live.is_some() && !reader.ended();
     for warning in reader.damage().warnings() {
         note(&format!("warning: {warning}"));
     }
@@ -351,6 +381,7 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
         reader,
         file,
         implied,
+        is_live,
     })
 }
 
@@ -361,11 +392,7 @@ fn note(text: &str) {
 }
 
 /// `4121` means the recording here that is named `PROGRAM.4121.leakline`.
-fn by_pid(given: &Path) -> Option<PathBuf> {
-    let pid: u32 = given.to_str()?.parse().ok()?;
-    if given.exists() {
-        return None;
-    }
+fn by_pid(pid: u32) -> Option<PathBuf> {
     let ending = format!(".{pid}.leakline");
     recordings()
         .filter(|(path, _)| path.to_string_lossy().ends_with(&ending))

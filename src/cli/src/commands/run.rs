@@ -28,7 +28,9 @@ use leakline_recording::record;
 use leakline_wire::env;
 use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
 use leakline_wire::sampling::MAX_MEAN;
+use rustix::process::Signal;
 
+use super::live::screen::{self, Afterwards, Side};
 use crate::{CliError, preload};
 use output::Output;
 use program::Lookup;
@@ -58,6 +60,7 @@ Examples:
   leakline run -o serve.leakline -- python -m http.server
   leakline run --no-python -- ./server --port 8080
   leakline run --sample 512KiB -- gunicorn app:api
+  leakline run --live -- python train.py
 
 Exit status: the program's own (a death by signal is passed on); 125 if leakline
 failed, 126 if the program cannot be executed, 127 if it was not found.")]
@@ -101,6 +104,12 @@ pub(crate) struct Args {
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
+
+    /// Show the recording in the terminal UI while it is made. The program has no
+    /// terminal then: it reads nothing, and its output goes to a file beside the
+    /// recording (python.4121.out). Leaving the UI does not end the program
+    #[arg(long, conflicts_with = "idle")]
+    live: bool,
 
     /// Record nothing until `leakline attach` comes, which then needs no ptrace
     #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample"])]
@@ -231,6 +240,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     if args.idle {
         return run_idle(path, args);
     }
+    let link = match args.live.then(|| screen::part(Signal::HUP)).transpose()? {
+        Some(Side::Screen(screen)) => return Ok(screen.show(Afterwards::GoesOn)),
+        Some(Side::Recorder(link)) => Some(link),
+        None => None,
+    };
     limits::check()?;
     let interposer = preload::unpack()?;
 
@@ -242,20 +256,30 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let options = args.collector_options(&invitation);
     let is_sampled = args.sample.is_some();
     let command = shown_command(&options.session.command);
+    let place = Place {
+        program: path.clone(),
+        output: args.output,
+    };
+    let writes_to = args.live.then(|| {
+        let place = place.clone();
+        Box::new(move |pid| place.of_output(pid)) as Box<dyn Fn(i32) -> PathBuf>
+    });
     let launch = Launch {
-        path: path.clone(),
+        path,
         environment: environment(&interposer, env::SESSION, &invitation),
         arguments: args.command,
         only_this_process: args.no_follow,
+        writes_to,
     };
 
     let signals = Signals::take();
     let waiting = launch.fork(&signals)?;
     let pid = waiting.pid();
-    let output = args
-        .output
-        .unwrap_or_else(|| output::default_path(&path, pid.as_raw_pid()));
-    let output = Output::create(output, args.force)?;
+    let output = Output::create(place.of_recording(pid.as_raw_pid()), args.force)?;
+    let written = args
+        .live
+        .then(|| Output::create(place.of_output(pid.as_raw_pid()), args.force))
+        .transpose()?;
     let collector = Collector::start(output.file(), &invitation, options)?;
     collector.send(&ToCollector::Spawned {
         pid: pid.as_raw_pid().unsigned_abs(),
@@ -264,8 +288,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     waiting.go().inspect_err(|_| collector.kill())?;
 
     let recording = output.keep();
+    let written = written.map(Output::keep);
     let on_terminal = std::io::stderr().is_terminal();
     let speaks = !args.quiet && (args.summary || on_terminal);
+    if let (Some(link), Some(written)) = (link, written) {
+        if speaks {
+            let written = printable(&escaped(written.as_os_str().as_bytes())).into_owned();
+            let mut stderr = anstream::stderr().lock();
+            let _ = writeln!(stderr, "leakline: the program's output goes to {written}");
+        }
+        link.tell(&recording);
+    }
     release_standard_streams(speaks);
     collector.close_inherited();
     let mut supervisor = Supervisor::new(signals, pid, collector);
@@ -288,6 +321,32 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         let _ = report.write(&mut anstream::stderr().lock());
     }
     Ok(supervisor.end_as(ended))
+}
+
+/// Where the files of a run lie.
+#[derive(Clone)]
+struct Place {
+    program: PathBuf,
+    /// The recording, as it was asked for.
+    output: Option<PathBuf>,
+}
+
+impl Place {
+    fn of_recording(&self, pid: i32) -> PathBuf {
+        let asked = self.output.clone();
+        asked.unwrap_or_else(|| output::default_path(&self.program, pid))
+    }
+
+    /// Of the program's output, where that has no terminal.
+    fn of_output(&self, pid: i32) -> PathBuf {
+        let mut path = self.of_recording(pid);
+        if path.extension().is_some_and(|ending| ending == "leakline") {
+            path.set_extension("out");
+        } else {
+            path.as_mut_os_string().push(".out");
+        }
+        path
+    }
 }
 
 impl Args {
@@ -368,6 +427,7 @@ fn join_outer_session(path: &Path, args: Args) -> CliError {
         arguments: args.command,
         environment: std::env::vars_os().collect(),
         only_this_process: false,
+        writes_to: None,
     };
     Lookup::from_exec(path, launch.execute(signals::restore_inherited)).into()
 }
@@ -384,6 +444,7 @@ fn run_idle(path: PathBuf, args: Args) -> Result<ExitCode, CliError> {
         path,
         arguments: args.command,
         only_this_process: false,
+        writes_to: None,
     };
     let signals = Signals::take();
     let waiting = launch.fork(&signals)?;
@@ -496,6 +557,24 @@ mod tests {
         for wrong in ["", "Auto", "0", "255", "1025MiB", "-1"] {
             assert!(parse_sample(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn output_lies_beside_the_recording() {
+        let place = |output: Option<&str>| Place {
+            program: "/usr/bin/python3".into(),
+            output: output.map(PathBuf::from),
+        };
+        let files = |output| {
+            let place = place(output);
+            [place.of_recording(41), place.of_output(41)].map(|path| path.display().to_string())
+        };
+        assert_eq!(files(None), ["python3.41.leakline", "python3.41.out"]);
+        assert_eq!(
+            files(Some("/tmp/a.leakline")),
+            ["/tmp/a.leakline", "/tmp/a.out"]
+        );
+        assert_eq!(files(Some("a.out")), ["a.out", "a.out.out"]);
     }
 
     #[test]

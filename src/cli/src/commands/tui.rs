@@ -1,12 +1,12 @@
 //! `leakline tui`, and `leakline FILE`.
 
-use std::env;
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use leakline_tui::{Options, ThemeName, TuiError};
 
+use super::live;
 use super::report::{find, utc_offset_seconds};
 use crate::CliError;
 
@@ -18,11 +18,12 @@ Examples:
   leakline tui train.4121.leakline      the same as `leakline train.4121.leakline`
   leakline tui 4121 --theme colour-blind
 
-A recording that is still being written is followed. `?` shows the keys.")]
+PID is a process that is being recorded. A recording that is still being written is
+followed, and `m` keeps an instant of it. `?` shows the keys.")]
 pub(crate) struct Args {
-    /// The recording, or the pid it is named after [default: the newest
-    /// *.leakline here]
-    #[arg(value_name = "FILE")]
+    /// The recording, or a process that is being recorded, or the pid that a
+    /// recording here is named after [default: the newest *.leakline here]
+    #[arg(value_name = "FILE|PID")]
     file: Option<PathBuf>,
     /// Colours [default: default, with NO_COLOR mono]
     #[arg(long, value_name = "NAME")]
@@ -43,16 +44,17 @@ enum Theme {
 /// Shows it until the user leaves.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let (path, _) = find(args.file.as_ref())?;
-    let no_colour = env::var_os("NO_COLOR").is_some();
     let theme = match args.theme {
         Some(Theme::ColourBlind) => ThemeName::ColourBlind,
         Some(Theme::Mono) => ThemeName::Mono,
-        None if no_colour => ThemeName::Mono,
-        Some(Theme::Default) | None => ThemeName::Default,
+        Some(Theme::Default) => ThemeName::Default,
+        None => live::screen::usual_theme(),
     };
     let options = Options {
         theme,
         utc_offset: utc_offset_seconds,
+        is_written: live::is_written,
+        mark: live::mark,
     };
     leakline_tui::open(&path, options)
         .map(|()| ExitCode::SUCCESS)

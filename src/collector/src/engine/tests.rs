@@ -1019,3 +1019,82 @@ proptest! {
         end(&mut engine);
     }
 }
+
+#[test]
+fn a_snapshot_is_exact_whenever_it_is_taken() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 77);
+    let mut ring = process.thread(77);
+    let module = process.define_module(&mut ring, "/lib/a.so");
+    let stack = process.native(module, 0x10);
+    for block in 0..10 {
+        process.alloc(&mut ring, 0x1000 + block * 64, 48, stack);
+    }
+    let before = engine.snapshot("before").unwrap();
+    assert_eq!((before.live_blocks, before.live_bytes), (10, 480));
+    for block in 10..17 {
+        process.alloc(&mut ring, 0x1000 + block * 64, 48, stack);
+    }
+    process.free(&mut ring, 0x1000);
+    let after = engine.snapshot("after").unwrap();
+    assert_eq!((after.live_blocks, after.processes), (16, 1));
+    assert!(after.at_ns > before.at_ns);
+    process.alloc(&mut ring, 0x9000, 48, stack);
+    end(&mut engine);
+    // At each mark a bin ends, and what all bins up to there tell is the truth.
+    let mut seen = Counters::default();
+    let mut told = BTreeMap::new();
+    let mut bin_ns = 0;
+    for record in records.all() {
+        match record {
+            Record::Bin(bin) => {
+                assert!(bin.end_ns >= bin_ns, "bins go back in time");
+                bin_ns = bin.end_ns;
+                for point in &bin.points {
+                    seen.live_blocks = seen.live_blocks.wrapping_add_signed(point.live_blocks);
+                    seen.total_blocks = seen.total_blocks.wrapping_add_signed(point.total_blocks);
+                }
+            }
+            Record::Mark(mark) => {
+                assert_eq!((mark.at_ns, mark.process), (bin_ns, None));
+                told.insert(mark.name, (mark.at_ns, seen));
+            }
+            _ => {}
+        }
+    }
+    for (snapshot, name, live, total) in [(&before, "before", 10, 10), (&after, "after", 16, 17)] {
+        let (at_ns, counters) = told[name];
+        assert_eq!(at_ns, snapshot.at_ns);
+        assert_eq!((counters.live_blocks, counters.total_blocks), (live, total));
+    }
+    assert_eq!(seen.live_blocks, 17);
+    // What was born after a mark is told apart from what was born before it.
+    let cohorts = records.pick(|record| match record {
+        Record::Cohorts(cohorts) => Some((cohorts.at_ns, cohorts.is_boundary)),
+        _ => None,
+    });
+    assert!(cohorts.contains(&(before.at_ns, true)));
+    assert!(cohorts.contains(&(after.at_ns, true)));
+}
+
+#[test]
+fn names_of_snapshots_are_of_use() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let long = "x".repeat(65);
+    for wrong in ["", " ", " a", "a\n", "\x1b[2J", "main left", long.as_str()] {
+        assert!(engine.snapshot(wrong).is_err(), "{wrong:?}");
+    }
+    assert!(engine.snapshot("deploy 4711, dévelopment").is_ok());
+    assert!(engine.snapshot(&long[1..]).is_ok());
+    let twice = engine.snapshot(&long[1..]).unwrap_err();
+    assert!(twice.contains("already"), "{twice}");
+    let status = engine.status(true);
+    assert_eq!(
+        status.snapshots,
+        ["deploy 4711, dévelopment", &long[1..]].map(str::to_owned)
+    );
+    assert!(status.attached && status.is_on);
+    end(&mut engine);
+    let marks = records.pick(|record| matches!(record, Record::Mark(_)).then_some(()));
+    assert_eq!(marks.len(), 2);
+}

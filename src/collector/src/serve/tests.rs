@@ -1,5 +1,6 @@
 use std::io::{IoSliceMut, Seek};
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard};
 
 use leakline_recording::record::Session;
 use leakline_wire::Kind;
@@ -49,9 +50,16 @@ struct Running {
     address: SocketAddrUnix,
     file: File,
     thread: std::thread::JoinHandle<()>,
+    _alone: MutexGuard<'static, ()>,
 }
 
+/// Commands find a collector by its process, which has one.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn start_collector(name: &str, mode: u32) -> Running {
+    let alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let name = format!("leakline-test-{name}-{}", std::process::id());
     let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
     let cloexec = SocketFlags::CLOEXEC;
@@ -71,6 +79,7 @@ fn start_collector(name: &str, mode: u32) -> Running {
         address,
         file,
         thread,
+        _alone: alone,
     };
     assert_eq!(hear(&running.control), FromCollector::Ready);
     running
@@ -259,4 +268,55 @@ fn a_silent_client_keeps_nobody_waiting() {
     tell(&running.control, &ToCollector::Stop);
     assert!(matches!(hear(&running.control), FromCollector::Finished(_)));
     running.thread.join().unwrap();
+}
+
+/// What the collector of this process answers.
+fn asked(request: &Request) -> Option<Reply> {
+    let own = crate::process::Identity::read(std::process::id());
+    let name = crate::protocol::commands_name(own.pid, own.start_ticks);
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+    connect(&socket, &address).ok()?;
+    let packet = crate::protocol::packet(request).unwrap();
+    send(&socket, &packet, SendFlags::NOSIGNAL).ok()?;
+    let mut bytes = vec![0; crate::protocol::COMMAND_BYTES];
+    let (length, _) = recv(&socket, bytes.as_mut_slice(), RecvFlags::empty()).ok()?;
+    crate::protocol::unpacked(&bytes[..length])
+}
+
+#[test]
+fn commands_are_answered_as_long_as_it_records() {
+    let running = start_collector("commands", mode::ON | mode::FOLLOW);
+    let Some(Reply::Status(status)) = asked(&Request::Status) else {
+        panic!("no status");
+    };
+    assert_eq!((status.mode.as_str(), status.is_on), ("exact", true));
+    assert_eq!(status.recording, None, "the file was made without a name");
+    let before = running.file.metadata().unwrap().len();
+    let snapshot = Request::Snapshot {
+        name: "before".to_owned(),
+    };
+    let Some(Reply::Snapshot(taken)) = asked(&snapshot) else {
+        panic!("no snapshot");
+    };
+    assert_eq!((taken.live_bytes, taken.is_sampled), (0, false));
+    assert!(
+        running.file.metadata().unwrap().len() > before,
+        "it is written"
+    );
+    assert!(matches!(asked(&snapshot), Some(Reply::Refused { .. })));
+    let Some(Reply::Status(status)) = asked(&Request::Flush) else {
+        panic!("not flushed");
+    };
+    assert_eq!(status.snapshots, ["before"]);
+    tell(&running.control, &ToCollector::Stop);
+    assert!(matches!(hear(&running.control), FromCollector::Finished(_)));
+    running.thread.join().unwrap();
+    assert_eq!(asked(&Request::Status), None);
 }

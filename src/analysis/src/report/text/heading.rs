@@ -235,7 +235,9 @@ fn completeness(model: &Model<'_>) -> String {
     if !model.origin().warnings.is_empty() {
         flaws.push("parts of the file are unreadable".into());
     }
-    if !model.origin().ended {
+    if model.origin().is_live {
+        flaws.push("goes on".into());
+    } else if !model.origin().ended {
         flaws.push("ends without a farewell".into());
     }
     if flaws.is_empty() {

@@ -115,6 +115,7 @@ fn ending(model: &Model<'_>) -> String {
             "exited" => format!("the program's last process, after {at}"),
             reason => format!("{reason} after {at}"),
         },
+        _ if model.origin().is_live => format!("not yet: it goes on after {at}"),
         _ => format!(
             "without a farewell after {at}: still recording, or the recorder was killed; what came later is not known"
         ),

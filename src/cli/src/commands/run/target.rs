@@ -32,6 +32,20 @@ pub(super) struct Launch {
     pub(super) environment: Vec<(OsString, OsString)>,
     /// Record this process alone: tell it its pid.
     pub(super) only_this_process: bool,
+    /// It has no terminal: it reads nothing, and writes to the file that this
+    /// names by its pid.
+    pub(super) writes_to: Option<Box<dyn Fn(i32) -> PathBuf>>,
+}
+
+/// Puts nothing in the place of standard input, and a file in that of output and
+/// errors.
+fn redirect(path: &Path) -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    let file = File::options().append(true).open(path)?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&file)?;
+    rustix::stdio::dup2_stderr(&file)?;
+    Ok(())
 }
 
 /// A forked child that waits to become the target. Dropped, it ends without
@@ -89,7 +103,14 @@ impl Launch {
         let mut go = [0];
         // The end of the pipe: the supervisor gave up, or is no more.
         if matches!(gate.read(&mut go), Ok(1)) {
-            let error = self.execute(|| signals.restore());
+            let redirected = match &self.writes_to {
+                Some(named) => redirect(&named(std::process::id().cast_signed())),
+                None => Ok(()),
+            };
+            let error = match redirected {
+                Ok(()) => self.execute(|| signals.restore()),
+                Err(error) => error,
+            };
             let number = error.raw_os_error().unwrap_or(libc::EINVAL);
             // Nothing is left to do for a parent that does not listen.
             let _ = failure.write_all(&number.to_ne_bytes());
