@@ -617,7 +617,23 @@ impl Collector {
         let _ = rustix::io::read(&self.signals, &mut info);
     }
 
+    /// Notes who has left, and tells of those who did before they were asked to.
+    fn note_left(&mut self) {
+        let left = self.engine.note_left();
+        if self.leaving.is_none() {
+            // Detached one by one, or left alone for too long (this process was
+            // stopped): what they do from now on is not recorded.
+            for pid in left {
+                self.engine.note(format!(
+                    "process {pid} left the recording before its end: what it allocates and \
+                     frees from here on is not in it"
+                ));
+            }
+        }
+    }
+
     fn leave(&mut self) {
+        self.note_left();
         self.engine.have_all_leave();
         self.leaving.get_or_insert(Leaving {
             since: Instant::now(),
@@ -630,17 +646,7 @@ impl Collector {
         if !self.control.is_open {
             self.leave();
         }
-        let left = self.engine.note_left();
-        if self.leaving.is_none() {
-            // Detached one by one, or left alone for too long (this process was
-            // stopped): what they do from now on is not recorded.
-            for pid in left {
-                self.engine.note(format!(
-                    "process {pid} left the recording before its end: what it allocates and \
-                     frees from here on is not in it"
-                ));
-            }
-        }
+        self.note_left();
         let Some(leaving) = &mut self.leaving else {
             let is_over = self.engine.has_joined()
                 && self.engine.living() == 0
