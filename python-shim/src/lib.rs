@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use leakline_analysis::{Contents, Evidence, FrameKind, Grown, Model, Origin, Rounds, Stacks};
 use leakline_cli::CliError;
@@ -23,6 +24,9 @@ create_exception!(
     PyRuntimeError,
     "leakline cannot do what it was asked."
 );
+
+/// How the names of marks begin that end a round.
+const ROUND: &str = "leakline round ";
 
 /// As the command says it: what went wrong, why, and what to do.
 fn error(error: &CliError) -> PyErr {
@@ -42,6 +46,7 @@ fn error(error: &CliError) -> PyErr {
 #[pyclass(frozen)]
 struct Recorder {
     inner: std::sync::Mutex<Option<recorder::Recorder>>,
+    rounds: AtomicU32,
 }
 
 #[pymethods]
@@ -69,6 +74,7 @@ impl Recorder {
         let started = py.detach(|| recorder::Recorder::start(settings));
         Ok(Recorder {
             inner: std::sync::Mutex::new(Some(started.map_err(|why| error(&why))?)),
+            rounds: AtomicU32::new(0),
         })
     }
 
@@ -79,6 +85,13 @@ impl Recorder {
         // it wants none of another thread's work before it.
         let inner = self.inner.lock();
         inner.is_ok_and(|inner| inner.as_ref().is_some_and(|inner| inner.mark(name)))
+    }
+
+    /// Marks the end of a round, the first that of the warm-up. Without an argument:
+    /// for one Python would make a tuple, whose block the next round's own would get.
+    fn end_round(&self) -> bool {
+        let number = self.rounds.fetch_add(1, Ordering::Relaxed);
+        self.mark(&format!("{ROUND}{number}"))
     }
 
     /// Leaves, and waits until the recording is whole.
@@ -114,13 +127,13 @@ fn main(py: Python<'_>, helper: Vec<OsString>, arguments: Vec<OsString>) -> u8 {
 
 /// What is left of each round of a recording, as JSON: see `_rounds.py`.
 #[pyfunction]
-fn rounds(py: Python<'_>, path: PathBuf, prefix: &str) -> PyResult<String> {
+fn rounds(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     py.detach(|| {
         let (contents, _) =
             Contents::open(&path).map_err(|error| Error::new_err(error.to_string()))?;
         let model = Model::of(&contents, Origin::default());
         let mut stacks = Stacks::new(&model);
-        let rounds = Rounds::new(&model, &mut stacks, prefix);
+        let rounds = Rounds::new(&model, &mut stacks, ROUND);
         let totals = model.totals();
         let settled = rounds
             .stacks
@@ -136,7 +149,6 @@ fn rounds(py: Python<'_>, path: PathBuf, prefix: &str) -> PyResult<String> {
             .collect();
         let answer = json!({
             "rounds": rounds.count,
-            "complete": model.complete(),
             "lost_events": totals.lost_events,
             "settled": settled,
             "stacks": told,

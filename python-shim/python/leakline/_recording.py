@@ -66,7 +66,9 @@ def _row(row: dict[str, Any]) -> Row:
         )
         for frame in row.get("stack") or ()
     )
-    texts = {key: _text(row.get(key)) for key in ("function", "file", "module", "domain")}
+    texts = {
+        key: _text(row.get(key)) for key in ("function", "file", "module", "domain")
+    }
     numbers = {
         key: _number(row.get(key))
         for key in (
@@ -137,7 +139,10 @@ class Recording:
 
 def _options(**given: str | int | None) -> list[str]:
     return [
-        word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))
+        word
+        for key, value in given.items()
+        if value is not None
+        for word in (f"--{key}", str(value))
     ]
 
 

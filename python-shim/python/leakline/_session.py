@@ -49,7 +49,10 @@ def why_not() -> str | None:
     """Why this process cannot be recorded, or None where it can be."""
     import platform
 
-    if not sys.platform.startswith("linux") or platform.machine() not in ("x86_64", "AMD64"):
+    if not sys.platform.startswith("linux") or platform.machine() not in (
+        "x86_64",
+        "AMD64",
+    ):
         return f"needs Linux on x86-64, this is {platform.system()} on {platform.machine()}"
     if platform.python_implementation() != "CPython":
         return f"needs CPython, this is {platform.python_implementation()}"
@@ -97,7 +100,14 @@ def helper() -> list[str]:
     if named:
         return [str(Path(named).resolve())]
     if sys.executable:
-        return [sys.executable, "-I", "-S", "-c", _BECOME, str(Path(__file__).resolve().parent)]
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _BECOME,
+            str(Path(__file__).resolve().parent),
+        ]
     # An interpreter inside of another program does not know where it is.
     found = shutil.which("leakline")
     if found is None:
@@ -113,7 +123,7 @@ class Session:
 
     def __init__(self, path: Path, recorder: _native.Recorder) -> None:
         self.path = path
-        self._recorder = recorder
+        self.recorder = recorder
         self._pid = os.getpid()
         self.summary: Summary | None = None
         """What was recorded, once the session is over."""
@@ -122,7 +132,7 @@ class Session:
         """Mark this instant by a name, to compare with: ``--from NAME``."""
         if not name:
             raise ValueError("a mark needs a name")
-        if not self._recorder.mark(name):
+        if not self.recorder.mark(name):
             raise LeaklineError("the mark was not recorded: the session is over")
 
     def stop(self) -> Summary:
@@ -131,9 +141,11 @@ class Session:
         if self.summary is not None:
             return self.summary
         if os.getpid() != self._pid:
-            raise LeaklineError("the session is that of the process that forked this one")
+            raise LeaklineError(
+                "the session is that of the process that forked this one"
+            )
         try:
-            facts = self._recorder.stop()
+            facts = self.recorder.stop()
         except Exception as error:
             raise LeaklineError(str(error)) from error
         finally:
@@ -151,7 +163,9 @@ class Session:
             live_blocks=counts["live_blocks"],
         )
         if facts["write_error"]:
-            raise LeaklineError(f"not all was written to {self.path}: {facts['write_error']}")
+            raise LeaklineError(
+                f"not all was written to {self.path}: {facts['write_error']}"
+            )
         return self.summary
 
 
@@ -185,11 +199,18 @@ def start(
     module = _module()
     with _lock:
         if _current is not None:
-            raise LeaklineError(f"this process is recording already, to {_current.path}")
+            raise LeaklineError(
+                f"this process is recording already, to {_current.path}"
+            )
         file = Path(path).absolute()
         try:
             recorder = module.Recorder(
-                file, helper(), force=force, native=native, python=python, sources=sources
+                file,
+                helper(),
+                force=force,
+                native=native,
+                python=python,
+                sources=sources,
             )
         except module.Error as error:
             raise LeaklineError(str(error)) from error

@@ -55,7 +55,8 @@ pub struct Grown {
     pub node: u32,
     /// What is left of each round, the last one included.
     pub kept: Vec<Held>,
-    /// What that says.
+    /// What that says, of all together or of one of its sites: a list that grows
+    /// now and then does not hide the object that each round puts there.
     pub evidence: Evidence,
 }
 
@@ -111,6 +112,7 @@ impl Rounds {
                 continue;
             };
             let bytes = kept.iter().map(|kept| kept.bytes).sum();
+            let of_site = evidence(&kept);
             let (grown, most) = by_stack
                 .entry(stacks.shown_key(model, node))
                 .or_insert_with(|| {
@@ -118,11 +120,12 @@ impl Rounds {
                         sites: Vec::new(),
                         node,
                         kept: vec![Held::default(); kept.len()],
-                        evidence: Evidence::Settled,
+                        evidence: of_site,
                     };
                     (grown, bytes)
                 });
             grown.sites.push(site);
+            grown.evidence = grown.evidence.min(of_site);
             for (sum, more) in grown.kept.iter_mut().zip(&kept) {
                 sum.blocks += more.blocks;
                 sum.bytes += more.bytes;
@@ -133,7 +136,7 @@ impl Rounds {
         }
         let mut stacks: Vec<Grown> = by_stack.into_values().map(|(grown, _)| grown).collect();
         for grown in &mut stacks {
-            grown.evidence = evidence(&grown.kept);
+            grown.evidence = grown.evidence.min(evidence(&grown.kept));
         }
         let bytes = |grown: &Grown| grown.kept.iter().map(|kept| kept.bytes).sum::<u64>();
         stacks.sort_by_key(|grown| (grown.evidence, std::cmp::Reverse(bytes(grown)), grown.node));
