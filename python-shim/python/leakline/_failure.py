@@ -90,7 +90,7 @@ def _made_in(stack: Stack) -> Frame | None:
 def _of_test(frames: tuple[Frame, ...], test_file: str) -> Frame | None:
     mine = [frame for frame in frames if frame.is_python and frame.file == test_file]
     if mine:
-        return mine[0]
+        return mine[-1]
     return next((frame for frame in frames if frame.is_python and frame.is_own), None)
 
 
