@@ -30,16 +30,16 @@ const ROUND: &str = "leakline round ";
 
 /// As the command says it: what went wrong, why, and what to do.
 fn error(error: &CliError) -> PyErr {
-    let mut text = error.to_string();
+    let mut words = vec![error.to_string()];
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        text += &format!(": {cause}");
+        words.push(cause.to_string());
         source = cause.source();
     }
-    if let Some(hint) = error.hint() {
-        text += &format!(" (hint: {})", hint.replace('\n', " "));
-    }
-    Error::new_err(text)
+    let hint = error.hint().map_or_else(String::new, |hint| {
+        format!(" (hint: {})", hint.replace('\n', " "))
+    });
+    Error::new_err(words.join(": ") + &hint)
 }
 
 /// A session of this process with itself.
@@ -53,6 +53,10 @@ struct Recorder {
 impl Recorder {
     /// Begins to record.
     #[new]
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "each has its name where it is called"
+    )]
     #[pyo3(signature = (path, helper, *, force, native, python, sources))]
     fn new(
         py: Python<'_>,
@@ -71,7 +75,7 @@ impl Recorder {
             sources,
             helper,
         };
-        let started = py.detach(|| recorder::Recorder::start(settings));
+        let started = py.detach(|| recorder::Recorder::start(&settings));
         Ok(Recorder {
             inner: std::sync::Mutex::new(Some(started.map_err(|why| error(&why))?)),
             rounds: AtomicU32::new(0),
@@ -127,6 +131,10 @@ fn main(py: Python<'_>, helper: Vec<OsString>, arguments: Vec<OsString>) -> u8 {
 
 /// What is left of each round of a recording, as JSON: see `_rounds.py`.
 #[pyfunction]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what Python gives is converted to a path of its own"
+)]
 fn rounds(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     py.detach(|| {
         let (contents, _) =

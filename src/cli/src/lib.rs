@@ -77,10 +77,7 @@ static OWN_COMMAND: OnceLock<Vec<OsString>> = OnceLock::new();
 
 /// As [`run`], in a program that is not `leakline`: `command`, an absolute path and
 /// arguments, starts what goes on as `leakline` with the arguments that follow.
-pub fn run_as(
-    command: Vec<OsString>,
-    arguments: impl IntoIterator<Item = OsString>,
-) -> ExitCode {
+pub fn run_as(command: Vec<OsString>, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Of several callers, which would be of one program, the first is as good.
     let _ = OWN_COMMAND.set(command);
     run(arguments)

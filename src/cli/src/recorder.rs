@@ -9,7 +9,7 @@ use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use leakline_collector::protocol::{FromCollector, Options, Summary, ToCollector};
@@ -23,6 +23,10 @@ use crate::{CliError, preload};
 
 /// What to record, and where to.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an argument of its own in Python"
+)]
 pub struct Settings {
     /// The recording.
     pub path: PathBuf,
@@ -49,14 +53,14 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins to record. There can be one session in a process.
-    pub fn start(settings: Settings) -> Result<Recorder, CliError> {
+    pub fn start(settings: &Settings) -> Result<Recorder, CliError> {
         let action = |action| move |source: io::Error| CliError::System { action, source };
         limits::check()?;
         let library = Library::open()?;
         let invitation =
             Invitation::new().map_err(|error| action("get random bytes")(error.into()))?;
         let file = Output::create(settings.path.clone(), settings.force)?;
-        let options = options(&settings, &invitation);
+        let options = options(settings, &invitation);
         let collector =
             Collector::start_unseen(&settings.helper, file.file(), &invitation, options)?;
         let pid = std::process::id();
@@ -101,7 +105,7 @@ impl Recorder {
                     break;
                 }
                 Answer::Gone => {
-                    why = "its process is gone".to_owned();
+                    why = "its process is gone".into();
                     break;
                 }
                 Answer::Message(_) | Answer::Nothing => {}
@@ -202,9 +206,8 @@ impl Library {
         };
         let function = |name| {
             // SAFETY: both functions are exported with this signature.
-            find(name).map(|address| unsafe {
-                std::mem::transmute::<*mut c_void, Function>(address)
-            })
+            find(name)
+                .map(|address| unsafe { std::mem::transmute::<*mut c_void, Function>(address) })
         };
         Ok(Library {
             argument: find(c"leakline_argument")?.cast(),
@@ -217,7 +220,7 @@ impl Library {
 
     /// Calls a function with its argument in the buffer, where the answer is then.
     fn ask(&self, function: Function, argument: &str) -> Result<(), String> {
-        let _asking = ASKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the buffer has 512 bytes; what is asked is far shorter, and the
         // answer ends with a NUL. This thread is in none of libc's functions.
         let answer = unsafe {

@@ -53,10 +53,7 @@ impl Invitation {
 
     /// A new one for processes that see other abstract names than we do: a socket
     /// in the directory `seen` of their file system, which for us is `ours`.
-    pub(crate) fn below(
-        ours: &Path,
-        seen: &Path,
-    ) -> Result<Invitation, rustix::io::Errno> {
+    pub(crate) fn below(ours: &Path, seen: &Path) -> Result<Invitation, rustix::io::Errno> {
         let new = Invitation::new()?;
         Ok(Invitation {
             path: Some(ours.join(&new.name)),
@@ -329,17 +326,15 @@ fn spawn(verb: &str, first: &File, invitation: &Invitation) -> io::Result<Collec
     let inherited = Inherited::new(first, invitation)?;
     let numbers = inherited.numbers();
 
-    let mut command = match crate::OWN_COMMAND.get().map(Vec::as_slice) {
-        Some([program, arguments @ ..]) => {
-            let mut command = Command::new(program);
-            command.args(arguments);
-            command
-        }
-        _ => {
-            let mut command = Command::new("/proc/self/exe");
-            command.arg0("leakline");
-            command
-        }
+    let own = crate::OWN_COMMAND.get().map(Vec::as_slice);
+    let mut command = if let Some([program, arguments @ ..]) = own {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    } else {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("leakline");
+        command
     };
     command
         .arg(verb)
