@@ -378,11 +378,11 @@ def test_sessions_that_are_not_stopped_end_with_the_program(
         "leakline.start('out.leakline')\n"
         "kept = [bytes(1000) for _ in range(100)]\n"
         "if os.fork() == 0:\n"
-        "    os._exit(0)\n"
-        "os.wait()\n"
+        "    sys.exit(0)\n"
+        "assert os.wait()[1] == 0\n"
     )
     ended = execute([sys.executable, script], cwd=suite.place)
-    assert ended.status == 0, ended.err.decode()
+    assert (ended.status, ended.err) == (0, b""), ended.err.decode()
     stats = Recording(leakline.binary, suite.place / "out.leakline").stats()
     assert stats["totals"]["complete"], stats
     assert stats["totals"]["live_bytes"] >= 100_000, stats

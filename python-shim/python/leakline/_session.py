@@ -152,7 +152,7 @@ class Session:
             with _lock:
                 if _current is self:
                     _current = None
-            atexit.unregister(self.stop)
+            atexit.unregister(self._at_exit)
         counts = {key: value for key, value in facts.items() if isinstance(value, int)}
         self.summary = Summary(
             path=self.path,
@@ -168,9 +168,24 @@ class Session:
             )
         return self.summary
 
+    def _at_exit(self) -> None:
+        """Ends it with the program; in a forked child there is nothing to end."""
+        if os.getpid() == self._pid:
+            self.stop()
+
 
 _lock = threading.Lock()
 _current: Session | None = None
+
+
+def _forget() -> None:
+    """In a forked child: the session is its parent's, and so may be the lock."""
+    global _current, _lock
+    _current, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def start(
@@ -220,7 +235,7 @@ def start(
     # with the GIL held: now, not when the program happens to.
     for _ in range(4):
         bytearray(1 << 16)
-    atexit.register(session.stop)
+    atexit.register(session._at_exit)
     return session
 
 
