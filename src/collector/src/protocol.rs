@@ -60,10 +60,7 @@ pub enum ToCollector {
 
 /// How to record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a choice of its own, as on the command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     /// The recording's first record. The collector sets `started_unix_ns`.
     pub session: Session,
