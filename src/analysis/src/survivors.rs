@@ -615,6 +615,25 @@ impl Survivors {
         survivors
     }
 
+    /// Of every site that has any, what is alive at the end of what was born in
+    /// each of the spans between edges, which rise.
+    pub fn left_between(&self, edges: &[Edge]) -> Vec<(u32, Vec<Held>)> {
+        let mut left = Vec::new();
+        for (site, track) in (0..).zip(&self.sites) {
+            let mut spans = vec![Amount::default(); edges.len().saturating_sub(1)];
+            for (_, start, amount) in self.story(site, track.level).alive {
+                let after = edges.partition_point(|edge| edge.tick <= start);
+                if let Some(span) = after.checked_sub(1).and_then(|at| spans.get_mut(at)) {
+                    span.add(amount);
+                }
+            }
+            if spans.iter().any(|span| span.blocks > 0) {
+                left.push((site, spans.into_iter().map(Amount::held).collect()));
+            }
+        }
+        left
+    }
+
     /// Bytes that it takes in memory, about.
     pub fn memory_bytes(&self) -> usize {
         let packed: usize = self.sites.iter().map(|track| track.packed.len()).sum();

@@ -11,9 +11,11 @@
 mod commands;
 mod error;
 mod preload;
+pub mod recorder;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{CommandFactory, Parser};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -68,6 +70,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         error.print();
         ExitCode::from(error.status())
     })
+}
+
+/// How this command starts itself anew, where that is not by its own executable.
+static OWN_COMMAND: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// As [`run`], in a program that is not `leakline`: `command`, an absolute path and
+/// arguments, starts what goes on as `leakline` with the arguments that follow.
+pub fn run_as(command: Vec<OsString>, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Of several callers, which would be of one program, the first is as good.
+    let _ = OWN_COMMAND.set(command);
+    run(arguments)
 }
 
 /// `leakline FILE` is `leakline tui FILE`: a sole argument that is no command

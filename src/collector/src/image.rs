@@ -466,7 +466,7 @@ impl Image {
                 let fork = self.fork_point(shared, sequence, stamp);
                 self.forks.push(fork);
             }
-            Event::Mark { kind } => self.mark(shared, kind, stamp),
+            Event::Mark { kind } => self.mark_kind(shared, kind, stamp),
             Event::Reborn { address, stack } => self.reborn(shared, ring, address, stack, stamp),
             Event::Sample {
                 address,
@@ -1059,6 +1059,7 @@ impl Image {
         const MODULE: u8 = BlobKind::Module as u8;
         const CODE: u8 = BlobKind::Code as u8;
         const NOTE: u8 = BlobKind::Note as u8;
+        const MARK: u8 = BlobKind::Mark as u8;
         let is_understood = match kind {
             MODULE => shared.names.define_module(&mut self.names, id, bytes),
             CODE => shared.names.define_code(&mut self.names, id, bytes),
@@ -1071,6 +1072,10 @@ impl Image {
                 }
                 true
             }
+            MARK => {
+                self.mark(shared, &plain_text(bytes), stamp);
+                true
+            }
             _ => false,
         };
         shared.names.hand_over(&mut shared.records);
@@ -1079,7 +1084,7 @@ impl Image {
         }
     }
 
-    fn mark(&mut self, shared: &mut Shared, kind: u8, stamp: u64) {
+    fn mark_kind(&mut self, shared: &mut Shared, kind: u8, stamp: u64) {
         const READY: u8 = MarkKind::PythonReady as u8;
         const LEFT: u8 = MarkKind::MainLeft as u8;
         const EXITING: u8 = MarkKind::Exiting as u8;
@@ -1093,6 +1098,11 @@ impl Image {
                 return;
             }
         };
+        self.mark(shared, name, stamp);
+    }
+
+    /// Puts a named instant into the recording.
+    fn mark(&self, shared: &mut Shared, name: &str, stamp: u64) {
         let at_ns = shared.clock.ns(stamp);
         shared.mark(name, at_ns, Some(self.process), Vec::new());
     }

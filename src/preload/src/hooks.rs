@@ -22,7 +22,7 @@ use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::Domain;
-use leakline_wire::event::{self, Kind, MarkKind};
+use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
 use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind};
 
@@ -1518,6 +1518,21 @@ extern "C" fn mark_exiting(sp: u64) {
             }
             thread::set_depth(t, depth::IDLE);
         }
+    }
+}
+
+/// Marks this instant by a name. False where nothing is recorded, or the mark was
+/// lost.
+pub fn mark(name: &[u8], sp: u64) -> bool {
+    let Entry::Record(t, session) = enter_exactly(mode::ON, sp) else {
+        return false;
+    };
+    // SAFETY: this thread's idle state.
+    unsafe {
+        thread::proceed(t, depth::HOOK, sp);
+        let is_told = thread::emit_blob(t, session, BlobKind::Mark, 0, name);
+        thread::set_depth(t, depth::IDLE);
+        is_told
     }
 }
 

@@ -46,7 +46,7 @@ mod thread;
 mod trie;
 mod unwind;
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 
 /// A bug of ours must not take the program down with it: the thread stops
@@ -137,6 +137,25 @@ pub unsafe extern "C" fn leakline_leave(_: *const core::ffi::c_char) -> i32 {
         answer(b"ok");
     }
     0
+}
+
+/// Longest name of a mark; what is longer is cut.
+const MARK_BYTES: usize = 200;
+
+/// Marks this instant by a name, `length` bytes of UTF-8, in the session of this
+/// process. Gives 0, or -1 where there is no session or the mark was lost.
+///
+/// # Safety
+///
+/// `name` must point to `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn leakline_mark(name: *const u8, length: usize) -> i32 {
+    let sp: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    // SAFETY: the caller's.
+    let name = unsafe { core::slice::from_raw_parts(name, length.min(MARK_BYTES)) };
+    if hooks::mark(name, sp) { 0 } else { -1 }
 }
 
 global_asm!(

@@ -165,6 +165,8 @@ pub enum BlobKind {
     Code = 2,
     /// UTF-8 text for the user, from inside the target.
     Note = 3,
+    /// An instant to keep that has a name: the name, UTF-8.
+    Mark = 4,
 }
 
 /// What a [`Kind::Mark`] marks.

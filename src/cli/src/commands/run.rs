@@ -42,12 +42,13 @@ use target::Launch;
 pub(super) mod end;
 pub(super) mod idle;
 pub(crate) mod limits;
-pub(super) mod output;
+pub(crate) mod output;
 pub(crate) mod program;
-pub(super) mod session;
+pub(crate) mod session;
 pub(super) mod signals;
 mod supervise;
 pub(super) mod target;
+mod unseen;
 
 /// Runs a program and records its allocations.
 ///
@@ -399,7 +400,7 @@ impl Args {
 }
 
 /// The machine and its kernel, as a recording has them.
-pub(super) fn host() -> String {
+pub(crate) fn host() -> String {
     let kernel = rustix::system::uname();
     let parts = [
         kernel.nodename(),

@@ -41,7 +41,7 @@ const NEEDS: [Need; 3] = [
 
 /// Refuses to record where a hard limit is too tight: softer ones are raised
 /// by [`raise_own`].
-pub(in crate::commands) fn check() -> Result<(), CliError> {
+pub(crate) fn check() -> Result<(), CliError> {
     for need in NEEDS {
         if let Some(allowed) = getrlimit(need.resource).maximum
             && allowed < need.bytes

@@ -10,14 +10,14 @@ use crate::CliError;
 
 /// A new, empty recording. Removed again when dropped, unless it was
 /// [kept](Output::keep).
-pub(in crate::commands) struct Output {
+pub(crate) struct Output {
     path: PathBuf,
     file: File,
     kept: bool,
 }
 
 /// Where a program's recording goes by default: `PROGRAM.PID.leakline` here.
-pub(in crate::commands) fn default_path(program: &Path, pid: i32) -> PathBuf {
+pub(crate) fn default_path(program: &Path, pid: i32) -> PathBuf {
     let mut name: OsString = super::target::base_name(program).to_owned();
     name.push(format!(".{pid}.leakline"));
     name.into()
@@ -27,7 +27,7 @@ impl Output {
     /// Creates the file, readable by its owner alone. One that exists is
     /// replaced by a new one only with `force`, and only a regular file: what
     /// others have open or mapped of the old one stays whole.
-    pub(in crate::commands) fn create(path: PathBuf, force: bool) -> Result<Output, CliError> {
+    pub(crate) fn create(path: PathBuf, force: bool) -> Result<Output, CliError> {
         let not_writable = |path: &Path, source| CliError::OutputNotWritable {
             path: path.into(),
             source,
@@ -68,12 +68,12 @@ impl Output {
     }
 
     /// The file.
-    pub(in crate::commands) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// The target has begun: the file stays. Returns its path.
-    pub(in crate::commands) fn keep(mut self) -> PathBuf {
+    pub(crate) fn keep(mut self) -> PathBuf {
         self.kept = true;
         std::mem::take(&mut self.path)
     }

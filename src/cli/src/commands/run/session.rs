@@ -1,9 +1,10 @@
 //! A session as its supervisor sees it: a name, a secret, and the collector's
 //! process at the other end of a socket.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::unseen;
 use crate::CliError;
 use crate::error::plain_words;
 
@@ -29,7 +31,7 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How processes find a session, and that they may join: the value of
 /// [`leakline_wire::env::SESSION`].
-pub(in crate::commands) struct Invitation {
+pub(crate) struct Invitation {
     name: String,
     token: [u8; 16],
     /// Where the socket lies for us, of a session whose name is a path that its
@@ -41,7 +43,7 @@ pub(in crate::commands) struct Invitation {
 
 impl Invitation {
     /// A new one, not to be guessed.
-    pub(in crate::commands) fn new() -> Result<Invitation, rustix::io::Errno> {
+    pub(crate) fn new() -> Result<Invitation, rustix::io::Errno> {
         let unique = u64::from_ne_bytes(crate::random()?);
         let name = format!("leakline-{}-{unique:016x}", std::process::id());
         Ok(Invitation {
@@ -54,10 +56,7 @@ impl Invitation {
 
     /// A new one for processes that see other abstract names than we do: a socket
     /// in the directory `seen` of their file system, which for us is open as `ours`.
-    pub(in crate::commands) fn below(
-        ours: OwnedFd,
-        seen: &Path,
-    ) -> Result<Invitation, rustix::io::Errno> {
+    pub(crate) fn below(ours: OwnedFd, seen: &Path) -> Result<Invitation, rustix::io::Errno> {
         let new = Invitation::new()?;
         let path = format!("/proc/self/fd/{}/{}", ours.as_raw_fd(), new.name);
         Ok(Invitation {
@@ -85,7 +84,7 @@ impl Invitation {
     }
 
     /// Takes its name away again, where that is a file.
-    pub(in crate::commands) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if let Some(path) = &self.path {
             // Gone is gone.
             let _ = std::fs::remove_file(path);
@@ -93,12 +92,12 @@ impl Invitation {
     }
 
     /// The session's secret.
-    pub(in crate::commands) fn token(&self) -> [u8; 16] {
+    pub(crate) fn token(&self) -> [u8; 16] {
         self.token
     }
 
     /// As the environment has it.
-    pub(in crate::commands) fn to_env(&self) -> String {
+    pub(crate) fn to_env(&self) -> String {
         format!("{}:{:032x}", self.name, u128::from_be_bytes(self.token))
     }
 }
@@ -106,7 +105,7 @@ impl Invitation {
 /// Whether somebody listens for the session that `value` (of
 /// [`leakline_wire::env::SESSION`]) names: not, when the variable was handed
 /// on beyond the session's end.
-pub(in crate::commands) fn is_open(value: &[u8]) -> bool {
+pub(crate) fn is_open(value: &[u8]) -> bool {
     let name = value
         .iter()
         .rposition(|byte| *byte == b':')
@@ -128,14 +127,15 @@ fn stream_socket() -> rustix::io::Result<OwnedFd> {
 }
 
 /// The collector's process.
-pub(in crate::commands) struct Collector {
+#[derive(Debug)]
+pub(crate) struct Collector {
     pid: Pid,
     control: OwnedFd,
 }
 
 /// What came from the collector.
 #[derive(Debug)]
-pub(in crate::commands) enum Answer {
+pub(crate) enum Answer {
     /// This.
     Message(FromCollector),
     /// Nothing, in the time given.
@@ -147,16 +147,30 @@ pub(in crate::commands) enum Answer {
 impl Collector {
     /// Starts the collector of a session that writes to `output`, and waits
     /// until targets may come.
-    pub(in crate::commands) fn start(
+    pub(crate) fn start(
         output: &File,
         invitation: &Invitation,
         options: Options,
     ) -> Result<Collector, CliError> {
-        let collector =
-            spawn("__collector", output, invitation).map_err(|source| CliError::System {
-                action: "start the collector",
-                source,
-            })?;
+        Self::begin(spawn("__collector", output, invitation), options)
+    }
+
+    /// As [`Collector::start`], from within a program whose other parts are not to
+    /// notice. `helper` is the command that becomes the collector.
+    pub(crate) fn start_unseen(
+        helper: &[OsString],
+        output: &File,
+        invitation: &Invitation,
+        options: Options,
+    ) -> Result<Collector, CliError> {
+        Self::begin(spawn_unseen(helper, output, invitation), options)
+    }
+
+    fn begin(spawned: io::Result<Collector>, options: Options) -> Result<Collector, CliError> {
+        let collector = spawned.map_err(|source| CliError::System {
+            action: "start the collector",
+            source,
+        })?;
         let silent = |what: &str| CliError::Collector { why: what.into() };
         if !collector.send(&ToCollector::Start(options)) {
             return Err(silent("it ended at once"));
@@ -181,7 +195,7 @@ impl Collector {
 
     /// Starts the keeper of a program that is to be woken, and waits until its
     /// processes may come. It is told nothing more, and ends when this is dropped.
-    pub(in crate::commands) fn start_keeper(
+    pub(crate) fn start_keeper(
         door: &File,
         invitation: &Invitation,
     ) -> Result<Collector, CliError> {
@@ -201,7 +215,7 @@ impl Collector {
     }
 
     /// Its pid.
-    pub(in crate::commands) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
@@ -209,7 +223,7 @@ impl Collector {
     /// ones, and keeps the collector's socket: the target has its own copies,
     /// and whoever reads the other end of a pipe shall see its end when the
     /// target closes it.
-    pub(in crate::commands) fn close_inherited(&self) {
+    pub(crate) fn close_inherited(&self) {
         let own = self.control.as_raw_fd().unsigned_abs();
         // SAFETY: the socket is the only descriptor that anything of this
         // process still owns: what led to the target's begin (the file, the
@@ -221,13 +235,13 @@ impl Collector {
     }
 
     /// Tells it something; `false` when it is gone.
-    pub(in crate::commands) fn send(&self, message: &ToCollector) -> bool {
+    pub(crate) fn send(&self, message: &ToCollector) -> bool {
         postcard::to_stdvec(message)
             .is_ok_and(|bytes| send(&self.control, &bytes, SendFlags::NOSIGNAL).is_ok())
     }
 
     /// Waits for its next message.
-    pub(in crate::commands) fn receive(&self, at_most: Duration) -> Answer {
+    pub(crate) fn receive(&self, at_most: Duration) -> Answer {
         let deadline = Instant::now() + at_most;
         let mut packet = vec![0; 64 * 1024];
         loop {
@@ -249,39 +263,88 @@ impl Collector {
     }
 
     /// Ends it, where nothing was recorded yet.
-    pub(in crate::commands) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         // Fails only when it has ended by itself.
         let _ = kill_process(self.pid, Signal::KILL);
     }
 }
 
+/// What a collector inherits, and this process's end of its socket.
+struct Inherited {
+    descriptors: [(OwnedFd, RawFd); 3],
+    control: OwnedFd,
+}
+
+impl Inherited {
+    /// With `first` in the place of the recording.
+    fn new(first: &File, invitation: &Invitation) -> io::Result<Inherited> {
+        let listener = stream_socket()?;
+        invitation.bind(&listener)?;
+        // The kernel takes its own limit where that is lower.
+        listen(&listener, 4096)?;
+        let (control, control_of_collector) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        // Out of the way of the numbers that they will get.
+        let high = |descriptor: BorrowedFd<'_>| fcntl_dupfd_cloexec(descriptor, HIGH);
+        let descriptors = [
+            (high(first.as_fd())?, OUTPUT_FD),
+            (high(listener.as_fd())?, LISTENER_FD),
+            (high(control_of_collector.as_fd())?, CONTROL_FD),
+        ];
+        Ok(Inherited {
+            descriptors,
+            control,
+        })
+    }
+
+    /// From where to where the descriptors go.
+    fn numbers(&self) -> [(RawFd, RawFd); 3] {
+        [0, 1, 2].map(|n: usize| {
+            let (from, to) = &self.descriptors[n];
+            (from.as_raw_fd(), *to)
+        })
+    }
+}
+
+/// Starts the collector as [`unseen`] says.
+fn spawn_unseen(
+    helper: &[OsString],
+    output: &File,
+    invitation: &Invitation,
+) -> io::Result<Collector> {
+    let inherited = Inherited::new(output, invitation)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let null = fcntl_dupfd_cloexec(null.as_fd(), HIGH)?;
+    let mut command = helper.to_vec();
+    command.push("__collector".into());
+    let pid = unseen::spawn(&command, inherited.numbers(), null.as_raw_fd())?;
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Collector {
+        pid,
+        control: inherited.control,
+    })
+}
+
 /// Starts the process `verb`, with `first` in the place of the recording.
 fn spawn(verb: &str, first: &File, invitation: &Invitation) -> io::Result<Collector> {
-    let listener = stream_socket()?;
-    invitation.bind(&listener)?;
-    // The kernel takes its own limit where that is lower.
-    listen(&listener, 4096)?;
-    let (control, control_of_collector) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let inherited = Inherited::new(first, invitation)?;
+    let numbers = inherited.numbers();
 
-    // Out of the way of the numbers that they will get.
-    let inherited = [
-        (fcntl_dupfd_cloexec(first.as_fd(), HIGH)?, OUTPUT_FD),
-        (fcntl_dupfd_cloexec(listener.as_fd(), HIGH)?, LISTENER_FD),
-        (
-            fcntl_dupfd_cloexec(control_of_collector.as_fd(), HIGH)?,
-            CONTROL_FD,
-        ),
-    ];
-    let numbers = [0, 1, 2].map(|n: usize| (inherited[n].0.as_raw_fd(), inherited[n].1));
-
-    let mut command = Command::new("/proc/self/exe");
+    let own = crate::OWN_COMMAND.get().map(Vec::as_slice);
+    let mut command = if let Some([program, arguments @ ..]) = own {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    } else {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("leakline");
+        command
+    };
     command
-        .arg0("leakline")
         .arg(verb)
         .current_dir("/")
         // The collector is nobody's target.
@@ -296,7 +359,10 @@ fn spawn(verb: &str, first: &File, invitation: &Invitation) -> io::Result<Collec
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Collector { pid, control })
+    Ok(Collector {
+        pid,
+        control: inherited.control,
+    })
 }
 
 /// Above every number of the protocol.
@@ -306,7 +372,7 @@ const HIGH: RawFd = CONTROL_FD + 1;
 /// the descriptors where the protocol says, and keeps none that this process
 /// happened to inherit (the end of somebody's pipe would stay open as long as
 /// the collector lives).
-fn become_collector(numbers: [(RawFd, RawFd); 3]) -> io::Result<()> {
+pub(super) fn become_collector(numbers: [(RawFd, RawFd); 3]) -> io::Result<()> {
     rustix::process::setsid()?;
     for (from, to) in numbers {
         // SAFETY: takes numbers. Nothing of the process that runs here needs

@@ -1,0 +1,51 @@
+"""leakline: finds where memory grows, why it stays, and whether it is a leak.
+
+Record a block of a running program::
+
+    import leakline
+
+    with leakline.record("out.leakline") as session:
+        work()
+        session.mark("warm")
+        more_work()
+    for row in leakline.open("out.leakline").top(limit=5):
+        print(row.function, row.live_bytes)
+
+In tests, the fixture ``no_growth`` and the markers ``no_growth`` and
+``limit_peak`` come with the package: see docs/python.md.
+"""
+
+from __future__ import annotations
+
+from leakline._recording import Frame, Recording, Row, open
+from leakline._session import (
+    LeaklineError,
+    Session,
+    Summary,
+    Unsupported,
+    mark,
+    record,
+    start,
+    stop,
+    why_not,
+)
+from leakline._words import GrowthError, GrowthWarning, LimitError
+
+__all__ = [
+    "Frame",
+    "GrowthError",
+    "GrowthWarning",
+    "LeaklineError",
+    "LimitError",
+    "Recording",
+    "Row",
+    "Session",
+    "Summary",
+    "Unsupported",
+    "mark",
+    "open",
+    "record",
+    "start",
+    "stop",
+    "why_not",
+]

@@ -1,0 +1,154 @@
+"""Recordings, read: rows of the command's reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leakline._session import LeaklineError, helper
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a stack."""
+
+    function: str
+    file: str
+    line: int
+    module: str
+    kind: str
+    """``python``, ``native`` or ``inlined``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A site in a report: a stack that allocated. Keys as docs/json.md has them."""
+
+    function: str
+    file: str
+    line: int
+    module: str
+    domain: str
+    """``native``, ``raw``, ``mem``, ``obj`` or ``mmap``."""
+    live_bytes: int
+    live_blocks: int
+    total_bytes: int
+    total_blocks: int
+    peak_bytes: int
+    temporary_blocks: int
+    delta_bytes: int
+    """Of a diff; 0 else."""
+    delta_blocks: int
+    stack: tuple[Frame, ...]
+    """Innermost first."""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int:
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _row(row: dict[str, Any]) -> Row:
+    stack = tuple(
+        Frame(
+            function=_text(frame.get("function")),
+            file=_text(frame.get("file")),
+            line=_number(frame.get("line")),
+            module=_text(frame.get("module")),
+            kind=_text(frame.get("kind")),
+        )
+        for frame in row.get("stack") or ()
+    )
+    texts = {
+        key: _text(row.get(key)) for key in ("function", "file", "module", "domain")
+    }
+    numbers = {
+        key: _number(row.get(key))
+        for key in (
+            "line",
+            "live_bytes",
+            "live_blocks",
+            "total_bytes",
+            "total_blocks",
+            "peak_bytes",
+            "temporary_blocks",
+            "delta_bytes",
+            "delta_blocks",
+        )
+    }
+    return Row(**texts, **numbers, stack=stack)  # type: ignore[arg-type]
+
+
+class Recording:
+    """A recording; made by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def report(self, command: str, *options: str) -> dict[str, Any]:
+        """What ``leakline COMMAND FILE --json`` says, as docs/json.md has it."""
+        arguments = [*helper(), command, str(self.path), "--json", *options]
+        done = subprocess.run(arguments, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise LeaklineError(done.stderr.decode(errors="replace").strip())
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def top(
+        self,
+        *,
+        at: str | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        filter: str | None = None,
+    ) -> list[Row]:
+        """Sites, largest first; arguments as the options of ``leakline top``."""
+        return self._rows("top", _options(at=at, sort=sort, limit=limit, filter=filter))
+
+    def diff(
+        self,
+        start: str = "start",
+        end: str = "end",
+        *,
+        limit: int | None = None,
+        filter: str | None = None,
+    ) -> list[Row]:
+        """What changed between two instants: marks' names, ``start``, ``end``, ``peak``."""
+        options = ["--from", start, "--to", end, *_options(limit=limit, filter=filter)]
+        return self._rows("diff", options)
+
+    def leaks(self) -> list[dict[str, Any]]:
+        """What leaks, most serious first: the ``suspects`` of ``leakline leaks``."""
+        suspects: list[dict[str, Any]] = self.report("leaks")["suspects"]
+        return suspects
+
+    def stats(self) -> dict[str, Any]:
+        """Totals."""
+        return self.report("stats")
+
+    def _rows(self, command: str, options: list[str]) -> list[Row]:
+        return [_row(row) for row in self.report(command, *options)["rows"]]
+
+
+def _options(**given: str | int | None) -> list[str]:
+    return [
+        word
+        for key, value in given.items()
+        if value is not None
+        for word in (f"--{key}", str(value))
+    ]
+
+
+def open(path: str | os.PathLike[str]) -> Recording:
+    """Open a recording."""
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no recording at {file}")
+    return Recording(file.absolute())

@@ -1,0 +1,405 @@
+"""The pytest plugin and the Python package, on tests whose answers are known.
+
+The module has to be built into the .venv: `scripts/venv`, `scripts/test` do that.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import PROGRAMS, Leakline, Recording, execute
+
+SUITE = PROGRAMS / "judged"
+RUNS_LONG = 5
+
+
+@dataclass
+class Ran:
+    """What a run of pytest said."""
+
+    out: str
+    status: int
+    failed: set[str]
+    passed: set[str]
+
+
+class Suite:
+    """Tests in a directory of their own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.blocks = place / "blocks.so"
+        source = SUITE / "blocks.c"
+        compiler = ["cc", "-O1", "-g", "-shared", "-fPIC"]
+        subprocess.run([*compiler, "-o", self.blocks, source], check=True)
+        (place / "pytest.ini").write_text("[pytest]\n")
+
+    def add(self, name: str, text: str) -> None:
+        (self.place / name).write_text(text)
+
+    def copy(self, name: str) -> None:
+        shutil.copy(SUITE / name, self.place)
+
+    def run(self, *options: str) -> Ran:
+        results = self.place / "results.xml"
+        pytest_command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+        ended = execute(
+            [*pytest_command, f"--junitxml={results}", *options],
+            env={"BLOCKS": str(self.blocks), "COLUMNS": "100"},
+            cwd=self.place,
+            timeout=300,
+        )
+        ran = Ran(ended.out.decode() + ended.err.decode(), ended.status, set(), set())
+        if results.exists():
+            for case in ElementTree.parse(results).iter("testcase"):
+                name = case.get("name") or ""
+                is_wrong = (
+                    case.find("failure") is not None or case.find("error") is not None
+                )
+                (ran.failed if is_wrong else ran.passed).add(name)
+            results.unlink()
+        return ran
+
+    def kept(self) -> list[str]:
+        return sorted(
+            path.name for path in (self.place / ".leakline").glob("*.leakline")
+        )
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return Suite(tmp_path)
+
+
+def test_leaking_tests_fail_and_clean_ones_pass(suite: Suite, long: bool) -> None:
+    suite.copy("test_leaking.py")
+    suite.copy("test_clean.py")
+    for _ in range(RUNS_LONG if long else 1):
+        leaking = suite.run("test_leaking.py", "--tb=short")
+        assert not leaking.passed, leaking.out
+        assert len(leaking.failed) >= 20, leaking.out
+        assert leaking.out.count("\nE   leakline.GrowthError: ") == len(leaking.failed)
+        clean = suite.run("test_clean.py", "--tb=short", "--leakline-strict")
+        assert not clean.failed, clean.out
+        assert len(clean.passed) >= 31, clean.out
+        assert f"{len(clean.passed)} tests judged in" in clean.out
+
+
+def test_xdist_changes_nothing(suite: Suite) -> None:
+    pytest.importorskip("xdist")
+    suite.copy("test_leaking.py")
+    suite.copy("test_clean.py")
+    chosen = "one_object or native or marked or coroutine or nothing"
+    ran = suite.run("-n", "2", "-k", chosen)
+    assert len(ran.failed) == 6, ran.out
+    assert len(ran.passed) == 6, ran.out
+    assert "leakline: 12 tests judged in" in ran.out
+    assert ": 6 fine, 6 leaks" in ran.out
+
+
+LEAK = """\
+KEPT = []
+
+
+def make_entry(key):
+    return [key] * 10
+
+
+def handler():
+    KEPT.append(make_entry("key"))
+
+
+def test_handler(no_growth):
+    no_growth(handler)
+"""
+
+
+def test_a_failure_says_what_grows_and_who_asked_for_it(
+    suite: Suite, leakline: Leakline
+) -> None:
+    suite.add("test_app.py", LEAK)
+    ran = suite.run("test_app.py")
+    assert ran.status == 1
+    out = ran.out
+    assert "E       leakline.GrowthError: 1 leak, " in out, out
+    # A list of ten in each round: its head with the collector's, and its items.
+    assert "2 blocks, 136 bytes a round in 30 of 30 rounds" in out, out
+    assert "make_entry           test_app.py:5" in out, out
+    assert "handler              test_app.py:9" in out, out
+    assert ">    5 |     return [key] * 10" in out, out
+    assert "0 events lost" in out, out
+    assert "FAILED test_app.py::test_handler - leakline.GrowthError: 1 leak" in out, out
+    assert "test_app.py:13: GrowthError" in out, out
+    assert "leakline: 1 test judged in" in out, out
+    assert suite.kept() == ["test_app.test_handler.leakline"]
+    assert "Look closer: leakline .leakline/test_app.test_handler.leakline" in out, out
+    kept = suite.place / ".leakline" / "test_app.test_handler.leakline"
+    stats = Recording(leakline.binary, kept).stats()
+    assert stats["totals"]["complete"], stats
+
+
+def test_what_a_body_raises_is_its_own(suite: Suite) -> None:
+    suite.add(
+        "test_app.py",
+        """\
+import pytest
+
+CALLS = []
+
+def test_wrong(no_growth):
+    def body():
+        assert 1 == 2, "the body's own"
+    no_growth(body)
+
+def test_late(no_growth):
+    def body():
+        CALLS.append(1)
+        assert len(CALLS) < 9, "later"
+    no_growth(body)
+
+def test_skipped(no_growth):
+    no_growth(lambda: pytest.skip("not here"))
+
+def test_then_judged(no_growth):
+    no_growth(lambda: None)
+""",
+    )
+    ran = suite.run("test_app.py")
+    assert ran.failed == {"test_wrong", "test_late"}, ran.out
+    assert "AssertionError: the body's own" in ran.out
+    assert "AssertionError: later" in ran.out
+    assert "1 skipped" in ran.out
+    assert "GrowthError" not in ran.out
+    assert suite.kept() == []
+
+
+def test_where_nothing_can_be_judged_bodies_run_once(suite: Suite) -> None:
+    suite.add(
+        "test_app.py",
+        """\
+import pytest
+
+CALLS = []
+
+def test_fixture(no_growth):
+    no_growth(lambda: CALLS.append(1))
+    assert len(CALLS) == 1
+
+@pytest.mark.no_growth
+def test_marked():
+    CALLS.append(2)
+
+def test_after():
+    assert CALLS == [1, 2]
+
+@pytest.mark.limit_peak(1)
+def test_limit():
+    assert CALLS == [1, 2]
+""",
+    )
+    ran = suite.run("test_app.py", "--leakline-off")
+    assert not ran.failed, ran.out
+    assert "leakline: 3 tests not judged (--leakline-off)" in ran.out
+    # In a process that is recorded already there can be no second session.
+    script = suite.place / "recorded.py"
+    script.write_text(
+        "import leakline, pytest, sys\n"
+        "with leakline.record('outer.leakline'):\n"
+        "    status = pytest.main(['-q', 'test_app.py', *sys.argv[1:]])\n"
+        "sys.exit(status)\n"
+    )
+    inside = execute([sys.executable, script], cwd=suite.place)
+    assert inside.status == 0, inside.out.decode()
+    assert b"not judged (this process is recording already" in inside.out
+    strict = execute(
+        [sys.executable, script, "--leakline-strict", "-k", "fixture"], cwd=suite.place
+    )
+    assert strict.status == 1, strict.out.decode()
+
+
+def test_doubt_is_a_warning_and_strictly_a_failure(suite: Suite) -> None:
+    suite.add(
+        "test_app.py",
+        """\
+import itertools
+COUNT = itertools.count()
+KEPT = []
+
+def sometimes():
+    if next(COUNT) % 3 < 2:
+        KEPT.append(object())
+
+def test_sometimes(no_growth):
+    no_growth(sometimes)
+""",
+    )
+    ran = suite.run("test_app.py", "-W", "error")
+    assert ran.status == 0, ran.out
+    assert "1 unclear (test_sometimes)" in ran.out
+    ran = suite.run("test_app.py")
+    assert (
+        "GrowthWarning: unclear whether test_sometimes grows: sometimes (test_app.py:7)"
+        in (ran.out)
+    )
+    ran = suite.run("test_app.py", "--leakline-strict")
+    assert ran.status == 1, ran.out
+    assert "unclear, and --leakline-strict" in ran.out
+
+
+def test_limit_peak(suite: Suite) -> None:
+    suite.add(
+        "test_app.py",
+        """\
+import pytest
+
+def load():
+    return bytearray(8 << 20)
+
+@pytest.mark.limit_peak("50 MiB")
+def test_below():
+    load()
+
+@pytest.mark.limit_peak("4 MiB")
+def test_above():
+    load()
+
+@pytest.mark.limit_peak("4 MiB")
+@pytest.mark.no_growth
+def test_both():
+    load()
+
+@pytest.mark.limit_peak("many")
+def test_no_size():
+    pass
+""",
+    )
+    ran = suite.run("test_app.py")
+    assert ran.passed == {"test_below"}, ran.out
+    assert (
+        "leakline.LimitError: 8.0 MiB at once, more than the limit of 4.0 MiB"
+        in ran.out
+    )
+    assert "8.0 MiB  load                 " in ran.out, ran.out
+    assert "not a size such as `1 KiB`" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "says"),
+    [
+        ([], "leakline_rounds = 8", "(8 rounds, 14 warm-up)"),
+        (["--leakline-rounds=7", "--leakline-warmup=3"], "", "(7 rounds, 3 warm-up)"),
+        ([], "leakline_tolerance = 1 KiB", "1 test judged"),
+        (["--leakline-tolerance=100"], "", "(30 rounds, 22 warm-up)"),
+        (["--leakline-rounds=2"], "", "leakline: rounds are 6 to 1000: 2"),
+    ],
+)
+def test_options_and_configuration(
+    suite: Suite, options: Sequence[str], ini: str, says: str
+) -> None:
+    suite.add("test_app.py", LEAK)
+    suite.add("pytest.ini", f"[pytest]\n{ini}\n")
+    ran = suite.run("test_app.py", *options)
+    assert says in ran.out, ran.out
+    assert ("1 fine" in ran.out) == ("1 KiB" in ini), ran.out
+
+
+def test_tests_that_are_not_judged_cost_nothing(suite: Suite) -> None:
+    suite.add(
+        "test_app.py",
+        """\
+import sys
+
+def test_plain():
+    assert "leakline._native" not in sys.modules
+    with open("/proc/self/maps") as maps:
+        assert "leakline_preload" not in maps.read()
+""",
+    )
+    ran = suite.run("test_app.py")
+    assert ran.status == 0, ran.out
+    assert "leakline:" not in ran.out
+
+
+def test_the_program_never_hears_of_the_collector(suite: Suite) -> None:
+    script = suite.place / "quiet.py"
+    script.write_text(
+        """\
+import os, signal, leakline
+heard = []
+signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
+descriptors = sorted(os.listdir("/proc/self/fd"))
+kept = []
+for number in range(5):
+    with leakline.record("out.leakline", force=True) as session:
+        session.mark("before")
+        kept += [bytes(1000) for _ in range(100)]
+        session.mark("after")
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        else:
+            raise SystemExit("a child is to be waited for")
+    assert session.summary.lost_events == 0
+    assert session.summary.live_bytes >= 100_000, session.summary
+assert not heard
+assert sorted(os.listdir("/proc/self/fd")) == descriptors
+rows = leakline.open("out.leakline").diff("before", "after")
+assert (rows[0].delta_blocks, rows[0].delta_bytes) == (100, 103_300), rows[0]
+assert rows[0].file.endswith("quiet.py") and rows[0].stack[0].function
+assert leakline.open("out.leakline").top(limit=1)[0].live_bytes >= 100_000
+assert isinstance(leakline.open("out.leakline").leaks(), list)
+try:
+    leakline.mark("nobody")
+except leakline.LeaklineError as error:
+    assert "no session" in str(error)
+else:
+    raise SystemExit("a mark without a session")
+"""
+    )
+    ended = execute([sys.executable, script], cwd=suite.place)
+    assert ended.status == 0, ended.err.decode()
+
+
+def test_sessions_that_are_not_stopped_end_with_the_program(
+    suite: Suite, leakline: Leakline
+) -> None:
+    script = suite.place / "careless.py"
+    script.write_text(
+        "import leakline, os, sys\n"
+        "leakline.start('out.leakline')\n"
+        "kept = [bytes(1000) for _ in range(100)]\n"
+        "if os.fork() == 0:\n"
+        "    sys.exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+    )
+    ended = execute([sys.executable, script], cwd=suite.place)
+    assert (ended.status, ended.err) == (0, b""), ended.err.decode()
+    stats = Recording(leakline.binary, suite.place / "out.leakline").stats()
+    assert stats["totals"]["complete"], stats
+    assert stats["totals"]["live_bytes"] >= 100_000, stats
+
+
+def test_the_package_has_the_command(suite: Suite) -> None:
+    command = [sys.executable, "-m", "leakline"]
+    version = execute([*command, "--version"])
+    assert version.status == 0
+    assert version.out.startswith(b"leakline 0."), version.out
+    recorded = execute(
+        [*command, "run", "-o", "out.leakline", "--", sys.executable, "-c", "exit(7)"],
+        cwd=suite.place,
+    )
+    assert recorded.status == 7, recorded.err.decode()
+    stats = execute([*command, "stats", "out.leakline"], cwd=suite.place)
+    assert stats.status == 0
+    assert b"complete" in stats.out
+    missing = execute([*command, "stats", "none.leakline"], cwd=suite.place)
+    assert missing.status == 3

@@ -1,0 +1,177 @@
+"""Bodies that keep memory of each round: every test here has to fail.
+
+The plugin under test says so; `test_pytest_plugin.py` counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import mmap
+import os
+import threading
+import unittest
+import weakref
+
+import pytest
+
+blocks = ctypes.CDLL(os.environ["BLOCKS"])
+blocks.keep.argtypes = [ctypes.c_size_t]
+
+KEPT: list[object] = []
+BY_KEY: dict[object, object] = {}
+
+
+def one_object():
+    KEPT.append(object())
+
+
+def test_one_object(no_growth):
+    no_growth(one_object)
+
+
+def test_one_native_block(no_growth):
+    no_growth(lambda: blocks.keep(16))
+
+
+def test_a_dict_entry(no_growth):
+    def body():
+        BY_KEY[object()] = "value"
+
+    no_growth(body)
+
+
+def test_a_tuple_among_many_that_die(no_growth):
+    """Free lists hold tuples of these sizes: the kept one is made of a used block."""
+
+    def body():
+        pairs = [(number, str(number)) for number in range(300)]
+        KEPT.append(pairs[150])
+
+    no_growth(body)
+
+
+def test_a_float_among_many_that_die(no_growth):
+    def body():
+        values = [number * 1.5 for number in range(50)]
+        KEPT.append(values[7])
+
+    no_growth(body)
+
+
+def test_a_closure(no_growth):
+    def body():
+        state = []
+
+        def callback():
+            return state
+
+        KEPT.append(callback)
+
+    no_growth(body)
+
+
+def test_an_unbounded_cache(no_growth):
+    calls = iter(range(10**9))
+
+    @functools.lru_cache(maxsize=None)
+    def answer(question):
+        return [question]
+
+    no_growth(lambda: answer(next(calls) + 10**6))
+
+
+class Node:
+    def __init__(self):
+        self.me = self
+
+
+def test_a_cycle_that_is_held(no_growth):
+    def body():
+        KEPT.append(Node())
+
+    no_growth(body)
+
+
+def test_a_weak_reference_with_callback(no_growth):
+    target = Node()
+
+    def body():
+        KEPT.append(weakref.ref(target, lambda _: None))
+
+    no_growth(body)
+
+
+def test_an_exception_with_its_frames(no_growth):
+    def body():
+        try:
+            raise ValueError("kept")
+        except ValueError as error:
+            KEPT.append(error)
+
+    no_growth(body)
+
+
+def test_in_another_thread(no_growth):
+    def body():
+        thread = threading.Thread(target=one_object)
+        thread.start()
+        thread.join()
+
+    no_growth(body)
+
+
+def test_a_large_block(no_growth):
+    no_growth(lambda: KEPT.append(bytearray(100_000)))
+
+
+def test_mapped_memory(no_growth):
+    no_growth(lambda: KEPT.append(mmap.mmap(-1, 8192)))
+
+
+def test_a_cycle_that_the_collector_may_not_touch(no_growth):
+    def body():
+        Node()
+        gc.freeze()
+
+    try:
+        no_growth(body)
+    finally:
+        gc.unfreeze()
+
+
+def test_a_lost_reference(no_growth):
+    def body():
+        lost = object()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))
+
+    no_growth(body)
+
+
+@pytest.mark.no_growth
+def test_marked():
+    one_object()
+
+
+@pytest.mark.no_growth(rounds=8)
+@pytest.mark.parametrize("size", [10, 1000])
+def test_marked_with_parameters(size, tmp_path):
+    KEPT.append(bytes(size) + str(tmp_path).encode())
+
+
+class TestCase(unittest.TestCase):
+    def setUp(self):
+        self.size = 40
+
+    @pytest.mark.no_growth
+    def test_of_unittest(self):
+        KEPT.append(bytearray(self.size))
+
+
+async def keep_in_a_coroutine():
+    KEPT.append(object())
+
+
+def test_a_coroutine(no_growth):
+    no_growth(keep_in_a_coroutine)
