@@ -87,9 +87,14 @@ def test_a_quiet_tail_is_no_plateau(leakline: Leakline) -> None:
 
 def test_a_service_s_three_behaviours_have_their_words(leakline: Leakline) -> None:
     program = PYTHON_PROGRAMS / "service.py"
-    result, recording = leakline.run(TARGET_PYTHON, program)
-    truth = result.truth()
-    report = recording.report("leaks")
+    for _ in range(3):
+        result, recording = leakline.run(TARGET_PYTHON, program)
+        truth = result.truth()
+        report = recording.report("leaks")
+        # On a machine that has other things to do the service stands still for as
+        # long as its burst lasts, and that is none then.
+        if any(one["verdict"] == "burst" for one in report["acquitted"]):
+            break
     (leak,) = leaking(report)
     assert leak["function"] == "remember"
     rate = truth["lost"] / truth["seconds"]
