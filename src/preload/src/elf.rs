@@ -89,8 +89,17 @@ fn wait_a_turn() {
     let _ = sys::futex_wait(&raw const NOTHING, 0, TURN_NS);
 }
 
+/// The thread that holds the list for its fork; 0 if there is none, the last one if
+/// there are several.
+static FORKER: AtomicU32 = AtomicU32::new(0);
+
 fn begin_walk() {
     WALKS.fetch_add(1, Ordering::SeqCst);
+    // Other libraries' fork handlers may allocate, and lead here: this walk is over
+    // before the fork that they belong to.
+    if FORKS.load(Ordering::SeqCst) != 0 && FORKER.load(Ordering::SeqCst) == sys::gettid() {
+        return;
+    }
     for _ in 0..MOST_TURNS {
         if FORKS.load(Ordering::SeqCst) == 0 {
             return;
@@ -104,6 +113,7 @@ pub fn hold_list() {
     for turn in 0..=MOST_TURNS {
         FORKS.fetch_add(1, Ordering::SeqCst);
         if WALKS.load(Ordering::SeqCst) == 0 || turn == MOST_TURNS {
+            FORKER.store(sys::gettid(), Ordering::SeqCst);
             return;
         }
         FORKS.fetch_sub(1, Ordering::SeqCst);

@@ -283,8 +283,13 @@ fn enter_exactly(needed: u32, sp: u64) -> Entry {
 unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Session> {
     // SAFETY: the caller's.
     unsafe {
+        // What it may lead to (an invitation) wants this thread at rest.
+        let found = session::get()?;
         thread::arrive(t, sp);
-        let session = session::get().filter(|session| {
+        let session = Some(found).filter(|session| {
+            if !session::is_joined() {
+                return false;
+            }
             if session.shall_leave() {
                 leave(session);
                 return false;
@@ -300,6 +305,25 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
 
 /// Threads without a state that may be looking at the session.
 static NEWCOMERS: AtomicU32 = AtomicU32::new(0);
+
+/// One of them, as long as this lives.
+pub struct Newcomer;
+
+impl Newcomer {
+    pub fn new() -> Newcomer {
+        NEWCOMERS.fetch_add(1, Ordering::SeqCst);
+        Newcomer
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        // Not below 0: in a forked child they are counted anew.
+        let _ = NEWCOMERS.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+            count.checked_sub(1)
+        });
+    }
+}
 
 /// Whether no thread looks at the session, or could: see [`thread::are_idle`].
 pub fn are_idle() -> bool {
@@ -348,7 +372,7 @@ fn enter_slowly(needed: u32, sp: u64) -> Entry {
 /// [`enter_slowly`] of a thread that has no state.
 #[cold]
 fn enter_first(session: &'static Session, needed: u32, sp: u64) -> Entry {
-    NEWCOMERS.fetch_add(1, Ordering::SeqCst);
+    let newcomer = Newcomer::new();
     let mut t = core::ptr::null_mut();
     if session::is_joined() && session.shall_leave() {
         IS_NEWCOMER_LEAVING.store(1, Ordering::Relaxed);
@@ -363,7 +387,7 @@ fn enter_first(session: &'static Session, needed: u32, sp: u64) -> Entry {
             session.count_loss(true);
         }
     }
-    NEWCOMERS.fetch_sub(1, Ordering::SeqCst);
+    drop(newcomer);
     if t.is_null() {
         return Entry::Pass;
     }
@@ -940,10 +964,12 @@ unsafe fn resample_slowly(
         } else {
             None
         };
-        let dies_in = if take_out(old) {
-            recording(t, what.needed, caller.sp)
-        } else {
-            None
+        // Who has been let in is not to ask again: it might leave, with the session
+        // in its hands.
+        let dies_in = match chosen {
+            _ if !take_out(old) => None,
+            Some((session, _)) => Some(session),
+            None => recording(t, what.needed, caller.sp),
         };
         thread::begin(t, depth::HOOK, caller.sp);
         let tell = |session: &Session, kind: Kind| {
@@ -1496,6 +1522,13 @@ unsafe extern "C" fn run_main() {
 
 /// In a forked child: it is not the process that began to exit.
 pub fn after_fork() {
+    NEWCOMERS.store(0, Ordering::SeqCst);
+    IS_NEWCOMER_LEAVING.store(0, Ordering::Relaxed);
+    begin_anew();
+}
+
+/// For a new session: it has not begun to exit in that.
+pub fn begin_anew() {
     IS_EXITING.store(0, Ordering::Relaxed);
 }
 
@@ -1650,10 +1683,13 @@ fn enter_python(at: Arrival, domain: Domain, sp: u64) -> Entry {
 #[inline(never)]
 fn enter_left(sp: u64) -> Entry {
     let t = thread::current();
-    if let Some(session) = session::get()
+    // At work, so that nobody takes the session away meanwhile.
+    // SAFETY: this thread's state, if it has one.
+    let is_at_work = !t.is_null() && unsafe { thread::get_depth(t) } == depth::PYTHON;
+    if is_at_work
+        && let Some(session) = session::get()
         && session.is_alive()
         && session.mode() & PYTHON == PYTHON
-        && !t.is_null()
         && python::has_plain_domains()
         // SAFETY: this thread's state; `sp` is an exported function's.
         && unsafe { thread::was_left(t, sp) }

@@ -647,6 +647,10 @@ pub fn look_after_domains(t: *mut Thread, session: &Session, stamp: u64) {
         thread::emit(t, session, [event::head(Kind::Loss, 0, 1), stamp]);
     }
     python.hook_domains();
+    if !session::is_joined() {
+        // Another thread left meanwhile, and may have come too early.
+        unhook();
+    }
 }
 
 /// What CPython calls for us when it comes to it.

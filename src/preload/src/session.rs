@@ -273,6 +273,8 @@ fn begin() {
     thread::belong_here();
     // SAFETY: from now on shared and only read.
     let session = unsafe { &*SESSION.0.get() };
+    // Another thread may leave before this one is done here.
+    let _counted = hooks::Newcomer::new();
     // Release pairs with the Acquire in `get`.
     STATE.store(state::JOINED, Ordering::Release);
     session.open();
@@ -299,13 +301,14 @@ static AT_IT: AtomicU32 = AtomicU32::new(0);
 
 /// Goes from one state to another, in which this thread is the only one at work.
 fn take_state(from: u32, to: u32) -> bool {
-    let is_ours = STATE
-        .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
-        .is_ok();
-    if is_ours {
-        AT_IT.store(sys::getpid(), Ordering::Release);
+    if STATE.load(Ordering::Acquire) != from {
+        return false;
     }
-    is_ours
+    // First, for who sees the new state.
+    AT_IT.store(sys::getpid(), Ordering::Release);
+    STATE
+        .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
 }
 
 /// The page of a program that was started to be woken; null without.
@@ -399,31 +402,33 @@ pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
 }
 
 fn attach_in_earnest(invitation: &[u8]) -> Result<(), &'static [u8]> {
+    // SAFETY: STARTING is ours: nobody else looks at the session.
+    let session = unsafe { &mut *SESSION.0.get() };
+    // Both before anything else: a child that is forked meanwhile looks at them.
+    session.map_alive()?;
+    session.is_late = true;
     Session::watch_forks();
     real::resolve();
     if real::address(real::Real::malloc) == 0 {
         // Nothing comes after us in lookup order: we were not preloaded.
         real::resolve_for_late_start();
     }
-    // SAFETY: STARTING is ours: nobody else looks at the session.
-    let session = unsafe { &mut *SESSION.0.get() };
     if session.has_a_past() {
         session.forget_the_last()?;
     }
     let (name, token) = parse_invitation(invitation).ok_or(&b"no session was named"[..])?;
     let pid = sys::getpid();
-    session.is_late = true;
     let settled = match session.shake_hands(name, token, pid) {
         Ok(true) => session.settle(),
         Ok(false) => Err(&b"its session did not let it in"[..]),
         Err(why) => Err(why),
     };
     if settled.is_err() {
-        if !session.map.is_null() {
+        if session.is_mapped.swap(0, Ordering::Relaxed) != 0 {
             // SAFETY: nobody but us has looked at the map.
             unsafe { sys::unmap(session.map, layout::MAP_BYTES) };
-            session.map = null_mut();
         }
+        session.map = null_mut();
         return settled;
     }
     python::begin_late();
@@ -496,14 +501,20 @@ impl Session {
         }
     }
 
-    /// Sets up what a member of a session needs.
-    fn settle(&mut self) -> Result<(), &'static [u8]> {
-        // SAFETY: the loader's own word.
-        let stack = unsafe { __libc_stack_end } as u64;
+    /// Makes the page of [`Session::alive`], once.
+    fn map_alive(&mut self) -> Result<(), &'static [u8]> {
         if self.alive.is_null() {
             let page = sys::map_wiped_on_fork().ok_or(&b"no memory for its state"[..])?;
             self.alive = page as *const AtomicU32;
         }
+        Ok(())
+    }
+
+    /// Sets up what a member of a session needs.
+    fn settle(&mut self) -> Result<(), &'static [u8]> {
+        // SAFETY: the loader's own word.
+        let stack = unsafe { __libc_stack_end } as u64;
+        self.map_alive()?;
         if !trie::set_up(self) || !unwind::set_up() || !python::set_up() {
             return Err(b"no memory for its tables");
         }
@@ -563,7 +574,7 @@ impl Session {
         modules::begin_anew();
         python::begin_anew();
         sampling::begin_anew();
-        hooks::after_fork();
+        hooks::begin_anew();
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
         if self.is_mapped.swap(0, Ordering::Acquire) != 0 {
             // SAFETY: as above; no ring lies there any more.
@@ -689,6 +700,9 @@ impl Session {
     /// so after a millisecond; covers it if one does.
     fn let_map_go(&self, whose: Whose) {
         const TURNS: u32 = 10;
+        if self.is_mapped.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let tell = || {
             if whose == Whose::Ours {
                 // Release pairs with the collector's Acquire: nothing of ours comes
@@ -698,26 +712,35 @@ impl Session {
         };
         for _ in 0..TURNS {
             sys::pause(1);
-            if hooks::are_idle_but_this() {
+            // In a child the fork may have come out of a hook of this very thread.
+            let are_idle = match whose {
+                Whose::Ours => hooks::are_idle_but_this(),
+                Whose::Parents => hooks::are_idle(),
+            };
+            if are_idle {
                 tell();
+                // Before: what a child forked in between finds is not mapped, and may
+                // be something else by then.
+                if self.is_mapped.swap(0, Ordering::AcqRel) == 0 {
+                    return;
+                }
                 // SAFETY: every hook says that it is at work before it looks whether
                 // there is a session, and finds none (`alive` was set aside more
                 // than a millisecond ago, which no store takes to be seen).
                 unsafe { sys::unmap(self.map, layout::MAP_BYTES) };
-                self.is_mapped.store(0, Ordering::Release);
                 return;
             }
         }
         // SAFETY: the session's chunks, then the rest of it. Zeros are a header of a
         // session that is switched off, an empty list of chunks, and no stacks: a
         // thread that is in a hook still writes there to nobody's notice. Where the
-        // kernel has no memory for that, the map stays.
+        // kernel has no memory for that, the map stays, and the collector waits.
         unsafe {
             let chunks = self.map.wrapping_add(layout::CHUNKS_OFFSET);
             let is_covered =
                 sys::cover_with_zeros(chunks, layout::MAP_BYTES - layout::CHUNKS_OFFSET);
-            tell();
             if is_covered {
+                tell();
                 sys::cover_with_zeros(self.map, layout::CHUNKS_OFFSET);
             }
         }
@@ -771,9 +794,9 @@ impl Session {
         };
         let map = sys::map_shared(map_fd, layout::MAP_BYTES);
         sys::close(map_fd);
-        self.is_mapped.store(1, Ordering::Relaxed);
         self.map =
             map.map_err(|_| &b"no address space for the session (576 MiB; see `ulimit -v`)"[..])?;
+        self.is_mapped.store(1, Ordering::Relaxed);
         if slot as usize >= layout::SLOT_COUNT
             || self.header().magic.load(Ordering::Relaxed) != layout::MAGIC
         {
@@ -1120,6 +1143,7 @@ impl Session {
         unsafe { thread::after_fork(t) };
         thread::belong_here();
         modules::after_fork();
+        elf::forget_walks();
         elf::after_fork();
         hooks::after_fork();
         let parent = self.slot_index();
@@ -1136,7 +1160,8 @@ impl Session {
                 // The one thread of this process: nothing of ours is at work but
                 // what the fork came from.
                 alive.store(3, Ordering::Relaxed);
-                python::unhook();
+                // Python's domains stay, and pass on: a thread that is not here may
+                // hold the lock that their tables are changed under.
                 got::end();
                 self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);
                 PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
@@ -1300,6 +1325,7 @@ extern "C" fn after_fork_in_child() {
             // SAFETY: the one thread of a forked child.
             unsafe { thread::after_fork(thread::current()) };
             thread::belong_here();
+            hooks::after_fork();
             PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
         }
         _ => {}
@@ -1316,7 +1342,9 @@ fn finish_for_another_thread() {
     }
     let session = joined();
     if session.is_late {
+        elf::forget_walks();
         elf::after_fork();
+        hooks::after_fork();
         session.put_back(Whose::Parents);
         STATE.store(state::LEFT, Ordering::Release);
     }
