@@ -88,7 +88,8 @@ def test_many_short_processes(leakline: Leakline) -> None:
         process.wait(60)
         assert process.returncode == 0
     each = (file_bytes[many] - file_bytes[few]) / (many - few)
-    assert each < 30_000
+    # Some 25 KB; a machine that has other things to do makes more bins of it.
+    assert each < 40_000
     # And nothing of them is missing: what sites hold adds up to what each did.
     stats = recording.stats()
     assert stats["totals"]["complete"] is True

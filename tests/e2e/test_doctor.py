@@ -390,7 +390,9 @@ def test_another_file_system(leakline: Leakline, program: Path, tmp_path: Path) 
         for place in ("/tmp", "/var/tmp", "/dev/shm", "/run")
         if Path(place).is_dir() and not Path(place).is_symlink()
     )
-    sleeper = f"exec {TARGET_PYTHON} -c {shlex.quote(SLEEP)}"
+    # Not the environment's: that may lie below what is mounted over.
+    python = os.path.realpath(TARGET_PYTHON)
+    sleeper = f"exec {python} -c {shlex.quote(SLEEP)}"
     if execute([*unshare, noexec]).status:
         pytest.skip("nothing can be mounted here")
     with target(*unshare, sleeper) as process:
