@@ -298,10 +298,6 @@ impl PhdrInfo {
     /// The tables that relocation works with; `None` for an object without
     /// symbols.
     pub fn relocations(&self) -> Option<Relocations> {
-        let dynamic = self
-            .headers()
-            .iter()
-            .find(|header| header.kind == PT_DYNAMIC)?;
         let mut tables = Relocations {
             bias: self.bias,
             symbols: 0,
@@ -309,28 +305,43 @@ impl PhdrInfo {
             data: (0, 0),
             calls: (0, 0),
         };
+        self.each_dynamic(|tag, value, address| match tag {
+            2 => tables.calls.1 = value,
+            5 => tables.strings = address,
+            6 => tables.symbols = address,
+            7 => tables.data.0 = address,
+            8 => tables.data.1 = value,
+            23 => tables.calls.0 = address,
+            _ => {}
+        });
+        (tables.symbols != 0 && tables.strings != 0).then_some(tables)
+    }
+
+    /// Calls `visit` with each tag of the dynamic section, its value, and that as an
+    /// address.
+    fn each_dynamic(&self, mut visit: impl FnMut(u64, u64, u64)) {
+        let is_dynamic = |header: &&Phdr| header.kind == PT_DYNAMIC;
+        let Some(dynamic) = self.headers().iter().find(is_dynamic) else {
+            return;
+        };
         let mut at = self.bias.wrapping_add(dynamic.address);
         loop {
-            // SAFETY: as in `sized_symbol`.
+            // SAFETY: the dynamic section of a loaded object is mapped and
+            // ends with a null tag.
             let (tag, value) = unsafe { (sys::word(at), sys::word(at + 8)) };
+            if tag == 0 {
+                return;
+            }
+            // The loader adds the bias in place, except in read-only objects
+            // like the vDSO.
             let address = if value < self.bias {
                 value.wrapping_add(self.bias)
             } else {
                 value
             };
-            match tag {
-                0 => break,
-                2 => tables.calls.1 = value,
-                5 => tables.strings = address,
-                6 => tables.symbols = address,
-                7 => tables.data.0 = address,
-                8 => tables.data.1 = value,
-                23 => tables.calls.0 = address,
-                _ => {}
-            }
+            visit(tag, value, address);
             at += 16;
         }
-        (tables.symbols != 0 && tables.strings != 0).then_some(tables)
     }
 
     /// Address of a symbol that the object defines and exports, in its default
@@ -341,36 +352,14 @@ impl PhdrInfo {
 
     /// As [`PhdrInfo::symbol`], with the symbol's size in bytes.
     pub fn sized_symbol(&self, name: &CStr) -> (u64, u64) {
-        let Some(dynamic) = self
-            .headers()
-            .iter()
-            .find(|header| header.kind == PT_DYNAMIC)
-        else {
-            return (0, 0);
-        };
         let (mut symbols, mut strings, mut gnu_hash, mut versions) = (0, 0, 0, 0);
-        let mut at = self.bias.wrapping_add(dynamic.address);
-        loop {
-            // SAFETY: the dynamic section of a loaded object is mapped and
-            // ends with a null tag.
-            let (tag, value) = unsafe { (sys::word(at), sys::word(at + 8)) };
-            // The loader adds the bias in place, except in read-only objects
-            // like the vDSO.
-            let address = if value < self.bias {
-                value.wrapping_add(self.bias)
-            } else {
-                value
-            };
-            match tag {
-                0 => break,
-                5 => strings = address,
-                6 => symbols = address,
-                0x6fff_fef5 => gnu_hash = address,
-                0x6fff_fff0 => versions = address,
-                _ => {}
-            }
-            at += 16;
-        }
+        self.each_dynamic(|tag, _, address| match tag {
+            5 => strings = address,
+            6 => symbols = address,
+            0x6fff_fef5 => gnu_hash = address,
+            0x6fff_fff0 => versions = address,
+            _ => {}
+        });
         if symbols == 0 || strings == 0 || gnu_hash == 0 {
             return (0, 0);
         }

@@ -134,7 +134,13 @@ pub unsafe extern "C" fn leakline_attach(_: *const core::ffi::c_char) -> i32 {
 pub unsafe extern "C" fn leakline_leave(_: *const core::ffi::c_char) -> i32 {
     if take_request(|text| text == LEAVE).is_some() {
         session::leave_from_outside();
-        answer(b"ok");
+        // A session that the program was started for is not left, nor is one from
+        // within a hook.
+        answer(if session::is_joined() {
+            b"it is recorded from its start, or a hook is at work on this thread"
+        } else {
+            b"ok"
+        });
     }
     0
 }

@@ -239,9 +239,9 @@ unsafe fn look_now(t: *mut Thread, session: &Session, stamp: u64) {
         return;
     }
     session.listen();
-    python::look_after_domains(t, session, stamp);
     // SAFETY: the caller's; `UPDATING` is ours.
     unsafe {
+        python::look_after_domains(t, session, stamp);
         (*t).updates_modules = true;
         let mut changes = 0;
         let was_seen = elf::each_object(|object| {

@@ -628,8 +628,12 @@ pub fn unhook() {
 
 /// Looks, where the interpreter was running before us, whether the domains still
 /// lead to us: tracemalloc, say, was at work when we came, and gives back what it
-/// found when it ends. To be called now and then, in a hook.
-pub fn look_after_domains(t: *mut Thread, session: &Session, stamp: u64) {
+/// found when it ends. To be called now and then.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and `depth` be `HOOK`.
+pub unsafe fn look_after_domains(t: *mut Thread, session: &Session, stamp: u64) {
     if IS_LATE.load(Ordering::Relaxed) == 0 || STARTING.load(Ordering::Relaxed) != 0 {
         return;
     }
@@ -642,7 +646,7 @@ pub fn look_after_domains(t: *mut Thread, session: &Session, stamp: u64) {
           what was freed meanwhile may be shown as live",
     );
     session.count_loss(true);
-    // SAFETY: this thread's state, in a hook.
+    // SAFETY: the caller's.
     unsafe {
         thread::emit(t, session, [event::head(Kind::Loss, 0, 1), stamp]);
     }

@@ -506,6 +506,9 @@ impl Session {
         if self.alive.is_null() {
             let page = sys::map_wiped_on_fork().ok_or(&b"no memory for its state"[..])?;
             self.alive = page as *const AtomicU32;
+            // Not 0: to another thread that comes before `open` this would be a child
+            // that was just forked.
+            self.close();
         }
         Ok(())
     }
@@ -809,7 +812,8 @@ impl Session {
     /// Gets the page that a program looks at that was started to be woken.
     fn get_idle_page(name: &[u8], token: [u8; 16], pid: u32) -> Option<()> {
         let fd = sys::unix_socket(Carries::Stream).ok()?;
-        sys::set_patience(fd, PATIENCE_MS);
+        // Each program that is started waits so long for a keeper that is stopped.
+        sys::set_patience(fd, ATTACH_PATIENCE_MS);
         let mut answer = [0u8; size_of::<Welcome>()];
         let got = sys::connect_abstract(fd, name, b"")
             .and_then(|()| say_hello(fd, pid, token, &mut answer));

@@ -255,6 +255,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     invitation.remove();
     let recording = file.keep();
     says.pauses(&session.entries);
+    if !door.is_found() {
+        says.line(
+            "`leakline detach` will not find this session, whose name is taken: SIGTERM to \
+             this command ends it",
+        );
+    }
     let shown = if to_stdout {
         "standard output".to_owned()
     } else {

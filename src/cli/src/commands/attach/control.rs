@@ -22,6 +22,8 @@ const NOT_WHOLE: &[u8] = b"not whole";
 /// The socket of an attached session.
 pub(super) struct Door {
     listener: OwnedFd,
+    /// It has the name by which it is found.
+    is_found: bool,
     /// Who asked, and waits.
     waiting: RefCell<Vec<OwnedFd>>,
 }
@@ -44,15 +46,24 @@ impl Door {
     /// is none: `leakline detach` then finds nobody, and the session ends otherwise.
     pub(super) fn open(target: &Process) -> io::Result<Door> {
         let listener = stream_socket()?;
-        match bind(&listener, &address(target.pid, target.start_ticks)?) {
-            Ok(()) => listen(&listener, 16)?,
-            Err(Errno::ADDRINUSE) => {}
+        let is_found = match bind(&listener, &address(target.pid, target.start_ticks)?) {
+            Ok(()) => {
+                listen(&listener, 16)?;
+                true
+            }
+            Err(Errno::ADDRINUSE) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         Ok(Door {
             listener,
+            is_found,
             waiting: RefCell::default(),
         })
+    }
+
+    /// Whether `leakline detach` finds it.
+    pub(super) fn is_found(&self) -> bool {
+        self.is_found
     }
 
     /// Whether somebody who may has asked that the session ends.

@@ -18,6 +18,8 @@ use crate::{CliError, preload};
 
 /// How long to look for a thread that may be used, and to wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What it is asked to leave by.
+const LEAVE: &[u8] = b"leave\0";
 /// What the interposer answers when all is well.
 const OK: &[u8] = b"ok";
 
@@ -110,18 +112,30 @@ pub(in crate::commands) fn fetch(
     };
     let mut options = injection::Options::default();
     options.timeout = PATIENCE;
-    let is_done = || answered(pid, &library).is_some_and(|words| words == OK);
+    let answer = RefCell::new(Vec::new());
+    let is_done = || {
+        *answer.borrow_mut() = answered(pid, &library).unwrap_or_default();
+        let words = answer.borrow();
+        !words.is_empty() && *words != LEAVE[..LEAVE.len() - 1]
+    };
     options.done = Some(&is_done);
     let leave = |symbol| {
         injection::call(
             pid.cast_signed(),
             &library.identity(),
             symbol,
-            b"leave\0",
+            LEAVE,
             &options,
         )
     };
-    leave("leakline_leave").map(|done| done.paused)
+    let done = leave("leakline_leave")?;
+    let words = answer.into_inner();
+    if words == OK {
+        Ok(done.paused)
+    } else {
+        let words = String::from_utf8_lossy(&words).into_owned();
+        Err(injection::Error::Io(std::io::Error::other(words)))
+    }
 }
 
 /// What an invitation looks like, and no other text: the buffer has it until the
