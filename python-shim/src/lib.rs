@@ -47,6 +47,8 @@ fn error(error: &CliError) -> PyErr {
 struct Recorder {
     inner: std::sync::Mutex<Option<recorder::Recorder>>,
     rounds: AtomicU32,
+    #[expect(clippy::vec_box, reason = "each is a block")]
+    kept: std::sync::Mutex<Vec<Box<[u8; 16]>>>,
 }
 
 #[pymethods]
@@ -79,6 +81,7 @@ impl Recorder {
         Ok(Recorder {
             inner: std::sync::Mutex::new(Some(started.map_err(|why| error(&why))?)),
             rounds: AtomicU32::new(0),
+            kept: std::sync::Mutex::default(),
         })
     }
 
@@ -96,6 +99,14 @@ impl Recorder {
     fn end_round(&self) -> bool {
         let number = self.rounds.fetch_add(1, Ordering::Relaxed);
         self.mark(&format!("{ROUND}{number}"))
+    }
+
+    /// Takes a block of native memory and keeps it as long as this lives: who looks
+    /// for it in the recording knows whether native blocks are recorded.
+    fn keep_a_block(&self) {
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.push(Box::new([0; 16]));
+        }
     }
 
     /// Leaves, and waits until the recording is whole.

@@ -83,14 +83,15 @@ def test_leaking_tests_fail_and_clean_ones_pass(suite: Suite, long: bool) -> Non
     suite.copy("test_leaking.py")
     suite.copy("test_clean.py")
     for _ in range(RUNS_LONG if long else 1):
-        leaking = suite.run("test_leaking.py", "--tb=short")
-        assert not leaking.passed, leaking.out
-        assert len(leaking.failed) >= 20, leaking.out
-        assert leaking.out.count("\nE   leakline.GrowthError: ") == len(leaking.failed)
-        clean = suite.run("test_clean.py", "--tb=short", "--leakline-strict")
-        assert not clean.failed, clean.out
-        assert len(clean.passed) >= 31, clean.out
-        assert f"{len(clean.passed)} tests judged in" in clean.out
+        # In one process, one session after the other for more than ten seconds.
+        files = ("test_leaking.py", "test_clean.py")
+        ran = suite.run("--tb=short", "--leakline-strict", *files)
+        assert len(ran.failed) == 20, ran.out
+        assert len(ran.passed) == 31, ran.out
+        assert ran.out.count("FAILED test_leaking.py::") == 20, ran.out
+        assert ran.out.count("\nE   leakline.GrowthError: ") == 20, ran.out
+        assert "51 tests judged in" in ran.out, ran.out
+        assert "not judged" not in ran.out, ran.out
 
 
 def test_xdist_changes_nothing(suite: Suite) -> None:
@@ -219,6 +220,7 @@ def test_limit():
     inside = execute([sys.executable, script], cwd=suite.place)
     assert inside.status == 0, inside.out.decode()
     assert b"not judged (this process is recording already" in inside.out
+    assert b"was not judged: this process is recording already" in inside.out
     strict = execute(
         [sys.executable, script, "--leakline-strict", "-k", "fixture"], cwd=suite.place
     )
@@ -403,3 +405,55 @@ def test_the_package_has_the_command(suite: Suite) -> None:
     assert b"complete" in stats.out
     missing = execute([*command, "stats", "none.leakline"], cwd=suite.place)
     assert missing.status == 3
+
+
+LATE = """\
+import ctypes, os, socket, struct, threading, time
+import leakline
+
+with leakline.record("out.leakline"):
+    pass
+path = next(
+    line.split()[-1] for line in open("/proc/self/maps") if "libleakline" in line
+)
+interposer = ctypes.CDLL(path)
+argument = (ctypes.c_char * 512).in_dll(interposer, "leakline_argument")
+
+
+def answered(function, name):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(b"\\0" + name)
+    listener.listen()
+
+    def answer():
+        connection, _ = listener.accept()
+        connection.recv(100)
+        time.sleep(0.4)
+        full = struct.pack("<QII", int.from_bytes(b"leakline", "little"), 1, 0)
+        try:
+            connection.send(full)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    argument.value = name + b":" + b"0" * 32
+    function(None)
+    thread.join()
+    return argument.value.decode()
+
+
+own = f"leakline-test-{os.getpid()}".encode()
+print(answered(interposer.leakline_join, own + b"-1"))
+print(answered(interposer.leakline_attach, own + b"-2"))
+"""
+
+
+def test_who_asks_for_a_session_waits_longer_than_who_is_attached_to(
+    suite: Suite,
+) -> None:
+    suite.add("late.py", LATE)
+    ran = execute([sys.executable, "late.py"], cwd=suite.place)
+    assert ran.status == 0, ran.err.decode()
+    said = ran.out.decode().splitlines()
+    assert said == ["the session is full", "the collector did not answer"]

@@ -7,6 +7,9 @@ nobody has collected yet is no leak, and it empties the interpreter's free lists
 that an object of this round does not lie in a block of an earlier one. The cache of
 type attributes is emptied too: it holds some thousand names that were looked up, each
 by a reference, and fills by one a round where a body makes up new ones.
+
+In each round this module keeps an object and a native block of its own. Where they
+are not found in the recording nothing else would have been: no judgement then.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from leakline import _session
+
+if TYPE_CHECKING:
+    from leakline import _native
 
 LEAST_WARMUP = 2
 FEWEST = 6
@@ -236,12 +242,14 @@ def _pass(
     try:
         session = _session.start(path, force=True)
         try:
-            _rounds(session, body, warmup, rounds, deadline, calm, state)
+            own = _rounds(session, body, warmup, rounds, deadline, calm, state)
         finally:
             summary = session.stop()
-        judgement = _read(path, plan)
+        judgement = _read(path, plan, len(own))
         judgement.warmup = warmup
         judgement.lost_events = summary.lost_events
+        if summary.lost_events and not judgement.leaks:
+            raise _session.LeaklineError(f"{summary.lost_events} events were lost")
         judgement.peak_bytes = summary.peak_bytes
         judgement.recording = path
         is_done = True
@@ -259,8 +267,11 @@ def _rounds(
     deadline: float,
     calm: Calm,
     state: dict[str, bool],
-) -> None:
-    end_round = session.recorder.end_round
+) -> list[object]:
+    """Gives what it kept, one object a round: to be alive when the session ends."""
+    recorder = session.recorder
+    end_round = recorder.end_round
+    own: list[object] = []
     for _ in range(warmup):
         body()
         calm()
@@ -273,6 +284,8 @@ def _rounds(
             body()
             calm()
             state["first"] = False
+            _keep_an_object(own)
+            _keep_a_block(recorder)
         is_last = number > FEWEST + 1 and time.monotonic() >= deadline
         _clear_caches()
         gc.collect()
@@ -280,13 +293,35 @@ def _rounds(
             raise _session.LeaklineError("a round was not recorded")
         if is_last:
             break
+    return own
 
 
-def _read(path: str, plan: Plan) -> Judgement:
+def _keep_an_object(own: list[object]) -> None:
+    own.append(object())
+
+
+def _keep_a_block(recorder: _native.Recorder) -> None:
+    recorder.keep_a_block()
+
+
+def _read(path: str, plan: Plan, rounds: int) -> Judgement:
     answer = json.loads(_session.native().rounds(path))
-    judgement = Judgement(rounds=answer["rounds"] - 1, settled=answer["settled"])
+    if answer["rounds"] != rounds:
+        raise _session.LeaklineError(
+            f"of {rounds} rounds {answer['rounds']} were recorded"
+        )
+    judgement = Judgement(rounds=rounds - 1, settled=answer["settled"])
+    unseen = {
+        _keep_an_object.__name__: "Python's allocations were not recorded",
+        _keep_a_block.__name__: "native allocations were not recorded",
+    }
     for told in answer["stacks"]:
         frames = tuple(Frame(**frame) for frame in told["frames"])
+        own = next((frame for frame in frames if frame.is_python), None)
+        if own is not None and own.file == __file__ and own.function in unseen:
+            if told["grows"] and told["rounds_kept"] == rounds - 1:
+                del unseen[own.function]
+            continue
         stack = Stack(
             grows=told["grows"],
             bytes_per_round=told["bytes_per_round"],
@@ -296,6 +331,8 @@ def _read(path: str, plan: Plan) -> Judgement:
             frames=frames,
         )
         (judgement.leaks if stack.grows else judgement.unsure).append(stack)
+    for why in unseen.values():
+        raise _session.LeaklineError(why)
     together = sum(stack.bytes_per_round for stack in judgement.leaks)
     perhaps = together + sum(stack.bytes_per_round for stack in judgement.unsure)
     if together <= plan.tolerance and plan.tolerance > 0:

@@ -167,6 +167,8 @@ def _judge(
             judgement = _rounds.judge(body, plan)
         except _session.LeaklineError as error:
             reason = str(error)
+            if not is_strict:
+                _warn(item, f"{item.name} was not judged: {reason}")
     if judgement is None:
         verdict.add(NOT_JUDGED, time.monotonic() - began, str(reason))
         if is_strict:
@@ -212,9 +214,13 @@ def _conclude(
         f"({_failure.place(where, root) if where else 'place unknown'}) kept something of "
         f"{cause.rounds_kept} of {judgement.rounds} rounds; more rounds or more time decide"
     )
+    _warn(item, text)
+
+
+def _warn(item: pytest.Item, text: str) -> None:
     # A filter may make errors of warnings: that is not what --leakline-strict is.
     with contextlib.suppress(GrowthWarning):
-        warnings.warn_explicit(text, GrowthWarning, test_file, 0)
+        warnings.warn_explicit(text, GrowthWarning, str(item.path), 0)
 
 
 def _once(body: Callable[[], object]) -> None:

@@ -65,7 +65,7 @@ impl Recorder {
             Collector::start_unseen(&settings.helper, file.file(), &invitation, options)?;
         let pid = std::process::id();
         collector.send(&ToCollector::Spawned { pid });
-        let joined = library.ask(library.attach, &invitation.to_env());
+        let joined = library.ask(library.join, &invitation.to_env());
         if let Err(why) = joined {
             collector.kill();
             return Err(CliError::Report {
@@ -168,7 +168,7 @@ type Mark = unsafe extern "C" fn(*const u8, usize) -> c_int;
 struct Library {
     /// Where question and answer stand.
     argument: *mut c_char,
-    attach: Function,
+    join: Function,
     leave: Function,
     mark: Mark,
 }
@@ -211,7 +211,7 @@ impl Library {
         };
         Ok(Library {
             argument: find(c"leakline_argument")?.cast(),
-            attach: function(c"leakline_attach")?,
+            join: function(c"leakline_join")?,
             leave: function(c"leakline_leave")?,
             // SAFETY: exported with this signature.
             mark: unsafe { std::mem::transmute::<*mut c_void, Mark>(find(c"leakline_mark")?) },

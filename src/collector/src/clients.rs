@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
-    bind, listen, recv, send, socket_with, sockopt,
+    bind, listen, send, socket_with, sockopt,
 };
 
 use crate::process::Identity;
@@ -124,15 +124,12 @@ enum Heard {
 impl Client {
     fn hear(&self) -> Heard {
         let mut packet = vec![0; COMMAND_BYTES];
-        loop {
-            return match recv(&self.socket, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Heard::Nothing,
-                Ok((length @ 1.., _)) => {
-                    protocol::unpacked(&packet[..length]).map_or(Heard::Nonsense, Heard::Request)
-                }
-                Ok(_) | Err(_) => Heard::Nonsense,
-            };
+        match protocol::receive(&self.socket, &mut packet, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Heard::Nothing,
+            Ok(length @ 1..) => {
+                protocol::unpacked(&packet[..length]).map_or(Heard::Nonsense, Heard::Request)
+            }
+            Ok(_) | Err(_) => Heard::Nonsense,
         }
     }
 
@@ -152,7 +149,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::connect;
+    use rustix::net::{connect, recv};
 
     use super::*;
 

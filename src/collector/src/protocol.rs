@@ -26,7 +26,11 @@
 //! Commands of the same user, or of root, ask the collector at a socket of its
 //! own ([`commands_name`]): one [`Request`], one [`Reply`], a packet each.
 
+use std::os::fd::AsFd;
+
 use leakline_recording::record::Session;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
 /// The recording, open for reading and writing, empty.
@@ -61,6 +65,22 @@ pub fn unpacked<T: for<'de> Deserialize<'de>>(packet: &[u8]) -> Option<T> {
     let (version, rest) = postcard::take_from_bytes::<u32>(packet).ok()?;
     (version == COMMANDS_VERSION).then_some(())?;
     postcard::from_bytes(rest).ok()
+}
+
+/// The next packet's length; 0 when the other side hung up and there is none.
+///
+/// # Errors
+///
+/// Those of `recv(2)`, but for two: it is called again when a signal comes, and
+/// when the other side hung up with words of ours unread (`ECONNRESET`). The kernel
+/// says that before it gives out what the other side had sent.
+pub fn receive(socket: impl AsFd, packet: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
+    loop {
+        match recv(&socket, &mut *packet, flags) {
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            result => return result.map(|(length, _)| length),
+        }
+    }
 }
 
 /// From a command.
@@ -237,4 +257,30 @@ pub struct Summary {
     pub unanswered: u32,
     /// Writing failed at some point (disk full, file size limit): why.
     pub write_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_whatever_was_not() {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        send(&ours, b"a question", SendFlags::empty()).unwrap();
+        send(&theirs, b"the end", SendFlags::empty()).unwrap();
+        drop(theirs);
+        let mut packet = [0; 16];
+        let mut hear = || receive(&ours, &mut packet, RecvFlags::empty());
+        assert_eq!(hear(), Ok(7));
+        assert_eq!(hear(), Ok(0));
+        assert_eq!(&packet[..7], b"the end");
+    }
 }

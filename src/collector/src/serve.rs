@@ -16,7 +16,7 @@ use leakline_recording::record::Record;
 use leakline_wire::sync::Ordering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, send};
 
 use crate::clients::{Client, Clients};
 use crate::clock::Clock;
@@ -26,7 +26,9 @@ use crate::handshake::Handshake;
 use crate::image::Shared;
 use crate::names::Lookup;
 use crate::output::Output;
-use crate::protocol::{FromCollector, Options, Reply, Request, Snapshot, Summary, ToCollector};
+use crate::protocol::{
+    self, FromCollector, Options, Reply, Request, Snapshot, Summary, ToCollector,
+};
 use crate::resolve::{Question, Resolver};
 use crate::session::{self, Pool, SessionMap, heartbeat};
 use crate::steering::Steering;
@@ -105,14 +107,13 @@ impl Control {
     fn receive(&mut self) -> Option<ToCollector> {
         let mut bytes = vec![0; MAX_MESSAGE];
         while self.is_open {
-            match recv(&self.socket, bytes.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.is_open = false,
-                Ok((length, _)) => {
+            match protocol::receive(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok(0) => self.is_open = false,
+                Ok(length) => {
                     if let Ok(message) = postcard::from_bytes(&bytes[..length]) {
                         return Some(message);
                     }
                 }
-                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return None,
                 Err(_) => self.is_open = false,
             }

@@ -115,9 +115,24 @@ fn answer(text: &[u8]) {
 /// To be called by a thread that holds none of libc's or the loader's locks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn leakline_attach(_: *const core::ffi::c_char) -> i32 {
+    attach(session::ATTACH_PATIENCE_MS)
+}
+
+/// As [`leakline_attach`], called by the program itself, which waits for a collector
+/// that takes its time.
+///
+/// # Safety
+///
+/// As for [`leakline_attach`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn leakline_join(_: *const core::ffi::c_char) -> i32 {
+    attach(session::OWN_PATIENCE_MS)
+}
+
+fn attach(patience_ms: u64) -> i32 {
     if let Some(request) = take_request(session::is_invitation) {
         let length = request.iter().position(|byte| *byte == 0).unwrap_or(0);
-        match session::attach(&request[..length]) {
+        match session::attach(&request[..length], patience_ms) {
             Ok(()) => answer(b"ok"),
             Err(why) => answer(why),
         }

@@ -61,7 +61,9 @@ const PATIENCE_MS: u64 = 2000;
 /// since. One that works answers in less.
 const SHORT_PATIENCE_MS: u64 = 50;
 /// The same of a program that was running before us: its thread is needed.
-const ATTACH_PATIENCE_MS: u64 = 100;
+pub const ATTACH_PATIENCE_MS: u64 = 100;
+/// The same of a program that asked for it, and waits for the answer.
+pub const OWN_PATIENCE_MS: u64 = 10_000;
 /// How long a collector's heart may stand still before a program that was running
 /// before leaves its session.
 const ORPHANED_AFTER_NS: u64 = 10_000_000_000;
@@ -349,7 +351,7 @@ fn accept_invitation() -> Option<&'static Session> {
         .unwrap_or(text.len());
     // Who does not come in is missed there, and the reason is the supervisor's to
     // find: there is nobody here to tell.
-    attach(&text[..length]).ok()?;
+    attach(&text[..length], ATTACH_PATIENCE_MS).ok()?;
     // SAFETY: as in `get`: it has just been made whole.
     is_joined().then(|| unsafe { &*SESSION.0.get() })
 }
@@ -377,10 +379,11 @@ pub fn is_joined() -> bool {
 
 /// Starts us in a program that is running, or again in one that we left: to be
 /// called by a thread that holds none of libc's or the loader's locks.
-/// `invitation` is what the environment would have. Gives what went wrong.
+/// `invitation` is what the environment would have. Gives what went wrong, at the
+/// latest some `patience_ms` after.
 ///
 /// Nothing is left behind where it fails.
-pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
+pub fn attach(invitation: &[u8], patience_ms: u64) -> Result<(), &'static [u8]> {
     finish_for_another_thread();
     // The last session's end may have been told of a moment before it was over.
     wait_until_left();
@@ -393,7 +396,7 @@ pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
     if !take_state(was, state::STARTING) {
         return Err(b"another thread is at it");
     }
-    let result = attach_in_earnest(invitation);
+    let result = attach_in_earnest(invitation, patience_ms);
     match result {
         Ok(()) => begin(),
         Err(_) => STATE.store(was, Ordering::Release),
@@ -401,7 +404,7 @@ pub fn attach(invitation: &[u8]) -> Result<(), &'static [u8]> {
     result
 }
 
-fn attach_in_earnest(invitation: &[u8]) -> Result<(), &'static [u8]> {
+fn attach_in_earnest(invitation: &[u8], patience_ms: u64) -> Result<(), &'static [u8]> {
     // SAFETY: STARTING is ours: nobody else looks at the session.
     let session = unsafe { &mut *SESSION.0.get() };
     // Both before anything else: a child that is forked meanwhile looks at them.
@@ -414,11 +417,11 @@ fn attach_in_earnest(invitation: &[u8]) -> Result<(), &'static [u8]> {
         real::resolve_for_late_start();
     }
     if session.has_a_past() {
-        session.forget_the_last()?;
+        session.forget_the_last(patience_ms)?;
     }
     let (name, token) = parse_invitation(invitation).ok_or(&b"no session was named"[..])?;
     let pid = sys::getpid();
-    let settled = match session.shake_hands(name, token, pid) {
+    let settled = match session.shake_hands(name, token, pid, patience_ms) {
         Ok(true) => session.settle(),
         Ok(false) => Err(&b"its session did not let it in"[..]),
         Err(why) => Err(why),
@@ -491,7 +494,7 @@ impl Session {
         let Some((name, token)) = parse_invitation(name_and_token) else {
             return false;
         };
-        let joined = self.shake_hands(name, token, pid);
+        let joined = self.shake_hands(name, token, pid, PATIENCE_MS);
         match joined.and_then(|is_in| if is_in { self.settle() } else { Ok(()) }) {
             Ok(()) => joined == Ok(true),
             Err(why) => {
@@ -536,6 +539,8 @@ impl Session {
             self.key = make_key();
         }
         self.clock_is_tsc = self.header().clock.load(Ordering::Relaxed) == layout::clock::TSC;
+        // The last session's heart was another one.
+        self.listen_ns.store(0, Ordering::Relaxed);
         let slot = self.slot();
         let now = self.now();
         self.start_stamp.store(now, Ordering::Relaxed);
@@ -550,8 +555,7 @@ impl Session {
     }
 
     /// Makes room for a new session where we left one.
-    fn forget_the_last(&mut self) -> Result<(), &'static [u8]> {
-        const TURNS: u32 = 50;
+    fn forget_the_last(&mut self, patience_ms: u64) -> Result<(), &'static [u8]> {
         // A thread that began a hook before we left has said so by now, or sees
         // that nothing is switched on: its processor has long written down what
         // it was about to. (A barrier for all, membarrier(2), takes as long.)
@@ -565,7 +569,7 @@ impl Session {
         let mut turns = 0;
         while !hooks::are_idle() {
             turns += 1;
-            if turns == TURNS {
+            if turns >= patience_ms / 2 {
                 return Err(b"a thread is still inside of the last session");
             }
             sys::pause(1);
@@ -755,14 +759,15 @@ impl Session {
         name: &[u8],
         token: [u8; 16],
         pid: u32,
+        patience_ms: u64,
     ) -> Result<bool, &'static [u8]> {
         let unreachable = &b"its session is over or out of reach (no socket)"[..];
         let fd = sys::unix_socket(Carries::Stream).map_err(|_| unreachable)?;
         let is_stalled = Stall::is_marked(name);
-        let patience = match (is_stalled, self.is_late) {
-            (true, _) => SHORT_PATIENCE_MS,
-            (false, true) => ATTACH_PATIENCE_MS,
-            (false, false) => PATIENCE_MS,
+        let patience = if is_stalled {
+            SHORT_PATIENCE_MS
+        } else {
+            patience_ms
         };
         // Before connecting, which waits when too many wait already.
         sys::set_patience(fd, patience);

@@ -10,12 +10,13 @@ use std::time::Duration;
 use leakline_analysis::Instant;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{
-    COMMAND_BYTES, NAME_BYTES, Reply, Request, Snapshot, Status, commands_name, packet, unpacked,
+    COMMAND_BYTES, NAME_BYTES, Reply, Request, Snapshot, Status, commands_name, packet, receive,
+    unpacked,
 };
 use leakline_inject::inspect::{self, Glance, Obstacle, Process};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
+    socket_with, sockopt,
 };
 
 use crate::CliError;
@@ -149,7 +150,7 @@ impl Live {
             let socket = self.connected(patience)?;
             send(&socket, &packet(request)?, SendFlags::NOSIGNAL).ok()?;
             let mut bytes = vec![0; COMMAND_BYTES];
-            let (length, _) = recv(&socket, bytes.as_mut_slice(), RecvFlags::empty()).ok()?;
+            let length = receive(&socket, &mut bytes, RecvFlags::empty()).ok()?;
             unpacked(&bytes[..length])
         };
         reply().ok_or_else(|| self.silent())

@@ -13,7 +13,7 @@ use leakline_wire::sync::AtomicU64;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, SocketAddrUnix, SocketFlags,
-    SocketType, bind, connect, listen, recvmsg, socket_with, socketpair,
+    SocketType, bind, connect, listen, recv, recvmsg, socket_with, socketpair,
 };
 
 use super::*;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use leakline_collector::protocol::{
-    CONTROL_FD, FromCollector, LISTENER_FD, OUTPUT_FD, Options, ToCollector,
+    self, CONTROL_FD, FromCollector, LISTENER_FD, OUTPUT_FD, Options, ToCollector,
 };
 use leakline_wire::env;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -253,8 +253,8 @@ impl Collector {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return Answer::Gone,
             }
-            return match recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) if length > 0 => {
+            return match protocol::receive(&self.control, &mut packet, RecvFlags::empty()) {
+                Ok(length @ 1..) => {
                     postcard::from_bytes(&packet[..length]).map_or(Answer::Gone, Answer::Message)
                 }
                 _ => Answer::Gone,
