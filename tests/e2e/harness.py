@@ -280,6 +280,9 @@ class Programs:
     def storm(self) -> Path:
         return self._with_reentrant("storm", "-ldl", PROGRAMS / "storm.c")
 
+    def closing(self) -> Path:
+        return self._with_reentrant("closing", "-ldl", PROGRAMS / "closing.c")
+
     def abandoned(self) -> Path:
         return self._with_reentrant("abandoned", PROGRAMS / "abandoned.c")
 

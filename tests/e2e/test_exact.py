@@ -99,6 +99,22 @@ def test_jumps_out_of_hooks(leakline: Leakline, programs: Programs) -> None:
     check_sites(rows, truth)
 
 
+@pytest.mark.parametrize("options", [[], ["--sample", "256"]], ids=["exact", "sampled"])
+def test_signals_while_a_library_goes(
+    leakline: Leakline, programs: Programs, options: list[str], long: bool
+) -> None:
+    """The loader was interrupted in the midst of its list, or of taking the list's
+    lock: who looks at it then crashes, or waits for ever."""
+    plugin = programs.plugin("storm", 500)
+    seconds = "20" if long else "2"
+    result, recording = leakline.run(
+        programs.closing(), plugin, seconds, options=options, timeout=60
+    )
+    assert result.status == 0, result
+    assert result.truth()["handled"] > 1000
+    assert recording.stats()["totals"]["lost_events"] == 0
+
+
 def test_everything_at_once(leakline: Leakline, programs: Programs, long: bool) -> None:
     """Loading, forking, starting threads, signals within signals: nothing may
     wait for anything for ever, and every count is right."""

@@ -48,8 +48,9 @@ unsafe extern "C" {
 /// it returns true. False when the list cannot be looked at.
 ///
 /// Takes the loader's list lock, which is recursive and never held while code
-/// outside the loader runs, except in callbacks like this. Signals wait
-/// meanwhile: a handler that left by a jump would leave it locked for good.
+/// outside the loader runs, except in callbacks like this and in signal handlers
+/// ([`is_locked_here`]). Signals wait meanwhile: a handler that left by a jump would
+/// leave it locked for good.
 pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
     unsafe extern "C" fn call<F: FnMut(&PhdrInfo) -> bool>(
         info: *const PhdrInfo,
@@ -60,10 +61,14 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
         // below, which outlives the iteration.
         unsafe { c_int::from((*data.cast::<F>())(&*info)) }
     }
-    if LIST_IS_LOST.load(Ordering::Relaxed) != 0 {
+    if is_list_lost() {
         return false;
     }
     let mask = sys::block_signals();
+    if is_locked_here() {
+        sys::restore_signals(mask);
+        return false;
+    }
     begin_walk();
     // SAFETY: `call::<F>` matches `visit`'s type.
     unsafe {
@@ -72,6 +77,37 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
     WALKS.fetch_sub(1, Ordering::SeqCst);
     sys::restore_signals(mask);
     true
+}
+
+/// Whether this thread has the list locked, or may be about to: it was interrupted in
+/// the loader, by the handler that led here. The list may have an object then of
+/// which the memory is gone; and who is in the midst of taking the lock, or of giving
+/// it back, does not get it a second time.
+fn is_locked_here() -> bool {
+    /// Turns that another thread gets for what takes a few instructions.
+    const TURNS: u32 = 100;
+    let lock = LIST_LOCK.load(Ordering::Relaxed);
+    if lock <= 1 {
+        return false;
+    }
+    // SAFETY: a word of the loader's data, as `find_list_lock` found it.
+    let word = |i: u64| unsafe { ((lock + 4 * i) as *const u32).read_volatile() };
+    for _ in 0..TURNS {
+        if word(0) == 0 {
+            return false;
+        }
+        match word(2) {
+            // Locked, and by nobody: between the two, somebody is.
+            0 => core::hint::spin_loop(),
+            owner => return owner == sys::gettid(),
+        }
+    }
+    true
+}
+
+/// Whether nobody will ever unlock the list.
+pub fn is_list_lost() -> bool {
+    LIST_IS_LOST.load(Ordering::Relaxed) != 0
 }
 
 /// Threads that walk the list or want to, and that are forking: libc does not free

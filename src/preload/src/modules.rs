@@ -131,13 +131,12 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
     // the list kept by its own thread.
     let is_ours = unsafe { (*t).holds_modules };
     let may_look = is_ours || acquire(1_000, 100_000);
-    let mut was_seen = true;
     if may_look {
         let mut changes = 0;
         // SAFETY: the caller's; `UPDATING` is ours.
         unsafe {
             (*t).updates_modules = !is_ours;
-            was_seen = elf::each_object(|object| {
+            let was_seen = elf::each_object(|object| {
                 changes = object.adds ^ object.subs << 32;
                 true
             });
@@ -155,7 +154,7 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
         // The evaluator's frames are known as such from now on.
         FLUSH.fetch_add(MODULES_CHANGED, Ordering::Release);
     }
-    if place.is_none() && !was_seen && TOLD.swap(1, Ordering::Relaxed) == 0 {
+    if place.is_none() && elf::is_list_lost() && TOLD.swap(1, Ordering::Relaxed) == 0 {
         session.tell(
             b"libraries loaded since this process was forked have no names: \
               a thread that is not here had the loader's list locked",
@@ -172,6 +171,7 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
 ///
 /// `t` must be this thread's state, `depth` not `IDLE`.
 pub unsafe fn refresh(t: *mut Thread, session: &Session) {
+    elf::find_list_lock();
     loop {
         match UPDATING.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => break,
