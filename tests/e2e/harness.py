@@ -357,6 +357,23 @@ def sums(rows: Iterable[Json]) -> dict[str, int]:
     return total
 
 
+# Half of an interval of 95 %, in standard deviations.
+DEVIATIONS = 1.96
+# What chance does once in 100,000 runs is a bug.
+FAR = 4.5
+
+
+def deviations(rows: Iterable[Json], key: str, truth: float) -> float:
+    """How far an estimate is off, in standard deviations as it states them."""
+    rows = list(rows)
+    estimate = sum(row[key] for row in rows)
+    variance = sum((row[f"{key}_error"] / DEVIATIONS) ** 2 for row in rows)
+    if variance == 0:
+        assert estimate == truth, (key, estimate, truth)
+        return 0.0
+    return float((estimate - truth) / variance**0.5)
+
+
 def by_function(rows: Iterable[Json], names: Iterable[str]) -> dict[str, list[Json]]:
     """Rows under the innermost function of their stack that is in `names`;
     rows without one under the empty name."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import (
+    FAR,
     PYTHON_PROGRAMS,
     TARGET_PYTHON,
     Json,
@@ -22,8 +23,10 @@ from harness import (
     Programs,
     Recording,
     Result,
+    by_function,
     check_sites,
     collector_of,
+    deviations,
     execute,
     python_lines,
     wait_for,
@@ -196,6 +199,162 @@ def test_python_lines_are_exact(leakline: Leakline) -> None:
     assert sum(row["live_bytes"] for row in freed) < 5000
     process = attach.recording.process(target.pid)
     assert process["totals"]["complete"] is True
+
+
+def mode(leakline: Leakline, pid: int, *options: str) -> str:
+    result = execute([leakline.binary, "mode", str(pid), *options])
+    assert result.status == 0, result.err.decode()
+    return result.out.decode().strip()
+
+
+def test_between_all_blocks_and_a_sample(
+    leakline: Leakline, programs: Programs, long: bool
+) -> None:
+    """Each recorded block's death is seen, whatever is recorded when it dies and
+    whichever thread frees it; what is estimated is right on average."""
+    with running(programs.program("attached"), "4", "20000") as target:
+        assert target.ask("busy") == "busy"
+        with attached(leakline, target.pid) as attach:
+            assert mode(leakline, target.pid) == "every block is recorded"
+            for turn in range(100 if long else 10):
+                time.sleep(0.02)
+                said = mode(leakline, target.pid, "--sample", "256")
+                assert said == "a sample is recorded: one in 256 B on average"
+                time.sleep(0.02)
+                if turn % 2:
+                    mode(leakline, target.pid, "--sample", "4KiB")
+                said = mode(leakline, target.pid, "--exact")
+                assert said == "every block is recorded"
+            mode(leakline, target.pid, "--sample", "1KiB")
+            target.ask("calm")
+            truth = target.truth()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        assert b"0 events lost" in result.err
+        target.truth()
+        target.end()
+    stats = attach.recording.stats()
+    assert stats["mode"] == "mixed"
+    assert stats["totals"]["complete"] is True
+    assert stats["sample_bytes"] == 4096
+    rows = by_function(attach.recording.rows(), ["busy"])
+    busy = [row for row in rows["busy"] if row["domain"] == "native"]
+    assert sum(row["total_blocks"] for row in busy) > 10_000
+    # The threads freed all that they had.
+    assert [
+        (row["live_bytes"], row["live_blocks"]) for row in busy if row["live_blocks"]
+    ] == []
+    sites = truth["sites"]
+    rows = by_function(attach.recording.rows(), sites)
+    for name in ("kept_blocks", "freed_blocks", "cleared_blocks"):
+        for key in ("total_bytes", "live_bytes"):
+            off = deviations(rows[name], key, sites[name][key])
+            assert abs(off) < FAR, (name, key, off)
+
+
+def test_python_between_all_blocks_and_a_sample(leakline: Leakline) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        with attached(leakline, target.pid) as attach:
+            target.truth("pid")
+            exact = target.truth("work 2000")["lines"]
+            mode(leakline, target.pid, "--sample", "512")
+            target.truth("work 10")
+            target.ask("drop")
+            mode(leakline, target.pid, "--exact")
+            target.truth("work 2000")
+            target.ask("drop")
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    found = python_lines(attach.recording.rows("--filter", "attached.py"), script)
+    kept = [found[(exact[name], "obj")] for name in ("lists", "texts")]
+    assert all(row["total_blocks"] > 3000 for row in kept), kept
+    # CPython keeps the blocks of 80 lists for those to come.
+    assert kept[0]["live_blocks"] <= 80, kept
+    assert kept[1]["live_blocks"] == 0, kept
+
+
+def test_only_what_can_be_switched_is(leakline: Leakline, programs: Programs) -> None:
+    with running(programs.program("attached"), "1", "10") as target:
+        result = execute([leakline.binary, "mode", str(target.pid), "--exact"])
+        assert result.status == 3
+        assert b"is not being recorded" in result.err
+        target.end()
+
+
+def test_fewer_samples_where_they_cost_too_much(
+    leakline: Leakline, programs: Programs
+) -> None:
+    with running(programs.program("attached"), "2", "1000") as target:
+        assert target.ask("busy") == "busy"
+        options = ["--sample", "256", "--max-overhead", "1"]
+        with attached(leakline, target.pid, options) as attach:
+            wait_for(
+                "a larger mean",
+                lambda: "256 B" not in mode(leakline, target.pid),
+            )
+            time.sleep(0.3)
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        assert b"samples took" in result.err
+        assert b"one in 512 B from now on" in result.err
+        target.ask("calm")
+        target.end()
+    stats = attach.recording.stats()
+    assert stats["least_sample_bytes"] == 256
+    assert stats["sample_bytes"] >= 512
+
+
+STARTS = """\
+import subprocess, sys
+
+print("ready", flush=True)
+for line in sys.stdin:
+    child = subprocess.Popen(
+        [sys.executable, *line.split()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    print(child.pid, flush=True)
+    if sys.stdin.readline().startswith("work"):
+        child.stdin.write(b"work 500\\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        print("worked", flush=True)
+        sys.stdin.readline()
+    child.communicate()
+    print("ended", flush=True)
+"""
+
+
+def test_programs_that_a_recorded_one_starts(leakline: Leakline) -> None:
+    """An exec takes the interposer away: they are gone to when they are seen."""
+    script = leakline.directory / "starts.py"
+    script.write_text(STARTS)
+    worker = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        with attached(leakline, target.pid, ["--exact"]) as attach:
+            child = int(target.ask(str(worker)))
+            wait_for(
+                "the child to be recorded",
+                lambda: (
+                    "memfd:leakline-session" in Path(f"/proc/{child}/maps").read_text()
+                ),
+            )
+            time.sleep(0.2)
+            assert target.ask("work") == "worked"
+            assert target.ask("end") == "ended"
+            result = attach.leave()
+        said = result.err.decode()
+        assert result.status == 0, said
+        assert f"{child} " in said
+        assert "came later, and is recorded: paused" in said
+        target.end()
+    made = attach.recording.process(child)["totals"]
+    assert made["complete"] is True
+    assert made["allocations"] > 1000
+    rows = attach.recording.rows("--filter", "attached.py")
+    assert sum(row["total_blocks"] for row in rows) > 500
 
 
 def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> None:

@@ -3,11 +3,11 @@ that it states, as often as it says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 
 from harness import (
+    DEVIATIONS,
+    FAR,
     PYTHON_PROGRAMS,
     TARGET_PYTHON,
     Json,
@@ -16,13 +16,9 @@ from harness import (
     Recording,
     by_function,
     check_complete,
+    deviations,
     execute,
 )
-
-# Half of an interval of 95 %, in standard deviations.
-DEVIATIONS = 1.96
-# What chance does once in 100,000 runs is a bug.
-FAR = 4.5
 
 
 def check_sampled(recording: Recording) -> Json:
@@ -37,17 +33,6 @@ def check_sampled(recording: Recording) -> Json:
         assert totals["implied_frees"] == 0, totals
         assert totals["malformed_events"] == 0, totals
     return stats
-
-
-def deviations(rows: Iterable[Json], key: str, truth: float) -> float:
-    """How far an estimate is off, in standard deviations as it states them."""
-    rows = list(rows)
-    estimate = sum(row[key] for row in rows)
-    variance = sum((row[f"{key}_error"] / DEVIATIONS) ** 2 for row in rows)
-    if variance == 0:
-        assert estimate == truth, (key, estimate, truth)
-        return 0.0
-    return float((estimate - truth) / variance**0.5)
 
 
 def check_coverage(off: list[float], least: float) -> None:

@@ -880,6 +880,8 @@ impl<'a> Model<'a> {
         }
         let per_site = match self.scatter.get(&id) {
             Some(told) => PerSite::told(told),
+            // All that samples were taken of were told of by the end.
+            None if self.was_exact() && self.end.is_some() => return Scatter::exact_part(),
             None => PerSite::guessed(to, self.sample_bytes()),
         };
         Scatter::new(figures, before, per_site)
@@ -890,14 +892,27 @@ impl<'a> Model<'a> {
         self.sample_bytes() > 0
     }
 
+    /// There were times in which every block was recorded.
+    pub fn was_exact(&self) -> bool {
+        let first = self.session.map_or(0, |session| session.sample_bytes);
+        first == 0 || self.samplings.iter().any(|later| later.mean_bytes == 0)
+    }
+
     /// Mean bytes between samples, at first; 0 where every block was recorded.
     pub fn sample_bytes(&self) -> u64 {
-        self.session.map_or(0, |session| session.sample_bytes)
+        let first = self.session.map_or(0, |session| session.sample_bytes);
+        let later = self.samplings.iter().map(|sampling| sampling.mean_bytes);
+        [first]
+            .into_iter()
+            .chain(later)
+            .find(|mean| *mean > 0)
+            .unwrap_or(0)
     }
 
     /// The largest and the smallest of the means between samples.
     pub fn sample_range(&self) -> (u64, u64) {
         let means = self.samplings.iter().map(|sampling| sampling.mean_bytes);
+        let means = means.filter(|mean| *mean > 0);
         let first = self.sample_bytes();
         let (low, high) = means.fold((first, first), |(low, high), mean| {
             (low.min(mean), high.max(mean))
@@ -905,7 +920,17 @@ impl<'a> Model<'a> {
         (high, low)
     }
 
-    /// When the mean between samples changed.
+    /// How blocks were recorded: `exact`, `sampled`, or `mixed` where first one and
+    /// then the other.
+    pub fn mode(&self) -> &str {
+        match (self.is_sampled(), self.was_exact()) {
+            (true, true) => "mixed",
+            (true, false) => "sampled",
+            (false, _) => self.session.map_or("", |session| session.mode.as_str()),
+        }
+    }
+
+    /// When the mean between samples changed; 0 where it was every block from then on.
     pub fn samplings(&self) -> &[Sampling] {
         &self.samplings
     }

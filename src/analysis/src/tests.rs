@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 
 use insta::assert_snapshot;
-use leakline_recording::record::{Domain, Frame as Recorded, Loss, ProcessTotals, Record};
-use serde_json::Value;
+use leakline_recording::record::{
+    Domain, Frame as Recorded, Loss, ProcessTotals, Record, Sampling,
+};
+use serde_json::{Value, json as object};
 
 use crate::report::{Style, ci, json, text};
 use crate::testing::{Builder, SECOND, counters, origin, training};
@@ -158,6 +160,30 @@ fn stats_json(records: &[Record], origin: Origin) -> Value {
         json::stats(model, &Stats::new(model), out)
     });
     serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_recording_of_all_blocks_and_of_a_sample_by_turns() {
+    let mut builder = Builder::new(&["worker"]);
+    builder.process(7, &["worker"]);
+    builder.end(3 * SECOND);
+    let mut records = builder.records;
+    for (at_ns, mean_bytes) in [(1, 4096), (2, 0), (3, 512), (4, 8192)] {
+        let at_ns = at_ns * SECOND / 2;
+        records.insert(1, Record::Sampling(Sampling { at_ns, mean_bytes }));
+    }
+    let answer = stats_json(&records, Origin::default());
+    assert_eq!(answer["mode"], "mixed");
+    assert_eq!(
+        (&answer["sample_bytes"], &answer["least_sample_bytes"]),
+        (&object!(8192), &object!(512))
+    );
+    let said = show_summary(&records, Origin::default(), 100);
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        said.contains("every block at times, at others sampled, one in 8.0 KiB to 512 B"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod flame;
 mod leaks;
 mod lines;
 mod live;
+mod mode;
 mod processes;
 mod ps;
 mod report;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Detach(detach::Args),
     /// Keep this instant of a recording that is being made
     Snapshot(snapshot::Args),
+    /// Switch a recording that is being made between all blocks and a sample
+    Mode(mode::Args),
     /// Say in a screenful what a recording has to say
     Summary(summary::Args),
     /// Say which places leak, and which only look like it
@@ -82,6 +85,7 @@ impl Command {
             Command::Attach(args) => attach::run(&args),
             Command::Detach(args) => detach::run(&args),
             Command::Snapshot(args) => snapshot::run(&args),
+            Command::Mode(args) => mode::run(&args),
             Command::Summary(args) => summary::run(&args),
             Command::Leaks(args) => leaks::run(&args),
             Command::Check(args) => check::run(&args),

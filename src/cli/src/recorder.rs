@@ -149,7 +149,7 @@ fn options(settings: &Settings, invitation: &Invitation) -> Options {
         },
         token: invitation.token(),
         mode: bits,
-        sample_auto: false,
+        steering: None,
         // Each of 5 ms: a second, as for a program that `run` started.
         wait_strikes: 200,
         ring_bytes: 64 << 20,

@@ -186,7 +186,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             session,
             token: TOKEN,
             mode: mode::ON | mode::NATIVE | mode::FOLLOW,
-            sample_auto: false,
+            steering: None,
             wait_strikes: 200,
             ring_bytes: 16 << 20,
             sources: false,

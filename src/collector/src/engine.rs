@@ -26,6 +26,7 @@ use leakline_recording::record::{
     Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record, Sampling,
 };
 use leakline_wire::layout::{SLOT_COUNT, Slot, TRIE_BLOCKS, mode, slot_state};
+use leakline_wire::sampling::MAX_MEAN;
 use leakline_wire::sync::Ordering;
 use leakline_wire::trie::NODES_PER_BLOCK;
 
@@ -37,7 +38,7 @@ use crate::output::Output;
 use crate::process::{self, Identity};
 use crate::protocol::{COMMAND_BYTES, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary};
 use crate::session;
-use crate::steering::{Steering, Taken};
+use crate::steering::{Bounds, Steering, Step, Taken};
 
 /// How often what is not urgent is looked after.
 const CHORES_EVERY_NS: u64 = 100_000_000;
@@ -132,6 +133,7 @@ pub(crate) struct Engine {
     is_full: bool,
     /// Where the mean between samples is left to it.
     pub(crate) steering: Option<Steering>,
+    coarser: Option<Step>,
 }
 
 /// What a round did.
@@ -167,6 +169,7 @@ impl Engine {
             memory_limit,
             is_full: false,
             steering: None,
+            coarser: None,
         };
         engine.reserve_slots();
         engine
@@ -780,15 +783,88 @@ impl Engine {
             Some((*id, taken))
         });
         let taken = taken.collect();
-        if let Some(mean_bytes) = steering.decide(taken) {
-            session
-                .header()
-                .sample_mean
-                .store(mean_bytes, Ordering::Relaxed);
-            let at_ns = self.now_ns();
-            self.output
-                .push(Record::Sampling(Sampling { at_ns, mean_bytes }));
+        if let Some(step) = steering.decide(taken) {
+            self.set_mean(step.mean);
+            if step.is_up {
+                self.coarser = Some(step);
+            }
         }
+    }
+
+    fn set_mean(&mut self, mean_bytes: u64) {
+        let header = self.shared.session.header();
+        header.sample_mean.store(mean_bytes, Ordering::Relaxed);
+        let at_ns = self.now_ns();
+        self.output
+            .push(Record::Sampling(Sampling { at_ns, mean_bytes }));
+    }
+
+    /// Has every block recorded from now on.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be: why.
+    pub(crate) fn record_all(&mut self) -> Result<(), String> {
+        self.check_on()?;
+        if self.is_sampled() {
+            self.round();
+            self.steering = None;
+            let mode = &self.shared.session.header().mode;
+            mode.fetch_and(!mode::SAMPLED, Ordering::Relaxed);
+            let at_ns = self.now_ns();
+            self.output.push(Record::Sampling(Sampling {
+                at_ns,
+                mean_bytes: 0,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Has blocks sampled from now on, or at another mean.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::record_all`].
+    pub(crate) fn sample(&mut self, mean_bytes: u64, auto: bool) -> Result<(), String> {
+        self.check_on()?;
+        if self.mode() & mode::OBJECTS != 0 {
+            return Err("`run --objects` is of every object, and of no sample".into());
+        }
+        if !(1..=MAX_MEAN).contains(&mean_bytes) {
+            return Err("no such mean".into());
+        }
+        self.round();
+        // What samples may take stays as it was given.
+        let most_share = self.steering.as_ref().map(|one| one.bounds().most_share);
+        let auto = auto.then(Bounds::default);
+        let bounds = auto.or(most_share.map(|most_share| Bounds {
+            least_mean: mean_bytes,
+            most_share,
+        }));
+        self.steering = bounds.map(|bounds| {
+            let most_share = most_share.unwrap_or(bounds.most_share);
+            let bounds = Bounds {
+                most_share,
+                ..bounds
+            };
+            Steering::new(bounds, mean_bytes)
+        });
+        self.set_mean(mean_bytes);
+        let mode = &self.shared.session.header().mode;
+        mode.fetch_or(mode::SAMPLED, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn check_on(&self) -> Result<(), String> {
+        if self.mode() & mode::ON == 0 {
+            return Err("nothing is recorded any more".into());
+        }
+        Ok(())
+    }
+
+    /// The last step to a larger mean that was not told of.
+    pub(crate) fn take_coarser(&mut self) -> Option<Step> {
+        self.coarser.take()
     }
 
     /// Looks whether those processes are still there of which no descriptor

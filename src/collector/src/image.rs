@@ -484,7 +484,16 @@ impl Image {
             }
             Event::SampleFree {
                 address,
+                is_unsure: true,
+                ..
+            } => {
+                ring.forget(address);
+                self.free_unsure(shared, ring, address, stamp);
+            }
+            Event::SampleFree {
+                address,
                 is_temporary,
+                ..
             } => {
                 // Whether the thread allocated since, it knows itself.
                 if !is_temporary {
@@ -492,7 +501,9 @@ impl Image {
                 }
                 self.free(shared, ring, address, stamp);
             }
-            Event::ReallocGone { address } => self.realloc_gone(shared, ring, address, stamp),
+            Event::ReallocGone { address, is_unsure } => {
+                self.realloc_gone(shared, ring, address, is_unsure, stamp);
+            }
         }
         Ok(())
     }
@@ -722,6 +733,16 @@ impl Image {
         }
     }
 
+    /// As [`Image::free`], where the block may be none that was ever recorded.
+    fn free_unsure(&mut self, shared: &mut Shared, ring: &mut RingState, address: u64, stamp: u64) {
+        if !self.parked.is_empty() && self.meets_parked_birth(shared, ring, address, stamp) {
+            return;
+        }
+        if let Some(block) = self.live.remove(address) {
+            self.count_death(shared, &block, false, stamp);
+        }
+    }
+
     /// A birth where a block lives: its death is still to come from another
     /// ring, or was lost.
     #[cold]
@@ -895,8 +916,11 @@ impl Image {
     ) {
         let size = size.min(MAX_SIZE);
         match ring.realloc.take() {
+            // A sampled block is one of all from now on: another one.
             Some((old, Some(block)))
-                if old == address && shared.tally.process_of(block.site) == self.process =>
+                if old == address
+                    && !Weights::is_sample(&block)
+                    && shared.tally.process_of(block.site) == self.process =>
             {
                 let resized = Block { size, ..block };
                 self.totals.allocations += 1;
@@ -930,6 +954,7 @@ impl Image {
         shared: &mut Shared,
         ring: &mut RingState,
         address: u64,
+        is_unsure: bool,
         stamp: u64,
     ) {
         match ring.realloc.take() {
@@ -939,8 +964,8 @@ impl Image {
                 }
                 self.count_death(shared, &block, false, stamp);
             }
-            Some((_, None)) => self.totals.unknown_frees += 1,
-            None => {}
+            Some((_, None)) if !is_unsure => self.totals.unknown_frees += 1,
+            _ => {}
         }
     }
 

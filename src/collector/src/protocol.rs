@@ -33,6 +33,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 
+use crate::steering::Bounds;
+
 /// The recording, open for reading and writing, empty.
 pub const OUTPUT_FD: i32 = 3;
 /// The bound and listening abstract socket that targets say hello to.
@@ -95,12 +97,22 @@ pub enum Request {
         /// Not given before, printable, at most [`NAME_BYTES`] long.
         name: String,
     },
+    /// Record every block from now on.
+    Exact,
+    /// Record a sample of the blocks from now on.
+    Sample {
+        /// Mean bytes between samples, at first.
+        mean_bytes: u64,
+        /// It follows what samples cost.
+        auto: bool,
+    },
 }
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Status`], and to [`Request::Flush`] once that is done.
+    /// To [`Request::Status`], and to [`Request::Flush`], [`Request::Exact`] and
+    /// [`Request::Sample`] once that is done.
     Status(Box<Status>),
     /// To [`Request::Snapshot`].
     Snapshot(Snapshot),
@@ -182,7 +194,6 @@ pub enum ToCollector {
 
 /// How to record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Options {
     /// The recording's first record. The collector sets `started_unix_ns`.
     pub session: Session,
@@ -190,9 +201,8 @@ pub struct Options {
     pub token: [u8; 16],
     /// Bits of `leakline_wire::layout::mode`.
     pub mode: u32,
-    /// The mean of a sampled session follows what samples cost
-    /// ([`crate::steering`]).
-    pub sample_auto: bool,
+    /// The mean of a sampled session follows what samples cost, between these.
+    pub steering: Option<Bounds>,
     /// See `leakline_wire::layout::Header::wait_strikes`.
     pub wait_strikes: u32,
     /// Most bytes of rings (chunks handed to the pool) at once.
@@ -221,6 +231,13 @@ pub enum FromCollector {
     Joined {
         /// Its pid.
         pid: u32,
+    },
+    /// Blocks are sampled at a larger mean, for what samples took was too much.
+    Coarser {
+        /// The mean, in bytes.
+        mean_bytes: u64,
+        /// Part of the processor time that they took.
+        share: f64,
     },
     /// Of an attached session that is to be left: these processes did not come
     /// by.

@@ -271,7 +271,8 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let window = options.session.temporary_window;
     let shared = Shared::new(session.clone(), pool, clock, window);
     let mut engine = Engine::new(shared, output, memory_limit());
-    engine.steering = options.sample_auto.then(Steering::new);
+    let mean = options.session.sample_bytes;
+    engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk
     // without room shows before the target is touched.
     engine.flush();
@@ -344,6 +345,12 @@ impl Collector {
                 });
             }
             self.finish_flushes();
+            if let Some(step) = self.engine.take_coarser() {
+                self.control.send(&FromCollector::Coarser {
+                    mean_bytes: step.mean,
+                    share: step.share,
+                });
+            }
             let pause = self.pace.after(round.busy, &self.engine);
             match self.wait(pause) {
                 Next::GoOn => {}
@@ -477,8 +484,27 @@ impl Collector {
                     };
                     client.answer(&reply);
                 }
+                Request::Exact => {
+                    self.take_joined();
+                    let switched = self.engine.record_all();
+                    self.answer_switched(&client, switched);
+                }
+                Request::Sample { mean_bytes, auto } => {
+                    self.take_joined();
+                    let switched = self.engine.sample(mean_bytes, auto);
+                    self.answer_switched(&client, switched);
+                }
             }
         }
+    }
+
+    fn answer_switched(&mut self, client: &Client, switched: Result<(), String>) {
+        if let Err(why) = switched {
+            return client.answer(&Reply::Refused { why });
+        }
+        self.put_down(Engine::flush);
+        let status = self.engine.status(self.attached);
+        client.answer(&Reply::Status(Box::new(status)));
     }
 
     /// Writes what there is by `write`, and has its symbols looked up. Targets

@@ -254,6 +254,7 @@ fn enter(at: Arrival, needed: u32, sp: u64) -> Entry {
         // SAFETY: the state of this thread, which has one.
         unsafe { thread::arrive(at.t, sp) };
         if session.is_alive() && session.mode() & (needed | mode::SAMPLED) == needed {
+            sampling::note_exact();
             return Entry::Record(at.t, session);
         }
         // SAFETY: as above.
@@ -415,8 +416,10 @@ unsafe fn enter_at_rest(t: *mut Thread, needed: u32, sp: u64) -> Entry {
             return Entry::Pass;
         }
         if mode & mode::SAMPLED == 0 {
+            sampling::note_exact();
             return Entry::Record(t, session);
         }
+        sampling::note_sampled();
         if !(*t).countdown.prepare(session, sampling::looks(t)) {
             session.count_loss(true);
             thread::set_depth(t, depth::IDLE);
@@ -640,14 +643,17 @@ unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usi
 }
 
 unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
-    let kind = if session.mode() & mode::SAMPLED == 0 {
-        Kind::Free
+    let domain = Domain::Native as u8;
+    let (kind, detail) = if session.mode() & mode::SAMPLED == 0 {
+        (Kind::Free, domain)
     } else if take_out(block) {
-        Kind::SampleFree
+        (Kind::SampleFree, domain)
+    } else if sampling::was_exact() && !block.is_null() {
+        (Kind::SampleFree, domain | event::IS_UNSURE)
     } else {
         return;
     };
-    let word = event::head(kind, Domain::Native as u8, block as u64);
+    let word = event::head(kind, detail, block as u64);
     // SAFETY: the caller's.
     unsafe { thread::emit_nested(t, session, [word, 0]) };
 }
@@ -767,7 +773,7 @@ unsafe fn sample(
             thread::set_depth(t, depth::HOOK);
             sampled(t, session, what.domain, block, size, mean, caller);
         }
-        thread::set_depth(t, depth::SAMPLING);
+        thread::set_depth(t, sampling::rest());
         block
     }
 }
@@ -787,6 +793,10 @@ unsafe fn choose(
             (*t).countdown.postpone();
             return None;
         };
+        if session.mode() & mode::SAMPLED == 0 {
+            // From the next block on.
+            sampling::note_exact();
+        }
         let mean = (*t).countdown.is_chosen(session, size, looks);
         if looks && matches!(what.domain, Domain::Mem | Domain::Obj) {
             thread::begin(t, depth::HOOK, caller.sp);
@@ -900,7 +910,8 @@ unsafe fn perhaps_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
 unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller) {
     // SAFETY: the caller's.
     unsafe {
-        if !take_out(block) {
+        let is_sampled = take_out(block);
+        if !is_sampled && (!sampling::was_exact() || block.is_null()) {
             return;
         }
         let Some(session) = recording(t, what.needed, caller.sp) else {
@@ -908,7 +919,9 @@ unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
         };
         thread::begin(t, depth::HOOK, caller.sp);
         let mut detail = what.domain as u8;
-        if (*t).countdown.is_temporary(block as u64) {
+        if !is_sampled {
+            detail |= event::IS_UNSURE;
+        } else if (*t).countdown.is_temporary(block as u64) {
             detail |= event::IS_TEMPORARY;
         }
         let stamp = thread::stamp(t, session);
@@ -966,15 +979,20 @@ unsafe fn resample_slowly(
         };
         // Who has been let in is not to ask again: it might leave, with the session
         // in its hands.
+        let is_sampled = take_out(old);
         let dies_in = match chosen {
-            _ if !take_out(old) => None,
+            _ if !is_sampled && !sampling::was_exact() => None,
             Some((session, _)) => Some(session),
             None => recording(t, what.needed, caller.sp),
         };
         thread::begin(t, depth::HOOK, caller.sp);
+        let mut detail = what.domain as u8;
+        if !is_sampled {
+            detail |= event::IS_UNSURE;
+        }
         let tell = |session: &Session, kind: Kind| {
             let stamp = thread::stamp(t, session);
-            let word = event::head(kind, what.domain as u8, old as u64);
+            let word = event::head(kind, detail, old as u64);
             thread::emit(t, session, [word, stamp]);
         };
         if let Some(session) = dies_in {
@@ -986,7 +1004,7 @@ unsafe fn resample_slowly(
         if let Some(session) = dies_in {
             if !new.is_null() {
                 tell(session, Kind::ReallocGone);
-            } else if sampling::blocks().insert(old as u64) {
+            } else if !is_sampled || sampling::blocks().insert(old as u64) {
                 tell(session, Kind::ReallocFail);
             } else {
                 session.count_loss(true);
@@ -997,7 +1015,7 @@ unsafe fn resample_slowly(
         {
             sampled(t, session, what.domain, new, size, mean, caller);
         }
-        thread::set_depth(t, depth::SAMPLING);
+        thread::set_depth(t, sampling::rest());
         new
     }
 }

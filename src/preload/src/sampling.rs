@@ -11,22 +11,90 @@
 //!   instructions between the block that ends it and the next draw; and the set
 //!   of sampled blocks is there.
 //! * A birth is sampled or not before the real call, by the countdown alone.
+//! * From the first block on that was recorded because all are, every death is told,
+//!   also when a sample is recorded later: such blocks are in no set, whose filter
+//!   denies no block any more. It is full before the first of them is born, so a
+//!   thread that is given one finds it full.
 //! * A forked child draws anew: siblings that do the same would else sample the
 //!   same, and errors add up instead of cancelling out.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use leakline_wire::sampling::{Generator, MAX_MEAN, SampledSet};
 
 use crate::session::Session;
-use crate::thread::Thread;
-use crate::{python, sys};
-
-#[cfg(doc)]
-use crate::thread::depth;
+use crate::thread::{Thread, depth};
+use crate::{python, sys, thread};
 
 static SET: AtomicPtr<SampledSet> = AtomicPtr::new(null_mut());
+
+/// What this process records, as far as its threads have noticed. (`SeqCst` with
+/// [`SET`]: of who makes the set and who notes that all blocks are recorded, one
+/// sees the other.)
+static REGIME: AtomicU32 = AtomicU32::new(regime::SAMPLED);
+
+/// Values of [`REGIME`].
+mod regime {
+    /// A sample of the blocks, ever since the session began.
+    pub const SAMPLED: u32 = 0;
+    /// A sample, after a time in which all were recorded.
+    pub const SAMPLED_AGAIN: u32 = 1;
+    /// All of them.
+    pub const EXACT: u32 = 2;
+}
+
+/// Whether all blocks are recorded now.
+#[inline(always)]
+fn is_exact() -> bool {
+    REGIME.load(Ordering::Relaxed) == regime::EXACT
+}
+
+/// Where a thread that has sampled rests.
+pub fn rest() -> u32 {
+    if is_exact() {
+        depth::IDLE
+    } else {
+        depth::SAMPLING
+    }
+}
+
+/// Whether there may be live blocks that were recorded because all were.
+pub fn was_exact() -> bool {
+    REGIME.load(Ordering::SeqCst) != regime::SAMPLED
+}
+
+/// A block is about to be recorded because all are.
+#[inline(always)]
+pub fn note_exact() {
+    if !is_exact() {
+        begin_exact();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_exact() {
+    REGIME.store(regime::EXACT, Ordering::SeqCst);
+    let set = SET.load(Ordering::SeqCst);
+    if !set.is_null() {
+        // SAFETY: as in `blocks`.
+        unsafe { (*set).deny_nothing() };
+    }
+    // Those that rest do not look at the mode until their next sample.
+    thread::end_sampling();
+}
+
+/// A sample is recorded. Where another thread has only just read that all are, its
+/// word stands until the next hook of a thread that rests.
+pub fn note_sampled() {
+    let _ = REGIME.compare_exchange(
+        regime::EXACT,
+        regime::SAMPLED_AGAIN,
+        Ordering::Relaxed,
+        Ordering::Relaxed,
+    );
+}
 
 /// How many bytes the main thread of a Python program allocates until it looks
 /// whether `__main__` was left. Its teardown allocates more before it frees
@@ -139,19 +207,24 @@ fn set_up() -> bool {
     };
     // Blocks lie all over it.
     sys::keep_small_pages(memory, size_of::<SampledSet>());
-    // Zeroed memory is an empty set. One that came second stays unused: none
-    // of its pages exists.
-    let _ = SET.compare_exchange(
-        null_mut(),
-        memory.cast(),
-        Ordering::AcqRel,
-        Ordering::Acquire,
-    );
+    // Zeroed memory is an empty set. One that came second stays unused: few of its
+    // pages exist.
+    let set: *mut SampledSet = memory.cast();
+    if was_exact() {
+        // SAFETY: as in `blocks`; nobody else has seen it.
+        unsafe { (*set).deny_nothing() };
+    }
+    let _ = SET.compare_exchange(null_mut(), set, Ordering::SeqCst, Ordering::SeqCst);
+    if was_exact() {
+        // SAFETY: there is one.
+        unsafe { blocks().deny_nothing() };
+    }
     true
 }
 
 /// Forgets all blocks, for a new session. No hook may be at work.
 pub fn begin_anew() {
+    REGIME.store(regime::SAMPLED, Ordering::Relaxed);
     let set = SET.load(Ordering::Relaxed);
     if !set.is_null() {
         sys::empty(set.cast(), size_of::<SampledSet>());

@@ -667,6 +667,26 @@ pub fn are_idle(but: *mut Thread) -> bool {
     })
 }
 
+/// Has threads that rest look at the mode with their next hook, and not only with
+/// their next sample: all but those at work just now, which overwrite it.
+pub fn end_sampling() {
+    let count = THREAD_COUNT.load(Ordering::Acquire).min(MAX_THREADS as u32);
+    for place in &THREADS[..count as usize] {
+        let t = place.load(Ordering::Acquire);
+        if !t.is_null() {
+            // SAFETY: states are never unmapped. Whether its thread finds `SAMPLING`
+            // or `IDLE`, it is at rest.
+            let word = unsafe { AtomicU32::from_ptr(addr_of_mut!((*t).depth)) };
+            let _ = word.compare_exchange(
+                depth::SAMPLING,
+                depth::IDLE,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+}
+
 /// Forgets what every thread had of the last session.
 ///
 /// # Safety

@@ -79,6 +79,11 @@ pub enum Kind {
 /// not know.
 pub const IS_TEMPORARY: u8 = 0x80;
 
+/// In the detail byte of [`Kind::SampleFree`] and [`Kind::ReallocGone`]: the block was
+/// not sampled. It may have been recorded before the session sampled, when every
+/// block was; most were not.
+pub const IS_UNSURE: u8 = 0x40;
+
 impl Kind {
     /// The kind of word 0, if it is one.
     pub const fn of(word: u64) -> Option<Kind> {
@@ -250,9 +255,13 @@ pub enum Event<'a> {
         mean: u64,
     },
     /// See [`Kind::SampleFree`].
-    SampleFree { address: u64, is_temporary: bool },
+    SampleFree {
+        address: u64,
+        is_temporary: bool,
+        is_unsure: bool,
+    },
     /// See [`Kind::ReallocGone`].
-    ReallocGone { address: u64 },
+    ReallocGone { address: u64, is_unsure: bool },
 }
 
 /// Why words are no event.
@@ -377,8 +386,12 @@ pub fn decode(words: &[u64]) -> Result<(u64, Event<'_>, usize), Malformed> {
         Kind::SampleFree => Event::SampleFree {
             address: value,
             is_temporary: detail & IS_TEMPORARY != 0,
+            is_unsure: detail & IS_UNSURE != 0,
         },
-        Kind::ReallocGone => Event::ReallocGone { address: value },
+        Kind::ReallocGone => Event::ReallocGone {
+            address: value,
+            is_unsure: detail & IS_UNSURE != 0,
+        },
     };
     Ok((words[1], event, length))
 }

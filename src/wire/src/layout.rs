@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -52,8 +52,9 @@ pub mod mode {
     pub const FOLLOW: u32 = 16;
     /// Objects that come from CPython's free lists are told of.
     pub const OBJECTS: u32 = 32;
-    /// Blocks are sampled ([`super::Header::sample_mean`]); mappings are not.
-    /// For the whole of a session: set before the first process joins.
+    /// Blocks are sampled ([`super::Header::sample_mean`]); mappings are not. May
+    /// change during a session: a process notices with its next block, or its next
+    /// sample.
     pub const SAMPLED: u32 = 64;
     /// Processes that were running before they were recorded put everything
     /// back as it was, and say so in their slots ([`super::Slot::left`]).

@@ -125,6 +125,14 @@ impl SampledSet {
         self.cell(address).load(Ordering::Relaxed) != 0
     }
 
+    /// Has [`SampledSet::may_have`] say of every block, from now on, that it may be
+    /// one of them.
+    pub fn deny_nothing(&self) {
+        for cell in &self.filter {
+            cell.store(MANY, Ordering::Relaxed);
+        }
+    }
+
     /// The slots in which a block may be.
     fn places(&self, address: u64) -> [&[AtomicU64]; 2] {
         let hash = (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -314,6 +322,16 @@ mod tests {
         );
         assert!(held.iter().all(|at| !set.remove(address(*at))));
         assert!(set.insert(address(1)) && set.remove(address(1)));
+    }
+
+    #[test]
+    fn a_filter_that_denies_nothing_stays_so() {
+        let set = SampledSet::boxed();
+        assert!(set.insert(0x1000));
+        set.deny_nothing();
+        assert!(set.insert(0x2000));
+        assert!(set.remove(0x1000) && set.remove(0x2000) && !set.remove(0x3000));
+        assert!([0x1000, 0x2000, 0x3000].iter().all(|at| set.may_have(*at)));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl<'m> Header<'m> {
             version: VERSION,
             file: &origin.file,
             leakline: session.map_or("", |session| session.leakline.as_str()),
-            mode: session.map_or("", |session| session.mode.as_str()),
+            mode: model.mode(),
             sampling: SamplingJson::new(model),
             started_unix_seconds: session.map_or(0.0, |session| seconds(session.started_unix_ns)),
             duration_seconds: seconds(model.duration_ns()),

@@ -35,9 +35,11 @@ use super::run::{Sample, end, host, idle};
 use crate::{CliError, preload};
 use control::Door;
 use entry::Entry;
+use tree::{Arrivals, tree};
 
 pub(super) mod control;
 mod entry;
+mod tree;
 
 pub(super) use entry::fetch;
 
@@ -52,6 +54,7 @@ Examples:
   leakline attach 4121
   leakline attach 4121 --duration 10m -o worker.leakline
   leakline attach 4121 --exact --duration 30s
+  leakline attach 4121 --max-overhead 0.5
   leakline attach 4121 --live
   leakline attach 4121 --background && leakline detach 4121
 
@@ -97,6 +100,11 @@ pub(crate) struct Args {
     #[arg(long)]
     exact: bool,
 
+    /// Take fewer samples while they take more than PERCENT of the processor time that
+    /// the processes use [default: 1 with `--sample auto`, else no limit]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, conflicts_with = "exact")]
+    max_overhead: Option<f64>,
+
     /// Record malloc and mmap only, with native stacks only
     #[arg(long, conflicts_with = "no_native")]
     no_python: bool,
@@ -134,6 +142,16 @@ pub(crate) struct Args {
     /// Most memory for events that the collector has not read yet
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = super::run::parse_ring_size)]
     ring_size: u64,
+}
+
+/// A part of a whole, given in percent: `0.5`, `2%`.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.01..=100.0).contains(&percent) => Ok(percent / 100.0),
+        Ok(_) => Err("must be between 0.01 and 100".into()),
+        Err(_) => Err("not a number of percent such as `1` or `0.5`".into()),
+    }
 }
 
 /// A time as users write it: `90s`, `10m`, `1h30m`, `45` (seconds).
@@ -227,6 +245,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         collector,
         entries: Vec::new(),
         staying: Vec::new(),
+        coarser: None,
         finished: None,
         failure: None,
     };
@@ -252,7 +271,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             Err(error) => says.line(&format!("  {pid} left out: {error}")),
         }
     }
-    invitation.remove();
+    let arrivals = (!args.no_follow && keeper.is_none()).then(|| Arrivals::after(&tree));
+    if arrivals.is_none() {
+        invitation.remove();
+    }
     let recording = file.keep();
     says.pauses(&session.entries);
     if !door.is_found() {
@@ -284,7 +306,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     }
 
     let began = Instant::now();
-    let end = session.until(&signals, &door, &recording, args, began, &says);
+    let mut newcomers = arrivals.map(|arrivals| Newcomers {
+        arrivals,
+        invitation: &invitation,
+    });
+    let ends = Ends {
+        signals: &signals,
+        door: &door,
+        recording: &recording,
+    };
+    let end = session.until(&ends, newcomers.as_mut(), args, began, &says);
+    invitation.remove();
     let left = session.leave(&signals);
     let lasted = began.elapsed();
     if to_stdout && session.finished.is_some() {
@@ -374,29 +406,6 @@ fn keeper_of(process: &Process) -> Option<Glance> {
     None
 }
 
-/// The process and its descendants, parents first.
-fn tree(root: u32) -> Vec<u32> {
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(pid) = found.get(at).copied() {
-        at += 1;
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-            continue;
-        };
-        for thread in threads.flatten() {
-            let children = std::fs::read_to_string(thread.path().join("children"));
-            for child in children.unwrap_or_default().split_ascii_whitespace() {
-                if let Ok(child) = child.parse()
-                    && !found.contains(&child)
-                {
-                    found.push(child);
-                }
-            }
-        }
-    }
-    found
-}
-
 fn program_path(target: &Process) -> PathBuf {
     let path = target.program.as_ref().map(|program| program.path.clone());
     path.filter(|path| path.file_name().is_some())
@@ -477,7 +486,7 @@ impl Args {
             },
             token: invitation.token(),
             mode: bits,
-            sample_auto: sample.is_some_and(|sample| sample.auto),
+            steering: sample.and_then(|sample| sample.steering(self.max_overhead)),
             wait_strikes: WAIT_STRIKES,
             ring_bytes: self.ring_size,
             sources: !self.no_source,
@@ -497,8 +506,24 @@ struct Session {
     entries: Vec<Entry>,
     /// Processes that are to leave, and do not come by.
     staying: Vec<u32>,
+    /// The mean in bytes that samples are taken at, and what part of the time those
+    /// at a smaller one took: not told yet.
+    coarser: Option<(u64, f64)>,
     finished: Option<Summary>,
     failure: Option<String>,
+}
+
+/// By what a session can end.
+struct Ends<'a> {
+    signals: &'a Signals,
+    door: &'a Door,
+    recording: &'a Path,
+}
+
+/// Programs to come, and how they find the session.
+struct Newcomers<'a> {
+    arrivals: Arrivals,
+    invitation: &'a Invitation,
 }
 
 /// How the processes were left.
@@ -578,14 +603,18 @@ impl Session {
     /// Waits for an end.
     fn until(
         &mut self,
-        signals: &Signals,
-        door: &Door,
-        recording: &Path,
+        ends: &Ends<'_>,
+        mut newcomers: Option<&mut Newcomers<'_>>,
         args: &Args,
         began: Instant,
         says: &Says,
     ) -> End {
         const STEP: Duration = Duration::from_millis(100);
+        let Ends {
+            signals,
+            door,
+            recording,
+        } = ends;
         let mut looked = Instant::now();
         let mut growth = Growth::of(&self.entries);
         loop {
@@ -601,6 +630,16 @@ impl Session {
                 }
             }
             while !matches!(self.hear(Duration::ZERO), Heard::Nothing) {
+                if let Some((mean, share)) = self.coarser.take()
+                    && args.max_overhead.is_some()
+                    && !args.live
+                {
+                    says.line(&format!(
+                        "samples took {:.1} % of the time: one in {} from now on",
+                        share * 100.0,
+                        bytes(mean)
+                    ));
+                }
                 if self.finished.is_some() {
                     return End::Exited;
                 }
@@ -610,6 +649,9 @@ impl Session {
             }
             if door.knocks() {
                 return End::Asked;
+            }
+            if let Some(newcomers) = &mut newcomers {
+                self.take_newcomers(newcomers, args, says);
             }
             // With --live what is said comes at the end only.
             if !args.live
@@ -631,6 +673,25 @@ impl Session {
         }
     }
 
+    /// Goes to programs that processes of the tree have started.
+    fn take_newcomers(&mut self, newcomers: &mut Newcomers<'_>, args: &Args, says: &Says) {
+        for pid in newcomers.arrivals.due() {
+            let taken = look(pid, args.despite_seccomp)
+                .and_then(|child| self.take(&child, newcomers.invitation).map(|()| child));
+            let line = match taken {
+                Ok(child) => format!(
+                    "{pid:>8} {} came later, and is recorded: paused {}",
+                    printable(&child.name),
+                    milliseconds(self.entries.last().map_or(Duration::ZERO, |one| one.paused))
+                ),
+                Err(error) => format!("  {pid} came later, and is left out: {error}"),
+            };
+            if !args.live {
+                says.line(&line);
+            }
+        }
+    }
+
     fn hear(&mut self, at_most: Duration) -> Heard {
         match self.collector.receive(at_most) {
             Answer::Nothing => return Heard::Nothing,
@@ -641,6 +702,9 @@ impl Session {
             Answer::Message(FromCollector::Finished(summary)) => self.finished = Some(summary),
             Answer::Message(FromCollector::Failed { error }) => self.failure = Some(error),
             Answer::Message(FromCollector::Staying { pids }) => self.staying = pids,
+            Answer::Message(FromCollector::Coarser { mean_bytes, share }) => {
+                self.coarser = Some((mean_bytes, share));
+            }
             Answer::Message(FromCollector::Ready | FromCollector::Joined { .. }) => {}
         }
         Heard::Something

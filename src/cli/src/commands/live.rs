@@ -128,6 +128,20 @@ impl Live {
         }
     }
 
+    /// Has every block recorded from now on, or a sample (its mean in bytes, and
+    /// whether that follows what samples cost).
+    pub(super) fn switch(self, to: Option<(u64, bool)>) -> Result<Status, CliError> {
+        let request = match to {
+            None => Request::Exact,
+            Some((mean_bytes, auto)) => Request::Sample { mean_bytes, auto },
+        };
+        match self.ask(&request)? {
+            Reply::Status(status) => Ok(*status),
+            Reply::Refused { why } => Err(error(format!("cannot switch: {why}"), "")),
+            Reply::Snapshot(_) => Err(self.silent()),
+        }
+    }
+
     /// Keeps this instant under a name.
     pub(super) fn snapshot(self, name: &str) -> Result<Snapshot, CliError> {
         check_name(name)?;
@@ -143,7 +157,7 @@ impl Live {
 
     fn ask(self, request: &Request) -> Result<Reply, CliError> {
         let patience = match request {
-            Request::Snapshot { .. } => PATIENCE,
+            Request::Snapshot { .. } | Request::Exact | Request::Sample { .. } => PATIENCE,
             Request::Status | Request::Flush => READING_PATIENCE,
         };
         let reply = || {

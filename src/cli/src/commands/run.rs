@@ -23,7 +23,7 @@ use clap::ValueHint;
 use leakline_analysis::escaped;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{Options, ToCollector};
-use leakline_collector::steering::FIRST_MEAN;
+use leakline_collector::steering::{Bounds, FIRST_MEAN};
 use leakline_recording::record;
 use leakline_wire::env;
 use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
@@ -189,6 +189,19 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u64, String> {
 pub(super) struct Sample {
     pub(super) mean_bytes: u64,
     pub(super) auto: bool,
+}
+
+impl Sample {
+    /// What moves the mean; `most_share` is the part of the processor time that
+    /// samples may take where the user gives one.
+    pub(super) fn steering(self, most_share: Option<f64>) -> Option<Bounds> {
+        let auto = self.auto.then(Bounds::default);
+        let given = most_share.map(|most_share| Bounds {
+            least_mean: auto.map_or(self.mean_bytes, |bounds| bounds.least_mean),
+            most_share,
+        });
+        given.or(auto)
+    }
 }
 
 pub(super) fn parse_sample(text: &str) -> Result<Sample, String> {
@@ -389,7 +402,7 @@ impl Args {
             },
             token: invitation.token(),
             mode: bits,
-            sample_auto: self.sample.is_some_and(|sample| sample.auto),
+            steering: self.sample.and_then(|sample| sample.steering(None)),
             wait_strikes: self.wait.0,
             ring_bytes: self.ring_size,
             sources: !self.no_source,

@@ -88,6 +88,58 @@ fn only_a_block_of_the_object_domain_is_reborn() {
     assert_eq!(sites, [held(1, 1), held(0, 1), held(1, 1)]);
 }
 
+/// Blocks of both kinds die, and are resized, in times of either: none is left, none
+/// dies twice, and blocks that were never recorded are not missed.
+#[test]
+fn all_blocks_and_a_sample_by_turns() {
+    let (mut engine, records) = engine(RING_BYTES, 1);
+    let mut process = FakeProcess::join(&mut engine, 100);
+    let mut ring = process.thread(100);
+    let stack = process.native(0, 1);
+    let native = Domain::Native as u8;
+    let sample = |process: &mut FakeProcess, ring: &mut FakeRing, address| {
+        let word = head(Kind::Sample, native, address);
+        // Of this size and mean one block of two is sampled, nearly.
+        ring.emit(&[word, process.now(), stack.into(), 999, 1443]);
+    };
+    process.alloc(&mut ring, 0x1000, 10, stack);
+    process.alloc(&mut ring, 0x2000, 20, stack);
+    engine.sample(1443, false).unwrap();
+    sample(&mut process, &mut ring, 0x3000);
+    sample(&mut process, &mut ring, 0x4000);
+    let unsure = native | leakline_wire::event::IS_UNSURE;
+    // The first block, recorded as one of all; one that never was.
+    for address in [0x1000, 0x9000] {
+        ring.emit(&[head(Kind::SampleFree, unsure, address), process.now()]);
+    }
+    for address in [0x2000, 0x9010] {
+        ring.emit(&[head(Kind::ReallocStart, unsure, address), process.now()]);
+        ring.emit(&[head(Kind::ReallocGone, unsure, address), process.now()]);
+    }
+    engine.record_all().unwrap();
+    // Sampled ones: one is freed, the other resized in place.
+    process.free(&mut ring, 0x3000);
+    ring.emit(&[head(Kind::ReallocStart, native, 0x4000), process.now()]);
+    ring.emit(&[
+        head(Kind::ReallocEnd, native, 0x4000),
+        process.now(),
+        7 << 32 | u64::from(stack),
+    ]);
+    end(&mut engine);
+    let totals = totals(&records, 0);
+    assert_eq!((totals.live_blocks, totals.live_bytes), (1, 7));
+    assert_eq!((totals.unknown_frees, totals.implied_frees), (0, 0));
+    assert_eq!(records.counters()[&site_at(&records, 0, 1)].live_bytes, 7);
+    let means = records.pick(|record| match record {
+        Record::Sampling(sampling) => Some(sampling.mean_bytes),
+        _ => None,
+    });
+    assert_eq!(means, [1443, 0]);
+    assert_eq!(engine.sample(0, true), Err("no such mean".to_owned()));
+    engine.switch_off();
+    assert!(engine.record_all().is_err());
+}
+
 #[test]
 fn a_process_is_told_from_start_to_end() {
     let (mut engine, records) = engine(RING_BYTES, 1);

@@ -35,7 +35,7 @@ fn options(mode: u32) -> Options {
         },
         token: TOKEN,
         mode,
-        sample_auto: false,
+        steering: None,
         wait_strikes: 200,
         ring_bytes: 16 << 20,
         sources: true,

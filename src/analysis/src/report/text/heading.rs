@@ -174,11 +174,13 @@ pub(super) fn trust(
 
 /// How far to trust a recording.
 pub(super) fn facts(model: &Model<'_>) -> String {
-    let mode = model
-        .session()
-        .map_or("mode not known", |session| session.mode.as_str());
+    let mode = match model.mode() {
+        "" => "mode not known",
+        "mixed" => "every block at times, at others sampled",
+        mode => mode,
+    };
     let mode = match model.session() {
-        Some(session) if session.sample_bytes > 0 => {
+        Some(_) if model.is_sampled() => {
             let mean = match model.sample_range() {
                 (high, low) if high == low => bytes(high),
                 (high, low) => format!("{} to {}", bytes(high), bytes(low)),

@@ -64,7 +64,10 @@ pub(super) fn finish(
             Answer::Message(FromCollector::Finished(summary)) => break Outcome::Finished(summary),
             Answer::Message(FromCollector::Failed { error }) => failure = Some(error),
             Answer::Message(
-                FromCollector::Ready | FromCollector::Joined { .. } | FromCollector::Staying { .. },
+                FromCollector::Ready
+                | FromCollector::Joined { .. }
+                | FromCollector::Coarser { .. }
+                | FromCollector::Staying { .. },
             ) => {}
             Answer::Gone => {
                 let ended = supervisor.see_collector_off();
