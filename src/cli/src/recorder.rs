@@ -150,6 +150,7 @@ fn options(settings: &Settings, invitation: &Invitation) -> Options {
         token: invitation.token(),
         mode: bits,
         steering: None,
+        most_share: None,
         // Each of 5 ms: a second, as for a program that `run` started.
         wait_strikes: 200,
         ring_bytes: 64 << 20,

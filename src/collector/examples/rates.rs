@@ -187,6 +187,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             token: TOKEN,
             mode: mode::ON | mode::NATIVE | mode::FOLLOW,
             steering: None,
+            most_share: None,
             wait_strikes: 200,
             ring_bytes: 16 << 20,
             sources: false,

@@ -38,7 +38,7 @@ use crate::output::Output;
 use crate::process::{self, Identity};
 use crate::protocol::{COMMAND_BYTES, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary};
 use crate::session;
-use crate::steering::{Bounds, Steering, Step, Taken};
+use crate::steering::{Bounds, LEAST_MEAN, MOST_SHARE, Steering, Step, Taken};
 
 /// How often what is not urgent is looked after.
 const CHORES_EVERY_NS: u64 = 100_000_000;
@@ -133,6 +133,8 @@ pub(crate) struct Engine {
     is_full: bool,
     /// Where the mean between samples is left to it.
     pub(crate) steering: Option<Steering>,
+    /// What part of the processor time samples may take, where the user said so.
+    pub(crate) most_share: Option<f64>,
     coarser: Option<Step>,
 }
 
@@ -169,6 +171,7 @@ impl Engine {
             memory_limit,
             is_full: false,
             steering: None,
+            most_share: None,
             coarser: None,
         };
         engine.reserve_slots();
@@ -834,21 +837,13 @@ impl Engine {
             return Err("no such mean".into());
         }
         self.round();
-        // What samples may take stays as it was given.
-        let most_share = self.steering.as_ref().map(|one| one.bounds().most_share);
-        let auto = auto.then(Bounds::default);
-        let bounds = auto.or(most_share.map(|most_share| Bounds {
-            least_mean: mean_bytes,
+        let least_mean = if auto { LEAST_MEAN } else { mean_bytes };
+        let most_share = self.most_share.or(auto.then_some(MOST_SHARE));
+        let bounds = most_share.map(|most_share| Bounds {
+            least_mean,
             most_share,
-        }));
-        self.steering = bounds.map(|bounds| {
-            let most_share = most_share.unwrap_or(bounds.most_share);
-            let bounds = Bounds {
-                most_share,
-                ..bounds
-            };
-            Steering::new(bounds, mean_bytes)
         });
+        self.steering = bounds.map(|bounds| Steering::new(bounds, mean_bytes));
         self.set_mean(mean_bytes);
         let mode = &self.shared.session.header().mode;
         mode.fetch_or(mode::SAMPLED, Ordering::Relaxed);

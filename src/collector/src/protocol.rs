@@ -203,6 +203,9 @@ pub struct Options {
     pub mode: u32,
     /// The mean of a sampled session follows what samples cost, between these.
     pub steering: Option<Bounds>,
+    /// What part of the processor time samples may take, where the user said so: kept
+    /// when the session is switched to another mode and back.
+    pub most_share: Option<f64>,
     /// See `leakline_wire::layout::Header::wait_strikes`.
     pub wait_strikes: u32,
     /// Most bytes of rings (chunks handed to the pool) at once.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The mean at first.
 pub const FIRST_MEAN: u64 = 512 * 1024;
 /// Finer is not worth its events.
-const LEAST_MEAN: u64 = 8 * 1024;
+pub const LEAST_MEAN: u64 = 8 * 1024;
 const MOST_MEAN: u64 = 64 * 1024 * 1024;
 /// Of the processor time that processes take, samples may take so much.
 pub const MOST_SHARE: f64 = 0.01;
@@ -34,7 +34,7 @@ pub(crate) struct Taken {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Steering {
-    bounds: Bounds,
+    pub(crate) bounds: Bounds,
     mean: u64,
     /// By process, when the mean was last decided on.
     before: BTreeMap<u32, Taken>,
@@ -78,11 +78,6 @@ impl Steering {
             mean,
             before: BTreeMap::new(),
         }
-    }
-
-    /// The bounds that it keeps.
-    pub(crate) fn bounds(&self) -> Bounds {
-        self.bounds
     }
 
     /// Another mean, if that is due by what the living processes have taken.

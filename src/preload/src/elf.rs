@@ -51,7 +51,17 @@ unsafe extern "C" {
 /// outside the loader runs, except in callbacks like this and in signal handlers
 /// ([`is_locked_here`]). Signals wait meanwhile: a handler that left by a jump would
 /// leave it locked for good.
-pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
+pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(visit: F) -> bool {
+    walk(visit, 5)
+}
+
+/// As [`each_object`], for who looks again and again, and may be in a handler: does
+/// not wait to be sure that the list is another thread's.
+pub fn each_object_now<F: FnMut(&PhdrInfo) -> bool>(visit: F) -> bool {
+    walk(visit, 0)
+}
+
+fn walk<F: FnMut(&PhdrInfo) -> bool>(mut visit: F, patience: u32) -> bool {
     unsafe extern "C" fn call<F: FnMut(&PhdrInfo) -> bool>(
         info: *const PhdrInfo,
         _size: usize,
@@ -65,7 +75,7 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
         return false;
     }
     let mask = sys::block_signals();
-    if is_locked_here() {
+    if is_locked_here(patience) {
         sys::restore_signals(mask);
         return false;
     }
@@ -82,23 +92,25 @@ pub fn each_object<F: FnMut(&PhdrInfo) -> bool>(mut visit: F) -> bool {
 /// Whether this thread has the list locked, or may be about to: it was interrupted in
 /// the loader, by the handler that led here. The list may have an object then of
 /// which the memory is gone; and who is in the midst of taking the lock, or of giving
-/// it back, does not get it a second time.
-fn is_locked_here() -> bool {
-    /// Turns that another thread gets for what takes a few instructions.
-    const TURNS: u32 = 100;
+/// it back, does not get it a second time. `patience` are turns that another thread
+/// gets that lost its processor there.
+pub fn is_locked_here(patience: u32) -> bool {
+    /// What takes a few instructions is over after so many looks.
+    const LOOKS: u32 = 100;
     let lock = LIST_LOCK.load(Ordering::Relaxed);
     if lock <= 1 {
         return false;
     }
     // SAFETY: a word of the loader's data, as `find_list_lock` found it.
     let word = |i: u64| unsafe { ((lock + 4 * i) as *const u32).read_volatile() };
-    for _ in 0..TURNS {
+    for turn in 0..LOOKS + patience {
         if word(0) == 0 {
             return false;
         }
         match word(2) {
             // Locked, and by nobody: between the two, somebody is.
-            0 => core::hint::spin_loop(),
+            0 if turn < LOOKS => core::hint::spin_loop(),
+            0 => wait_a_turn(),
             owner => return owner == sys::gettid(),
         }
     }

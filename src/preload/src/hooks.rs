@@ -637,6 +637,8 @@ unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usi
         // SAFETY: the caller's.
         return unsafe { sample_nested(t, session, block, size) };
     }
+    // The handler may be the first to notice that all blocks are recorded.
+    sampling::note_exact();
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
     unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
@@ -647,7 +649,8 @@ unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
     let (kind, detail) = if session.mode() & mode::SAMPLED == 0 {
         (Kind::Free, domain)
     } else if take_out(block) {
-        (Kind::SampleFree, domain)
+        let unsure = u8::from(sampling::was_exact()) * event::IS_UNSURE;
+        (Kind::SampleFree, domain | unsure)
     } else if sampling::was_exact() && !block.is_null() {
         (Kind::SampleFree, domain | event::IS_UNSURE)
     } else {
@@ -919,7 +922,9 @@ unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
         };
         thread::begin(t, depth::HOOK, caller.sp);
         let mut detail = what.domain as u8;
-        if !is_sampled {
+        // Also one that was sampled before, and died when all blocks were recorded: it
+        // is in the set still.
+        if sampling::was_exact() {
             detail |= event::IS_UNSURE;
         } else if (*t).countdown.is_temporary(block as u64) {
             detail |= event::IS_TEMPORARY;
@@ -927,7 +932,7 @@ unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
         let stamp = thread::stamp(t, session);
         let word = event::head(Kind::SampleFree, detail, block as u64);
         thread::emit(t, session, [word, stamp]);
-        thread::set_depth(t, depth::SAMPLING);
+        thread::set_depth(t, sampling::rest());
     }
 }
 
@@ -987,7 +992,7 @@ unsafe fn resample_slowly(
         };
         thread::begin(t, depth::HOOK, caller.sp);
         let mut detail = what.domain as u8;
-        if !is_sampled {
+        if sampling::was_exact() {
             detail |= event::IS_UNSURE;
         }
         let tell = |session: &Session, kind: Kind| {
@@ -1416,12 +1421,20 @@ extern "C" fn on_getattr(thread: u64, attributes: *mut u64, sp: u64) -> i32 {
         unsafe { thread::set_depth(t, depth::IDLE) };
     }
     real::resolve_late(Real::pthread_getattr_np);
+    if real::address(Real::pthread_getattr_np) == 0 {
+        const ENOSYS: i32 = 38;
+        return ENOSYS;
+    }
     real!(pthread_getattr_np(thread, attributes) as fn(u64, *mut u64) -> i32)
 }
 
 extern "C" fn on_dlclose(handle: sys::Pointer, sp: u64) -> i32 {
     // Before glibc 2.34 it comes with libdl, perhaps long after us.
     real::resolve_late(Real::dlclose);
+    if real::address(Real::dlclose) == 0 {
+        // The library stays.
+        return -1;
+    }
     python::before_unloading();
     let result = real!(dlclose(handle) as fn(sys::Pointer) -> i32);
     if let Entry::Record(t, session) = enter_exactly(mode::ON, sp) {

@@ -131,12 +131,13 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
     // the list kept by its own thread.
     let is_ours = unsafe { (*t).holds_modules };
     let may_look = is_ours || acquire(1_000, 100_000);
+    let mut was_seen = false;
     if may_look {
         let mut changes = 0;
         // SAFETY: the caller's; `UPDATING` is ours.
         unsafe {
             (*t).updates_modules = !is_ours;
-            let was_seen = elf::each_object(|object| {
+            was_seen = elf::each_object_now(|object| {
                 changes = object.adds ^ object.subs << 32;
                 true
             });
@@ -160,7 +161,8 @@ pub unsafe fn find(t: *mut Thread, session: &Session, address: u64) -> (Option<P
               a thread that is not here had the loader's list locked",
         );
     }
-    (place, may_look)
+    // Of a list that is lost nothing better will ever be known.
+    (place, was_seen || may_look && elf::is_list_lost())
 }
 
 /// Reads the loader's list: new objects get an entry and are told to the
@@ -244,7 +246,7 @@ unsafe fn look_now(t: *mut Thread, session: &Session, stamp: u64) {
         python::look_after_domains(t, session, stamp);
         (*t).updates_modules = true;
         let mut changes = 0;
-        let was_seen = elf::each_object(|object| {
+        let was_seen = elf::each_object_now(|object| {
             changes = object.adds ^ object.subs << 32;
             true
         });

@@ -75,12 +75,19 @@ pub fn note_exact() {
 #[cold]
 #[inline(never)]
 fn begin_exact() {
-    REGIME.store(regime::EXACT, Ordering::SeqCst);
+    // First for who makes the set; `EXACT` says that the filter is full.
+    let _ = REGIME.compare_exchange(
+        regime::SAMPLED,
+        regime::SAMPLED_AGAIN,
+        Ordering::SeqCst,
+        Ordering::SeqCst,
+    );
     let set = SET.load(Ordering::SeqCst);
     if !set.is_null() {
         // SAFETY: as in `blocks`.
         unsafe { (*set).deny_nothing() };
     }
+    REGIME.store(regime::EXACT, Ordering::SeqCst);
     // Those that rest do not look at the mode until their next sample.
     thread::end_sampling();
 }

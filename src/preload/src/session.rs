@@ -678,8 +678,11 @@ impl Session {
     pub fn leave(&self) {
         // The child of a vfork stands in its parent's place, and has to leave that
         // to it.
+        // Nor can a handler that interrupted the loader give calls back: the next hook
+        // will.
         if !self.is_late
             || !thread::are_of_this_process()
+            || elf::is_locked_here(0)
             || !take_state(state::JOINED, state::LEAVING)
         {
             return;

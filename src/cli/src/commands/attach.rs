@@ -309,6 +309,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut newcomers = arrivals.map(|arrivals| Newcomers {
         arrivals,
         invitation: &invitation,
+        left_out: 0,
     });
     let ends = Ends {
         signals: &signals,
@@ -317,6 +318,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     };
     let end = session.until(&ends, newcomers.as_mut(), args, began, &says);
     invitation.remove();
+    if let Some(untold) = newcomers.and_then(|all| all.left_out.checked_sub(MOST_TOLD + 1)) {
+        says.line(&format!(
+            "{} more came later, and were left out",
+            untold + 1
+        ));
+    }
     let left = session.leave(&signals);
     let lasted = began.elapsed();
     if to_stdout && session.finished.is_some() {
@@ -487,6 +494,7 @@ impl Args {
             token: invitation.token(),
             mode: bits,
             steering: sample.and_then(|sample| sample.steering(self.max_overhead)),
+            most_share: self.max_overhead,
             wait_strikes: WAIT_STRIKES,
             ring_bytes: self.ring_size,
             sources: !self.no_source,
@@ -524,7 +532,13 @@ struct Ends<'a> {
 struct Newcomers<'a> {
     arrivals: Arrivals,
     invitation: &'a Invitation,
+    /// How many could not be recorded.
+    left_out: usize,
 }
+
+/// Of so many programs that came later and could not be recorded it is told why; of
+/// the rest, how many they were.
+const MOST_TOLD: usize = 8;
 
 /// How the processes were left.
 #[derive(Clone, Copy, Debug, Default)]
@@ -651,7 +665,7 @@ impl Session {
                 return End::Asked;
             }
             if let Some(newcomers) = &mut newcomers {
-                self.take_newcomers(newcomers, args, says);
+                self.take_newcomer(newcomers, args, says);
             }
             // With --live what is said comes at the end only.
             if !args.live
@@ -673,22 +687,37 @@ impl Session {
         }
     }
 
-    /// Goes to programs that processes of the tree have started.
-    fn take_newcomers(&mut self, newcomers: &mut Newcomers<'_>, args: &Args, says: &Says) {
-        for pid in newcomers.arrivals.due() {
-            let taken = look(pid, args.despite_seccomp)
-                .and_then(|child| self.take(&child, newcomers.invitation).map(|()| child));
-            let line = match taken {
-                Ok(child) => format!(
-                    "{pid:>8} {} came later, and is recorded: paused {}",
-                    printable(&child.name),
-                    milliseconds(self.entries.last().map_or(Duration::ZERO, |one| one.paused))
-                ),
-                Err(error) => format!("  {pid} came later, and is left out: {error}"),
-            };
-            if !args.live {
-                says.line(&line);
+    /// Goes to one of the programs that processes of the tree have started: whoever
+    /// wants the session to end waits meanwhile.
+    fn take_newcomer(&mut self, newcomers: &mut Newcomers<'_>, args: &Args, says: &Says) {
+        let Some((pid, start_ticks)) = newcomers.arrivals.next() else {
+            return;
+        };
+        let taken = look(pid, args.despite_seccomp).and_then(|child| {
+            if child.start_ticks == start_ticks {
+                self.take(&child, newcomers.invitation)?;
             }
+            Ok(child)
+        });
+        let line = match taken {
+            // It has gone, and so may have its number.
+            Ok(child) if child.start_ticks != start_ticks => return,
+            Err(_) if Glance::at(pid).is_none() => return,
+            Ok(child) => format!(
+                "{pid:>8} {} came later, and is recorded: paused {}",
+                printable(&child.name),
+                milliseconds(self.entries.last().map_or(Duration::ZERO, |one| one.paused))
+            ),
+            Err(error) => {
+                newcomers.left_out += 1;
+                match newcomers.left_out {
+                    ..=MOST_TOLD => format!("  {pid} came later, and is left out: {error}"),
+                    _ => return,
+                }
+            }
+        };
+        if !args.live {
+            says.line(&line);
         }
     }
 
@@ -747,7 +776,8 @@ impl Session {
     /// When a process that was made to join had started; `None` of a child that came
     /// later.
     fn start_of(&self, pid: u32) -> Option<u64> {
-        let entry = self.entries.iter().find(|entry| entry.pid == pid)?;
+        // The last: the number may have been another's before.
+        let entry = self.entries.iter().rev().find(|entry| entry.pid == pid)?;
         Some(entry.start_ticks)
     }
 

@@ -19,6 +19,9 @@ use crate::CliError;
 /// recorded now: a recording may have exact stretches and sampled ones. The process
 /// is not stopped. A thread notices with its next block or, where it samples, when
 /// the first thread of its process comes to its next sample.
+///
+/// Once every block was recorded, each free and realloc is told of until the session
+/// ends: a sample costs far more then than one from the start.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -403,6 +403,7 @@ impl Args {
             token: invitation.token(),
             mode: bits,
             steering: self.sample.and_then(|sample| sample.steering(None)),
+            most_share: None,
             wait_strikes: self.wait.0,
             ring_bytes: self.ring_size,
             sources: !self.no_source,

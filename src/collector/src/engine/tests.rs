@@ -136,6 +136,20 @@ fn all_blocks_and_a_sample_by_turns() {
     });
     assert_eq!(means, [1443, 0]);
     assert_eq!(engine.sample(0, true), Err("no such mean".to_owned()));
+    engine.most_share = Some(0.005);
+    engine.sample(1 << 20, false).unwrap();
+    let bounds = |engine: &Engine| engine.steering.as_ref().map(|one| one.bounds);
+    let kept = |least_mean| {
+        let most_share = 0.005;
+        Some(Bounds {
+            least_mean,
+            most_share,
+        })
+    };
+    assert_eq!(bounds(&engine), kept(1 << 20));
+    engine.record_all().unwrap();
+    engine.sample(1 << 20, true).unwrap();
+    assert_eq!(bounds(&engine), kept(LEAST_MEAN));
     engine.switch_off();
     assert!(engine.record_all().is_err());
 }

@@ -36,6 +36,7 @@ fn options(mode: u32) -> Options {
         token: TOKEN,
         mode,
         steering: None,
+        most_share: None,
         wait_strikes: 200,
         ring_bytes: 16 << 20,
         sources: true,

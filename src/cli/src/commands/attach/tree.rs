@@ -3,7 +3,7 @@
 //! A child that is forked comes with its parent's interposer. One that becomes
 //! another program, by exec, loses it: it has to be gone to like the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use leakline_inject::inspect::Process;
@@ -15,6 +15,7 @@ pub(super) fn tree(root: u32) -> Vec<u32> {
 
 /// Those processes and their descendants, parents first.
 fn descendants(mut found: Vec<u32>) -> Vec<u32> {
+    let mut known: HashSet<u32> = found.iter().copied().collect();
     let mut at = 0;
     while let Some(pid) = found.get(at).copied() {
         at += 1;
@@ -25,7 +26,7 @@ fn descendants(mut found: Vec<u32>) -> Vec<u32> {
             let children = std::fs::read_to_string(thread.path().join("children"));
             for child in children.unwrap_or_default().split_ascii_whitespace() {
                 if let Ok(child) = child.parse()
-                    && !found.contains(&child)
+                    && known.insert(child)
                 {
                     found.push(child);
                 }
@@ -56,14 +57,17 @@ impl Image {
     }
 }
 
-/// Between two looks at the tree. What lives less long is missed.
+/// Between two looks at the tree, at least. What lives less long is missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looking takes no more than one of so many parts of the time.
+const PARTS: u32 = 20;
 
 /// Watches a tree for programs that were started in it, and are not recorded.
 pub(super) struct Arrivals {
     /// What is known, and whether there is nothing more to do about it.
     seen: BTreeMap<u32, (Image, bool)>,
-    looked: Instant,
+    next_look: Instant,
+    due: VecDeque<(u32, Image)>,
 }
 
 impl Arrivals {
@@ -72,27 +76,43 @@ impl Arrivals {
         let image = |pid: &u32| Some((*pid, (Image::of(*pid)?, true)));
         Arrivals {
             seen: tree.iter().filter_map(image).collect(),
-            looked: Instant::now(),
+            next_look: Instant::now() + LOOK_EVERY,
+            due: VecDeque::new(),
         }
     }
 
-    /// Processes to go to, each of them once: programs that were there at the last
-    /// look already, so that they are past what the loader does.
-    pub(super) fn due(&mut self) -> Vec<u32> {
-        if self.looked.elapsed() < LOOK_EVERY {
-            return Vec::new();
+    /// A process to go to, by its pid and when it had started; each once. It was there
+    /// at the last look already, so that it is past what the loader does.
+    pub(super) fn next(&mut self) -> Option<(u32, u64)> {
+        let began = Instant::now();
+        if self.due.is_empty() && began >= self.next_look {
+            self.look();
+            self.next_look = began + LOOK_EVERY.max(began.elapsed() * PARTS);
         }
-        self.looked = Instant::now();
-        let roots = self.seen.keys().copied().collect();
-        let now = descendants(roots).into_iter();
-        let now: Vec<(u32, Image)> = now.filter_map(|pid| Some((pid, Image::of(pid)?))).collect();
-        let mut due = Vec::new();
+        let (pid, image) = self.due.pop_front()?;
+        // It was queued a while ago: the number may be another's by now.
+        (Image::of(pid) == Some(image)).then_some((pid, image.start_ticks))
+    }
+
+    fn look(&mut self) {
+        // Those that are still who they were: else their children are not ours.
+        let roots = self
+            .seen
+            .iter()
+            .filter(|(pid, (image, _))| {
+                Image::of(**pid).is_some_and(|now| now.start_ticks == image.start_ticks)
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
         let mut seen = BTreeMap::new();
-        for (pid, image) in now {
+        for pid in descendants(roots) {
+            let Some(image) = Image::of(pid) else {
+                continue;
+            };
             let is_done = match self.seen.get(&pid) {
                 Some((known, is_done)) if *known == image => {
                     if !is_done && !is_recorded(pid) {
-                        due.push(pid);
+                        self.due.push_back((pid, image));
                     }
                     true
                 }
@@ -101,7 +121,6 @@ impl Arrivals {
             seen.insert(pid, (image, is_done));
         }
         self.seen = seen;
-        due
     }
 }
 
