@@ -318,10 +318,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     };
     let end = session.until(&ends, newcomers.as_mut(), args, began, &says);
     invitation.remove();
-    if let Some(untold) = newcomers.and_then(|all| all.left_out.checked_sub(MOST_TOLD + 1)) {
+    let left_out = newcomers.map_or(0, |newcomers| newcomers.left_out);
+    let told = if args.live { 0 } else { MOST_TOLD };
+    if left_out > told {
+        let untold = left_out - told;
         says.line(&format!(
-            "{} more came later, and were left out",
-            untold + 1
+            "{untold} more programs came later, and were left out"
         ));
     }
     let left = session.leave(&signals);
