@@ -665,7 +665,10 @@ def test_odd_programs(leakline: Leakline, programs: Programs, kind: str) -> None
                 assert target.ask("during") == "fine"
                 result = attach.leave()
             assert result.status == 0, result.err.decode()
-            assert attach.recording.stats()["totals"]["complete"] is True
+            totals = attach.recording.stats()["totals"]
+            # It waits 100 ms for a collector that gets no processor, and no longer.
+            has_waited = totals["stalled_seconds"] >= 0.09
+            assert totals["complete"] is True or has_waited, totals
             assert target.ask("after") == "fine"
         target.end()
 
