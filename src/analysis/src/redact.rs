@@ -13,7 +13,8 @@
 //!   grew gives the same ones, and none tells anything of its path.
 
 use leakline_recording::record::{
-    Code, Mark, Module, Note, Process, Record, Session, Source, SymbolFrame, Symbols, Thread,
+    Code, HeapGraph, HeapPart, Mark, Module, Note, Process, Record, Session, Source, SymbolFrame,
+    Symbols, Thread,
 };
 use rustc_hash::FxHashMap;
 
@@ -85,6 +86,16 @@ impl Tokens {
             | Record::Cohorts(_)
             | Record::Sampling(_)
             | Record::Scatter(_) => return None,
+            // A graph is names for the most part: what is left says that there was one.
+            Record::HeapGraph(graph) => Record::HeapGraph(HeapGraph {
+                name: self.mark(&graph.name),
+                ..graph.clone()
+            }),
+            Record::HeapPart(part) => Record::HeapPart(HeapPart {
+                graph: part.graph,
+                entries: Vec::new(),
+                sites: Vec::new(),
+            }),
             Record::Session(session) => Record::Session(Session {
                 command: vec![program()],
                 host: String::new(),

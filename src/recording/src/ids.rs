@@ -26,9 +26,9 @@ pub(crate) mod kind {
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
-    pub(crate) const SCATTER: u8 = 22;
+    pub(crate) const HEAP_PART: u8 = 24;
     /// The newest one.
-    pub(crate) const LAST: u8 = SCATTER;
+    pub(crate) const LAST: u8 = HEAP_PART;
 }
 
 /// Counts of the numbered kinds.
@@ -147,6 +147,7 @@ impl Ids {
             }
             Record::Cohorts(cohorts) => self.admit_cohorts(cohorts),
             Record::Mark(mark) => mark.process.is_none_or(process),
+            Record::HeapGraph(graph) => process(graph.process),
             Record::Scatter(scatter) => {
                 let sites = &scatter.sites;
                 sites.last().is_none_or(|last| last.site < self.sites)
@@ -159,6 +160,7 @@ impl Ids {
             | Record::Source(_)
             | Record::Note(_)
             | Record::Sampling(_)
+            | Record::HeapPart(_)
             | Record::End(_) => true,
         }
     }

@@ -71,6 +71,10 @@ pub enum Record {
     /// How far the estimates of sampled sites scatter; the last of its site
     /// counts.
     Scatter(Scatter),
+    /// A heap graph begins.
+    HeapGraph(HeapGraph),
+    /// A part of it.
+    HeapPart(HeapPart),
 }
 
 /// How the recording was made.
@@ -636,6 +640,35 @@ pub struct SiteScatter {
 impl SiteScatter {
     /// The unit of blocks' figures.
     pub const BLOCK_UNIT: f64 = 1024.0;
+}
+
+/// What lives on a process's heap, and what holds it, at an instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct HeapGraph {
+    /// Its number: from 1, in the order in which they were asked for.
+    pub graph: u32,
+    /// Whose heap.
+    pub process: u32,
+    /// The instant.
+    pub at_ns: u64,
+    /// Why it was taken: a snapshot's name, or a mark's.
+    pub name: String,
+    /// How long the process stood still for it, where known; else 0.
+    pub paused_ns: u64,
+}
+
+/// A part of a heap graph: parts come in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct HeapPart {
+    /// [`HeapGraph::graph`].
+    pub graph: u32,
+    /// Whole entries of the graph, as the target told of them (docs/format.md).
+    pub entries: Vec<u8>,
+    /// For each node and pointer among them, in their order: 0, or the site (id + 1) of
+    /// the live block that it is; for a pointer's site also the block's bytes. Varints.
+    pub sites: Vec<u8>,
 }
 
 /// How a cohort changed.

@@ -341,6 +341,8 @@ fn fields_are_those_of_the_format() {
     6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
     3 Sampling(Sampling { at_ns: 1, mean_bytes: 1 })
     7 Scatter(Scatter { sites: [SiteScatter { site: 1, live_bytes: 1, live_blocks: 1, total_bytes: 1, total_blocks: 1 }] })
+    7 HeapGraph(HeapGraph { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1 })
+    6 HeapPart(HeapPart { graph: 1, entries: [1], sites: [1] })
     "#);
 }
 

@@ -172,6 +172,8 @@ pub enum BlobKind {
     Note = 3,
     /// An instant to keep that has a name: the name, UTF-8.
     Mark = 4,
+    /// Entries of a [heap graph](crate::graph).
+    Graph = 5,
 }
 
 /// What a [`Kind::Mark`] marks.

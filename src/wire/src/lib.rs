@@ -27,6 +27,7 @@
 pub mod blob;
 pub mod env;
 pub mod event;
+pub mod graph;
 pub mod layout;
 pub mod mapped;
 pub mod pool;
