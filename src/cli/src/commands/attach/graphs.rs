@@ -118,7 +118,11 @@ mod tests {
             is_expected: true,
             ..Graphs::default()
         };
-        graphs.update(vec![state(1, "attach", GraphOutcome::Refused("".into()))]);
+        graphs.update(vec![state(
+            1,
+            "attach",
+            GraphOutcome::Refused(String::new()),
+        )]);
         assert!(graphs.is_expected);
         // There is no Python in it.
         graphs.update(Vec::new());
