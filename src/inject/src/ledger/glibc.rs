@@ -14,6 +14,7 @@
 //! Layouts are those of glibc 2.19 to 2.43; fields are found relative to the
 //! bins, since what is before and behind them came and went.
 
+use std::collections::HashSet;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ const MOST_LISTED: usize = 1 << 23;
 /// Smallest chunk, and the unit of all.
 const LEAST: u64 = 32;
 const UNIT: u64 = 16;
+/// Times that something odd is read again before it is passed over, and how long
+/// it is waited for.
+const TRIES: usize = 3;
+const A_MOMENT: Duration = Duration::from_micros(200);
 /// Size of the header of a free chunk, which `malloc_trim` leaves alone.
 const FREE_HEADER: u64 = 48;
 
@@ -105,24 +110,38 @@ pub(super) fn find(
     // From where an arena begins to its bins: what the list leads back to.
     let is_main = |address: u64| address < bins && bins - address < 0x200;
     let mut to_bins = None;
+    let mut seen = HashSet::new();
     let mut at = reader.word(bins + TO_NEXT)?;
-    while !is_main(at) && arenas.len() < MOST_ARENAS {
+    while !is_main(at) && seen.len() < MOST_ARENAS {
         let Some(distance) = to_bins.or_else(|| {
-            (0x20..0x200)
-                .step_by(8)
-                .find(|distance| at % 8 == 0 && are_bins(reader, at.saturating_add(*distance)))
+            (0x20..0x200).step_by(8).find_map(|distance| {
+                let bins = bins_from(reader, at.checked_add(distance)?)?;
+                (at % 8 == 0).then_some(bins - at)
+            })
         }) else {
             break;
         };
         to_bins = Some(distance);
-        let Some(arena) = thread_arena(reader, at, at.saturating_add(distance)) else {
+        let bins = at.saturating_add(distance);
+        // It may change just now.
+        let arena = (0..TRIES).find_map(|_| {
+            let arena = thread_arena(reader, at, bins);
+            if arena.is_none() {
+                sleep(A_MOMENT);
+                reader.forget(at);
+                reader.forget(bins);
+            }
+            arena
+        });
+        let next = reader.word(bins + TO_NEXT);
+        if !seen.insert(at) {
+            break;
+        }
+        arenas.extend(arena);
+        let Some(next) = next else {
             break;
         };
-        at = match reader.word(arena.bins + TO_NEXT) {
-            Some(next) if arenas.iter().all(|known| known.bins != arena.bins) => next,
-            _ => break,
-        };
-        arenas.push(arena);
+        at = next;
     }
     Some(arenas)
 }
@@ -139,34 +158,71 @@ fn find_bins(reader: &mut Reader<'_>, from: u64, to: u64) -> Option<u64> {
             at = (at / PAGE + 1) * PAGE;
             continue;
         }
-        if are_bins(reader, at) {
-            return Some(at);
+        if let Some(bins) = bins_from(reader, at) {
+            return Some(bins);
         }
         at += 8;
     }
     None
 }
 
-fn are_bins(reader: &mut Reader<'_>, bins: u64) -> bool {
-    /// Bins that have to be empty. Those of large chunks nearly always are.
-    const LEAST_EMPTY: u64 = 32;
-    let mut empty = 0;
-    // From the last one: nothing else looks like that for long.
+/// Where the bins begin, if there are bins from `from` on, or some pairs of words
+/// further.
+fn bins_from(reader: &mut Reader<'_>, from: u64) -> Option<u64> {
+    /// Bins that make sense; others may be changing just now. Where they lead is
+    /// not read: by then they would have changed again.
+    const LEAST_GOOD: usize = 119;
+    /// Those of the largest chunks, which are looked at first, and how many of
+    /// them have to be empty.
+    const FIRST: usize = 16;
+    const LEAST_EMPTY: usize = 3;
+    let (mut good, mut empty) = (0, 0);
     for (done, bin) in (0..BINS).rev().enumerate() {
-        let at = bins.saturating_add(bin * 16);
-        let (Some(first), Some(last)) = (reader.word(at), reader.word(at.saturating_add(8))) else {
-            return false;
-        };
-        if first == at.wrapping_sub(16) && last == first {
-            empty += 1;
-        } else if first == 0 || last == 0 || first % UNIT != 0 || last % UNIT != 0 {
-            return false;
-        }
-        if done >= 16 && empty == 0 {
-            return false;
+        let pair = Pair::at(reader, from.checked_add(bin * 16)?)?;
+        good += usize::from(pair != Pair::Neither);
+        empty += usize::from(pair == Pair::Empty);
+        if done + 1 == FIRST && empty < LEAST_EMPTY {
+            return None;
         }
     }
-    empty >= LEAST_EMPTY
+    if good < LEAST_GOOD {
+        return None;
+    }
+    // What is before them may look like bins; what is behind them does not.
+    let mut bins = from;
+    for _ in 0..BINS as usize - LEAST_GOOD + 4 {
+        if Pair::at(reader, bins + BINS * 16)? == Pair::Neither {
+            break;
+        }
+        bins += 16;
+    }
+    Some(bins)
+}
+
+/// Two words that may be a bin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pair {
+    /// A bin that leads to itself.
+    Empty,
+    /// One that may lead to chunks.
+    Chunks,
+    /// No bin, or one that changes just now.
+    Neither,
+}
+
+impl Pair {
+    fn at(reader: &mut Reader<'_>, at: u64) -> Option<Pair> {
+        let (first, last) = (reader.word(at)?, reader.word(at.checked_add(8)?)?);
+        let head = at.wrapping_sub(16);
+        let is_chunk = |at: u64| at.is_multiple_of(UNIT) && reader.pages().is_present(at);
+        Some(if first == head && last == head {
+            Pair::Empty
+        } else if is_chunk(first) && is_chunk(last) {
+            Pair::Chunks
+        } else {
+            Pair::Neither
+        })
+    }
 }
 
 /// The arena of threads that begins at `at`, and its heaps.
@@ -275,8 +331,6 @@ fn chunk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, at: u64) -> Result
 
 /// Walks over a heap.
 pub(super) fn walk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, walk: &mut Walk<'_>) {
-    /// Times that something odd is read again before it is passed over.
-    const TRIES: usize = 3;
     let limit = heap.top.unwrap_or(heap.chunks_end);
     let mut told = Told {
         from: heap.start,
@@ -295,7 +349,7 @@ pub(super) fn walk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, walk: &m
                 break;
             }
             patience -= 1;
-            sleep(Duration::from_micros(200));
+            sleep(A_MOMENT);
             reader.forget(at);
             found = chunk(reader, heap, is_main, at);
         }
@@ -701,6 +755,31 @@ mod tests {
     fn a_process_that_does_not_use_malloc_has_no_heap() {
         let image = Image::new(HEAP, HEAP_BYTES as usize).and(DATA, 0x2000);
         assert!(look(&image).is_none());
+    }
+
+    /// Words before them, and bins that are used or changing, once led to a place
+    /// before the bins: arenas of threads were not found in a busy program.
+    #[test]
+    fn the_bins_of_a_busy_arena_are_found_where_they_are() {
+        let (mut image, top) = program(&[(0x40, true), (0x60, true)]);
+        for before in 2..12 {
+            image.set(BINS_AT - before * 8, top);
+        }
+        image.set(BINS_AT - 8, HEAP);
+        for bin in 1..110 {
+            image.set(BINS_AT + bin * 16, HEAP + 0x40);
+            image.set(BINS_AT + bin * 16 + 8, HEAP);
+        }
+        for changing in [3, 50, 90] {
+            image.set(BINS_AT + changing * 16, 0);
+        }
+        let seen = look(&image).unwrap();
+        assert_eq!(seen.arenas, 1);
+        assert_eq!(seen.bytes(State::Live), 0xa0);
+        let pages = image.pages();
+        let mut reader = Reader::new(&image, &pages);
+        let found = find_bins(&mut reader, DATA, DATA + 0x2000);
+        assert_eq!(found, Some(BINS_AT));
     }
 
     #[test]
