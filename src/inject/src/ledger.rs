@@ -283,12 +283,14 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
             return Err(closed(Why::Obstacle(obstacle)));
         }
     }
-    let gone = |error: io::Error| {
-        let is_here = Glance::at(pid).is_some_and(|glance| {
+    let is_here = || {
+        Glance::at(pid).is_some_and(|glance| {
             glance.start_ticks == process.start_ticks && glance.state != State::Zombie
-        });
+        })
+    };
+    let gone = |error: io::Error| {
         closed(match error.kind() {
-            _ if !is_here => Why::Obstacle(Obstacle::Gone),
+            _ if !is_here() => Why::Obstacle(Obstacle::Gone),
             io::ErrorKind::PermissionDenied => Why::Denied(error),
             _ => Why::Unreadable(error),
         })
@@ -321,6 +323,10 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
             survey
         }
     };
+    if !is_here() {
+        // Then nothing could be read from some point on.
+        return Err(closed(Why::Obstacle(Obstacle::Gone)));
+    }
     if survey.heaps.is_none()
         && survey.not_read.is_none()
         && let Some(program) = &process.program
@@ -716,6 +722,7 @@ fn heaps(
         ..Heaps::default()
     };
     let pages = reader.pages();
+    let fast = glibc::fast(reader, &arenas);
     let mut caches = Vec::new();
     let mut of_threads = Vec::new();
     for arena in &arenas {
@@ -736,6 +743,7 @@ fn heaps(
                 whole_pages: &mut |from, to| {
                     sums.trimmable_bytes += pages.weigh(from, to).total();
                 },
+                fast: &fast,
                 caches: std::mem::take(&mut caches),
             };
             glibc::walk(reader, heap, arena.is_main, &mut walk);
@@ -747,7 +755,8 @@ fn heaps(
         }
     }
     of_threads.sort_unstable();
-    for (at, size) in glibc::kept_aside(reader, &arenas, &caches) {
+    let cached = glibc::cached(reader, &caches);
+    for (at, size) in fast.into_iter().chain(cached) {
         let moved = tally.correct(at, at + size, Part::MallocLive, Part::MallocFree);
         let heap = of_threads.partition_point(|(start, _)| *start <= at);
         if heap > 0 && at < of_threads[heap - 1].1 {

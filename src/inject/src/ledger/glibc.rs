@@ -278,8 +278,10 @@ fn thread_arena(reader: &mut Reader<'_>, at: u64, bins: u64) -> Option<Arena> {
 pub(super) struct Walk<'w> {
     /// Told of each stretch, in order and without gaps.
     pub(super) tell: &'w mut dyn FnMut(u64, u64, State),
-    /// Told of whole pages inside free chunks, which could be given back.
+    /// Told of whole pages inside free chunks, which `malloc_trim` gives back.
     pub(super) whole_pages: &'w mut dyn FnMut(u64, u64),
+    /// Chunks in fast bins: `malloc_trim` joins them with free ones first.
+    pub(super) fast: &'w [(u64, u64)],
     /// Chunks that may be a thread's cache.
     pub(super) caches: Vec<u64>,
 }
@@ -339,6 +341,9 @@ pub(super) fn walk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, walk: &m
         state: State::Live,
     };
     let mut at = heap.first;
+    let mut fast = walk.fast.partition_point(|(fast, _)| *fast < at);
+    // Where free chunks in a row began.
+    let mut free_from = None;
     // Of all tries in this heap: one that is torn everywhere shall not cost
     // a sleep a chunk.
     let mut patience = 64;
@@ -355,27 +360,40 @@ pub(super) fn walk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, walk: &m
         }
         let (next, state) = match found {
             Ok(Chunk { size, in_use }) => {
-                if in_use {
-                    if Cache::has_size(size) {
-                        walk.caches.push(at);
-                    }
-                } else {
-                    whole_pages(at, at + size, walk.whole_pages);
+                if in_use && Cache::has_size(size) {
+                    walk.caches.push(at);
+                }
+                while walk.fast.get(fast).is_some_and(|(fast, _)| *fast < at) {
+                    fast += 1;
+                }
+                let is_fast = walk.fast.get(fast) == Some(&(at, size));
+                if !in_use || is_fast {
+                    free_from.get_or_insert(at);
+                } else if let Some(from) = free_from.take() {
+                    whole_pages(from, at, walk.whole_pages);
                 }
                 let state = if in_use { State::Live } else { State::Free };
                 (at + size, state)
             }
             Err(Wrong::Fence) => (limit, State::Live),
-            Err(Wrong::Nonsense) => (resume(reader, heap, is_main, at, limit), State::Torn),
+            Err(Wrong::Nonsense) => {
+                free_from = None;
+                let next = resume(reader, heap, is_main, at, limit);
+                (next, State::Torn)
+            }
         };
         told.then(next, state, walk.tell);
         at = next;
     }
     if let Some(top) = heap.top {
         told.then(heap.chunks_end, State::Top, walk.tell);
+        // Of heaps of threads the end is left alone, and what joins it.
         if is_main {
-            whole_pages(top, heap.chunks_end, walk.whole_pages);
+            let from = free_from.take().unwrap_or(top);
+            whole_pages(from, heap.chunks_end, walk.whole_pages);
         }
+    } else if let Some(from) = free_from {
+        whole_pages(from, limit, walk.whole_pages);
     }
     if told.to < heap.end {
         told.then(heap.end, State::Top, walk.tell);
@@ -450,13 +468,9 @@ fn resume(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, from: u64, limit:
     limit
 }
 
-/// Chunks that an arena takes for used, but that a list keeps aside: address
-/// and size of each.
-pub(super) fn kept_aside(
-    reader: &mut Reader<'_>,
-    arenas: &[Arena],
-    caches: &[u64],
-) -> Vec<(u64, u64)> {
+/// Chunks in fast bins, which arenas take for used: address and size of each, by
+/// address.
+pub(super) fn fast(reader: &mut Reader<'_>, arenas: &[Arena]) -> Vec<(u64, u64)> {
     let mut kept = Vec::new();
     // No list is longer than what its heaps have room for: one that leads back
     // into itself ends there.
@@ -473,10 +487,20 @@ pub(super) fn kept_aside(
             }
         }
     }
+    in_order(kept)
+}
+
+/// The same of threads' caches.
+pub(super) fn cached(reader: &mut Reader<'_>, caches: &[u64]) -> Vec<(u64, u64)> {
+    let mut kept = Vec::new();
     for at in caches {
         Cache::read(reader, *at, &mut kept);
     }
-    // A list that was torn may have led into another.
+    in_order(kept)
+}
+
+/// A list that was torn may have led into another.
+fn in_order(mut kept: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     kept.sort_unstable();
     kept.dedup_by_key(|(at, _)| *at);
     kept
@@ -691,6 +715,7 @@ mod tests {
             ..Seen::default()
         };
         let mut caches = Vec::new();
+        let fast = fast(&mut reader, &arenas);
         for arena in &arenas {
             for heap in &arena.heaps {
                 let mut at = heap.start;
@@ -703,6 +728,7 @@ mod tests {
                         seen.stretches.push((from, to, state));
                     },
                     whole_pages: &mut |from, to| seen.whole_pages.push((from, to)),
+                    fast: &fast,
                     caches: Vec::new(),
                 };
                 walk(&mut reader, heap, arena.is_main, &mut to_do);
@@ -710,7 +736,9 @@ mod tests {
                 assert_eq!(at, heap.end);
             }
         }
-        seen.kept = kept_aside(&mut reader, &arenas, &caches);
+        seen.kept = fast;
+        seen.kept.extend(cached(&mut reader, &caches));
+        seen.kept.sort_unstable();
         Some(seen)
     }
 
@@ -807,6 +835,27 @@ mod tests {
                 "hidden: {hidden}"
             );
         }
+    }
+
+    /// A third was missing of what `malloc_trim` gave back.
+    #[test]
+    fn free_chunks_in_a_row_are_given_back_together() {
+        let (mut image, top) = program(&[
+            (0x800, true),
+            (0xc00, false),
+            (0x40, true),
+            (0xc00, false),
+            (0x800, true),
+        ]);
+        assert_eq!(
+            look(&image).unwrap().whole_pages[0].0,
+            (top + 0xfff) & !0xfff
+        );
+        let between = HEAP + 0x1400;
+        image.set(BINS_AT - 16 - 80 + 2 * 8, between);
+        image.set(between + 16, hide(between + 16, 0));
+        let pages = look(&image).unwrap().whole_pages;
+        assert_eq!(pages[0], (HEAP + 0x1000, HEAP + 0x2000));
     }
 
     #[test]
