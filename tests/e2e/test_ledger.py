@@ -413,9 +413,11 @@ def test_leakline_itself_is_told(leakline: Leakline, tmp_path: Path) -> None:
 
 def between_looks(leakline: Leakline, program: Target) -> tuple[Json, Result]:
     """Has a program do its work between the two looks of a ledger."""
-    command = [leakline.binary, "ledger", str(program.pid), "--interval", "4"]
+    options = ["--interval", "4", "--json"]
     looking = subprocess.Popen(
-        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [leakline.binary, "ledger", str(program.pid), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     # The first look takes tenths of a second, the work below one.
     time.sleep(1.5)
@@ -492,7 +494,7 @@ def test_colour_only_where_it_is_wanted(
     leakline: Leakline, heaps: Path, tmp_path: Path
 ) -> None:
     with target(tmp_path, heaps, "mapped") as program:
-        command = [leakline.binary, "ledger", str(program.pid)]
+        command: list[Part] = [leakline.binary, "ledger", str(program.pid)]
         forced = execute(command, env={"CLICOLOR_FORCE": "1"}).out
         without = execute(command, env={"NO_COLOR": "1"}).out
         pipe = f"{leakline.binary} ledger {program.pid} | head -1"

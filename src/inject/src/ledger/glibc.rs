@@ -856,6 +856,10 @@ mod tests {
         image.set(between + 16, hide(between + 16, 0));
         let pages = look(&image).unwrap().whole_pages;
         assert_eq!(pages[0], (HEAP + 0x1000, HEAP + 0x2000));
+        // Where the header of a free chunk is, its page stays.
+        let (image, _) = program(&[(0x1000, true), (0x3000, false), (0x20, true)]);
+        let pages = look(&image).unwrap().whole_pages;
+        assert_eq!(pages[0], (HEAP + 0x2000, HEAP + 0x4000));
     }
 
     #[test]
@@ -864,6 +868,8 @@ mod tests {
         for word in 0..80 {
             image.set(HEAP + 0x50 + word * 8, HEAP + 0x10);
         }
+        // One of its lists would be one.
+        image.set(HEAP + 0x50, 1 << 32);
         assert_eq!(look(&image).unwrap().kept, []);
     }
 

@@ -173,7 +173,8 @@ mod tests {
         assert_eq!(Pool::parse(AT, &[0; HEADER]), None);
         assert_eq!(Pool::parse(AT, &[0xff; HEADER]), None);
         assert_eq!(Pool::parse(AT, &good[..47]), None);
-        let more_than_carved = header(AT, 16 << 10, 3, 3, 201, 200);
+        let mut more_than_carved = good.clone();
+        more_than_carved[0] = 201;
         assert_eq!(Pool::parse(AT, &more_than_carved), None);
         for (at, byte) in [(8, 1), (36, 32), (40, 1), (44, 1)] {
             let mut bad = good.clone();
@@ -214,11 +215,14 @@ mod tests {
         let mut pools: Vec<Pool> = (0..64).map(|at| pool(AT + at * 0x4000, 0)).collect();
         // The next one follows at once, and is only begun.
         pools.extend((0..3).map(|at| pool(AT + 0x10_0000 + at * 0x4000, 1)));
+        // One that does not begin on a pool's boundary has a pool less.
+        pools.extend((0..63).map(|at| pool(AT + 0x40_0000 + at * 0x4000, 2)));
+        pools.extend((0..2).map(|at| pool(AT + 0x4f_c000 + at * 0x4000, 3)));
         // The same number far away is another interpreter's.
         pools.push(pool(AT + 0x80_0000, 1));
         let found = arenas(&pools);
         let counts: Vec<usize> = found.iter().map(|arena| arena.pools.len()).collect();
-        assert_eq!(counts, [64, 3, 1]);
+        assert_eq!(counts, [64, 3, 63, 2, 1]);
         assert_eq!(found[0].end, AT + 0x10_0000);
         assert_eq!(found[1].end, AT + 0x20_0000 - 0x4000);
         assert_eq!(found[1].used(), 3 * 320);

@@ -501,6 +501,10 @@ mod tests {
                 })
                 .collect();
             let (sum, parts) = rows.split_last().unwrap();
+            let unit = if text.contains("MiB      %") { 20 } else { 10 };
+            let (now, then) = (ledger.rss_bytes() as f64, earlier.rss_bytes() as f64);
+            let grown = (now - then) / f64::from(1 << unit);
+            assert!((sum[2] - grown).abs() < 0.0501, "{grown} of\n{text}");
             for column in 0..3 {
                 let of_parts: f64 = parts.iter().map(|row| row[column]).sum();
                 assert!((of_parts - sum[column]).abs() < 0.01, "{column} of\n{text}");
