@@ -4,6 +4,7 @@
  *   arenas   six threads and the main one keep one block of ten; `trim` calls
  *            malloc_trim
  *   mapped   four blocks that are mapped by themselves, one of them aligned
+ *   stacks   300 threads have used 64 KiB of their stacks each
  *   churn    four threads allocate and free without end */
 #define _GNU_SOURCE
 #include <malloc.h>
@@ -35,6 +36,13 @@ static void fill(long who) {
 static void *fill_and_wait(void *who) {
     fill((long)who);
     pthread_barrier_wait(&filled);
+    for (;;) pause();
+}
+
+static void *use_stack(void *who) {
+    char used[64 << 10];
+    memset(used, (int)(long)who, sizeof used);
+    __asm__ volatile("" : : "r"(used) : "memory");
     for (;;) pause();
 }
 
@@ -70,6 +78,8 @@ int main(int argc, char **argv) {
         for (int i = 0; i < 3; i++) mapped[i] = malloc(MAPPED);
         if (posix_memalign(&mapped[3], 64, MAPPED)) return 1;
         for (int i = 0; i < 4; i++) memset(mapped[i], 1, MAPPED);
+    } else if (!strcmp(what, "stacks")) {
+        start(use_stack, 300);
     } else if (!strcmp(what, "churn")) {
         start(churn, 4);
     } else {
