@@ -11,8 +11,8 @@
 //! over and counted as [`State::Torn`]: nothing is made up. Every loop here is
 //! bounded by the memory that it walks over or by a constant.
 //!
-//! Layouts are those of glibc 2.19 to 2.43; fields are found relative to the
-//! bins, since what is before and behind them came and went.
+//! Layouts are those of glibc 2.19 to 2.43 (tried: 2.36); fields are found
+//! relative to the bins, since what is before and behind them came and went.
 
 use std::collections::HashSet;
 use std::thread::sleep;
