@@ -5,8 +5,10 @@
 //! recording needs no copy of itself.
 
 mod leaks;
+mod ledger;
 
 pub use leaks::{check, leaks};
+pub use ledger::ledger;
 
 use std::cell::OnceCell;
 use std::io;
