@@ -5,8 +5,10 @@
 //! recording needs no copy of itself.
 
 mod leaks;
+mod why;
 
 pub use leaks::{check, leaks};
+pub use why::why;
 
 use std::cell::OnceCell;
 use std::io;
