@@ -9,12 +9,14 @@
 //! * About 110 bytes an object at most, with 2.5 references each (measured by the
 //!   example `heap`); parts of a file are read when a report asks for a graph.
 
+mod ask;
 mod dominators;
 mod graph;
 mod paths;
 mod shapes;
 mod why;
 
+pub use ask::{read_last, read_parts, sites_named};
 pub use dominators::Dominators;
 pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Type};
 pub use paths::{Paths, Root as PathRoot};

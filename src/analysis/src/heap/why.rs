@@ -277,6 +277,12 @@ impl Heap {
             let above = dominators.of(node);
             if above.is_some_and(|above| is_below[above as usize]) {
                 is_below[node as usize] = true;
+                // A list's or tree's nodes are one place.
+                if shapes.repeats(shapes.of(node))
+                    && let Some(points) = points.get_mut(&shapes.of(node))
+                {
+                    points.push(node);
+                }
                 continue;
             }
             if !is_much(node) {
@@ -313,6 +319,17 @@ impl Heap {
             let retained = sum(nodes.iter().map(|&node| self.free_without(node)));
             (Reverse(retained), Reverse(nodes.len()), *key)
         });
+        // What is a step of a longer path that is shown, is shown there.
+        let mut passed: Vec<u32> = Vec::new();
+        for (key, nodes) in clusters.iter().take(most.max(1)) {
+            let type_ = nodes.first().map(|&node| self.graph.type_of(node));
+            let steps = self.shapes.steps(key.0);
+            let before = steps.iter().rev().skip(1);
+            passed.extend(before.filter(|&&step| self.shapes.type_of(step) == type_));
+        }
+        let before = clusters.len();
+        clusters.retain(|(key, _)| key.1 || !passed.contains(&key.0));
+        let total_paths = total_paths - (before - clusters.len());
         clusters.truncate(most.max(1));
         let mut paths: Vec<Path> = clusters
             .iter()

@@ -57,7 +57,6 @@ pub fn why<'a>(
         }
     }
     if !why.groups.is_empty() {
-        writeln!(out)?;
         closing(model, stacks, subject, why, style, out)?;
     }
     if why.garbage.0 > 0 {
@@ -211,7 +210,7 @@ struct Line<'p> {
     step: Option<&'p Step>,
 }
 
-fn lines<'p>(path: &'p Path, boxes: bool) -> (String, Vec<Line<'p>>) {
+fn lines(path: &Path, boxes: bool) -> (String, Vec<Line<'_>>) {
     let (last, fork, bar) = if boxes {
         ("└─ ", "├─ ", "   ")
     } else {
@@ -219,11 +218,7 @@ fn lines<'p>(path: &'p Path, boxes: bool) -> (String, Vec<Line<'p>>) {
     };
     let mut lines = Vec::new();
     let root = path.steps.first().map_or("", |step| step.edge.as_str());
-    let root = match path.root {
-        Some(RootKind::Native) => "C code: references that no object explains".into(),
-        None => "nothing: only each other".into(),
-        Some(_) => root.to_owned(),
-    };
+    let root = root.to_owned();
     let is_module = path.root == Some(RootKind::Module);
     for (depth, step) in path.steps.iter().skip(1).enumerate() {
         let edge = if depth == 0 && is_module {
@@ -348,7 +343,8 @@ fn tree<'a>(
     let left = of_edge + 2 + of_kind;
     let mut head = padded(&cut(&root, left), left);
     for (header, &width) in headers.iter().zip(&widths) {
-        head.push_str(&format!("  {header:>width$}"));
+        let header = format!("  {header:>width$}");
+        head.push_str(&header);
     }
     if is_wide {
         head.push_str("  made in");
@@ -362,7 +358,8 @@ fn tree<'a>(
         text.push_str("  ");
         text.push_str(&padded(&cut(&line.kind, of_kind), of_kind));
         for (cell, &width) in row.iter().zip(&widths) {
-            text.push_str(&format!("  {cell:>width$}"));
+            let cell = format!("  {cell:>width$}");
+            text.push_str(&cell);
         }
         if is_wide {
             text.push_str("  ");
@@ -396,41 +393,42 @@ fn closing<'a>(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let plain = anstyle::Style::new();
+    let more = |count: usize, what: &str| {
+        let many = format!("{what}s");
+        format!(
+            "and {} (--paths N shows more)",
+            counted(
+                count as u64,
+                &format!("more {what}"),
+                &format!("more {many}")
+            )
+        )
+    };
     if subject.name.is_empty() {
-        let more = why.total_groups - why.groups.len();
-        if more > 0 {
-            let more = counted(more as u64, "more place", "more places");
-            style.wrapped(out, plain, 0, &format!("and {more} (--paths N shows more)"))?;
+        if why.total_groups > why.groups.len() {
+            writeln!(out)?;
+            let text = more(why.total_groups - why.groups.len(), "place");
+            style.wrapped(out, plain, 0, &text)?;
         }
         return Ok(());
     }
     let Some(group) = why.groups.first() else {
         return Ok(());
     };
-    let shown: u64 = group
-        .paths
-        .iter()
-        .filter_map(last)
-        .map(|step| step.count)
-        .sum();
-    if let ([path], 1) = (&group.paths[..], group.total_paths)
-        && path.root.is_some()
-    {
-        let words = if is_only_holder(path) {
-            "All of them by this path; no second holder."
-        } else {
-            "All of them by this path; some are also held in other ways."
-        };
-        style.wrapped(out, plain, 0, words)?;
-    } else if group.total_paths > group.paths.len() {
-        let more = group.total_paths - group.paths.len();
-        let text = format!(
-            "{} by {}; {} more (--paths N shows more)",
-            counted(shown, "object", "objects"),
-            counted(group.paths.len() as u64, "path", "paths"),
-            counted(more as u64, "path", "paths"),
-        );
-        style.wrapped(out, plain, 0, &text)?;
+    writeln!(out)?;
+    if group.total_paths > group.paths.len() {
+        style.wrapped(
+            out,
+            plain,
+            0,
+            &more(group.total_paths - group.paths.len(), "path"),
+        )?;
+    }
+    for path in &group.paths {
+        let is_all = group.total_paths == 1;
+        if let Some(text) = sole(path, is_all) {
+            style.wrapped(out, plain, 0, &text)?;
+        }
     }
     if style.width < WIDE {
         made(model, stacks, group, style, out)?;
@@ -439,6 +437,31 @@ fn closing<'a>(
         style.wrapped(out, plain, 12, &advice)?;
     }
     Ok(())
+}
+
+/// Whether the objects of a path have other holders.
+fn sole(path: &Path, is_all: bool) -> Option<String> {
+    let step = last(path)?;
+    if path.root == Some(RootKind::Native) && path.steps.len() <= 2 {
+        return Some("They count references that no object explains: C code has them.".into());
+    }
+    if path.steps.len() <= 2 || path.root.is_none() {
+        return None;
+    }
+    let others = step.count.saturating_sub(step.only);
+    match others {
+        0 if is_all => Some("All of them by this path; no second holder.".into()),
+        0 => None,
+        _ if others == step.count && is_all => {
+            Some("All of them by this path, and in other ways, too.".into())
+        }
+        _ => Some(format!(
+            "{} of {} {} held in other ways, too.",
+            crate::report::blocks(others),
+            path.words,
+            if others == 1 { "is" } else { "are" }
+        )),
+    }
 }
 
 fn last(path: &Path) -> Option<&Step> {
@@ -462,30 +485,20 @@ fn made<'a>(
         return Ok(());
     };
     let from = path.steps.len().saturating_sub(2).max(1);
+    let mut is_known = false;
     for step in path.steps.iter().skip(from) {
         let place = made_in(model, stacks, step);
-        let place = if place.is_empty() {
-            "no site known"
-        } else {
-            &place
-        };
-        let name = name_of(step);
-        let verb = if step.count == 1 {
-            "is made in"
-        } else {
-            "are made in"
-        };
-        let verb = if place == "no site known" {
-            "made where:"
-        } else {
-            verb
-        };
-        style.wrapped(
-            out,
-            anstyle::Style::new(),
-            6,
-            &format!("{name} {verb} {place}"),
-        )?;
+        if place.is_empty() {
+            continue;
+        }
+        is_known = true;
+        let verb = if step.count == 1 { "is" } else { "are" };
+        let text = format!("{} {verb} made in {place}", name_of(step));
+        style.wrapped(out, anstyle::Style::new(), 6, &text)?;
+    }
+    if !is_known {
+        let text = "No site known: made before recording, or in no block of their own.";
+        style.wrapped(out, anstyle::Style::new(), 6, text)?;
     }
     Ok(())
 }
@@ -495,7 +508,8 @@ fn name_of(step: &Step) -> String {
     let is_name = !step.edge.starts_with(['[', '(']);
     let type_name = step.types.first().map_or("", String::as_str);
     if is_name {
-        step.edge.trim_start_matches('.').to_owned()
+        let name = step.edge.trim_start_matches('.');
+        name.strip_prefix("closure ").unwrap_or(name).to_owned()
     } else {
         type_name.to_owned()
     }
@@ -511,6 +525,18 @@ fn advice(group: &Group) -> Option<String> {
     }
     let container = container(path).filter(|step| step.count == 1)?;
     let kind = container.types.first()?;
+    let wrapper = path.steps.iter().find(|step| {
+        let type_name = step.types.first().map_or("", String::as_str);
+        type_name.ends_with("_lru_cache_wrapper")
+    });
+    if let Some(wrapper) = wrapper {
+        let name = name_of(wrapper);
+        return Some(format!(
+            "To let go: give the cache of {name} a maxsize, or call {name}.cache_clear(). \
+             Without it {} would be free: it is the only holder.",
+            bytes(wrapper.retained)
+        ));
+    }
     let is_collection = [
         "dict",
         "list",
@@ -521,12 +547,12 @@ fn advice(group: &Group) -> Option<String> {
     ];
     let name = name_of(container);
     let how = if is_collection.contains(&kind.as_str()) {
-        format!("take out of {name} what is done with, or give it a bound. ")
+        format!("To let go: take out of {name} what is done with, or give it a bound. ")
     } else {
         String::new()
     };
     Some(format!(
-        "To let go: {how}Without {name} {} would be free: it is the only holder.",
+        "{how}Without {name} {} would be free: it is the only holder.",
         bytes(container.retained)
     ))
 }
