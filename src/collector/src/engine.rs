@@ -30,6 +30,7 @@ use leakline_wire::sampling::MAX_MEAN;
 use leakline_wire::sync::Ordering;
 use leakline_wire::trie::NODES_PER_BLOCK;
 
+use self::graphs::Graphs;
 use crate::bins::{Bins, Due};
 use crate::image::{ForkPoint, Image, MARKS, Shared, cohort_records};
 use crate::names::LocalNames;
@@ -39,6 +40,8 @@ use crate::process::{self, Identity};
 use crate::protocol::{COMMAND_BYTES, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary};
 use crate::session;
 use crate::steering::{Bounds, LEAST_MEAN, MOST_SHARE, Steering, Step, Taken};
+
+mod graphs;
 
 /// How often what is not urgent is looked after.
 const CHORES_EVERY_NS: u64 = 100_000_000;
@@ -136,6 +139,7 @@ pub(crate) struct Engine {
     /// What part of the processor time samples may take, where the user said so.
     pub(crate) most_share: Option<f64>,
     coarser: Option<Step>,
+    graphs: Graphs,
 }
 
 /// What a round did.
@@ -173,6 +177,7 @@ impl Engine {
             steering: None,
             most_share: None,
             coarser: None,
+            graphs: Graphs::default(),
         };
         engine.reserve_slots();
         engine
@@ -260,6 +265,7 @@ impl Engine {
         let python_version = session
             .slot(slot_index)
             .map_or(0, |slot| slot.python_version.load(Ordering::Relaxed));
+        let pid = identity.pid;
         let id = self.next_process;
         self.next_process += 1;
         let (inherited_blocks, inherited_bytes) =
@@ -299,6 +305,7 @@ impl Engine {
             },
         );
         self.by_slot[slot_index as usize] = Some(id);
+        self.permit_graph(slot_index, pid);
         self.past.processes += 1;
         self.reserve_slots();
     }
@@ -373,6 +380,10 @@ impl Engine {
             let Some(slot) = session.slot(newborn.slot) else {
                 continue;
             };
+            if slot.is_graph.load(Ordering::Relaxed) != 0 {
+                self.start_teller(newborn, parent, slot);
+                continue;
+            }
             let stamp = slot.start_stamp.load(Ordering::Relaxed);
             let pid = newborn.identity.pid;
             let fork = parent.and_then(|id| {
@@ -499,6 +510,7 @@ impl Engine {
                 break;
             }
         }
+        found.any |= self.hear_tellers(limit);
         self.feed_pool();
         found
     }
@@ -757,6 +769,7 @@ impl Engine {
             process.image.expire_forks(patience);
         }
         self.steer();
+        self.see_to_graphs();
         self.note_vanished();
         self.release_slots();
         if now_ns >= self.peaks_ns {
@@ -1042,10 +1055,21 @@ impl Engine {
         }
     }
 
+    /// What a process may still take of memory that is limited, in bytes, by its pid.
+    pub(crate) fn ask_for_headroom(&mut self, headroom: fn(u32) -> Option<u64>) {
+        self.graphs.headroom = headroom;
+    }
+
+    /// Whether nobody is left to hear of.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.living() == 0 && !self.is_told_of_heaps()
+    }
+
     /// Ends the account of all processes, dead or not: the session is over.
     pub(crate) fn end_all(&mut self) {
         let now = self.shared.clock.now();
         self.drain(now, true);
+        self.end_tellers();
         let all: Vec<u32> = self
             .processes
             .iter()

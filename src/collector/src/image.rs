@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use leakline_recording::cohorts::in_pieces;
 use leakline_recording::record::{
-    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals, Record,
-    SiteCohorts,
+    self, Bin, HeapPart, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals,
+    Record, SiteCohorts,
 };
 use leakline_wire::event::{BlobKind, Domain, Event, MarkKind};
 use leakline_wire::layout::{Slot, mode};
@@ -31,6 +31,7 @@ use rustc_hash::FxHashMap;
 
 use crate::clock::Clock;
 use crate::cohorts::Amount;
+use crate::graph::Graph;
 use crate::live::{Block, Layer, LiveSet, MAX_SIZE};
 use crate::maps::Mappings;
 use crate::names::{LocalNames, Names, plain_text};
@@ -219,6 +220,8 @@ pub(crate) struct Image {
     threads: FxHashMap<(u32, [u8; 16]), u32>,
     pub(crate) forks: Vec<ForkPoint>,
     notes: u32,
+    /// Of a child that tells of its parent's heap: nothing else of it counts.
+    pub(crate) graph: Option<Graph>,
 }
 
 /// Where a run over a ring's events stopped.
@@ -254,7 +257,14 @@ impl Image {
             threads: FxHashMap::default(),
             forks: Vec::new(),
             notes: 0,
+            graph: None,
         }
+    }
+
+    /// Makes it the image of a child that tells of its parent's heap, as `number`.
+    pub(crate) fn take_graph(&mut self, fork: &ForkPoint, number: u32, paused_ns: u64) {
+        self.live = LiveSet::forked(fork.base.clone());
+        self.graph = Some(Graph::new(number, paused_ns));
     }
 
     /// Gives a forked child what its parent had.
@@ -401,6 +411,12 @@ impl Image {
         event: &Event<'_>,
         stamp: u64,
     ) -> Result<(), Malformed> {
+        if self.graph.is_some() && !matches!(event, Event::Blob { .. }) {
+            if let (Event::Loss { .. }, Some(graph)) = (event, &mut self.graph) {
+                graph.has_losses = true;
+            }
+            return Ok(());
+        }
         match *event {
             Event::Alloc {
                 address,
@@ -457,9 +473,11 @@ impl Image {
                 }
             }
             // Children that are not followed start from nothing.
-            Event::Fork { .. }
-                if shared.session.header().mode.load(Ordering::Relaxed) & mode::FOLLOW == 0 => {}
-            Event::Fork { sequence } => {
+            Event::Fork {
+                is_for_graph: false,
+                ..
+            } if shared.session.header().mode.load(Ordering::Relaxed) & mode::FOLLOW == 0 => {}
+            Event::Fork { sequence, .. } => {
                 if self.forks.len() >= MAX_FORKS {
                     self.forks.remove(0);
                 }
@@ -1085,6 +1103,7 @@ impl Image {
         const CODE: u8 = BlobKind::Code as u8;
         const NOTE: u8 = BlobKind::Note as u8;
         const MARK: u8 = BlobKind::Mark as u8;
+        const GRAPH: u8 = BlobKind::Graph as u8;
         let is_understood = match kind {
             MODULE => shared.names.define_module(&mut self.names, id, bytes),
             CODE => shared.names.define_code(&mut self.names, id, bytes),
@@ -1101,12 +1120,33 @@ impl Image {
                 self.mark(shared, &plain_text(bytes), stamp);
                 true
             }
+            GRAPH => self.graph_part(shared, bytes),
             _ => false,
         };
         shared.names.hand_over(&mut shared.records);
         if !is_understood {
             self.totals.malformed_events += 1;
         }
+    }
+
+    /// Writes a part of a graph down, with the sites of what it tells of.
+    fn graph_part(&mut self, shared: &mut Shared, bytes: &[u8]) -> bool {
+        let Some(graph) = &mut self.graph else {
+            return false;
+        };
+        let (live, tally) = (&self.live, &shared.tally);
+        let Some(sites) = graph.join(bytes, |address| {
+            let block = live.get(address)?;
+            Some((block, tally.domain_of(block.site)?))
+        }) else {
+            return false;
+        };
+        shared.records.push(Record::HeapPart(HeapPart {
+            graph: graph.number,
+            entries: bytes.to_vec(),
+            sites,
+        }));
+        true
     }
 
     fn mark_kind(&mut self, shared: &mut Shared, kind: u8, stamp: u64) {

@@ -16,6 +16,7 @@
 //! | `order`, `ring` | rings merged by stamp |
 //! | `image` | what events mean to one process |
 //! | `live`, `maps` | its live blocks and mappings |
+//! | `graph` | what a forked child tells of its heap, joined with live blocks |
 //! | `tally` | counters by site, thread and session; the state at the peak |
 //! | `names`, `lines` | stacks, modules, code objects |
 //! | `output`, `compaction` | what waits for the file, and the file kept small |
@@ -31,6 +32,7 @@ mod clock;
 mod cohorts;
 mod compaction;
 mod engine;
+mod graph;
 mod handshake;
 mod image;
 mod lines;

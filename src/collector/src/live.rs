@@ -576,6 +576,14 @@ impl LiveSet {
         Ok(())
     }
 
+    /// The block that begins at `address`.
+    pub(crate) fn get(&self, address: u64) -> Option<Block> {
+        match self.own.get(address) {
+            Some(entry) => (!entry.is_tombstone()).then(|| entry.block()),
+            None => self.base.as_ref()?.get(address),
+        }
+    }
+
     /// Takes a block out.
     #[inline]
     pub(crate) fn remove(&mut self, address: u64) -> Option<Block> {

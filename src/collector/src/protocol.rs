@@ -43,7 +43,7 @@ pub const LISTENER_FD: i32 = 4;
 pub const CONTROL_FD: i32 = 5;
 
 /// Version of [`Request`] and [`Reply`], which two installations may exchange.
-const COMMANDS_VERSION: u32 = 1;
+const COMMANDS_VERSION: u32 = 2;
 /// Largest packet of a command, and of its answer.
 pub const COMMAND_BYTES: usize = 64 * 1024;
 /// Longest name of a snapshot, in bytes.
@@ -106,6 +106,13 @@ pub enum Request {
         /// It follows what samples cost.
         auto: bool,
     },
+    /// Have heap graphs taken of all processes with Python, one after the other.
+    TakeGraphs {
+        /// What they are called: need not be new.
+        name: String,
+    },
+    /// What became of heap graphs?
+    Graphs,
 }
 
 /// The answer.
@@ -116,6 +123,9 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Snapshot`].
     Snapshot(Snapshot),
+    /// To [`Request::Graphs`], and to [`Request::TakeGraphs`] at once: the latest, oldest
+    /// first.
+    Graphs(Vec<GraphState>),
     /// It cannot be done: why, in words that go on after "cannot".
     Refused {
         /// One line.
@@ -146,6 +156,41 @@ pub struct Status {
     pub snapshots: Vec<String>,
     /// What was recorded so far.
     pub summary: Summary,
+}
+
+/// What became of a heap graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphState {
+    /// Its number in the recording.
+    pub number: u32,
+    /// Whose heap.
+    pub pid: u32,
+    /// What it is called.
+    pub name: String,
+    /// How far it is.
+    pub outcome: GraphOutcome,
+}
+
+/// How far a heap graph is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GraphOutcome {
+    /// It is not whole yet.
+    Waiting,
+    /// It is in the recording.
+    Taken {
+        /// Objects.
+        nodes: u64,
+        /// References between them.
+        edges: u64,
+        /// Bytes of the objects.
+        bytes: u64,
+        /// How long the process stood still.
+        paused_ns: u64,
+    },
+    /// Some of it is in the recording: why not more.
+    CutOff(String),
+    /// There is none: why.
+    Refused(String),
 }
 
 /// An instant that was kept.

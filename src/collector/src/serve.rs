@@ -44,6 +44,8 @@ const LAST_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the target's end waits for those of its processes that are about
 /// to end as well, before the supervisor is told that some live on.
 const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
+/// How much longer a heap graph of it is waited for.
+const GRAPH_PATIENCE: Duration = Duration::from_secs(25);
 /// How long the collector stays without any process once nobody is there to
 /// tell it of one.
 const LONELY_PATIENCE: Duration = Duration::from_secs(2);
@@ -61,18 +63,25 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// `output` is the recording (empty, readable and writable), `listener` the
 /// bound and listening socket that targets say hello to, `control` the
-/// collector's end of the control socket pair (see [`crate::protocol`]).
+/// collector's end of the control socket pair (see [`crate::protocol`]). `headroom` says
+/// what a process (by its pid) may still take of memory that is limited, in bytes.
 ///
 /// What goes wrong is told to the supervisor in a
 /// [`FromCollector::Failed`]; the exit code then is that of failure. Changes
 /// the process's signal mask and dispositions: it is for a process of its own.
-pub fn serve(output: File, listener: OwnedFd, control: OwnedFd) -> ExitCode {
+pub fn serve(
+    output: File,
+    listener: OwnedFd,
+    control: OwnedFd,
+    headroom: fn(u32) -> Option<u64>,
+) -> ExitCode {
     let control = Control {
         socket: control,
         is_open: true,
     };
     match start(output, listener, control) {
         Ok(mut collector) => {
+            collector.engine.ask_for_headroom(headroom);
             collector.run();
             ExitCode::SUCCESS
         }
@@ -485,6 +494,15 @@ impl Collector {
                     };
                     client.answer(&reply);
                 }
+                Request::TakeGraphs { name } => {
+                    self.take_joined();
+                    let reply = match self.engine.want_graphs(&name) {
+                        Ok(()) => Reply::Graphs(self.engine.graph_states()),
+                        Err(why) => Reply::Refused { why },
+                    };
+                    client.answer(&reply);
+                }
+                Request::Graphs => client.answer(&Reply::Graphs(self.engine.graph_states())),
                 Request::Exact => {
                     self.take_joined();
                     let switched = self.engine.record_all();
@@ -560,15 +578,20 @@ impl Collector {
             self.take_joined();
             self.note_deaths();
             self.engine.round();
-            if self.engine.living() == 0 && !self.engine.expects_newborns() {
+            self.engine.end_tellers();
+            if self.engine.is_deserted() && !self.engine.expects_newborns() {
                 return Next::End("exited");
             }
-            if Instant::now() >= deadline {
+            // A heap graph of the end is worth more patience.
+            let is_late = Instant::now() >= deadline;
+            if is_late && (!self.engine.is_told_of_heaps() || self.engine.living() > 0)
+                || Instant::now() >= deadline + GRAPH_PATIENCE
+            {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        if self.engine.living() == 0 {
+        if self.engine.is_deserted() {
             return Next::End("exited");
         }
         // The others wait for us meanwhile.
@@ -621,7 +644,7 @@ impl Collector {
             return self.check_attached();
         }
         let may_come = self.control.is_open && !self.is_answered;
-        if may_come || self.engine.living() > 0 || self.engine.expects_newborns() {
+        if may_come || !self.engine.is_deserted() || self.engine.expects_newborns() {
             self.lonely_since = None;
             return Next::GoOn;
         }
@@ -677,7 +700,7 @@ impl Collector {
         self.note_left();
         let Some(leaving) = &mut self.leaving else {
             let is_over = self.engine.has_joined()
-                && self.engine.living() == 0
+                && self.engine.is_deserted()
                 && !self.engine.expects_newborns();
             return if is_over {
                 Next::End("exited")
@@ -692,7 +715,7 @@ impl Collector {
                 self.control.send(&FromCollector::Staying { pids });
             }
         }
-        if self.engine.living() == 0 || waited >= LEAVE_PATIENCE {
+        if self.engine.is_deserted() || waited >= LEAVE_PATIENCE {
             Next::End("detached")
         } else {
             Next::GoOn

@@ -172,6 +172,15 @@ impl Weights {
         block.size >> SIZE_BITS != 0
     }
 
+    /// The bytes of a block of the live table, of that one alone.
+    pub(crate) fn size_of(block: &Block) -> u64 {
+        if Self::is_sample(block) {
+            block.size & (ROUNDED_UP - 1)
+        } else {
+            block.size
+        }
+    }
+
     /// What a block of the live table counts for.
     pub(crate) fn weigh(&self, block: &Block) -> Weighed {
         self.weigh_sample(block.size)

@@ -821,6 +821,7 @@ unsafe fn sampled(
 ) {
     let address = block as u64;
     let began = session.now();
+    python::look_for_graph(session);
     // SAFETY: as for `born`; the thread was prepared.
     unsafe {
         let has_room = sampling::blocks().insert(address);
@@ -1018,7 +1019,9 @@ unsafe fn resample_slowly(
         if let Some((session, mean)) = chosen
             && !new.is_null()
         {
+            (*t).is_reallocating = true;
             sampled(t, session, what.domain, new, size, mean, caller);
+            (*t).is_reallocating = false;
         }
         thread::set_depth(t, sampling::rest());
         new
@@ -1868,7 +1871,9 @@ fn py_realloc_at<const HOOKS: usize>(
                     let word = event::head(Kind::ReallocFail, 0, old as u64);
                     thread::emit(t, session, [word, stamp]);
                 } else {
+                    (*t).is_reallocating = true;
                     born(t, session, REBIRTH, domain_of(HOOKS), new, size, caller);
+                    (*t).is_reallocating = false;
                 }
                 thread::set_depth(t, depth::IDLE);
                 new

@@ -35,6 +35,7 @@ mod cfi;
 mod early;
 mod elf;
 mod got;
+mod graph;
 mod hooks;
 mod modules;
 mod python;

@@ -21,12 +21,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
-use leakline_wire::layout::mode;
+use leakline_wire::layout::{END_GRAPH, mode};
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{self, CODE_DIED, FLUSH, Session};
 use crate::thread::{self, MAX_PYTHON, Thread, depth};
-use crate::{elf, hooks, sys, trie, unwind};
+use crate::{elf, graph, hooks, sys, trie, unwind};
 
 /// `PyMemAllocatorEx`.
 #[repr(C)]
@@ -61,13 +61,13 @@ static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAI
 pub const DOMAINS: usize = 3;
 
 /// Where things lie in the interpreter's structures, in bytes.
-struct Layout {
+pub struct Layout {
     /// From the thread state to the frame, or to the C frame that has it.
-    state_frame: u64,
+    pub state_frame: u64,
     /// From there to the frame, if there is a C frame between.
-    c_frame: Option<u64>,
-    frame_code: u64,
-    frame_previous: u64,
+    pub c_frame: Option<u64>,
+    pub frame_code: u64,
+    pub frame_previous: u64,
     /// The instruction: a pointer, or (before 3.11) an index.
     frame_instruction: u64,
     /// One byte: who owns the frame (3.12 on); 0 = there is none.
@@ -76,13 +76,13 @@ struct Layout {
     frame_is_entry: u64,
     code_first_line: u64,
     code_file: u64,
-    code_name: u64,
+    pub code_name: u64,
     code_lines: u64,
     /// First instruction, where instructions are pointers.
     code_instructions: u64,
     /// Data of a compact ASCII string, and of another compact one.
-    text_ascii: u64,
-    text_other: u64,
+    pub text_ascii: u64,
+    pub text_other: u64,
     /// Bytes a unit of an instruction index (before 3.11).
     index_unit: u64,
     line_format: u8,
@@ -160,10 +160,10 @@ const V314: Layout = Layout {
 const FIRST_BOUNDARY_OWNER: u8 = 3;
 
 /// What was found of the interpreter.
-struct Interpreter {
-    layout: Layout,
-    /// Bytes of the version: 3.MINOR.
-    minor: u8,
+pub struct Interpreter {
+    pub layout: Layout,
+    /// Of the version: 3.MINOR.
+    pub minor: u8,
     get_allocator: u64,
     set_allocator: u64,
     /// Thread state of the GIL's holder (before 3.12) or of this thread.
@@ -210,11 +210,15 @@ static PENDING_END: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
 static STARTING: AtomicU32 = AtomicU32::new(0);
-/// What is to be done about the reference tracer by the next thread that holds
-/// the GIL: [`SET`] it when `__main__` runs, [`LOOK`] when that is left.
-static TRACER_DUE: AtomicU32 = AtomicU32::new(0);
+/// What is to be done by the next thread that holds the GIL: [`SET`] the reference
+/// tracer when `__main__` runs, [`LOOK`] at it when that is left, a [`GRAPH`].
+static DUE: AtomicU32 = AtomicU32::new(0);
 const SET: u32 = 1;
 const LOOK: u32 = 2;
+/// A heap graph is to be taken.
+const GRAPH: u32 = 4;
+/// 1: the graph of the end is.
+static END_IS_DUE: AtomicU32 = AtomicU32::new(0);
 /// 1 once it is ours.
 static TRACER_IS_OURS: AtomicU32 = AtomicU32::new(0);
 /// See [`has_plain_domains`].
@@ -325,6 +329,17 @@ pub unsafe fn block_of(object: u64) -> u64 {
     object - before
 }
 
+/// Has the heap graph taken that the collector wants, if it wants one. To be called now
+/// and then.
+pub fn look_for_graph(session: &Session) {
+    let slot = session.slot();
+    let wanted = slot.graph_wanted.load(Ordering::Relaxed);
+    if wanted != slot.graph_begun.load(Ordering::Relaxed) {
+        DUE.fetch_or(GRAPH, Ordering::Relaxed);
+    }
+    graph::reap();
+}
+
 /// Whether an interpreter was found.
 pub fn is_there() -> bool {
     READY.load(Ordering::Relaxed) == FOUND
@@ -376,6 +391,9 @@ pub unsafe fn look_at_main(t: *mut Thread, session: &Session) {
         } else if frame == 0 {
             let code = sys::word(outermost + layout.frame_code);
             python.watch_main(t, session, code, outermost);
+        }
+        if DUE.load(Ordering::Relaxed) & GRAPH != 0 {
+            python.see_to_dues(t, session);
         }
     }
 }
@@ -558,7 +576,7 @@ pub fn forget(start: u64, end: u64) {
         return;
     }
     READY.store(NOT_FOUND, Ordering::Relaxed);
-    for word in [&STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
+    for word in [&STARTING, &DUE, &END_IS_DUE, &TRACER_IS_OURS] {
         word.store(0, Ordering::Relaxed);
     }
     PLAIN.store(1, Ordering::Relaxed);
@@ -829,8 +847,8 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         {
             frame = sys::word(frame + offset);
         }
-        if holds_gil && TRACER_DUE.load(Ordering::Relaxed) != 0 {
-            python.see_to_tracer(session);
+        if holds_gil && DUE.load(Ordering::Relaxed) != 0 {
+            python.see_to_dues(t, session);
         }
         if frame == 0 || !python.fits(session, frame) {
             python.watch_main(t, session, 0, 0);
@@ -897,27 +915,77 @@ impl Interpreter {
                 let word = event::head(Kind::Mark, MarkKind::MainLeft as u8, 0);
                 thread::emit(t, session, [word, stamp]);
                 if TRACER_IS_OURS.load(Ordering::Relaxed) != 0 {
-                    TRACER_DUE.store(LOOK, Ordering::Relaxed);
+                    DUE.fetch_or(LOOK, Ordering::Relaxed);
+                }
+                if session.mode() & mode::GRAPH_AT_END != 0 {
+                    END_IS_DUE.store(1, Ordering::Relaxed);
+                    DUE.fetch_or(GRAPH, Ordering::Relaxed);
                 }
             }
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
             (*t).main_frame = at;
             (*t).main_code = code;
             if (*t).in_main && session.mode() & mode::OBJECTS != 0 {
-                TRACER_DUE.store(SET, Ordering::Relaxed);
+                DUE.fetch_or(SET, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Safety
+    ///
+    /// `t` must be this thread's state, nothing being written to its ring, and the thread
+    /// hold the GIL.
+    #[cold]
+    #[inline(never)]
+    unsafe fn see_to_dues(&self, t: *mut Thread, session: &Session) {
+        let due = DUE.swap(0, Ordering::Relaxed);
+        if due & GRAPH != 0 {
+            // SAFETY: the caller's.
+            unsafe { self.see_to_graph(t, session) };
+        }
+        if due & (SET | LOOK) != 0 {
+            self.see_to_tracer(session, due & (SET | LOOK));
+        }
+    }
+
+    /// Takes the heap graph that is wanted.
+    unsafe fn see_to_graph(&self, t: *mut Thread, session: &Session) {
+        // SAFETY: the caller's. The child of a vfork has its parent's thread's state.
+        unsafe {
+            if !thread::is_own(t) {
+                return;
+            }
+            if (*t).is_reallocating {
+                // What holds the old block still does: not the instant to look at it.
+                DUE.fetch_or(GRAPH, Ordering::Relaxed);
+                return;
+            }
+            let slot = session.slot();
+            let wanted = slot.graph_wanted.load(Ordering::Acquire);
+            if wanted != slot.graph_begun.load(Ordering::Relaxed) && wanted != 0 {
+                let error = graph::take(t, session, self, wanted).err().unwrap_or(0);
+                slot.graph_error
+                    .store(error.cast_unsigned(), Ordering::Relaxed);
+                // Release pairs with the collector's Acquire: it sees the error.
+                slot.graph_begun.store(wanted, Ordering::Release);
+            }
+            if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 {
+                let may = slot.may_graph.load(Ordering::Relaxed) != 0;
+                if !may || graph::take(t, session, self, END_GRAPH).is_err() {
+                    session.tell(
+                        b"no heap graph was taken at the end: there was not enough memory, \
+                          or one was being taken",
+                    );
+                }
             }
         }
     }
 
     /// Has CPython tell of each new object, unless it tells another tool: there
     /// is one place for one, and who is replaced does not hear of it.
-    #[cold]
-    #[inline(never)]
-    fn see_to_tracer(&self, session: &Session) {
-        let due = TRACER_DUE.swap(0, Ordering::Relaxed);
-        if due == 0 {
-            return;
-        }
+    fn see_to_tracer(&self, session: &Session, due: u32) {
         if self.set_tracer == 0 || self.get_tracer == 0 {
             session.tell(
                 b"this Python does not tell of objects from its free lists (3.13.3 and later do)",
@@ -1041,7 +1109,7 @@ impl Interpreter {
     }
 
     #[inline(always)]
-    unsafe fn is_boundary(&self, frame: u64) -> bool {
+    pub unsafe fn is_boundary(&self, frame: u64) -> bool {
         // SAFETY: `frame` is live, as the caller vouches.
         self.layout.frame_owner != 0
             && unsafe { ((frame + self.layout.frame_owner) as *const u8).read() }
@@ -1438,7 +1506,14 @@ pub fn begin_anew() {
     for word in &FILTER {
         word.store(0, Ordering::Relaxed);
     }
-    for word in [&READY, &REFUSED, &STARTING, &TRACER_DUE, &TRACER_IS_OURS] {
+    for word in [
+        &READY,
+        &REFUSED,
+        &STARTING,
+        &DUE,
+        &END_IS_DUE,
+        &TRACER_IS_OURS,
+    ] {
         word.store(0, Ordering::Relaxed);
     }
 }
@@ -1589,7 +1664,7 @@ impl Interpreter {
     }
 
     /// A string object as UTF-8, cut to the buffer.
-    unsafe fn text<'a>(&self, object: u64, buffer: &'a mut [u8]) -> &'a [u8] {
+    pub unsafe fn text<'a>(&self, object: u64, buffer: &'a mut [u8]) -> &'a [u8] {
         if object == 0 {
             return b"?";
         }

@@ -31,7 +31,7 @@ use leakline_wire::sync::AtomicU32 as SharedU32;
 
 use crate::sys::Carries;
 use crate::thread::{self, Thread, depth};
-use crate::{elf, got, hooks, modules, python, real, sampling, sys, trie, unwind};
+use crate::{elf, got, graph, hooks, modules, python, real, sampling, sys, trie, unwind};
 
 /// Values of `STATE`.
 pub mod state {
@@ -1227,10 +1227,14 @@ impl Session {
         slot.truncated_stacks.store(0, Ordering::Relaxed);
         slot.broken_unwinds.store(0, Ordering::Relaxed);
         slot.new_rings.store(0, Ordering::Relaxed);
+        slot.is_graph.store(0, Ordering::Relaxed);
+        slot.graph_wanted.store(0, Ordering::Relaxed);
+        slot.graph_begun.store(0, Ordering::Relaxed);
         slot.python_version.store(
             parent_slot.python_version.load(Ordering::Relaxed),
             Ordering::Relaxed,
         );
+        graph::after_fork();
         trie::after_fork(slot);
         // Release pairs with the collector's Acquire: it sees the words above.
         slot.state.store(slot_state::LIVE, Ordering::Release);
@@ -1247,6 +1251,60 @@ impl Session {
             }
         }
         true
+    }
+
+    /// Sets up a child that tells of its parent's heap, under a slot of its own.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the one thread of such a child, whose state `t` is.
+    pub unsafe fn begin_graph(&self, t: *mut Thread, fork: graph::Fork, number: u32) -> bool {
+        // Whatever is allocated here passes through: the child is none of the program's.
+        // SAFETY: our own page.
+        unsafe { (*self.alive).store(2, Ordering::Relaxed) };
+        // SAFETY: the caller's.
+        unsafe { thread::after_fork(t) };
+        let (parent, parent_slot) = (self.slot_index(), self.slot());
+        let Some(index) = self.claim_slot() else {
+            return false;
+        };
+        self.slot.store(index, Ordering::Relaxed);
+        let slot = self.slot();
+        slot.pid.store(sys::getpid(), Ordering::Relaxed);
+        slot.parent_slot.store(parent, Ordering::Relaxed);
+        slot.fork_seq.store(fork.sequence, Ordering::Relaxed);
+        self.start_stamp.store(fork.forked, Ordering::Relaxed);
+        slot.start_stamp.store(fork.forked, Ordering::Relaxed);
+        slot.is_graph.store(1, Ordering::Relaxed);
+        slot.graph_wanted.store(number, Ordering::Relaxed);
+        slot.left.store(0, Ordering::Relaxed);
+        slot.lossy.store(0, Ordering::Relaxed);
+        for counter in [
+            &slot.lost_events,
+            &slot.lost_bytes,
+            &slot.lost_nested,
+            &slot.stalled_ns,
+            &slot.sampling_ticks,
+            &slot.truncated_stacks,
+            &slot.broken_unwinds,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        slot.new_rings.store(0, Ordering::Relaxed);
+        slot.trie_nodes.store(0, Ordering::Relaxed);
+        slot.python_version.store(
+            parent_slot.python_version.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        // Release pairs with the collector's Acquire: it sees the words above.
+        slot.state.store(slot_state::LIVE, Ordering::Release);
+        self.header().claims.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Chunks that nobody has, roughly.
+    pub fn free_chunks(&self) -> u32 {
+        self.header().free_count.load(Ordering::Relaxed)
     }
 
     fn claim_slot(&self) -> Option<u32> {

@@ -151,6 +151,8 @@ pub struct Thread {
     pub holds_modules: bool,
     /// It is at work on the list of modules.
     pub updates_modules: bool,
+    /// A realloc was done that whoever asked for it does not know of yet.
+    pub is_reallocating: bool,
     /// Where this thread's own stack lies.
     pub stack_low: u64,
     pub stack_high: u64,
@@ -972,6 +974,7 @@ pub unsafe fn make_room(t: *mut Thread, session: &Session, bytes: usize, may_wai
 #[cold]
 #[inline(never)]
 unsafe fn next_chunk(ring: *mut Ring, session: &Session, may_wait: bool, stamp: u64) -> bool {
+    python::look_for_graph(session);
     let Some(index) = session.take_chunk(may_wait) else {
         session.count_loss(may_wait);
         // SAFETY: this thread's ring.

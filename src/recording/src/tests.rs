@@ -205,6 +205,7 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
             sites.retain_mut(|site| below(&mut site.site, ids.sites));
             cohorts.sites = Packed::new(&sites);
         }
+        Record::HeapGraph(graph) => return below(&mut graph.process, ids.processes),
         Record::Totals(totals) => return below(&mut totals.process, ids.processes),
         Record::ThreadTotals(totals) => return below(&mut totals.thread, ids.threads),
         Record::Loss(loss) => return below(&mut loss.process, ids.processes),
@@ -216,6 +217,7 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
         | Record::Source(_)
         | Record::Note(_)
         | Record::Sampling(_)
+        | Record::HeapPart(_)
         | Record::End(_) => {}
     }
     true

@@ -57,7 +57,8 @@ pub enum Kind {
     /// w2 = total bytes << 32 | offset; w3 = bytes in this piece; then the
     /// bytes, padded to words.
     Blob = 13,
-    /// The process is about to fork: value = fork sequence number.
+    /// The process is about to fork: value = fork sequence number;
+    /// detail = [`FOR_GRAPH`] or 0.
     Fork = 14,
     /// An instant to keep: detail = [`MarkKind`].
     Mark = 15,
@@ -176,6 +177,9 @@ pub enum BlobKind {
     Graph = 5,
 }
 
+/// Detail of a [`Kind::Fork`]: the child tells of the heap, and is none of the program's.
+pub const FOR_GRAPH: u8 = 1;
+
 /// What a [`Kind::Mark`] marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -243,7 +247,7 @@ pub enum Event<'a> {
         words: &'a [u64],
     },
     /// See [`Kind::Fork`].
-    Fork { sequence: u32 },
+    Fork { sequence: u32, is_for_graph: bool },
     /// See [`Kind::Mark`].
     Mark { kind: u8 },
     /// See [`Kind::Reborn`].
@@ -372,6 +376,7 @@ pub fn decode(words: &[u64]) -> Result<(u64, Event<'_>, usize), Malformed> {
         }
         Kind::Fork => Event::Fork {
             sequence: value as u32,
+            is_for_graph: detail & FOR_GRAPH != 0,
         },
         Kind::Mark => Event::Mark { kind: detail },
         Kind::Reborn => Event::Reborn {

@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -59,6 +59,8 @@ pub mod mode {
     /// Processes that were running before they were recorded put everything
     /// back as it was, and say so in their slots ([`super::Slot::left`]).
     pub const LEAVE: u32 = 128;
+    /// A heap graph is taken when `__main__` was left ([`super::Slot::may_graph`]).
+    pub const GRAPH_AT_END: u32 = 256;
 }
 
 /// Where event stamps come from: [`Header::clock`].
@@ -128,6 +130,9 @@ pub mod slot_state {
     pub const LIVE: u32 = 2;
 }
 
+/// [`Slot::graph_wanted`] of a child that takes the graph of [`mode::GRAPH_AT_END`].
+pub const END_GRAPH: u32 = u32::MAX;
+
 /// A process of the session.
 ///
 /// The collector claims one for a process that shook hands (start or exec),
@@ -181,8 +186,19 @@ pub struct Slot {
     pub left: AtomicU32,
     /// Ticks of the session's clock that samples took, in sampled mode.
     pub sampling_ticks: AtomicU64,
+    /// The heap graph that this process is to take: 0 for none, else its number. Written
+    /// by the collector. In the slot of a child that takes one: [`END_GRAPH`] or the number.
+    pub graph_wanted: AtomicU32,
+    /// The number of the last that was begun, or could not be.
+    pub graph_begun: AtomicU32,
+    /// Why the last could not be: an error number of Linux's, or 0.
+    pub graph_error: AtomicU32,
+    /// 1 while there is memory enough for one. Written by the collector.
+    pub may_graph: AtomicU32,
+    /// 1: not a process of the program's but a child that tells of its parent's heap.
+    pub is_graph: AtomicU32,
     #[doc(hidden)]
-    pub pad: [u32; 4070],
+    pub pad: [u32; 4065],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

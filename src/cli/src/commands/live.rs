@@ -10,8 +10,8 @@ use std::time::Duration;
 use leakline_analysis::Instant;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{
-    COMMAND_BYTES, NAME_BYTES, Reply, Request, Snapshot, Status, commands_name, packet, receive,
-    unpacked,
+    COMMAND_BYTES, GraphOutcome, GraphState, NAME_BYTES, Reply, Request, Snapshot, Status,
+    commands_name, packet, receive, unpacked,
 };
 use leakline_inject::inspect::{self, Glance, Obstacle, Process};
 use rustix::net::{
@@ -124,7 +124,7 @@ impl Live {
         match self.ask(request)? {
             Reply::Status(status) => Ok(*status),
             Reply::Refused { why } => Err(error(format!("cannot read on: {why}"), "")),
-            Reply::Snapshot(_) => Err(self.silent()),
+            Reply::Snapshot(_) | Reply::Graphs(_) => Err(self.silent()),
         }
     }
 
@@ -138,7 +138,7 @@ impl Live {
         match self.ask(&request)? {
             Reply::Status(status) => Ok(*status),
             Reply::Refused { why } => Err(error(format!("cannot switch: {why}"), "")),
-            Reply::Snapshot(_) => Err(self.silent()),
+            Reply::Snapshot(_) | Reply::Graphs(_) => Err(self.silent()),
         }
     }
 
@@ -151,13 +151,56 @@ impl Live {
                 format!("cannot take a snapshot named `{}`: {why}", printable(name)),
                 "give it another name",
             )),
-            Reply::Status(_) => Err(self.silent()),
+            Reply::Status(_) | Reply::Graphs(_) => Err(self.silent()),
+        }
+    }
+
+    /// Has heap graphs taken of all processes, and waits for them. They are named as
+    /// given, and told of one by one as they are there.
+    pub(super) fn take_graphs(
+        self,
+        name: &str,
+        mut tell: impl FnMut(&GraphState),
+    ) -> Result<Vec<GraphState>, CliError> {
+        const EVERY: Duration = Duration::from_millis(20);
+        let hear = |request: &Request| match self.ask(request)? {
+            Reply::Graphs(states) => Ok(states),
+            Reply::Refused { why } => Err(error(
+                format!("no heap graph can be taken: {why}"),
+                "heap graphs are of CPython 3.9 to 3.15",
+            )),
+            Reply::Status(_) | Reply::Snapshot(_) => Err(self.silent()),
+        };
+        let before = hear(&Request::Graphs)?
+            .last()
+            .map_or(0, |state| state.number);
+        let mut states = hear(&Request::TakeGraphs { name: name.into() })?;
+        let mut told = 0;
+        loop {
+            states.retain(|state| state.number > before && state.name == name);
+            let settled = states
+                .iter()
+                .take_while(|state| state.outcome != GraphOutcome::Waiting)
+                .count();
+            for state in states.iter().take(settled).skip(told) {
+                tell(state);
+            }
+            told = settled;
+            if settled == states.len() {
+                return Ok(states);
+            }
+            std::thread::sleep(EVERY);
+            states = hear(&Request::Graphs)?;
         }
     }
 
     fn ask(self, request: &Request) -> Result<Reply, CliError> {
         let patience = match request {
-            Request::Snapshot { .. } | Request::Exact | Request::Sample { .. } => PATIENCE,
+            Request::Snapshot { .. }
+            | Request::Exact
+            | Request::Sample { .. }
+            | Request::TakeGraphs { .. }
+            | Request::Graphs => PATIENCE,
             Request::Status | Request::Flush => READING_PATIENCE,
         };
         let reply = || {
@@ -234,7 +277,7 @@ pub(super) fn mark(recording: &Path, name: &str) -> Result<String, String> {
     match live.ask(&request).map_err(|error| error.to_string())? {
         Reply::Snapshot(_) => Ok(name.to_owned()),
         Reply::Refused { why } => Err(why),
-        Reply::Status(_) => Err(live.silent().to_string()),
+        Reply::Status(_) | Reply::Graphs(_) => Err(live.silent().to_string()),
     }
 }
 
@@ -286,7 +329,7 @@ pub(super) fn shown(path: &Path) -> String {
     .into_owned()
 }
 
-fn error(message: String, hint: &str) -> CliError {
+pub(super) fn error(message: String, hint: &str) -> CliError {
     CliError::Report {
         message,
         hint: (!hint.is_empty()).then(|| hint.to_owned()),

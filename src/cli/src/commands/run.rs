@@ -50,6 +50,15 @@ mod supervise;
 pub(super) mod target;
 mod unseen;
 
+/// When heap graphs are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Heap {
+    /// Where there is memory enough.
+    Auto,
+    /// Only when asked for.
+    Never,
+}
+
 /// Runs a program and records its allocations.
 ///
 /// The program has the same input, output, signals, terminal and exit status
@@ -105,6 +114,11 @@ pub(crate) struct Args {
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
+
+    /// Whether a heap graph is taken once the main program is done, for `leakline why`:
+    /// `auto` where there is memory enough for it, or `never`
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
+    heap: Heap,
 
     /// Show the recording in the terminal UI while it is made. The program has no
     /// terminal then: it reads nothing, and its output goes to a file beside the
@@ -386,6 +400,9 @@ impl Args {
         }
         if self.sample.is_some() {
             bits |= mode::SAMPLED;
+        }
+        if self.heap == Heap::Auto && !self.no_python {
+            bits |= mode::GRAPH_AT_END;
         }
         Options {
             session: record::Session {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leakline_analysis::report::{blocks, bytes, duration, printable};
-use leakline_collector::protocol::Snapshot;
+use leakline_collector::protocol::{GraphOutcome, GraphState, Snapshot};
 use serde_json::json;
 
 use super::live::{self, Live};
@@ -25,9 +25,10 @@ Examples:
   leakline snapshot 4121 after
   leakline diff 4121 --from before --to after
   leakline top 4121 --at before
+  leakline snapshot 4121 now --heap && leakline why 4121
 
 Exit status: 0 when it is kept, 2 for a name that will not do, 3 if the process is
-not being recorded or the name was given before.")]
+not being recorded, the name was given before, or no heap graph could be taken.")]
 pub(crate) struct Args {
     /// A process that is being recorded, or its recording
     #[arg(value_name = "PID")]
@@ -37,6 +38,11 @@ pub(crate) struct Args {
     #[arg(value_name = "NAME")]
     name: String,
 
+    /// Take a heap graph, too: which objects there are, and what holds them. Each
+    /// process with Python stands still as long as a fork of it takes
+    #[arg(long)]
+    heap: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,12 +51,19 @@ pub(crate) struct Args {
 /// Does it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     answer_with(args.json, |output| {
-        let taken = Live::named(&args.process)?.snapshot(&args.name)?;
+        let live = Live::named(&args.process)?;
+        let taken = live.snapshot(&args.name)?;
         let recording = taken.recording.clone();
         // That it cannot be reached from here does not undo it.
         let file = live::path(recording).ok().map(|path| live::shown(&path));
         match output {
             Output::Json(out) => {
+                let graphs = if args.heap {
+                    live.take_graphs(&args.name, |_| {})?
+                } else {
+                    Vec::new()
+                };
+                let has_failed = args.heap && !graphs.iter().any(is_there);
                 let at = Duration::from_nanos(taken.at_ns);
                 let started = Duration::from_nanos(taken.started_unix_ns);
                 let answer = json!({
@@ -64,8 +77,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                     "live_blocks": taken.live_blocks,
                     "processes": taken.processes,
                     "estimated": taken.is_sampled,
+                    "heap_graphs": graphs.iter().map(graph_json).collect::<Vec<_>>(),
                 });
-                writeln!(out, "{answer}")
+                writeln!(out, "{answer}").map_err(CliError::Output)?;
+                if has_failed {
+                    return Err(none_taken(&args.name));
+                }
+                Ok(())
             }
             Output::Text(out, _) => {
                 let about = if taken.is_sampled { "about " } else { "" };
@@ -82,16 +100,96 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                     duration(taken.at_ns),
                     clock(&taken),
                 )
-                .and_then(|()| {
-                    let process = live::shown(&args.process);
-                    let words = ["leakline", "diff", &process, "--from", &args.name];
-                    let command = shlex::try_join(words).unwrap_or_default();
-                    writeln!(out, "\nnext: {command}")
-                })
+                .map_err(CliError::Output)?;
+                let process = live::shown(&args.process);
+                let words = if args.heap {
+                    let mut told = Ok(());
+                    let graphs = live.take_graphs(&args.name, |state| {
+                        if told.is_ok() {
+                            told = writeln!(out, "{}", graph_words(state));
+                        }
+                    })?;
+                    told.map_err(CliError::Output)?;
+                    if !graphs.iter().any(is_there) {
+                        return Err(none_taken(&args.name));
+                    }
+                    vec!["leakline", "why", &process]
+                } else {
+                    vec!["leakline", "diff", &process, "--from", &args.name]
+                };
+                let command = shlex::try_join(words).unwrap_or_default();
+                writeln!(out, "\nnext: {command}").map_err(CliError::Output)
             }
         }
-        .map_err(CliError::Output)
     })
+}
+
+fn is_there(state: &GraphState) -> bool {
+    matches!(
+        state.outcome,
+        GraphOutcome::Taken { .. } | GraphOutcome::CutOff(_)
+    )
+}
+
+fn none_taken(name: &str) -> CliError {
+    live::error(
+        format!(
+            "no heap graph was taken; the snapshot `{}` is there",
+            printable(name)
+        ),
+        "the reasons stand above, a process a line",
+    )
+}
+
+/// What became of a heap graph, in a line.
+pub(super) fn graph_words(state: &GraphState) -> String {
+    let GraphState { number, pid, .. } = state;
+    match &state.outcome {
+        GraphOutcome::Waiting => format!("heap graph {number} of process {pid}: not there yet"),
+        GraphOutcome::Taken {
+            nodes,
+            bytes: size,
+            paused_ns,
+            ..
+        } => format!(
+            "heap graph {number} of process {pid}: {} objects, {}; paused {:.1} ms",
+            blocks(*nodes),
+            bytes(*size),
+            *paused_ns as f64 / 1e6
+        ),
+        GraphOutcome::CutOff(why) => {
+            format!("heap graph {number} of process {pid} is not whole: {why}")
+        }
+        GraphOutcome::Refused(why) => format!("no heap graph of process {pid}: {why}"),
+    }
+}
+
+fn graph_json(state: &GraphState) -> serde_json::Value {
+    let mut json = json!({ "graph": state.number, "pid": state.pid });
+    match &state.outcome {
+        GraphOutcome::Waiting => json["outcome"] = "waiting".into(),
+        GraphOutcome::Taken {
+            nodes,
+            edges,
+            bytes,
+            paused_ns,
+        } => {
+            json["outcome"] = "taken".into();
+            json["objects"] = (*nodes).into();
+            json["references"] = (*edges).into();
+            json["bytes"] = (*bytes).into();
+            json["paused_seconds"] = (*paused_ns as f64 / 1e9).into();
+        }
+        GraphOutcome::CutOff(why) => {
+            json["outcome"] = "cut off".into();
+            json["why"] = why.as_str().into();
+        }
+        GraphOutcome::Refused(why) => {
+            json["outcome"] = "refused".into();
+            json["why"] = why.as_str().into();
+        }
+    }
+    json
 }
 
 /// The time of day.

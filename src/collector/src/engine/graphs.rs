@@ -1,0 +1,434 @@
+//! Heap graphs: who is to take one, children that do, what became of them.
+//!
+//! One process at a time is asked. Its child claims a slot as any forked process does,
+//! and comes into the recording as a graph instead: its image has the parent's live
+//! blocks as they were at the fork, which nothing of the child's changes.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use leakline_recording::record::{HeapGraph, Record};
+use leakline_wire::graph::status;
+use leakline_wire::layout::{END_GRAPH, Slot, mode};
+use leakline_wire::sync::Ordering;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Engine, Newborn};
+use crate::image::{Image, MARKS};
+use crate::names::LocalNames;
+use crate::order::Rings;
+use crate::process;
+use crate::protocol::{GraphOutcome, GraphState};
+
+/// How long a process may take to come by.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// How long a child may take, beyond the 20 s that it gives itself.
+const CHILD_PATIENCE_NS: u64 = 30_000_000_000;
+/// Between two looks at how much memory is left.
+const PERMIT_EVERY_NS: u64 = 1_000_000_000;
+/// Graphs whose fate is remembered.
+const MOST_TOLD: usize = 512;
+/// What a process's memory is multiplied by, in percent, for what its pages cost that it
+/// writes to while the child has them too; and what the child needs in any case.
+const NEEDED_PERCENT: u64 = 50;
+const NEEDED_BYTES: u64 = 32 << 20;
+
+/// A child that tells of its parent's heap.
+#[derive(Debug)]
+struct Teller {
+    image: Image,
+    rings: Rings,
+    slot: u32,
+    pidfd: Option<OwnedFd>,
+    began_ns: u64,
+}
+
+/// A process that was asked.
+#[derive(Debug)]
+struct Asked {
+    process: u32,
+    number: u32,
+    since_ns: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Graphs {
+    tellers: Vec<Teller>,
+    /// Processes still to be asked, and the number that each graph is to have.
+    queue: VecDeque<(u32, u32)>,
+    asked: Option<Asked>,
+    next_number: u32,
+    told: VecDeque<GraphState>,
+    permit_ns: u64,
+    /// Memory that a process may still take, where that is limited: bytes by pid.
+    pub(super) headroom: fn(u32) -> Option<u64>,
+}
+
+impl Default for Graphs {
+    fn default() -> Self {
+        Graphs {
+            tellers: Vec::new(),
+            queue: VecDeque::new(),
+            asked: None,
+            next_number: 1,
+            told: VecDeque::new(),
+            permit_ns: 0,
+            headroom: |_| None,
+        }
+    }
+}
+
+impl Graphs {
+    fn number(&mut self) -> u32 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    fn tell(&mut self, state: GraphState) {
+        if self.told.len() == MOST_TOLD {
+            self.told.pop_front();
+        }
+        self.told.push_back(state);
+    }
+
+    fn settle(&mut self, number: u32, outcome: GraphOutcome) {
+        if let Some(state) = self.told.iter_mut().find(|state| state.number == number) {
+            state.outcome = outcome;
+        }
+    }
+}
+
+impl Engine {
+    /// Has the heap graphs of all processes with Python taken, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// None can be: why.
+    pub(crate) fn want_graphs(&mut self, name: &str) -> Result<(), String> {
+        if self.mode() & mode::ON == 0 {
+            return Err("nothing is recorded any more".into());
+        }
+        let session = self.shared.session.clone();
+        let has_python = |slot: u32| {
+            session
+                .slot(slot)
+                .is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) != 0)
+        };
+        let living: Vec<(u32, u32)> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none() && process.ending.is_none())
+            .filter(|(_, process)| has_python(process.slot))
+            .map(|(id, process)| (*id, process.identity.pid))
+            .collect();
+        if living.is_empty() {
+            return Err("no process with Python lives".into());
+        }
+        for (id, pid) in living {
+            let number = self.graphs.number();
+            self.graphs.queue.push_back((id, number));
+            self.graphs.tell(GraphState {
+                number,
+                pid,
+                name: name.to_owned(),
+                outcome: GraphOutcome::Waiting,
+            });
+        }
+        self.ask_next();
+        Ok(())
+    }
+
+    /// What became of graphs, oldest first.
+    pub(crate) fn graph_states(&self) -> Vec<GraphState> {
+        self.graphs.told.iter().cloned().collect()
+    }
+
+    /// Whether a child tells of a heap.
+    pub(crate) fn is_told_of_heaps(&self) -> bool {
+        !self.graphs.tellers.is_empty()
+    }
+
+    /// Asks the next process, if none is being asked.
+    fn ask_next(&mut self) {
+        while self.graphs.asked.is_none() && self.graphs.tellers.is_empty() {
+            let Some((process, number)) = self.graphs.queue.pop_front() else {
+                return;
+            };
+            let why = match self.processes.get(&process) {
+                Some(process) if process.ended.is_none() && process.ending.is_none() => {
+                    self.lacks_memory(process.identity.pid)
+                }
+                _ => Some("it has ended".into()),
+            };
+            if let Some(why) = why {
+                self.graphs.settle(number, GraphOutcome::Refused(why));
+                continue;
+            }
+            let since_ns = self.now_ns();
+            let session = self.shared.session.clone();
+            if let Some(slot) = self.slot_of(&session, process) {
+                // Release pairs with the target's Acquire.
+                slot.graph_wanted.store(number, Ordering::Release);
+                self.graphs.asked = Some(Asked {
+                    process,
+                    number,
+                    since_ns,
+                });
+            }
+        }
+    }
+
+    fn slot_of<'a>(
+        &self,
+        session: &'a crate::session::SessionMap,
+        process: u32,
+    ) -> Option<&'a Slot> {
+        session.slot(self.processes.get(&process)?.slot)
+    }
+
+    /// Why there is not memory enough for a graph of a process, if so.
+    fn lacks_memory(&self, pid: u32) -> Option<String> {
+        let left = (self.graphs.headroom)(pid)?;
+        let rss = process::rss_bytes(pid)?;
+        let needed = rss / 100 * NEEDED_PERCENT + NEEDED_BYTES;
+        (left < needed).then(|| {
+            format!(
+                "{} MiB of memory are left, and {} may be needed: while a graph is taken, \
+                 each page that the process writes to is there twice",
+                left >> 20,
+                needed >> 20
+            )
+        })
+    }
+
+    /// Looks after graphs: to be called ten times a second.
+    pub(super) fn see_to_graphs(&mut self) {
+        let now_ns = self.now_ns();
+        let session = self.shared.session.clone();
+        if self.mode() & mode::GRAPH_AT_END != 0 && now_ns >= self.graphs.permit_ns {
+            self.graphs.permit_ns = now_ns + PERMIT_EVERY_NS;
+            for process in self.processes.values().filter(|one| one.ended.is_none()) {
+                if let Some(slot) = session.slot(process.slot) {
+                    let may = self.lacks_memory(process.identity.pid).is_none();
+                    slot.may_graph.store(may.into(), Ordering::Relaxed);
+                }
+            }
+        }
+        if let Some(asked) = &self.graphs.asked {
+            let slot = self.slot_of(&session, asked.process);
+            let has_ended = slot.is_none()
+                || self
+                    .processes
+                    .get(&asked.process)
+                    .is_none_or(|process| process.ended.is_some());
+            // Acquire pairs with the target's Release: the error is there.
+            let has_begun =
+                slot.is_some_and(|slot| slot.graph_begun.load(Ordering::Acquire) == asked.number);
+            let error = slot.map_or(0, |slot| slot.graph_error.load(Ordering::Relaxed));
+            let number = asked.number;
+            let is_late = now_ns.saturating_sub(asked.since_ns) > PATIENCE_NS;
+            let outcome = if has_ended {
+                Some(GraphOutcome::Refused("it has ended".into()))
+            } else if has_begun && error != 0 {
+                Some(GraphOutcome::Refused(refused(error)))
+            } else if is_late && !has_begun {
+                // What was not begun yet shall not be later.
+                if let Some(slot) = slot {
+                    let begun = slot.graph_begun.load(Ordering::Relaxed);
+                    slot.graph_wanted.store(begun, Ordering::Relaxed);
+                }
+                Some(GraphOutcome::Refused(
+                    "it did not come by in 10 s: it allocates nothing".into(),
+                ))
+            } else if is_late {
+                Some(GraphOutcome::Refused("its child was not seen".into()))
+            } else {
+                None
+            };
+            if let Some(outcome) = outcome {
+                self.graphs.settle(number, outcome);
+                self.graphs.asked = None;
+            }
+        }
+        self.end_tellers();
+        self.ask_next();
+    }
+
+    /// Lets a process take its graph at the end from its beginning on.
+    pub(super) fn permit_graph(&self, slot: u32, pid: u32) {
+        if self.mode() & mode::GRAPH_AT_END != 0
+            && let Some(slot) = self.shared.session.slot(slot)
+        {
+            let may = self.lacks_memory(pid).is_none();
+            slot.may_graph.store(may.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes in a child that tells of its parent's heap.
+    pub(super) fn start_teller(&mut self, newborn: Newborn, parent: Option<u32>, slot: &Slot) {
+        let stamp = slot.start_stamp.load(Ordering::Relaxed);
+        let wanted = slot.graph_wanted.load(Ordering::Relaxed);
+        let found = parent.and_then(|id| {
+            let image = &mut self.processes.get_mut(&id)?.image;
+            Some((id, image.take_fork(&self.shared, newborn.fork, stamp)?))
+        });
+        let Some((process, fork)) = found else {
+            self.note("a heap graph was lost: the instant of its fork was".into());
+            self.release_slot(newborn.slot);
+            return;
+        };
+        let pid = self
+            .processes
+            .get(&process)
+            .map_or(0, |process| process.identity.pid);
+        let (number, name) = if wanted == END_GRAPH {
+            let number = self.graphs.number();
+            let name = MARKS[1].to_owned();
+            self.graphs.tell(GraphState {
+                number,
+                pid,
+                name: name.clone(),
+                outcome: GraphOutcome::Waiting,
+            });
+            (number, name)
+        } else {
+            let known = self.graphs.told.iter().find(|state| state.number == wanted);
+            let name = known.map_or(String::new(), |state| state.name.clone());
+            if self
+                .graphs
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.number == wanted)
+            {
+                self.graphs.asked = None;
+            }
+            (wanted, name)
+        };
+        let at_ns = self.shared.clock.ns(fork.stamp);
+        let paused_ns = self.shared.clock.ns(stamp).saturating_sub(at_ns);
+        self.output.append(&mut self.shared.records);
+        self.output.push(Record::HeapGraph(HeapGraph {
+            graph: number,
+            process,
+            at_ns,
+            name,
+            paused_ns,
+        }));
+        let names = LocalNames::new(newborn.identity.pid, Vec::new());
+        let mut image = Image::new(process, newborn.slot, names);
+        image.take_graph(&fork, number, paused_ns);
+        // Whoever looks for newborns knows the slot.
+        self.by_slot[newborn.slot as usize] = Some(process);
+        self.graphs.tellers.push(Teller {
+            image,
+            rings: Rings::default(),
+            slot: newborn.slot,
+            pidfd: newborn.pidfd,
+            began_ns: self.now_ns(),
+        });
+    }
+
+    /// What children have told by now.
+    pub(super) fn hear_tellers(&mut self, limit: u64) -> bool {
+        let session = self.shared.session.clone();
+        let mut any = false;
+        for teller in &mut self.graphs.tellers {
+            if let Some(slot) = session.slot(teller.slot) {
+                let found = teller.rings.drain(
+                    &mut self.shared,
+                    &mut teller.image,
+                    slot,
+                    teller.slot,
+                    limit,
+                );
+                any |= found.any;
+            }
+        }
+        any
+    }
+
+    /// Closes the accounts of children that have told everything, or are gone.
+    pub(crate) fn end_tellers(&mut self) {
+        let now_ns = self.now_ns();
+        let over: Vec<usize> = (0..self.graphs.tellers.len())
+            .rev()
+            .filter(|at| self.graphs.tellers[*at].is_over(now_ns))
+            .collect();
+        if over.is_empty() {
+            return;
+        }
+        // It may have written after the last round.
+        self.hear_tellers(u64::MAX);
+        for at in over {
+            let mut teller = self.graphs.tellers.swap_remove(at);
+            teller.rings.close(&mut self.shared);
+            self.output.append(&mut self.shared.records);
+            let slot = teller.slot;
+            let Some(graph) = teller.image.graph.take() else {
+                continue;
+            };
+            let lost = self
+                .shared
+                .session
+                .slot(slot)
+                .is_some_and(|slot| slot.lost_events.load(Ordering::Relaxed) != 0);
+            let outcome = match graph.status {
+                Some(status::COMPLETE) if !lost && !graph.has_losses => GraphOutcome::Taken {
+                    nodes: graph.nodes,
+                    edges: graph.edges,
+                    bytes: graph.bytes,
+                    paused_ns: graph.paused_ns,
+                },
+                Some(status::OUT_OF_TIME) => GraphOutcome::CutOff("it took more than 20 s".into()),
+                Some(status::OUT_OF_MEMORY) => {
+                    GraphOutcome::CutOff("there was no memory for it".into())
+                }
+                Some(status::CONFUSED) => {
+                    GraphOutcome::CutOff("this build of Python is not understood".into())
+                }
+                Some(_) => GraphOutcome::CutOff("the collector could not keep up".into()),
+                None => GraphOutcome::CutOff("the child that took it was killed".into()),
+            };
+            if let GraphOutcome::CutOff(why) = &outcome {
+                self.note(format!("heap graph {} is not whole: {why}", graph.number));
+            }
+            self.graphs.settle(graph.number, outcome);
+            self.by_slot[slot as usize] = None;
+            self.release_slot(slot);
+        }
+    }
+}
+
+impl Teller {
+    fn is_over(&self, now_ns: u64) -> bool {
+        let has_told = self
+            .image
+            .graph
+            .as_ref()
+            .is_none_or(|graph| graph.status.is_some());
+        has_told
+            || now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS
+            || self.pidfd.as_ref().is_none_or(|pidfd| {
+                let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+                let now = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                };
+                matches!(poll(&mut fds, Some(&now)), Ok(1..))
+            })
+    }
+}
+
+fn refused(error: u32) -> String {
+    const EAGAIN: u32 = 11;
+    const ENOMEM: u32 = 12;
+    const ENOSYS: u32 = 38;
+    match error {
+        EAGAIN => "it may have no more processes, or another graph of it is being taken".into(),
+        ENOMEM => "the kernel has no memory for a fork".into(),
+        ENOSYS => "this build of Python is not understood".into(),
+        error => format!("fork failed (error {error})"),
+    }
+}

@@ -1,0 +1,116 @@
+//! A heap graph on its way from a child of the target into the recording.
+//!
+//! The child tells of addresses; which block lies there, and which site made it, only
+//! the collector knows: it looks in the live table as it was at the fork.
+
+use leakline_wire::Domain;
+use leakline_wire::graph::{Entries, Entry, type_flag};
+
+use crate::live::Block;
+use crate::weights::Weights;
+
+/// A graph that is being told of.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) number: u32,
+    /// How long the process stood still.
+    pub(crate) paused_ns: u64,
+    /// What was told so far.
+    pub(crate) nodes: u64,
+    pub(crate) edges: u64,
+    pub(crate) bytes: u64,
+    /// The status of its end, once that came.
+    pub(crate) status: Option<u64>,
+    /// Some of it was lost.
+    pub(crate) has_losses: bool,
+    /// Bytes before an object of each type, where its block begins.
+    heads: Vec<u64>,
+}
+
+impl Graph {
+    pub(crate) fn new(number: u32, paused_ns: u64) -> Self {
+        Graph {
+            number,
+            paused_ns,
+            nodes: 0,
+            edges: 0,
+            bytes: 0,
+            status: None,
+            has_losses: false,
+            heads: Vec::new(),
+        }
+    }
+
+    /// For each node and pointer of a part what [`HeapPart::sites`] has; nothing where
+    /// the bytes are no part.
+    ///
+    /// [`HeapPart::sites`]: leakline_recording::record::HeapPart::sites
+    pub(crate) fn join(
+        &mut self,
+        part: &[u8],
+        find: impl Fn(u64) -> Option<(Block, u8)>,
+    ) -> Option<Vec<u8>> {
+        /// Words of CPython's before an object that its collector knows; and those of a
+        /// dict and weak references that it manages.
+        const HEADS: [u64; 3] = [0, 16, 32];
+        let mut sites = Vec::with_capacity(part.len() / 8);
+        let mut entries = Entries::new(part);
+        for entry in &mut entries {
+            match entry {
+                Entry::Type { flags, .. } => {
+                    let has_head = flags & type_flag::COLLECTED != 0;
+                    self.heads.push(if has_head { HEADS[1] } else { HEADS[0] });
+                }
+                Entry::Node {
+                    address,
+                    type_number,
+                    bytes,
+                    ..
+                } => {
+                    self.nodes += 1;
+                    self.bytes = self.bytes.saturating_add(bytes);
+                    let of_type = usize::try_from(type_number)
+                        .ok()
+                        .and_then(|number| self.heads.get_mut(number));
+                    // As for the last object of the type, or as for another.
+                    let first = of_type.as_ref().map_or(0, |head| **head);
+                    let found = std::iter::once(first)
+                        .chain(HEADS.into_iter().filter(|head| *head != first))
+                        .find_map(|head| {
+                            let (block, domain) = find(address.checked_sub(head)?)?;
+                            (domain == Domain::Obj as u8).then_some((head, block))
+                        });
+                    let site = found.map_or(0, |(head, block)| {
+                        if let Some(of_type) = of_type {
+                            *of_type = head;
+                        }
+                        u64::from(block.site) + 1
+                    });
+                    put(&mut sites, site);
+                }
+                Entry::Pointer(address) => {
+                    let found = find(address).filter(|(_, domain)| *domain != Domain::Obj as u8);
+                    match found {
+                        Some((block, _)) => {
+                            put(&mut sites, u64::from(block.site) + 1);
+                            put(&mut sites, Weights::size_of(&block));
+                        }
+                        None => put(&mut sites, 0),
+                    }
+                }
+                Entry::Edge { .. } => self.edges += 1,
+                Entry::End { status, .. } => self.status = Some(status),
+                Entry::Name(_) | Entry::Title(_) | Entry::Root { .. } => {}
+            }
+        }
+        (!entries.is_malformed()).then_some(sites)
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}

@@ -1,0 +1,214 @@
+//! What of CPython a walk uses: functions by name, structures by version.
+
+use core::cell::UnsafeCell;
+
+use crate::elf;
+
+macro_rules! functions {
+    ($($(#[$doc:meta])* $field:ident: $name:literal,)*) => {
+        /// What of CPython the child uses; addresses, 0 where there is none.
+        pub struct Functions {
+            $($(#[$doc])* pub $field: u64,)*
+            /// Where the interpreter's own types lie, and their end.
+            own: (u64, u64),
+        }
+
+        impl Functions {
+            const NONE: Self = Functions { $($field: 0,)* own: (0, 0) };
+
+            fn find() -> Self {
+                let type_type = elf::find(c"PyType_Type");
+                Functions {
+                    $($field: elf::find($name),)*
+                    own: elf::span_of(type_type),
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    dict_next: c"PyDict_Next",
+    module_dict: c"PyImport_GetModuleDict",
+    interpreter: c"PyInterpreterState_Get",
+    first_thread: c"PyInterpreterState_ThreadHead",
+    next_thread: c"PyThreadState_Next",
+    type_type: c"PyType_Type",
+    text: c"PyUnicode_Type",
+    dict: c"PyDict_Type",
+    list: c"PyList_Type",
+    tuple: c"PyTuple_Type",
+    set: c"PySet_Type",
+    frozen_set: c"PyFrozenSet_Type",
+    module: c"PyModule_Type",
+    function: c"PyFunction_Type",
+    builtin: c"PyCFunction_Type",
+    cell: c"PyCell_Type",
+    code: c"PyCode_Type",
+    generator: c"PyGen_Type",
+    coroutine: c"PyCoro_Type",
+    async_generator: c"PyAsyncGen_Type",
+    frame: c"PyFrame_Type",
+    byte_array: c"PyByteArray_Type",
+}
+
+/// What was found of the interpreter whose `PyDict_Next` it has.
+struct Found(UnsafeCell<Functions>);
+// SAFETY: written and read by who holds the GIL, or by a child's only thread.
+unsafe impl Sync for Found {}
+
+impl Functions {
+    /// To be found before the fork: in a child the loader's list may be locked by
+    /// nobody who is there.
+    ///
+    /// # Safety
+    ///
+    /// The calling thread must hold the GIL.
+    pub unsafe fn get() -> Option<&'static Self> {
+        static FOUND: Found = Found(UnsafeCell::new(Functions::NONE));
+        let dict_next = elf::find(c"PyDict_Next");
+        // SAFETY: the caller's: nobody else is here.
+        let found = unsafe {
+            if (*FOUND.0.get()).dict_next != dict_next {
+                *FOUND.0.get() = Self::find();
+            }
+            &*FOUND.0.get()
+        };
+        let needed = [
+            found.dict_next,
+            found.module_dict,
+            found.interpreter,
+            found.type_type,
+            found.dict,
+            found.text,
+        ];
+        needed.iter().all(|address| *address != 0).then_some(found)
+    }
+
+    /// Whether an address lies in the interpreter's own file.
+    pub fn is_own(&self, address: u64) -> bool {
+        (self.own.0..self.own.1).contains(&address)
+    }
+}
+
+/// Bits of a type's `tp_flags`.
+pub mod flag {
+    pub const INLINE_VALUES: u64 = 1 << 2;
+    pub const MANAGED_WEAKREF: u64 = 1 << 3;
+    pub const MANAGED_DICT: u64 = 1 << 4;
+    pub const HEAP: u64 = 1 << 9;
+    pub const HAVE_GC: u64 = 1 << 14;
+    pub const LONG: u64 = 1 << 24;
+    pub const LIST: u64 = 1 << 25;
+    pub const TUPLE: u64 = 1 << 26;
+    pub const BYTES: u64 = 1 << 27;
+    pub const TEXT: u64 = 1 << 28;
+    pub const DICT: u64 = 1 << 29;
+    pub const TYPE: u64 = 1 << 31;
+}
+
+/// Where things lie in a type object, alike in all versions.
+pub mod of_type {
+    pub const NAME: u64 = 24;
+    pub const BASIC_SIZE: u64 = 32;
+    pub const ITEM_SIZE: u64 = 40;
+    pub const FLAGS: u64 = 168;
+    pub const TRAVERSE: u64 = 184;
+    pub const MEMBERS: u64 = 240;
+    pub const BASE: u64 = 256;
+    pub const DICT: u64 = 264;
+    pub const DICT_OFFSET: u64 = 288;
+    pub const IS_GC: u64 = 328;
+    pub const BASES: u64 = 336;
+    pub const MRO: u64 = 344;
+}
+
+/// Where things lie by version (printed from each one's headers).
+pub struct Places {
+    /// Of a heap type.
+    pub type_qualname: u64,
+    pub type_keys: u64,
+    /// Of a code object: names of what a frame holds, and how many.
+    pub local_names: u64,
+    pub local_count: u64,
+    /// Of a frame.
+    pub frame_locals: u64,
+    pub frame_function: u64,
+    pub frame_dict: u64,
+    pub frame_object: u64,
+    /// Of a generator: its frame, and the byte that says whether it has one.
+    pub generator_frame: u64,
+    pub generator_state: u64,
+    /// Of a function.
+    pub function_qualname: u64,
+    pub function_code: u64,
+    pub function_globals: u64,
+    pub function_defaults: u64,
+    pub function_keywords: u64,
+    pub function_closure: u64,
+}
+
+const P312: Places = Places {
+    type_qualname: 872,
+    type_keys: 880,
+    local_names: 96,
+    local_count: 72,
+    frame_locals: 72,
+    frame_function: 16,
+    frame_dict: 40,
+    frame_object: 48,
+    generator_frame: 72,
+    generator_state: 67,
+    function_qualname: 40,
+    function_code: 48,
+    function_globals: 16,
+    function_defaults: 56,
+    function_keywords: 64,
+    function_closure: 72,
+};
+const P311: Places = Places {
+    type_qualname: 864,
+    type_keys: 872,
+    local_count: 76,
+    frame_function: 0,
+    frame_dict: 24,
+    frame_object: 40,
+    generator_frame: 80,
+    generator_state: 75,
+    ..P312
+};
+/// Frames are objects, and have no names of all that they hold in one place.
+const P310: Places = Places {
+    frame_locals: 352,
+    local_names: 72,
+    ..P311
+};
+const P39: Places = Places {
+    type_qualname: 856,
+    type_keys: 864,
+    frame_locals: 360,
+    function_qualname: 104,
+    function_code: 16,
+    function_globals: 24,
+    function_defaults: 32,
+    function_keywords: 40,
+    function_closure: 48,
+    ..P310
+};
+const P314: Places = Places {
+    frame_locals: 80,
+    ..P312
+};
+
+impl Places {
+    /// Those of 3.`minor`.
+    pub fn of(minor: u8) -> &'static Places {
+        match minor {
+            ..=9 => &P39,
+            10 => &P310,
+            11 => &P311,
+            12 | 13 => &P312,
+            _ => &P314,
+        }
+    }
+}

@@ -1,0 +1,305 @@
+"""Heap graphs: that taking them harms nobody, and what stops one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Json,
+    Leakline,
+    Programs,
+    Recording,
+    execute,
+    wait_for,
+)
+
+
+class Worker:
+    """tests/programs/python/heap_worker.py, being recorded."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], recording: Recording, pid: int
+    ) -> None:
+        self.process = process
+        self.recording = recording
+        self.pid = pid
+
+    def snapshot(self, name: str, status: int = 0) -> Json:
+        command = [self.recording.leakline, "snapshot", "--heap", "--json"]
+        result = execute([*command, str(self.pid), name])
+        assert result.status == status, result.err.decode() + result.out.decode()
+        answer: Json = json.loads(result.out.splitlines()[0])
+        return answer
+
+    def end(self) -> Json:
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, err.decode()
+        truth: Json = json.loads(out.splitlines()[-1])
+        return truth
+
+
+def children(pid: int) -> list[int]:
+    text = execute(["ps", "-o", "pid=", "--ppid", str(pid)]).out.decode()
+    return [int(word) for word in text.split()]
+
+
+@contextmanager
+def worker(
+    leakline: Leakline, threads: int, objects: int, *options: str
+) -> Iterator[Worker]:
+    line, recording = leakline.command(
+        TARGET_PYTHON,
+        PYTHON_PROGRAMS / "heap_worker.py",
+        str(threads),
+        str(objects),
+        options=options,
+    )
+    process = subprocess.Popen(
+        [os.fspath(part) for part in line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        [pid] = wait_for(
+            "the program",
+            lambda: [one for one in children(process.pid) if is_worker(one)],
+        )
+        yield Worker(process, recording, pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def is_worker(pid: int) -> bool:
+    # `leakline run` has the program among its words, too.
+    return (
+        b"heap_worker" in words(pid) and b"leakline" not in words(pid).split(b"\0")[0]
+    )
+
+
+def words(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--sample", "16KiB")], ids=["exact", "sampled"]
+)
+def test_many_graphs_of_a_busy_worker(
+    leakline: Leakline, long: bool, options: tuple[str, ...]
+) -> None:
+    count = 500 if long else 12
+    with worker(leakline, 8, 2000, *options) as one:
+        resident = rss(one.pid)
+        for number in range(count):
+            [graph] = one.snapshot(f"graph {number}")["heap_graphs"]
+            assert graph["outcome"] == "taken", graph
+            # A session is the object and what it has: a list, a dict.
+            assert graph["objects"] > 3 * 2000, graph
+            assert graph["references"] > graph["objects"], graph
+        # The last one's child is waited for when the next comes by, or some time later.
+        wait_for("their ends", lambda: all(is_zombie(c) for c in children(one.pid)))
+        assert len(children(one.pid)) <= 4
+        assert rss(one.pid) < resident + (32 << 20)
+        truth = one.end()
+    assert truth["signals"] == []
+    assert truth["children"] == "none"
+    assert truth["same_descriptors"]
+    assert truth["rounds"] > 0
+    stats = one.recording.report("stats")
+    assert [process["pid"] for process in stats["processes"]] == [one.pid]
+    assert stats["totals"]["lost_events"] == 0
+
+
+def is_zombie(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
+    return True
+
+
+def rss(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+def test_whom_a_graph_is_of(leakline: Leakline) -> None:
+    """Each process of a tree, and none of the children that take them."""
+    program = (
+        "import os, sys, time\n"
+        "kept = [object() for _ in range(5000)]\n"
+        "pids = [os.fork() for _ in range(2)]\n"
+        "end = time.monotonic() + 20\n"
+        "while time.monotonic() < end and not os.path.exists(sys.argv[1]):\n"
+        "    more = [str(number) for number in range(1000)]\n"
+        "    time.sleep(0.002)\n"
+        "if all(pids):\n"
+        "    [os.waitpid(pid, 0) for pid in pids]\n"
+    )
+    over = leakline.directory / "over"
+    command = [TARGET_PYTHON, "-c", program, over]
+    with leakline.started(*command) as (process, recording):
+        processes = wait_for("four processes", lambda: living(recording, 4), timeout=20)
+        taken = execute(
+            [leakline.binary, "snapshot", "--heap", "--json", recording.path, "all"]
+        )
+        over.touch()
+        assert taken.status == 0, taken.err.decode()
+        graphs = json.loads(taken.out)["heap_graphs"]
+        assert {graph["pid"] for graph in graphs} == processes
+        assert all(graph["outcome"] == "taken" for graph in graphs), graphs
+        assert all(graph["objects"] > 5000 for graph in graphs), graphs
+        process.communicate(timeout=60)
+    assert {p["pid"] for p in recording.report("stats")["processes"]} == processes
+
+
+def living(recording: Recording, count: int) -> set[int] | None:
+    result = execute([recording.leakline, "stats", "--json", recording.path])
+    if result.status != 0:
+        return None
+    pids = {process["pid"] for process in json.loads(result.out)["processes"]}
+    return pids if len(pids) == count else None
+
+
+@pytest.mark.parametrize("how", [1, 2], ids=["crashes", "hangs"])
+def test_a_bad_traverse_harms_the_child_alone(
+    leakline: Leakline, programs: Programs, how: int
+) -> None:
+    directory = programs.extension("bad_traverse")
+    program = (
+        f"import sys; sys.path.insert(0, {str(directory)!r})\n"
+        "import bad_traverse, time\n"
+        "kept = [bad_traverse.Bad() for _ in range(10)]\n"
+        "print('ready', flush=True)\n"
+        f"bad_traverse.be_bad({how})\n"
+        "end = time.monotonic() + 60\n"
+        "import select\n"
+        "while not select.select([0], [], [], 0)[0] and time.monotonic() < end:\n"
+        "    more = [str(number) for number in range(1000)]\n"
+        "bad_traverse.be_bad(0)\n"
+        "print('unharmed', flush=True)\n"
+    )
+    line, recording = leakline.command(TARGET_PYTHON, "-c", program)
+    process = subprocess.Popen(
+        [os.fspath(part) for part in line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.2)
+        command = [
+            leakline.binary,
+            "snapshot",
+            "--heap",
+            "--json",
+            recording.path,
+            "bad",
+        ]
+        snapshot = subprocess.Popen(
+            [os.fspath(part) for part in command], stdout=subprocess.PIPE
+        )
+        if how == 2:
+            [pid] = [one for one in children(process.pid) if b"bad_tr" in words(one)]
+            [child] = wait_for("its child", lambda: children(pid))
+            time.sleep(0.3)
+            os.kill(child, signal.SIGKILL)
+        out, _ = snapshot.communicate(timeout=60)
+        [graph] = json.loads(out)["heap_graphs"]
+        assert graph["outcome"] == "cut off", graph
+        assert "killed" in graph["why"]
+        process.stdin.write(b"\n")
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err.decode()
+        assert out == b"unharmed\n"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    notes = json.dumps(recording.report("stats"))
+    assert "is not whole" in notes, notes
+
+
+def test_a_process_that_does_nothing_is_given_up(leakline: Leakline) -> None:
+    program = "import sys; print('ready', flush=True); sys.stdin.read()"
+    line, recording = leakline.command(TARGET_PYTHON, "-c", program)
+    process = subprocess.Popen(
+        [os.fspath(part) for part in line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.2)
+        command = [leakline.binary, "snapshot", "--heap", recording.path, "idle"]
+        result = execute(command)
+        assert result.status == 3
+        assert b"allocates nothing" in result.out, result.out
+        assert b"no heap graph was taken; the snapshot `idle` is there" in result.err
+    finally:
+        process.communicate(timeout=60)
+
+
+def memory_group() -> Path | None:
+    for place in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
+        if (place / "cgroup.procs").exists() and os.access(place, os.W_OK):
+            controllers = place / "cgroup.controllers"
+            if not controllers.exists() or "memory" in controllers.read_text():
+                return place
+    return None
+
+
+def test_no_graph_where_memory_is_short(leakline: Leakline) -> None:
+    place = memory_group()
+    if place is None:
+        pytest.skip("needs a writable memory cgroup")
+    group = place / f"leakline-heap-{os.getpid()}"
+    group.mkdir()
+    name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
+    try:
+        with worker(leakline, 1, 40_000) as one:
+            (group / "cgroup.procs").write_text(str(one.pid))
+            (group / name).write_text(str(48 << 20))
+            answer = one.snapshot("short", status=3)
+            [graph] = answer["heap_graphs"]
+            assert graph["outcome"] == "refused", graph
+            assert "MiB of memory are left" in graph["why"], graph
+            (group / name).write_text(str(4 << 30))
+            [graph] = one.snapshot("enough")["heap_graphs"]
+            assert graph["outcome"] == "taken", graph
+            (place / "cgroup.procs").write_text(str(one.pid))
+            one.end()
+    finally:
+        group.rmdir()
+
+
+def test_the_graph_at_the_end_can_be_left_out(leakline: Leakline) -> None:
+    program = "kept = [object() for _ in range(1000)]"
+    _, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    _, without = leakline.run(TARGET_PYTHON, "-c", program, options=["--heap", "never"])
+    # The graph of an interpreter that was just started is some 200 KB.
+    grown = recording.path.stat().st_size - without.path.stat().st_size
+    assert grown > 50_000
