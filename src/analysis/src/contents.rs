@@ -81,3 +81,20 @@ impl Contents {
         &self.timeline
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leakline_recording::record::HeapPart;
+
+    #[test]
+    fn parts_of_heap_graphs_are_not_kept() {
+        let mut contents = Contents::new();
+        contents.push(Record::HeapPart(HeapPart {
+            graph: 1,
+            entries: vec![0; 100],
+            sites: Vec::new(),
+        }));
+        assert!(contents.records().is_empty());
+    }
+}

@@ -60,6 +60,7 @@ impl Paths {
                 .iter()
                 .map(|type_| is_class(&type_.name))
                 .collect(),
+            steps: graph.names().iter().map(|name| named(name)).collect(),
         };
         for (number, root) in (0..).zip(graph.roots()) {
             let cost = match root.kind {
@@ -135,11 +136,14 @@ impl Paths {
             let target = graph.target(at);
             let step = match graph.edge(at) {
                 EdgeKind::Other | EdgeKind::Key => UNNAMED,
-                EdgeKind::Attribute(name) if graph.name(name) == "__dict__" => HIDDEN,
+                EdgeKind::Attribute(name) => {
+                    search.steps.get(name as usize).copied().unwrap_or(NAMED)
+                }
                 _ => NAMED,
             };
             // A class is found by its name, not by its objects or its bases.
-            let step = if search.is_class[graph.type_of(target) as usize]
+            let step = if step > HIDDEN
+                && search.is_class[graph.type_of(target) as usize]
                 && (step == UNNAMED || is_class)
             {
                 OF_CLASS
@@ -194,6 +198,18 @@ struct Search {
     waiting: Vec<Vec<u32>>,
     /// By type.
     is_class: Vec<bool>,
+    /// By name, what an attribute of that name costs.
+    steps: Vec<u32>,
+}
+
+/// What a step to an attribute costs. Most of what a class, or a module's dict, holds
+/// has a name; that every object or function leads there says nothing.
+fn named(name: &str) -> u32 {
+    match name {
+        "__dict__" => HIDDEN,
+        "__class__" | "__base__" | "__bases__" | "__mro__" | "__globals__" => OF_CLASS,
+        _ => NAMED,
+    }
 }
 
 /// Objects of that type are classes.

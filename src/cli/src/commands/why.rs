@@ -48,18 +48,21 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The file, and the question: a sole word that names no file is the question.
+    /// The file, and the question, in either order: a sole word that names no file
+    /// is the question.
     fn words(&self) -> (Option<PathBuf>, Option<String>) {
-        let Some(file) = &self.file else {
-            return (None, self.question.clone());
+        let is_file = |path: &Path| {
+            let text = path.to_string_lossy();
+            let is_pid = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_pid || text.ends_with(".leakline") || path.exists()
         };
-        let text = file.to_string_lossy();
-        let is_pid = text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_file = is_pid || text.ends_with(".leakline") || file.exists();
-        if self.question.is_none() && !is_file {
-            (None, Some(text.into_owned()))
-        } else {
-            (Some(file.clone()), self.question.clone())
+        match (&self.file, &self.question) {
+            (Some(file), question) if is_file(file) => (Some(file.clone()), question.clone()),
+            (Some(word), None) => (None, Some(word.to_string_lossy().into_owned())),
+            (Some(word), Some(file)) if is_file(Path::new(file)) => {
+                (Some(file.into()), Some(word.to_string_lossy().into_owned()))
+            }
+            (file, question) => (file.clone(), question.clone()),
         }
     }
 }

@@ -75,6 +75,15 @@ pub fn leaks<'a>(
         ns => format!("top --sort growth --from +{:.3}s", ns as f64 / 1e9),
     };
     let grown = (from.as_str(), "all that grew");
+    let is_held = |cause: &&Cause| cause.held.as_ref().is_some_and(|held| held.group.is_some());
+    if let Some(cause) = leaks.suspects.iter().find(is_held) {
+        let why = format!("why {}", cause.id);
+        let lines = source.map(|source| format!("lines {}", quoted(&source)));
+        let second = lines
+            .as_deref()
+            .map_or(grown, |lines| (lines, "its source"));
+        return next_commands(model, &[(&why, "who holds it"), second], style, out);
+    }
     match source {
         Some(source) => {
             let lines = format!("lines {}", quoted(&source));
