@@ -17,7 +17,8 @@ fn parts(objects: u64) -> Vec<HeapPart> {
     });
     let base = 0x7f00_0000_0000;
     // In the order of allocation, which is nearly that of addresses.
-    let place = |number: u64| base + 64 * (number ^ number.wrapping_mul(0x9e37) >> 4 & 0xfff);
+    let place =
+        |number: u64| base + 64 * (number ^ (number >> 12).wrapping_mul(0x9e37) >> 4 & 0xfff);
     for (name, flags) in [
         ("module", 1),
         ("dict", 1),

@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! * No step recurses over the graph: a linked list may have millions of objects.
-//! * About 110 bytes an object at most, with 2.5 references each (measured by the
+//! * Below 100 bytes an object at any time, with two references each (measured by the
 //!   example `heap`); parts of a file are read when a report asks for a graph.
 
 mod ask;

@@ -137,7 +137,23 @@ fn the_last_whole_graph_is_compared_with_the_first() {
     ]);
     // A sole word that names no file is the question.
     let output = why(&place, &["Job"]);
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @"");
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @r"
+    Job: 30 app.Job, retaining 30.0 KiB, held by one list
+    heap graph 2 (`g2`, 22:13:22), compared with heap graph 1 (`g1`, 22:13:21);
+          --graph 1 to 3 for others
+    python app.py (pid 21), 22:13:20-22:13:30 (10.0 s), exact, complete
+
+    module app             count  retained    since 1
+    `- JOBS       list         1  30.2 KiB  +20.2 KiB
+       `- [*]     app.Job     30  30.0 KiB  +20.0 KiB
+
+    All of them by this path; no second holder.
+    app.Job are made in submit app/jobs.py:41
+    To let go: take out of JOBS what is done with, or give it a bound. Without JOBS
+                30.2 KiB would be free: it is the only holder.
+
+    next: leakline why   (where most memory gathers)
+    ");
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -181,7 +197,11 @@ fn graphs_have_numbers_and_names() {
     }
     let output = why(&place, &["x.leakline", "Job", "--graph", "3"]);
     assert_eq!(output.status.code(), Some(3));
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r"
+    error: there is no heap graph `3`
+
+    hint: there are 1 (`g1`), 2 (`g2`)
+    ");
 }
 
 #[test]
@@ -189,12 +209,21 @@ fn what_is_not_there_is_said_with_the_way_out() {
     let place = with(&[]);
     let output = why(&place, &["x.leakline"]);
     assert_eq!(output.status.code(), Some(3));
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r"
+    error: there is no heap graph in x.leakline
+
+    hint: `leakline snapshot PID NAME --heap` takes one of a program that is being recorded,
+          `leakline run` one at the program's end
+    ");
     let place = with(&[(1, 10, status::COMPLETE)]);
     for (question, status) in [("Nothing", 3), ("L1", 3), ("0x10", 3), ("0xyz", 2)] {
         let output = why(&place, &["x.leakline", question]);
         assert_eq!(output.status.code(), Some(status), "{question}");
     }
     let output = why(&place, &["x.leakline", "Nothing"]);
-    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"");
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r"
+    error: no object, no place and no function is named `Nothing`
+
+    hint: types that live are `app.Job`, `dict`, `list`, `module`; places look like `app.py:41`
+    ");
 }

@@ -127,7 +127,8 @@ fn a_cause_names_its_holder() {
 
     All of them by this path; no second holder.
     app.Session are made in login app/views.py:88
-    history are made in load_session app/sessions.py:41
+    history are made in load_session app/sessions.py:41 (or their blocks were: free
+          lists reuse them)
 
     next: leakline why train.4121.leakline   (where most memory gathers)
     ");

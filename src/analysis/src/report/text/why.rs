@@ -8,6 +8,7 @@ use super::WIDE;
 use super::closing::next_commands;
 use super::heading::facts;
 use super::naming::frame_words;
+use crate::frame::Role;
 use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Step, Why};
 use crate::instant::clock;
 use crate::model::Model;
@@ -85,13 +86,17 @@ fn answer(subject: &Subject<'_>, why: &Why) -> String {
     };
     if subject.name.is_empty() {
         let all = why.groups.iter().map(|group| group.retained);
-        return format!(
+        let mut text = format!(
             "{} in {}; {} of it gathers in {}",
             bytes(why.bytes),
             counted(why.objects, "object", "objects"),
             bytes(all.fold(0, u64::saturating_add)),
             counted(why.groups.len() as u64, "place", "places"),
         );
+        if why.garbage.1 > why.bytes / 10 {
+            text = format!("{text}, nothing holds {}", bytes(why.garbage.1));
+        }
+        return text;
     }
     let kinds: Vec<&str> = group
         .types
@@ -370,6 +375,9 @@ fn tree<'a>(
     Ok(())
 }
 
+/// Types whose freed objects CPython makes new ones of.
+const REUSED: [&str; 4] = ["dict", "list", "tuple", "float"];
+
 /// Where most of a step's objects were made.
 fn made_in<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, step: &Step) -> String {
     let site = step.site.and_then(|site| model.sites().get(site as usize));
@@ -377,7 +385,11 @@ fn made_in<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, step: &Step) -> Strin
         return String::new();
     };
     let head = stacks.head(model, site.node);
-    let frame = head.made_in.or(head.your_code);
+    // The interpreter's own functions make all objects.
+    let frame = head.made_in.filter(|&id| {
+        let role = stacks.frame(id).role;
+        !matches!(role, Role::Interpreter | Role::Allocator | Role::Marker)
+    });
     frame.map_or_else(String::new, |id| {
         let (function, place) = frame_words(stacks, id);
         format!("{function} {place}").trim_end().to_owned()
@@ -493,7 +505,11 @@ fn made<'a>(
         }
         is_known = true;
         let verb = if step.count == 1 { "is" } else { "are" };
-        let text = format!("{} {verb} made in {place}", name_of(step));
+        let mut text = format!("{} {verb} made in {place}", name_of(step));
+        let type_name = step.types.first().map_or("", String::as_str);
+        if REUSED.contains(&type_name) {
+            text.push_str(" (or their blocks were: free lists reuse them)");
+        }
         style.wrapped(out, anstyle::Style::new(), 6, &text)?;
     }
     if !is_known {
