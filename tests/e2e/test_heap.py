@@ -205,7 +205,8 @@ def test_a_bad_traverse_harms_the_child_alone(
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.2)

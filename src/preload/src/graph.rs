@@ -35,9 +35,10 @@ mod walk;
 /// How long a walk may take.
 const MOST_NS: u64 = 20_000_000_000;
 /// As long as there are so many the pool does not grow: what a walk waits for, but for no
-/// more than so many milliseconds a blob.
-const PLENTY_OF_CHUNKS: u32 = 128;
-const MOST_TURNS: u32 = 2;
+/// more than so many turns of so many nanoseconds a blob.
+const PLENTY_OF_CHUNKS: u32 = 112;
+const MOST_TURNS: u32 = 8;
+const TURN_NS: u64 = 100_000;
 /// Most bytes of a blob.
 const BLOB_BYTES: usize = 64 * 1024;
 
@@ -148,7 +149,7 @@ unsafe fn in_child(
             if session.free_chunks() >= PLENTY_OF_CHUNKS || turns >= MOST_TURNS {
                 break;
             }
-            sys::pause(1);
+            sys::pause_ns(TURN_NS);
             turns += 1;
         }
         // SAFETY: this thread's state, and a ring of the child's own.

@@ -429,8 +429,13 @@ pub unsafe fn unmap(at: *mut u8, bytes: usize) {
 
 /// Sleeps.
 pub fn pause(milliseconds: u64) {
+    pause_ns(milliseconds * 1_000_000);
+}
+
+/// Sleeps for less than a second.
+pub fn pause_ns(nanoseconds: u64) {
     static NOTHING: u32 = 0;
-    let _ = futex_wait(&raw const NOTHING, 0, milliseconds * 1_000_000);
+    let _ = futex_wait(&raw const NOTHING, 0, nanoseconds);
 }
 
 /// Writes to a descriptor; errors are nothing to a hook.

@@ -665,9 +665,11 @@ pub struct HeapPart {
     /// [`HeapGraph::graph`].
     pub graph: u32,
     /// Whole entries of the graph, as the target told of them (docs/format.md).
+    #[serde(with = "serde_bytes")]
     pub entries: Vec<u8>,
     /// For each node and pointer among them, in their order: 0, or the site (id + 1) of
     /// the live block that it is; for a pointer's site also the block's bytes. Varints.
+    #[serde(with = "serde_bytes")]
     pub sites: Vec<u8>,
 }
 
