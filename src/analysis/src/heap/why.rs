@@ -80,6 +80,9 @@ pub struct Path {
     pub below: Vec<Step>,
     /// The path in a line: `app.cache.SESSIONS[*].history`.
     pub words: String,
+    /// Where not only the step before keeps the objects of the last: what else refers
+    /// to them, in a line each, and to how many.
+    pub others: Vec<(String, u64)>,
 }
 
 /// Objects that the same step leads to.
@@ -403,9 +406,46 @@ impl Heap {
             }
         }
         drop(nodes);
+        if steps.len() > 2 && steps.last().is_some_and(|step| step.only < step.count) {
+            path.others = self.others(members);
+        }
         path.steps = steps;
         path.below = children;
         path
+    }
+
+    /// What refers to objects besides what does on their paths.
+    fn others(&self, members: &[u32]) -> Vec<(String, u64)> {
+        const MOST: usize = 3;
+        let mut is_member = vec![false; self.graph.len()];
+        for &node in members {
+            is_member[node as usize] = true;
+        }
+        let mut counts: FxHashMap<(u32, bool), u64> = FxHashMap::default();
+        for holder in 0..self.graph.len() as u32 {
+            if is_member[holder as usize] {
+                continue;
+            }
+            for edge in self.graph.edges_of(holder) {
+                let target = self.graph.target(edge);
+                let is_other = is_member[target as usize]
+                    && self
+                        .paths
+                        .parent(target)
+                        .is_none_or(|(parent, _)| parent != holder);
+                if is_other {
+                    let key = (self.shapes.of(holder), self.shapes.is_hidden(holder));
+                    *counts.entry(key).or_default() += 1;
+                }
+            }
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|&(key, count)| (Reverse(count), key));
+        counts.truncate(MOST);
+        counts
+            .into_iter()
+            .map(|((shape, is_hidden), count)| (self.words(shape, is_hidden), count))
+            .collect()
     }
 
     /// The figures of each step on the way to objects of one shape.

@@ -394,7 +394,7 @@ fn two_holders_are_two_paths() {
     └─ BY_NAME    dict, keys [str]      1  10.6 KiB
        └─ [*]     Job                  10   9.8 KiB
 
-    10 of app.a.ALL[*] are held in other ways, too.
+    10 of app.a.ALL[*] are held by others, too: app.b.BY_NAME (10).
     No site known: made before recording, or in no block of their own.
     ");
 }
@@ -462,7 +462,7 @@ fn an_object_is_asked_for_by_its_address() {
        └─ [*]       Handle            1   4.1 KiB
           └─ block  native block      1   4.0 KiB
 
-    All of them by this path, and in other ways, too.
+    All of them by this path, and by C code, too.
     No site known: made before recording, or in no block of their own.
 
     next: leakline why train.4121.leakline   (where most memory gathers)

@@ -33,11 +33,19 @@ struct GroupJson<'s> {
     paths: Vec<PathJson<'s>>,
 }
 
+/// What else refers to objects of a path.
+#[derive(Serialize)]
+struct OtherJson<'s> {
+    path: &'s str,
+    count: u64,
+}
+
 #[derive(Serialize)]
 struct PathJson<'s> {
     count: u64,
     retained_bytes: u64,
     words: &'s str,
+    others: Vec<OtherJson<'s>>,
     steps: Vec<StepJson<'s>>,
     holds: Vec<StepJson<'s>>,
 }
@@ -217,6 +225,12 @@ pub fn why<'a>(
                         count: path.steps.last().map_or(0, |step| step.count),
                         retained_bytes: path.steps.last().map_or(0, |step| step.retained),
                         words: &path.words,
+                        others: (path.others.iter())
+                            .map(|(path, count)| OtherJson {
+                                path,
+                                count: *count,
+                            })
+                            .collect(),
                         steps: (path.steps.iter().zip(of_steps))
                             .map(|(step, made)| step_json(stacks, step, made))
                             .collect(),

@@ -61,6 +61,9 @@ pub fn why<'a>(
         closing(model, stacks, subject, why, style, out)?;
     }
     if why.garbage.0 > 0 {
+        if subject.name.is_empty() && why.total_groups == why.groups.len() {
+            writeln!(out)?;
+        }
         let text = format!(
             "{} ({}) held by nothing: in cycles that a gc.collect() would free.",
             counted(why.garbage.0, "object", "objects"),
@@ -464,15 +467,28 @@ fn sole(path: &Path, is_all: bool) -> Option<String> {
     match others {
         0 if is_all => Some("All of them by this path; no second holder.".into()),
         0 => None,
-        _ if others == step.count && is_all => {
-            Some("All of them by this path, and in other ways, too.".into())
+        _ => {
+            let all = if others == step.count && is_all {
+                "All of them by this path".to_owned()
+            } else {
+                format!(
+                    "{} of {} {}",
+                    crate::report::blocks(others),
+                    path.words,
+                    if others == 1 { "is" } else { "are" }
+                )
+            };
+            let named = path.others.iter();
+            let named: Vec<String> = named
+                .map(|(words, count)| format!("{words} ({})", crate::report::blocks(*count)))
+                .collect();
+            Some(match (&named[..], is_all && others == step.count) {
+                ([], true) => format!("{all}, and by C code, too."),
+                ([], false) => format!("{all} held by C code, too."),
+                (_, true) => format!("{all}, and by {}.", named.join(", ")),
+                (_, false) => format!("{all} held by others, too: {}.", named.join(", ")),
+            })
         }
-        _ => Some(format!(
-            "{} of {} {} held in other ways, too.",
-            crate::report::blocks(others),
-            path.words,
-            if others == 1 { "is" } else { "are" }
-        )),
     }
 }
 
