@@ -19,6 +19,7 @@ from harness import (
     TARGET_PYTHON,
     Json,
     Leakline,
+    Part,
     Programs,
     Recording,
     execute,
@@ -37,7 +38,7 @@ class Worker:
         self.pid = pid
 
     def snapshot(self, name: str, status: int = 0) -> Json:
-        command = [self.recording.leakline, "snapshot", "--heap", "--json"]
+        command: list[Part] = [self.recording.leakline, "snapshot", "--heap", "--json"]
         result = execute([*command, str(self.pid), name])
         assert result.status == status, result.err.decode() + result.out.decode()
         answer: Json = json.loads(result.out.splitlines()[0])
@@ -155,7 +156,7 @@ def test_whom_a_graph_is_of(leakline: Leakline) -> None:
         "    [os.waitpid(pid, 0) for pid in pids]\n"
     )
     over = leakline.directory / "over"
-    command = [TARGET_PYTHON, "-c", program, over]
+    command: list[Part] = [TARGET_PYTHON, "-c", program, over]
     with leakline.started(*command) as (process, recording):
         processes = wait_for("four processes", lambda: living(recording, 4), timeout=20)
         taken = execute(
@@ -210,14 +211,8 @@ def test_a_bad_traverse_harms_the_child_alone(
     try:
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.2)
-        command = [
-            leakline.binary,
-            "snapshot",
-            "--heap",
-            "--json",
-            recording.path,
-            "bad",
-        ]
+        command: list[Part] = [leakline.binary, "snapshot", "--heap", "--json"]
+        command += [recording.path, "bad"]
         snapshot = subprocess.Popen(
             [os.fspath(part) for part in command], stdout=subprocess.PIPE
         )
@@ -255,7 +250,8 @@ def test_a_process_that_does_nothing_is_given_up(leakline: Leakline) -> None:
     try:
         assert process.stdout.readline() == b"ready\n"
         time.sleep(0.2)
-        command = [leakline.binary, "snapshot", "--heap", recording.path, "idle"]
+        command: list[Part] = [leakline.binary, "snapshot", "--heap"]
+        command += [recording.path, "idle"]
         result = execute(command)
         assert result.status == 3
         assert b"allocates nothing" in result.out, result.out
@@ -304,3 +300,41 @@ def test_the_graph_at_the_end_can_be_left_out(leakline: Leakline) -> None:
     # The graph of an interpreter that was just started is some 200 KB.
     grown = recording.path.stat().st_size - without.path.stat().st_size
     assert grown > 50_000
+
+
+def test_an_attach_takes_one_at_each_end_and_leaves_nothing(
+    leakline: Leakline,
+) -> None:
+    worker = subprocess.Popen(
+        [TARGET_PYTHON, os.fspath(PYTHON_PROGRAMS / "heap_worker.py"), "4", "3000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert worker.stdout is not None
+    try:
+        assert worker.stdout.readline() == b"ready\n"
+        path = leakline.directory / "attached.leakline"
+        command: list[Part] = [leakline.binary, "attach", str(worker.pid), "-o", path]
+        result = execute([*command, "--duration", "2s", "--sample", "16KiB"])
+        assert result.status == 0, result.err.decode()
+        lines = [
+            line for line in result.err.decode().splitlines() if "heap graph" in line
+        ]
+        assert len(lines) == 2, result.err.decode()
+        for number, line in enumerate(lines, 1):
+            assert re.match(
+                rf"heap graph {number} of process {worker.pid}: [\d,]+ objects, "
+                r"[\d.]+ MiB; paused [\d.]+ ms",
+                line,
+            )
+        # Not even as a zombie, which this process would never wait for.
+        assert children(worker.pid) == []
+        out, err = worker.communicate(timeout=60)
+        assert worker.returncode == 0, err.decode()
+        truth = json.loads(out.splitlines()[-1])
+        assert truth["signals"] == []
+        assert truth["children"] == "none"
+    finally:
+        worker.kill()
+        worker.communicate()

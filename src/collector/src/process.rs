@@ -96,6 +96,19 @@ pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// What a process has open, as far as it may be seen.
+pub(crate) fn open_files(pid: u32) -> impl Iterator<Item = String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd"));
+    files.into_iter().flatten().flatten().filter_map(|file| {
+        Some(
+            fs::read_link(file.path())
+                .ok()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    })
+}
+
 /// A descriptor that tells of the process's end; `None` when there is none to
 /// be had (descriptors used up, a kernel before 5.3).
 pub(crate) fn watch(pid: u32) -> Option<OwnedFd> {

@@ -174,8 +174,10 @@ pub struct GraphState {
 /// How far a heap graph is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GraphOutcome {
-    /// It is not whole yet.
+    /// It was not begun yet.
     Waiting,
+    /// It is being taken.
+    Begun,
     /// It is in the recording.
     Taken {
         /// Objects.
@@ -191,6 +193,13 @@ pub enum GraphOutcome {
     CutOff(String),
     /// There is none: why.
     Refused(String),
+}
+
+impl GraphOutcome {
+    /// Whether it will not change any more.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, GraphOutcome::Waiting | GraphOutcome::Begun)
+    }
 }
 
 /// An instant that was kept.
@@ -235,6 +244,12 @@ pub enum ToCollector {
     Stop,
     /// Have the processes of an attached session leave it; finish when they did.
     Leave,
+    /// Have heap graphs taken, as by [`Request::TakeGraphs`]; answered by
+    /// [`FromCollector::Graphs`], now and with each change.
+    TakeGraphs {
+        /// What they are called.
+        name: String,
+    },
 }
 
 /// How to record.
@@ -287,6 +302,9 @@ pub enum FromCollector {
         /// Part of the processor time that they took.
         share: f64,
     },
+    /// Heap graphs that were asked for, are being taken, or are there. None: there is no
+    /// process to take one of.
+    Graphs(Vec<GraphState>),
     /// Of an attached session that is to be left: these processes did not come
     /// by.
     Staying {

@@ -361,6 +361,11 @@ impl Collector {
                     share: step.share,
                 });
             }
+            if self.attached
+                && let Some(states) = self.engine.graph_news()
+            {
+                self.control.send(&FromCollector::Graphs(states));
+            }
             let pause = self.pace.after(round.busy, &self.engine);
             match self.wait(pause) {
                 Next::GoOn => {}
@@ -457,6 +462,11 @@ impl Collector {
                     return Next::End("stopped");
                 }
                 ToCollector::Leave => self.leave(),
+                ToCollector::TakeGraphs { name } => {
+                    if self.engine.want_graphs(&name).is_err() {
+                        self.control.send(&FromCollector::Graphs(Vec::new()));
+                    }
+                }
             }
         }
         self.check_lonely()

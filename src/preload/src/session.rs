@@ -699,6 +699,9 @@ impl Session {
             python::unhook();
         }
         got::end();
+        if whose == Whose::Ours {
+            graph::reap();
+        }
         PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
         self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);
         if !self.map.is_null() {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -50,9 +51,8 @@ for thread in threads:
     thread.start()
 print("ready", flush=True)
 while not over.is_set():
-    # The main thread waits where it holds no lock, and allocates nothing.
-    readable = sys.stdin.buffer.readline()
-    if not readable:
+    readable, _, _ = select.select([sys.stdin], [], [], 0.05)
+    if readable and not sys.stdin.buffer.readline():
         over.set()
 for thread in threads:
     thread.join()

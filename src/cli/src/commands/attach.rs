@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use clap::ValueHint;
 use leakline_analysis::escaped;
 use leakline_analysis::report::{blocks, bytes, duration, printable, signed_bytes};
-use leakline_collector::protocol::{FromCollector, Options, Summary, ToCollector};
+use leakline_collector::protocol::{FromCollector, GraphState, Options, Summary, ToCollector};
 use leakline_inject::inspect::{self, Glance, Namespace, Obstacle, Process};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
@@ -31,14 +31,17 @@ use super::live::screen::{self, Afterwards, Side};
 use super::run::output::{self, Output};
 use super::run::session::{Answer, Collector, Invitation};
 use super::run::signals::Signals;
-use super::run::{Sample, end, host, idle};
+use super::run::{Heap, Sample, end, host, idle};
+use super::snapshot::graph_words;
 use crate::{CliError, preload};
 use control::Door;
 use entry::Entry;
+use graphs::Graphs;
 use tree::{Arrivals, tree};
 
 pub(super) mod control;
 mod entry;
+mod graphs;
 mod tree;
 
 pub(super) use entry::fetch;
@@ -116,6 +119,12 @@ pub(crate) struct Args {
     /// Record this process only, not its children
     #[arg(long)]
     no_follow: bool,
+
+    /// Whether heap graphs are taken at the beginning and at the end, for `leakline why`:
+    /// `auto` where there is memory enough for it, or `never`. A process stands still as
+    /// long as a fork of it takes: about 20 ms a GiB
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
+    heap: Heap,
 
     /// Attach although a seccomp filter limits the process's system calls: those of
     /// Docker, containerd and systemd let a library be loaded, others may kill the
@@ -246,6 +255,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         entries: Vec::new(),
         staying: Vec::new(),
         coarser: None,
+        graphs: Graphs::default(),
         finished: None,
         failure: None,
     };
@@ -305,6 +315,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         link.tell(&recording);
     }
 
+    let takes_graphs = args.heap == Heap::Auto && !args.no_python;
+    if takes_graphs {
+        session.ask_for_graphs("attach");
+    }
     let began = Instant::now();
     let mut newcomers = arrivals.map(|arrivals| Newcomers {
         arrivals,
@@ -325,6 +339,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         says.line(&format!(
             "{untold} more programs came later, and were left out"
         ));
+    }
+    if takes_graphs && session.finished.is_none() && session.failure.is_none() {
+        session.take_last_graphs(&signals, args, &says);
     }
     let left = session.leave(&signals);
     let lasted = began.elapsed();
@@ -519,6 +536,7 @@ struct Session {
     /// The mean in bytes that samples are taken at, and what part of the time those
     /// at a smaller one took: not told yet.
     coarser: Option<(u64, f64)>,
+    graphs: Graphs,
     finished: Option<Summary>,
     failure: Option<String>,
 }
@@ -663,6 +681,7 @@ impl Session {
                     return End::CollectorGone;
                 }
             }
+            self.tell_of_graphs(args, says);
             if door.knocks() {
                 return End::Asked;
             }
@@ -736,9 +755,59 @@ impl Session {
             Answer::Message(FromCollector::Coarser { mean_bytes, share }) => {
                 self.coarser = Some((mean_bytes, share));
             }
+            Answer::Message(FromCollector::Graphs(states)) => self.graphs.update(states),
             Answer::Message(FromCollector::Ready | FromCollector::Joined { .. }) => {}
         }
         Heard::Something
+    }
+
+    fn ask_for_graphs(&mut self, name: &str) {
+        self.graphs.is_expected = self
+            .collector
+            .send(&ToCollector::TakeGraphs { name: name.into() });
+        self.graphs.name = name.into();
+    }
+
+    /// Says what became of heap graphs since this was last called.
+    fn tell_of_graphs(&mut self, args: &Args, says: &Says) {
+        let settled: Vec<GraphState> = self.graphs.take_settled();
+        // With --live what is said comes at the end only.
+        if !args.live {
+            for state in settled {
+                says.line(&graph_words(&state));
+            }
+        }
+    }
+
+    /// Has heap graphs taken before the processes are left. Who does not come by for it
+    /// is not waited for.
+    fn take_last_graphs(&mut self, signals: &Signals, args: &Args, says: &Says) {
+        /// Until one is begun, and until it is there.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        const LONGEST: Duration = Duration::from_secs(25);
+        self.ask_for_graphs("detach");
+        let mut since = Instant::now();
+        let mut progress = self.graphs.progress();
+        while self.graphs.is_expected && self.finished.is_none() && self.failure.is_none() {
+            self.hear(Duration::from_millis(50));
+            self.tell_of_graphs(args, says);
+            let now = self.graphs.progress();
+            if now != progress {
+                progress = now;
+                since = Instant::now();
+            }
+            let patience = if self.graphs.is_any_begun() {
+                LONGEST
+            } else {
+                PATIENCE
+            };
+            // Who asks to end once more does not want to wait.
+            let is_asked = std::iter::from_fn(|| signals.wait(Some(Duration::ZERO)))
+                .any(|received| matches!(received.signal, libc::SIGINT | libc::SIGQUIT));
+            if since.elapsed() > patience || is_asked {
+                break;
+            }
+        }
     }
 
     /// Has all processes leave, and waits until the recording is whole.
@@ -981,7 +1050,8 @@ impl Says {
             .map(|entry| entry.paused)
             .chain([left.longest])
             .max()
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .max(session.graphs.longest_pause());
         let lost = match summary.lost_events {
             0 => "0 events lost".to_owned(),
             lost => format!("{} events LOST", blocks(lost)),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use leakline_analysis::Instant;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{
-    COMMAND_BYTES, GraphOutcome, GraphState, NAME_BYTES, Reply, Request, Snapshot, Status,
-    commands_name, packet, receive, unpacked,
+    COMMAND_BYTES, GraphState, NAME_BYTES, Reply, Request, Snapshot, Status, commands_name, packet,
+    receive, unpacked,
 };
 use leakline_inject::inspect::{self, Glance, Obstacle, Process};
 use rustix::net::{
@@ -180,7 +180,7 @@ impl Live {
             states.retain(|state| state.number > before && state.name == name);
             let settled = states
                 .iter()
-                .take_while(|state| state.outcome != GraphOutcome::Waiting)
+                .take_while(|state| state.outcome.is_settled())
                 .count();
             for state in states.iter().take(settled).skip(told) {
                 tell(state);

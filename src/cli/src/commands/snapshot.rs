@@ -145,7 +145,9 @@ fn none_taken(name: &str) -> CliError {
 pub(super) fn graph_words(state: &GraphState) -> String {
     let GraphState { number, pid, .. } = state;
     match &state.outcome {
-        GraphOutcome::Waiting => format!("heap graph {number} of process {pid}: not there yet"),
+        GraphOutcome::Waiting | GraphOutcome::Begun => {
+            format!("heap graph {number} of process {pid}: not there yet")
+        }
         GraphOutcome::Taken {
             nodes,
             bytes: size,
@@ -167,7 +169,7 @@ pub(super) fn graph_words(state: &GraphState) -> String {
 fn graph_json(state: &GraphState) -> serde_json::Value {
     let mut json = json!({ "graph": state.number, "pid": state.pid });
     match &state.outcome {
-        GraphOutcome::Waiting => json["outcome"] = "waiting".into(),
+        GraphOutcome::Waiting | GraphOutcome::Begun => json["outcome"] = "waiting".into(),
         GraphOutcome::Taken {
             nodes,
             edges,

@@ -32,6 +32,9 @@ const MOST_TOLD: usize = 512;
 /// writes to while the child has them too; and what the child needs in any case.
 const NEEDED_PERCENT: u64 = 50;
 const NEEDED_BYTES: u64 = 32 << 20;
+/// How long a fork takes, with small pages, and how long it may.
+const PAUSE_MS_PER_GIB: u64 = 20;
+const MOST_PAUSE_MS: u64 = 200;
 
 /// A child that tells of its parent's heap.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub(super) struct Graphs {
     asked: Option<Asked>,
     next_number: u32,
     told: VecDeque<GraphState>,
+    /// Some of those changed.
+    has_news: bool,
     permit_ns: u64,
     /// Memory that a process may still take, where that is limited: bytes by pid.
     pub(super) headroom: fn(u32) -> Option<u64>,
@@ -73,6 +78,7 @@ impl Default for Graphs {
             asked: None,
             next_number: 1,
             told: VecDeque::new(),
+            has_news: false,
             permit_ns: 0,
             headroom: |_| None,
         }
@@ -90,10 +96,12 @@ impl Graphs {
         if self.told.len() == MOST_TOLD {
             self.told.pop_front();
         }
+        self.has_news = true;
         self.told.push_back(state);
     }
 
     fn settle(&mut self, number: u32, outcome: GraphOutcome) {
+        self.has_news = true;
         if let Some(state) = self.told.iter_mut().find(|state| state.number == number) {
             state.outcome = outcome;
         }
@@ -145,6 +153,11 @@ impl Engine {
         self.graphs.told.iter().cloned().collect()
     }
 
+    /// The same, if something has changed since this was last asked.
+    pub(crate) fn graph_news(&mut self) -> Option<Vec<GraphState>> {
+        std::mem::take(&mut self.graphs.has_news).then(|| self.graph_states())
+    }
+
     /// Whether a child tells of a heap.
     pub(crate) fn is_told_of_heaps(&self) -> bool {
         !self.graphs.tellers.is_empty()
@@ -158,7 +171,7 @@ impl Engine {
             };
             let why = match self.processes.get(&process) {
                 Some(process) if process.ended.is_none() && process.ending.is_none() => {
-                    self.lacks_memory(process.identity.pid)
+                    self.forbids_graph(process.identity.pid)
                 }
                 _ => Some("it has ended".into()),
             };
@@ -186,6 +199,24 @@ impl Engine {
         process: u32,
     ) -> Option<&'a Slot> {
         session.slot(self.processes.get(&process)?.slot)
+    }
+
+    /// Why no graph of a process is to be taken, if so.
+    fn forbids_graph(&self, pid: u32) -> Option<String> {
+        // What such a device writes to memory on its own may go to the child's copy.
+        const DEVICES: [&str; 3] = ["/dev/infiniband", "/dev/nvidia", "/dev/kfd"];
+        let pause_ms = process::rss_bytes(pid)? / (1 << 20) * PAUSE_MS_PER_GIB / 1024;
+        if pause_ms > MOST_PAUSE_MS {
+            return Some(format!(
+                "it would stand still for about {pause_ms} ms, and {MOST_PAUSE_MS} are the most"
+            ));
+        }
+        let device = process::open_files(pid)
+            .find(|path| DEVICES.iter().any(|device| path.starts_with(device)));
+        match device {
+            Some(path) => Some(format!("it uses {path}, which may not bear a fork")),
+            None => self.lacks_memory(pid),
+        }
     }
 
     /// Why there is not memory enough for a graph of a process, if so.
@@ -316,6 +347,7 @@ impl Engine {
             name,
             paused_ns,
         }));
+        self.graphs.settle(number, GraphOutcome::Begun);
         let names = LocalNames::new(newborn.identity.pid, Vec::new());
         let mut image = Image::new(process, newborn.slot, names);
         image.take_graph(&fork, number, paused_ns);
@@ -402,22 +434,22 @@ impl Engine {
 }
 
 impl Teller {
+    /// Whether it has ended: then whoever waits for it in the target does not have to.
     fn is_over(&self, now_ns: u64) -> bool {
         let has_told = self
             .image
             .graph
             .as_ref()
             .is_none_or(|graph| graph.status.is_some());
-        has_told
-            || now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS
-            || self.pidfd.as_ref().is_none_or(|pidfd| {
-                let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-                let now = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                };
-                matches!(poll(&mut fds, Some(&now)), Ok(1..))
-            })
+        let has_ended = self.pidfd.as_ref().map(|pidfd| {
+            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            matches!(poll(&mut fds, Some(&now)), Ok(1..))
+        });
+        has_ended.unwrap_or(has_told) || now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS
     }
 }
 

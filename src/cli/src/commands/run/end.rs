@@ -67,6 +67,7 @@ pub(super) fn finish(
                 FromCollector::Ready
                 | FromCollector::Joined { .. }
                 | FromCollector::Coarser { .. }
+                | FromCollector::Graphs(_)
                 | FromCollector::Staying { .. },
             ) => {}
             Answer::Gone => {
