@@ -1,4 +1,5 @@
 //! `leakline why` and the holders of `leakline leaks`, over files written by hand.
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 use std::fs::File;
 use std::path::Path;
