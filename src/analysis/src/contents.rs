@@ -58,12 +58,15 @@ impl Contents {
             // What each site of a process held at that one's own high-water
             // mark is not asked for.
             Record::Peak(peak) if peak.process.is_some() => peak.sites = Vec::new(),
+            // By far the largest of all: who asks for a graph reads it anew.
+            Record::HeapPart(_) => return,
             _ => {}
         }
         self.records.push(record);
     }
 
-    /// All other records: no sites, and bins without their points.
+    /// All other records: no sites, no parts of heap graphs, and bins without their
+    /// points.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
@@ -76,5 +79,22 @@ impl Contents {
     /// The bins' points.
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leakline_recording::record::HeapPart;
+
+    #[test]
+    fn parts_of_heap_graphs_are_not_kept() {
+        let mut contents = Contents::new();
+        contents.push(Record::HeapPart(HeapPart {
+            graph: 1,
+            entries: vec![0; 100],
+            sites: Vec::new(),
+        }));
+        assert!(contents.records().is_empty());
     }
 }

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use crate::filter::Filter;
 use crate::frame::{FrameId, Role};
+use crate::heap::{self, Heap};
 use crate::instant::{Instant, InstantError, Span};
 use crate::model::Model;
 use crate::names::Name;
@@ -94,6 +95,20 @@ pub struct Cause {
     pub stack: Vec<FrameId>,
     /// Of its processes, the one with most first.
     pub shares: Vec<Share>,
+    /// All its sites by their numbers in the recording, merged ones too; rising.
+    pub members: Vec<u32>,
+    /// Who holds it, where a heap graph was looked at.
+    pub held: Option<HeldBy>,
+}
+
+/// Who holds a cause's objects in a heap graph.
+#[derive(Clone, Debug)]
+pub struct HeldBy {
+    /// The graph's number.
+    pub graph: u32,
+    /// The objects, and the path that holds most of them; `None` where the graph has
+    /// no object of the cause.
+    pub group: Option<heap::Group>,
 }
 
 /// What grew and is no leak.
@@ -468,6 +483,12 @@ impl Leaks {
             live,
             stack: stacks.stack(model, node),
             shares: self.shares(model, histories, members),
+            members: {
+                let mut members = members.to_vec();
+                members.sort_unstable();
+                members
+            },
+            held: None,
             sites,
         }
     }
@@ -567,6 +588,16 @@ impl Leaks {
             Some(verdict) => verdict,
             None if self.to_ns <= self.from_ns => Verdict::Unclear,
             None => Verdict::Plateau,
+        }
+    }
+
+    /// Says of each cause who holds its objects in a heap graph.
+    pub fn look_into(&mut self, graph: u32, heap: &Heap) {
+        for cause in &mut self.suspects {
+            cause.held = Some(HeldBy {
+                graph,
+                group: heap.holders_of(&cause.members),
+            });
         }
     }
 

@@ -21,6 +21,7 @@ pub mod figures;
 pub mod filter;
 pub mod frame;
 pub mod groups;
+pub mod heap;
 pub mod instant;
 pub mod kinds;
 pub mod leaks;

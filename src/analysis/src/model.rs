@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, Frame, Loss, Mark, Node, Note, Peak, Point, Process,
-    ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter, Sizes, SymbolFrame,
-    Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Loss, Mark, Node, Note, Peak,
+    Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter, Sizes,
+    SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -175,6 +175,7 @@ pub struct Model<'a> {
     samplings: Vec<Sampling>,
     scatter: FxHashMap<u32, SiteScatter>,
     losses: Vec<Loss>,
+    heap_graphs: Vec<&'a HeapGraph>,
     marks: Vec<&'a Mark>,
     notes: Vec<&'a Note>,
     sources: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
@@ -252,6 +253,7 @@ impl<'a> Model<'a> {
             samplings: Vec::new(),
             scatter: FxHashMap::default(),
             losses: Vec::new(),
+            heap_graphs: Vec::new(),
             marks: Vec::new(),
             notes: Vec::new(),
             sources: BTreeMap::new(),
@@ -411,6 +413,10 @@ impl<'a> Model<'a> {
                 self.seen(cohorts.at_ns);
                 self.cohorts.push(cohorts);
             }
+            Record::HeapGraph(graph) => {
+                self.seen(graph.at_ns);
+                self.heap_graphs.push(graph);
+            }
             // Kinds of later versions say nothing to this one.
             _ => {}
         }
@@ -499,6 +505,11 @@ impl<'a> Model<'a> {
     /// Losses, in order.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
+    }
+
+    /// Heap graphs, in order.
+    pub fn heap_graphs(&self) -> &[&'a HeapGraph] {
+        &self.heap_graphs
     }
 
     /// Allocations by size.

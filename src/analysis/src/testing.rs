@@ -1,10 +1,11 @@
 //! Recordings made by hand, for tests.
 
 use leakline_recording::record::{
-    Bin, Code, Counters, Domain, End, Frame, Mark, Module, Node, Peak, Point, Process, ProcessEnd,
-    ProcessTotals, Record, Session, Site, Sizes, Source, SymbolFrame, Symbols, Thread,
+    Bin, Code, Counters, Domain, End, Frame, HeapPart, Mark, Module, Node, Peak, Point, Process,
+    ProcessEnd, ProcessTotals, Record, Session, Site, Sizes, Source, SymbolFrame, Symbols, Thread,
     ThreadTotals,
 };
+use leakline_wire::graph;
 
 use crate::model::Origin;
 
@@ -444,4 +445,236 @@ pub(crate) fn training() -> Vec<Record> {
     b.process_end(process, 192 * SECOND, Some(0));
     b.end(192 * SECOND);
     b.records
+}
+
+/// Writes a heap graph as a target tells it.
+pub(crate) struct HeapBuilder {
+    types: Vec<(u64, u64, String)>,
+    names: Vec<String>,
+    nodes: Vec<HeapNode>,
+    roots: Vec<(u64, String, String, u64)>,
+    status: u64,
+}
+
+struct HeapNode {
+    address: u64,
+    type_number: usize,
+    bytes: u64,
+    /// Besides those of edges and roots.
+    extra: u64,
+    site: u64,
+    title: String,
+    edges: Vec<(u64, u64)>,
+    pointers: Vec<(u64, u64, u64)>,
+}
+
+/// What an edge is, in a test's words.
+#[derive(Clone, Copy)]
+pub(crate) enum By<'n> {
+    Other,
+    Attribute(&'n str),
+    Named(&'n str),
+    /// By a key of that type.
+    Item(&'n str),
+    Key,
+    Index(u64),
+    Local(&'n str),
+}
+
+impl HeapBuilder {
+    pub(crate) fn new() -> Self {
+        HeapBuilder {
+            types: Vec::new(),
+            names: Vec::new(),
+            nodes: Vec::new(),
+            roots: Vec::new(),
+            status: graph::status::COMPLETE,
+        }
+    }
+
+    pub(crate) fn type_number(&mut self, name: &str) -> usize {
+        let known = self.types.iter().position(|type_| type_.2 == name);
+        known.unwrap_or_else(|| {
+            self.types.push((0, 0, name.into()));
+            self.types.len() - 1
+        })
+    }
+
+    /// Says that `node` is the class of that name.
+    pub(crate) fn class(&mut self, name: &str, node: u64) {
+        let number = self.type_number(name);
+        self.types[number].0 = node;
+        self.types[number].1 = graph::type_flag::HEAP;
+    }
+
+    fn name_number(&mut self, name: &str) -> u64 {
+        let known = self.names.iter().position(|known| known == name);
+        known.unwrap_or_else(|| {
+            self.names.push(name.into());
+            self.names.len() - 1
+        }) as u64
+    }
+
+    /// Its address.
+    pub(crate) fn node(&mut self, type_name: &str, bytes: u64) -> u64 {
+        let type_number = self.type_number(type_name);
+        let address = 0x7f00_0000_0000 + 64 * self.nodes.len() as u64;
+        self.nodes.push(HeapNode {
+            address,
+            type_number,
+            bytes,
+            extra: 0,
+            site: 0,
+            title: String::new(),
+            edges: Vec::new(),
+            pointers: Vec::new(),
+        });
+        address
+    }
+
+    fn of(&mut self, address: u64) -> &mut HeapNode {
+        let at = ((address - 0x7f00_0000_0000) / 64) as usize;
+        &mut self.nodes[at]
+    }
+
+    pub(crate) fn title(&mut self, node: u64, title: &str) {
+        self.of(node).title = title.into();
+    }
+
+    pub(crate) fn site(&mut self, node: u64, site: u32) {
+        self.of(node).site = u64::from(site) + 1;
+    }
+
+    /// References that nothing explains.
+    pub(crate) fn unexplained(&mut self, node: u64, references: u64) {
+        self.of(node).extra = references;
+    }
+
+    pub(crate) fn edge(&mut self, from: u64, by: By<'_>, to: u64) {
+        let label = match by {
+            By::Other => graph::label::OTHER,
+            By::Attribute(name) => self.name_number(name) << 3 | graph::label::ATTRIBUTE,
+            By::Named(name) => self.name_number(name) << 3 | graph::label::NAMED_ITEM,
+            By::Item(name) => (self.type_number(name) as u64) << 3 | graph::label::ITEM,
+            By::Key => graph::label::KEY,
+            By::Index(place) => place << 3 | graph::label::INDEX,
+            By::Local(name) => self.name_number(name) << 3 | graph::label::LOCAL,
+        };
+        self.of(from).edges.push((label, to));
+    }
+
+    pub(crate) fn pointer(&mut self, from: u64, to: u64, site: u32, bytes: u64) {
+        self.of(from)
+            .pointers
+            .push((to, u64::from(site) + 1, bytes));
+    }
+
+    pub(crate) fn root(&mut self, kind: u64, name: &str, label: &str, target: u64) {
+        self.roots.push((kind, name.into(), label.into(), target));
+    }
+
+    /// A module of that name with a dict, which is given.
+    pub(crate) fn module(&mut self, name: &str) -> u64 {
+        let module = self.node("module", 72);
+        self.title(module, name);
+        let dict = self.node("dict", 232);
+        self.edge(module, By::Attribute("__dict__"), dict);
+        self.root(graph::root::MODULE, name, "", module);
+        dict
+    }
+
+    pub(crate) fn end_with(&mut self, status: u64) {
+        self.status = status;
+    }
+
+    /// Its records, but for the first.
+    pub(crate) fn parts(&self, number: u32) -> Vec<HeapPart> {
+        let mut references = vec![0_u64; self.nodes.len()];
+        let targets = self.nodes.iter().flat_map(|node| &node.edges);
+        let targets = targets.map(|edge| edge.1);
+        for target in targets.chain(self.roots.iter().map(|root| root.3)) {
+            let at = (target.wrapping_sub(0x7f00_0000_0000) / 64) as usize;
+            if let Some(count) = references.get_mut(at) {
+                *count += 1;
+            }
+        }
+        for node in &self.nodes {
+            let (class, flags, _) = &self.types[node.type_number];
+            if flags & graph::type_flag::HEAP != 0 {
+                references[((class - 0x7f00_0000_0000) / 64) as usize] += 1;
+            }
+        }
+        let mut blobs = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut writer = graph::Writer::new(&mut buffer, |blob: &[u8]| {
+            blobs.push(blob.to_vec());
+            true
+        });
+        for (address, flags, name) in &self.types {
+            writer.type_(*address, *flags, name.as_bytes());
+        }
+        for name in &self.names {
+            writer.name(name.as_bytes());
+        }
+        for (kind, name, label, target) in &self.roots {
+            writer.root(*kind, 1, name.as_bytes(), label.as_bytes(), *target);
+        }
+        let mut edges = 0;
+        for (node, &references) in self.nodes.iter().zip(&references) {
+            writer.node(
+                node.address,
+                node.type_number as u64,
+                node.bytes,
+                references.wrapping_add(node.extra),
+                graph::node_flag::TRACKED,
+            );
+            if !node.title.is_empty() {
+                writer.title(node.title.as_bytes());
+            }
+            for &(label, target) in &node.edges {
+                writer.edge(label, target);
+                edges += 1;
+            }
+            for &(value, _, _) in &node.pointers {
+                writer.pointer(value);
+            }
+        }
+        writer.end(self.status, self.nodes.len() as u64, edges, 1000);
+        let mut of_nodes = self.nodes.iter();
+        let mut of_pointers = [].iter();
+        blobs
+            .into_iter()
+            .map(|entries| {
+                let mut sites = Vec::new();
+                for entry in graph::Entries::new(&entries) {
+                    match entry {
+                        graph::Entry::Node { .. } => {
+                            let node = of_nodes.next().unwrap();
+                            of_pointers = node.pointers.iter();
+                            put_varint(&mut sites, node.site);
+                        }
+                        graph::Entry::Pointer(_) => {
+                            let (_, site, bytes) = of_pointers.next().unwrap();
+                            put_varint(&mut sites, *site);
+                            put_varint(&mut sites, *bytes);
+                        }
+                        _ => {}
+                    }
+                }
+                HeapPart {
+                    graph: number,
+                    entries,
+                    sites,
+                }
+            })
+            .collect()
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }

@@ -1510,3 +1510,4 @@ mod arbitrary;
 mod consistent;
 mod diff;
 mod leaks;
+mod why;

@@ -28,6 +28,7 @@ mod summary;
 mod top;
 mod tree;
 mod tui;
+mod why;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Summary(summary::Args),
     /// Say which places leak, and which only look like it
     Leaks(leaks::Args),
+    /// Say who holds what lives: a leak, a type, a place's objects, or where most gathers
+    Why(why::Args),
     /// Fail where a recording shows a leak: the gate for CI
     Check(check::Args),
     /// List what allocated, largest first
@@ -91,6 +94,7 @@ impl Command {
             Command::Mode(args) => mode::run(&args),
             Command::Summary(args) => summary::run(&args),
             Command::Leaks(args) => leaks::run(&args),
+            Command::Why(args) => why::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Top(args) => top::run(&args),
             Command::Tree(args) => tree::run(&args),

@@ -6,9 +6,11 @@
 
 mod leaks;
 mod ledger;
+mod why;
 
 pub use leaks::{check, leaks};
 pub use ledger::ledger;
+pub use why::why;
 
 use std::cell::OnceCell;
 use std::io;

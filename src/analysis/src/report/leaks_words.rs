@@ -301,5 +301,31 @@ pub(crate) fn named(stacks: &Stacks<'_>, id: FrameId) -> String {
     }
 }
 
-/// Who holds it.
-pub(crate) const NOT_KNOWN: &str = "not known: no heap graph";
+/// Where no heap graph was looked at.
+const NOT_KNOWN: &str = "not known: no heap graph";
+
+/// Who holds a cause, in a line; without that and why where it is not known.
+pub(crate) fn held_by(cause: &Cause) -> Result<String, String> {
+    let Some(held) = &cause.held else {
+        return Err(NOT_KNOWN.into());
+    };
+    let Some((group, path)) =
+        (held.group.as_ref()).and_then(|group| Some((group, group.paths.first()?)))
+    else {
+        return Err(format!(
+            "not known: no object of it in heap graph {}",
+            held.graph
+        ));
+    };
+    let mut words = match path.root {
+        None => "nothing: in cycles that a gc.collect() would free".to_owned(),
+        Some(_) => path.words.clone(),
+    };
+    if group.total_paths > 1 {
+        words = format!(
+            "{words}, and {} more",
+            counted(group.total_paths as u64 - 1, "path", "paths")
+        );
+    }
+    Ok(words)
+}

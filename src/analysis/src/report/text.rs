@@ -14,6 +14,7 @@ mod stats;
 mod summary;
 mod top;
 mod tree;
+mod why;
 
 pub use diff::{diff, survived};
 pub use leaks::{check, leaks, leaks_markdown};
@@ -25,6 +26,7 @@ pub use stats::stats;
 pub use summary::summary;
 pub use top::top;
 pub use tree::tree;
+pub use why::{Subject, why};
 
 /// The lines that every report begins with, where lines are 150 columns wide.
 pub(crate) fn heading_lines(

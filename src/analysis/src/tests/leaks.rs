@@ -5,11 +5,12 @@ use insta::assert_snapshot;
 use leakline_recording::record::{Domain, Record};
 use serde_json::Value;
 
+use crate::heap::{Graph, Heap};
 use crate::leaks::{Leaks, LeaksQuery, Suppression};
 use crate::model::Model;
 use crate::report::{Style, ci, json, text};
 use crate::stack::Stacks;
-use crate::testing::{Builder, SECOND, counters, origin};
+use crate::testing::{Builder, By, HeapBuilder, SECOND, counters, origin};
 use crate::verdict::Verdict;
 use crate::{Filter, Instant};
 
@@ -126,6 +127,94 @@ fn causes_in_a_few_lines() {
     next: leakline lines /srv/app/sessions.py train.4121.leakline   (its source)
           leakline top --sort growth --from start train.4121.leakline
     ");
+}
+
+/// The causes of workers, with a heap graph in which a dict of `app.cache` holds the
+/// sessions.
+fn held(
+    records: &[Record],
+    write: impl for<'a> Fn(&Model<'a>, &Stacks<'a>, &Leaks, &mut Vec<u8>),
+) -> String {
+    let model = Model::new(records, origin());
+    let mut stacks = Stacks::new(&model);
+    let mut leaks = Leaks::new(&model, &mut stacks, limited()).unwrap();
+    let mut b = HeapBuilder::new();
+    let module = b.module("app.cache");
+    let cache = b.node("dict", 1000);
+    b.edge(module, By::Named("SESSIONS"), cache);
+    let members = leaks.suspects[0].members.clone();
+    for at in 0..20 {
+        let session = b.node("app.Session", 200);
+        b.site(session, members[at % 2]);
+        b.edge(cache, By::Item("str"), session);
+    }
+    // Another place's.
+    let other = b.node("Page", 200);
+    b.edge(module, By::Named("PAGE"), other);
+    b.site(other, 1000);
+    leaks.look_into(3, &Heap::new(Graph::read(b.parts(3))));
+    let mut out = Vec::new();
+    write(&model, &stacks, &leaks, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn causes_name_who_holds_them() {
+    let records = workers();
+    let show = |width: usize| {
+        held(&records, |model, stacks, leaks, out| {
+            let style = Style {
+                width,
+                colour: false,
+                boxes: false,
+            };
+            text::leaks(model, stacks, leaks, false, style, out).unwrap();
+        })
+    };
+    assert_snapshot!(show(80), @r"
+    LEAK: 1 cause, 352 ± 1 KiB/min
+          limit of 2.00 GiB reached in about 4 d 02 h (4 d 02 h to 4 d 03 h)
+    gunicorn app (pid 21 and 1 more process), 22:13:20-22:25:20 (12 min 00 s),
+          exact, complete
+
+    L1 leaking       352 ± 1 KiB/min, steady since 22:13:20
+       made in       load_session  app/sessions.py:41  <- your code
+       held by       app.cache.SESSIONS[*]
+       evidence      4.1 MiB live in 28,800 blocks of 4 sites; all 27,360 blocks
+                     made since then stayed; both processes alike
+
+    Not leaks: plateau 1 site 4.6 MiB, burst 1 site up to 16.0 MiB, start-up none.
+    Any other growth above 1.1 KiB/min would show.
+
+    next: leakline why L1 train.4121.leakline   (who holds it)
+          leakline lines /srv/app/sessions.py train.4121.leakline   (its source)
+    ");
+    assert_snapshot!(show(120), @r"
+    LEAK: 1 cause, 352 ± 1 KiB/min; limit of 2.00 GiB reached in about 4 d 02 h (4 d 02 h to 4 d 03 h)
+    gunicorn app (pid 21 and 1 more process), 22:13:20-22:25:20 (12 min 00 s), exact, complete
+
+       verdict         grows by     live  made in                                   your code  held by
+    L1 leaking  352 ± 1 KiB/min  4.1 MiB  load_session app/sessions.py:41           the same   app.cache.SESSIONS[*]
+                                          steady since 22:13:20
+                                          all 27,360 blocks made since then stayed
+                                          both processes alike
+
+    Not leaks: plateau 1 site 4.6 MiB, burst 1 site up to 16.0 MiB, start-up none.
+    Any other growth above 1.1 KiB/min would show.
+
+    next: leakline why L1 train.4121.leakline   (who holds it)
+          leakline lines /srv/app/sessions.py train.4121.leakline   (its source)
+    ");
+    let json = held(&records, |model, stacks, leaks, out| {
+        json::leaks(model, stacks, leaks, out).unwrap();
+    });
+    let report: Value = serde_json::from_str(&json).unwrap();
+    let suspect = &report["suspects"][0];
+    assert_eq!(suspect["held_by"]["path"], "app.cache.SESSIONS[*]");
+    assert_eq!(suspect["held_by"]["steps"][1]["edge"], ".SESSIONS");
+    assert_eq!(suspect["held_by_note"], Value::Null);
+    assert_eq!(suspect["types"][0]["type"], "app.Session");
+    assert_eq!(suspect["types"][0]["count"], 20);
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use leakline_analysis::heap::{Heap, read_last};
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
 
-use super::report::{Input, Output, instant, report, resolved};
+use super::report::{Input, Output, instant, report_with_file, resolved, unopened};
 use super::size;
 use crate::CliError;
 
@@ -114,8 +115,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         None if args.input.is_json() => None,
         None => Some(SCREENFUL),
     };
-    report(&args.input, |model, stacks, output| {
-        let leaks = args.question.ask(model, stacks, limit)?;
+    report_with_file(&args.input, |model, stacks, file, output| {
+        let mut leaks = args.question.ask(model, stacks, limit)?;
+        // The graphs are read for what there is to look for.
+        if !leaks.suspects.is_empty()
+            && let Some((number, graph)) =
+                read_last(file, model.heap_graphs()).map_err(|error| unopened(&error))?
+        {
+            leaks.look_into(number, &Heap::new(graph));
+        }
         match output {
             Output::Json(out) => json::leaks(model, stacks, &leaks, out),
             Output::Text(out, _) if args.markdown => {

@@ -13,8 +13,8 @@ use leakline_analysis::report::Style;
 use leakline_analysis::{
     Contents, Filter, Instant, InstantError, Measure, Model, Origin, Span, Stacks, Unit, escaped,
 };
-use leakline_recording::Reader;
 use leakline_recording::record::Record;
+use leakline_recording::{OpenError, Reader};
 use serde_json::json;
 
 use super::live::{self, Live};
@@ -33,6 +33,11 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// Of that file, or the newest.
+    pub(crate) fn new(file: Option<PathBuf>, json: bool) -> Self {
+        Input { file, json }
+    }
+
     /// JSON was asked for.
     pub(crate) fn is_json(&self) -> bool {
         self.json
@@ -201,12 +206,31 @@ pub(crate) fn report(
     input: &Input,
     answer: impl for<'a> FnOnce(&Model<'a>, &mut Stacks<'a>, Output<'_>) -> Result<(), CliError>,
 ) -> Result<ExitCode, CliError> {
+    report_with_file(input, |model, stacks, _, output| {
+        answer(model, stacks, output)
+    })
+}
+
+/// As [`report`], for who has to read more of the file.
+pub(crate) fn report_with_file(
+    input: &Input,
+    answer: impl for<'a> FnOnce(&Model<'a>, &mut Stacks<'a>, &Path, Output<'_>) -> Result<(), CliError>,
+) -> Result<ExitCode, CliError> {
     answer_with(input.json, |output| {
         let opened = open(input)?;
         let model = opened.model();
         let mut stacks = Stacks::new(&model);
-        answer(&model, &mut stacks, output)
+        answer(&model, &mut stacks, &opened.path, output)
     })
+}
+
+/// A recording that cannot be opened.
+pub(crate) fn unopened(error: &OpenError) -> CliError {
+    CliError::Report {
+        message: error.to_string(),
+        hint: error.hint().map(Into::into),
+        source: None,
+    }
 }
 
 /// Lets `answer` write to stdout, and tells a program of failures in JSON.
@@ -284,6 +308,7 @@ fn style() -> Style {
 pub(crate) struct Opened {
     contents: Contents,
     reader: Reader,
+    path: PathBuf,
     file: String,
     implied: bool,
     is_live: bool,
@@ -350,13 +375,7 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
     if file != Some(&path) {
         note(&format!("reading {}", path.display()));
     }
-    let open = || {
-        Contents::open(&path).map_err(|error| CliError::Report {
-            message: error.to_string(),
-            hint: error.hint().map(Into::into),
-            source: None,
-        })
-    };
+    let open = || Contents::open(&path).map_err(|error| unopened(&error));
     let (mut contents, mut reader) = open()?;
     let live = (!reader.ended())
         .then(|| Live::of_recording(&path))
@@ -379,6 +398,7 @@ fn open_file(file: Option<&PathBuf>) -> Result<Opened, CliError> {
     Ok(Opened {
         contents,
         reader,
+        path,
         file,
         implied,
         is_live,

@@ -4,10 +4,11 @@ use std::io;
 
 use serde::Serialize;
 
+use super::why::{StepJson, TypeJson, step_json, types_json};
 use super::{FrameJson, Frames, Header, Place, ProcessJson, StackJson, seconds, write};
 use crate::leaks::{Cause, CauseSite, Leaks};
 use crate::model::Model;
-use crate::report::leaks_words::{NOT_KNOWN, evidence};
+use crate::report::leaks_words::{evidence, held_by};
 use crate::stack::Stacks;
 use crate::verdict::{AxisKind, Verdict};
 
@@ -29,14 +30,23 @@ struct Suspect<'s, 'a> {
     since_seconds: f64,
     confidence: f64,
     axis: &'static str,
-    held_by: Option<()>,
-    held_by_note: &'static str,
-    types: [(); 0],
+    held_by: Option<HeldByJson<'s>>,
+    held_by_note: Option<String>,
+    types: Vec<TypeJson<'s>>,
     evidence: Vec<String>,
     decides: Option<String>,
     per_process: Vec<ShareJson>,
     sites: Vec<SiteJson<'s>>,
     stack: StackJson<'s, 'a>,
+}
+
+/// The path that holds most of a cause's objects.
+#[derive(Serialize)]
+struct HeldByJson<'s> {
+    path: String,
+    graph: u32,
+    total_paths: usize,
+    steps: Vec<StepJson<'s>>,
 }
 
 #[derive(Serialize)]
@@ -117,6 +127,8 @@ fn suspect<'s, 'a>(
     let head = cause.sites[0].head;
     let judged = &cause.sites[0].judged;
     let rate = &cause.rate;
+    let held = cause.held.as_ref();
+    let held = held.and_then(|held| Some((held.graph, held.group.as_ref()?)));
     Suspect {
         id: &cause.id,
         verdict: cause.verdict.word(),
@@ -139,9 +151,19 @@ fn suspect<'s, 'a>(
             0.0
         },
         axis: judged.axis.name(),
-        held_by: None,
-        held_by_note: NOT_KNOWN,
-        types: [],
+        held_by: held.and_then(|(graph, group)| {
+            let path = group.paths.first()?;
+            Some(HeldByJson {
+                path: held_by(cause).ok()?,
+                graph,
+                total_paths: group.total_paths,
+                steps: (path.steps.iter())
+                    .map(|step| step_json(stacks, step, None))
+                    .collect(),
+            })
+        }),
+        held_by_note: held_by(cause).err(),
+        types: held.map_or_else(Vec::new, |(_, group)| types_json(&group.types)),
         evidence: evidence(model, cause),
         decides: leaks.decides(cause),
         per_process: cause

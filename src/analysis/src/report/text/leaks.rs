@@ -10,7 +10,7 @@ use crate::frame::FrameId;
 use crate::instant::clock;
 use crate::leaks::{Cause, Leaks, through};
 use crate::model::Model;
-use crate::report::leaks_words::{NOT_KNOWN, evidence, named, speed};
+use crate::report::leaks_words::{evidence, held_by, named, speed};
 use crate::report::table::{BOLD, Cell, DIM, Style, Table, padded, printable};
 use crate::report::words::{bytes, counted, duration};
 use crate::stack::Stacks;
@@ -75,6 +75,15 @@ pub fn leaks<'a>(
         ns => format!("top --sort growth --from +{:.3}s", ns as f64 / 1e9),
     };
     let grown = (from.as_str(), "all that grew");
+    let is_held = |cause: &&Cause| cause.held.as_ref().is_some_and(|held| held.group.is_some());
+    if let Some(cause) = leaks.suspects.iter().find(is_held) {
+        let why = format!("why {}", cause.id);
+        let lines = source.map(|source| format!("lines {}", quoted(&source)));
+        let second = lines
+            .as_deref()
+            .map_or(grown, |lines| (lines, "its source"));
+        return next_commands(model, &[(&why, "who holds it"), second], style, out);
+    }
     match source {
         Some(source) => {
             let lines = format!("lines {}", quoted(&source));
@@ -135,7 +144,7 @@ fn one(
     if let (Some(own), false) = (head.your_code, is_own) {
         fact("your code", &place(own))?;
     }
-    fact("held by", NOT_KNOWN)?;
+    fact("held by", &held_by(cause).unwrap_or_else(|why| why))?;
     let mut words = evidence(model, cause);
     words.extend(leaks.decides(cause));
     fact("evidence", &words.join("; "))
@@ -181,7 +190,7 @@ fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
             Cell::Figure(bytes(cause.live.bytes)),
             frame(head.made_in),
             own,
-            Cell::Text("not known".into()),
+            Cell::Text(held_by(cause).unwrap_or_else(|_| "not known".into())),
         ]);
         let mut words = evidence(model, cause);
         words.remove(0);

@@ -1,0 +1,670 @@
+//! Objects of a heap and what they refer to, read from the parts of a recording.
+//!
+//! # Invariants
+//!
+//! * Nodes are numbered from 0 by address: first the Python objects, then the native
+//!   blocks that they point to. What refers and what is referred to is a node, always.
+//! * Edges of a node are a slice of `targets`, with their labels at the same places.
+//! * Whatever the parts say, reading ends and takes memory in proportion to them; what
+//!   makes no sense is left out and counted.
+
+use leakline_recording::record::HeapPart;
+use leakline_wire::graph::{
+    Entries, Entry, label, node_flag, root as root_kind, status, type_flag,
+};
+use rustc_hash::FxHashMap;
+
+use crate::names::escaped;
+
+/// No node.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Most nodes and edges: numbers of 32 bits, less what stands for none.
+const MOST: usize = (u32::MAX - 1) as usize;
+
+/// What a type says of its objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Type {
+    /// As Python names it, with its module where that is known.
+    pub name: String,
+    address: u64,
+    flags: u64,
+}
+
+/// What kind of thing holds objects from outside of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RootKind {
+    /// A module of `sys.modules`.
+    Module,
+    /// A variable of a function that runs.
+    Frame,
+    /// The interpreter's own state.
+    Interpreter,
+    /// C code: references that no object explains.
+    Native,
+}
+
+/// What holds an object from outside of the graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// What it is.
+    pub kind: RootKind,
+    /// The module's or the function's name.
+    pub name: String,
+    /// The variable's, or which part of the interpreter.
+    pub label: String,
+    /// The object.
+    pub target: u32,
+}
+
+/// How a walk of the heap ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All was told.
+    Whole,
+    /// It was given up: why.
+    Early(&'static str),
+}
+
+/// What an edge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EdgeKind {
+    /// Not known.
+    Other,
+    /// An attribute of that name.
+    Attribute(u32),
+    /// The value of a dict's key, which is that name.
+    NamedItem(u32),
+    /// The value of a dict's key of that type.
+    Item(u32),
+    /// A key of a dict, or an element of a set.
+    Key,
+    /// An element of a list or tuple.
+    Index(u32),
+    /// A variable of a frame.
+    Local(u32),
+}
+
+/// A heap.
+#[derive(Debug, Default)]
+pub struct Graph {
+    addresses: Vec<u64>,
+    /// How many of them are Python objects: those come first.
+    objects: usize,
+    /// The first object of each page that has one.
+    pages: FxHashMap<u64, u32>,
+    types_of: Vec<u32>,
+    /// `u32::MAX` where the size is in `large`.
+    bytes: Vec<u32>,
+    large: FxHashMap<u32, u64>,
+    references: Vec<u32>,
+    flags: Vec<u8>,
+    /// 0, or a site's id + 1.
+    sites: Vec<u32>,
+    starts: Vec<u32>,
+    targets: Vec<u32>,
+    labels: Vec<u32>,
+    types: Vec<Type>,
+    names: Vec<String>,
+    titles: FxHashMap<u32, String>,
+    roots: Vec<Root>,
+    ended: Option<Ended>,
+    missing: u64,
+    left_out: u64,
+}
+
+const PAGE_BITS: u32 = 12;
+
+impl Graph {
+    /// Reads a graph of its parts, in order.
+    pub fn read(parts: Vec<HeapPart>) -> Self {
+        let mut graph = Graph::default();
+        let told = graph.number(&parts);
+        graph.fill(&parts, told);
+        drop(parts);
+        graph.close_up();
+        graph
+    }
+
+    /// Numbers the nodes; gives what was told of, in its order.
+    fn number(&mut self, parts: &[HeapPart]) -> Told {
+        let mut told = Told::default();
+        let mut addresses = Vec::new();
+        let mut natives = Vec::new();
+        for part in parts {
+            let mut entries = Entries::new(&part.entries);
+            let mut sites = Varints(&part.sites);
+            for entry in entries.by_ref() {
+                match entry {
+                    Entry::Type {
+                        address,
+                        flags,
+                        name,
+                    } => self.types.push(Type {
+                        name: escaped(name).into_owned(),
+                        address,
+                        flags,
+                    }),
+                    Entry::Name(name) => self.names.push(escaped(name).into_owned()),
+                    Entry::Node { address, .. } => {
+                        sites.next();
+                        if addresses.len() < MOST {
+                            addresses.push(address);
+                        }
+                        told.edges.push(0);
+                    }
+                    Entry::Edge { .. } => {
+                        if let Some(count) = told.edges.last_mut() {
+                            *count = count.saturating_add(1);
+                        }
+                    }
+                    Entry::Pointer(value) => {
+                        if sites.next().is_some_and(|site| site > 0) {
+                            sites.next();
+                            natives.push(value);
+                            if let Some(count) = told.edges.last_mut() {
+                                *count = count.saturating_add(1);
+                            }
+                        }
+                    }
+                    Entry::End { status, .. } => self.ended = Some(ended(status)),
+                    Entry::Title(_) | Entry::Root { .. } => {}
+                }
+            }
+            self.left_out += u64::from(entries.is_malformed());
+        }
+        let in_order = addresses.clone();
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.objects = addresses.len();
+        self.pages = pages(&addresses);
+        self.addresses = addresses;
+        self.addresses.shrink_to_fit();
+        // What is an object is none of them.
+        natives.sort_unstable();
+        natives.dedup();
+        natives.retain(|&address| self.object_at(address).is_none());
+        natives.truncate(MOST - self.objects);
+        self.addresses.extend(natives);
+        let mut is_taken = vec![false; self.objects];
+        told.ids = in_order
+            .iter()
+            .map(|&address| {
+                let id = self.object_at(address).unwrap_or(NONE);
+                match is_taken.get_mut(id as usize) {
+                    Some(taken) if !*taken => {
+                        *taken = true;
+                        id
+                    }
+                    // Told of once more: the first counts.
+                    _ => NONE,
+                }
+            })
+            .collect();
+        told
+    }
+
+    /// Makes the arrays and fills them, with room for an edge to each type.
+    fn fill(&mut self, parts: &[HeapPart], told: Told) {
+        let nodes = self.addresses.len();
+        let native_type = u32::try_from(self.types.len()).unwrap_or(NONE);
+        self.types.push(Type {
+            name: "native block".into(),
+            ..Type::default()
+        });
+        let mut starts = vec![0_u32; nodes + 1];
+        for (&id, &edges) in told.ids.iter().zip(&told.edges) {
+            if let Some(count) = starts.get_mut(id as usize) {
+                // One more for its type.
+                *count = edges.saturating_add(1);
+            }
+        }
+        let mut sum = 0_u32;
+        for start in &mut starts {
+            let count = *start;
+            *start = sum;
+            // What there is no room for is not written below.
+            sum = sum.saturating_add(count).min(MOST as u32);
+        }
+        self.starts = starts;
+        self.targets = vec![NONE; sum as usize];
+        self.labels = vec![0; sum as usize];
+        self.types_of = vec![native_type; nodes];
+        self.bytes = vec![0; nodes];
+        self.references = vec![0; nodes];
+        self.flags = vec![0; nodes];
+        self.sites = vec![0; nodes];
+
+        let mut ids = told.ids.into_iter();
+        let (mut current, mut at) = (NONE, 0);
+        for part in parts {
+            let mut sites = Varints(&part.sites);
+            for entry in Entries::new(&part.entries) {
+                match entry {
+                    Entry::Node {
+                        type_number,
+                        bytes,
+                        references,
+                        flags,
+                        ..
+                    } => {
+                        let site = sites.next().unwrap_or(0);
+                        current = ids.next().unwrap_or(NONE);
+                        let node = current as usize;
+                        at = self.starts.get(node).map_or(0, |&start| start as usize);
+                        if current != NONE {
+                            let type_ = type_number.min(u64::from(native_type) + 1);
+                            self.types_of[node] = type_ as u32;
+                            self.set_bytes(current, bytes);
+                            self.references[node] = u32::try_from(references).unwrap_or(u32::MAX);
+                            self.flags[node] = flags as u8;
+                            self.sites[node] = u32::try_from(site).unwrap_or(0);
+                        }
+                    }
+                    Entry::Edge { label, target } => {
+                        if current == NONE {
+                            self.left_out += 1;
+                        } else if let Some(target) = self.object_at(target) {
+                            self.put(current, &mut at, target, packed(label));
+                        } else {
+                            self.missing += 1;
+                        }
+                    }
+                    Entry::Pointer(value) => {
+                        let site = sites.next().unwrap_or(0);
+                        if site == 0 {
+                            continue;
+                        }
+                        let bytes = sites.next().unwrap_or(0);
+                        if current != NONE
+                            && let Some(block) = self.native_at(value)
+                        {
+                            self.sites[block as usize] = u32::try_from(site).unwrap_or(0);
+                            self.set_bytes(block, bytes);
+                            self.put(current, &mut at, block, 0);
+                        }
+                    }
+                    Entry::Title(text) => {
+                        if current != NONE {
+                            self.titles.insert(current, escaped(text).into_owned());
+                        }
+                    }
+                    Entry::Root {
+                        kind,
+                        name,
+                        label,
+                        target,
+                        ..
+                    } => match (self.object_at(target), root(kind)) {
+                        (Some(target), Some(kind)) => self.roots.push(Root {
+                            kind,
+                            name: escaped(name).into_owned(),
+                            label: escaped(label).into_owned(),
+                            target,
+                        }),
+                        _ => self.missing += 1,
+                    },
+                    Entry::Type { .. } | Entry::Name(_) | Entry::End { .. } => {}
+                }
+            }
+        }
+        // A number that no type has.
+        self.types.push(Type {
+            name: "[unknown]".into(),
+            ..Type::default()
+        });
+    }
+
+    fn put(&mut self, node: u32, at: &mut usize, target: u32, label: u32) {
+        // The last place is the type's.
+        if *at + 1 < self.starts[node as usize + 1] as usize {
+            self.targets[*at] = target;
+            self.labels[*at] = label;
+            *at += 1;
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn set_bytes(&mut self, node: u32, bytes: u64) {
+        self.bytes[node as usize] = match u32::try_from(bytes) {
+            Ok(bytes) if bytes < u32::MAX => bytes,
+            _ => {
+                // More than all the memory of a machine is nonsense.
+                self.large.insert(node, bytes.min(1 << 47));
+                u32::MAX
+            }
+        };
+    }
+
+    /// Moves edges together, and adds those to types made at run time that were not
+    /// told of: such an object holds its type.
+    fn close_up(&mut self) {
+        let type_nodes: Vec<u32> = self
+            .types
+            .iter()
+            .map(|type_| {
+                let is_held = type_.flags & type_flag::HEAP != 0;
+                let node = is_held.then(|| self.object_at(type_.address)).flatten();
+                node.unwrap_or(NONE)
+            })
+            .collect();
+        let mut to = 0;
+        for node in 0..self.addresses.len() {
+            let (from, end) = (self.starts[node] as usize, self.starts[node + 1] as usize);
+            let begin = to;
+            self.starts[node] = to as u32;
+            let held = type_nodes
+                .get(self.types_of[node] as usize)
+                .copied()
+                .unwrap_or(NONE);
+            for at in from..end {
+                if self.targets[at] != NONE {
+                    self.targets[to] = self.targets[at];
+                    self.labels[to] = self.labels[at];
+                    to += 1;
+                }
+            }
+            if held != NONE && to < end && !self.targets[begin..to].contains(&held) {
+                self.targets[to] = held;
+                self.labels[to] = 0;
+                to += 1;
+            }
+        }
+        if let Some(last) = self.starts.last_mut() {
+            *last = to as u32;
+        }
+        self.targets.truncate(to);
+        self.targets.shrink_to_fit();
+        self.labels.truncate(to);
+        self.labels.shrink_to_fit();
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// How many of the nodes are Python objects: those with the smallest numbers.
+    pub fn objects(&self) -> usize {
+        self.objects
+    }
+
+    /// How many edges there are.
+    pub fn edges(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The Python object, or native block, that begins at an address.
+    pub fn at(&self, address: u64) -> Option<u32> {
+        self.object_at(address).or_else(|| self.native_at(address))
+    }
+
+    fn object_at(&self, address: u64) -> Option<u32> {
+        let first = *self.pages.get(&(address >> PAGE_BITS))? as usize;
+        // Objects are 8 bytes apart at least.
+        let end = self.objects.min(first + (1 << (PAGE_BITS - 3)));
+        let at = self.addresses[first..end].binary_search(&address).ok()?;
+        u32::try_from(first + at).ok()
+    }
+
+    fn native_at(&self, address: u64) -> Option<u32> {
+        let natives = &self.addresses[self.objects..];
+        let at = natives.binary_search(&address).ok()?;
+        u32::try_from(self.objects + at).ok()
+    }
+
+    /// Where a node begins.
+    pub fn address(&self, node: u32) -> u64 {
+        self.addresses.get(node as usize).copied().unwrap_or(0)
+    }
+
+    /// The number of its type.
+    pub fn type_of(&self, node: u32) -> u32 {
+        let known = self.types_of.get(node as usize).copied().unwrap_or(NONE);
+        known.min(u32::try_from(self.types.len() - 1).unwrap_or(NONE))
+    }
+
+    /// The types, by number; the last two are those of native blocks and of what has
+    /// no type.
+    pub fn types(&self) -> &[Type] {
+        &self.types
+    }
+
+    /// The name of its type.
+    pub fn type_name(&self, node: u32) -> &str {
+        self.name_of_type(self.type_of(node))
+    }
+
+    /// The name of a type of that number.
+    pub fn name_of_type(&self, type_: u32) -> &str {
+        self.types
+            .get(type_ as usize)
+            .map_or("[unknown]", |type_| type_.name.as_str())
+    }
+
+    /// Its own bytes.
+    pub fn bytes(&self, node: u32) -> u64 {
+        match self.bytes.get(node as usize) {
+            Some(&u32::MAX) => self.large.get(&node).copied().unwrap_or(0),
+            Some(&bytes) => u64::from(bytes),
+            None => 0,
+        }
+    }
+
+    /// How many references it counts.
+    pub fn references(&self, node: u32) -> u32 {
+        self.references.get(node as usize).copied().unwrap_or(0)
+    }
+
+    /// It lives for ever.
+    pub fn is_immortal(&self, node: u32) -> bool {
+        self.has_flag(node, node_flag::IMMORTAL)
+    }
+
+    /// The collector of cycles knows it.
+    pub fn is_tracked(&self, node: u32) -> bool {
+        self.has_flag(node, node_flag::TRACKED)
+    }
+
+    /// Not all that it refers to was told.
+    pub fn is_incomplete(&self, node: u32) -> bool {
+        let type_ = self.types.get(self.type_of(node) as usize);
+        self.has_flag(node, node_flag::INCOMPLETE)
+            || type_.is_some_and(|type_| type_.flags & type_flag::OPAQUE != 0)
+    }
+
+    fn has_flag(&self, node: u32, flag: u64) -> bool {
+        let flags = self.flags.get(node as usize).copied().unwrap_or(0);
+        u64::from(flags) & flag != 0
+    }
+
+    /// It is a block of native memory, and no object.
+    pub fn is_native(&self, node: u32) -> bool {
+        node as usize >= self.objects
+    }
+
+    /// The site that its block comes from, where that is known.
+    pub fn site(&self, node: u32) -> Option<u32> {
+        self.sites.get(node as usize)?.checked_sub(1)
+    }
+
+    /// What it calls itself.
+    pub fn title(&self, node: u32) -> Option<&str> {
+        self.titles.get(&node).map(String::as_str)
+    }
+
+    /// A name by its number.
+    pub fn name(&self, number: u32) -> &str {
+        self.names.get(number as usize).map_or("?", String::as_str)
+    }
+
+    /// All names, by number.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// What holds objects from outside, as it was told.
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// How the walk ended; `None` where it was cut off.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    /// References to what was not told of.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// What made no sense.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Where a node's edges are.
+    pub(crate) fn edges_of(&self, node: u32) -> std::ops::Range<usize> {
+        let node = node as usize;
+        match (self.starts.get(node), self.starts.get(node + 1)) {
+            (Some(&start), Some(&end)) => start as usize..end as usize,
+            _ => 0..0,
+        }
+    }
+
+    /// What a node refers to; more than once where it does so.
+    pub fn targets(&self, node: u32) -> &[u32] {
+        &self.targets[self.edges_of(node)]
+    }
+
+    /// What the edge at a place refers to.
+    pub(crate) fn target(&self, edge: usize) -> u32 {
+        self.targets[edge]
+    }
+
+    /// What the edge at a place is.
+    pub(crate) fn edge(&self, edge: usize) -> EdgeKind {
+        let label = self.labels.get(edge).copied().unwrap_or(0);
+        let number = label >> label::BITS;
+        match u64::from(label) & label::KIND {
+            label::ATTRIBUTE => EdgeKind::Attribute(number),
+            label::NAMED_ITEM => EdgeKind::NamedItem(number),
+            label::ITEM => EdgeKind::Item(number),
+            label::KEY => EdgeKind::Key,
+            label::INDEX => EdgeKind::Index(number),
+            label::LOCAL => EdgeKind::Local(number),
+            _ => EdgeKind::Other,
+        }
+    }
+
+    /// How many references of each node no edge and no root explains. Immortal
+    /// objects do not count theirs.
+    pub(crate) fn unexplained(&self) -> Vec<u32> {
+        let mut left: Vec<u32> = (0..)
+            .zip(&self.references)
+            .map(|(node, &references)| {
+                if self.is_immortal(node) {
+                    0
+                } else {
+                    references
+                }
+            })
+            .collect();
+        let roots = self.roots.iter().map(|root| root.target);
+        for target in self.targets.iter().copied().chain(roots) {
+            // Borrowed references are edges that nothing counts.
+            let left = &mut left[target as usize];
+            *left = left.saturating_sub(1);
+        }
+        left
+    }
+
+    /// Bytes that its arrays take.
+    pub fn memory(&self) -> usize {
+        self.addresses.capacity() * 8
+            + (self.types_of.capacity()
+                + self.bytes.capacity()
+                + self.references.capacity()
+                + self.sites.capacity()
+                + self.starts.capacity()
+                + self.targets.capacity()
+                + self.labels.capacity())
+                * 4
+            + self.flags.capacity()
+            + self.pages.capacity() * 17
+    }
+}
+
+/// What was told of, in its order.
+#[derive(Default)]
+struct Told {
+    /// How many edges each node has.
+    edges: Vec<u32>,
+    /// Which node it is.
+    ids: Vec<u32>,
+}
+
+/// The first of the addresses in each page.
+fn pages(addresses: &[u64]) -> FxHashMap<u64, u32> {
+    let mut pages = FxHashMap::default();
+    let mut last = None;
+    for (at, address) in (0..).zip(addresses) {
+        let page = address >> PAGE_BITS;
+        if last != Some(page) {
+            pages.insert(page, at);
+            last = Some(page);
+        }
+    }
+    pages
+}
+
+/// A label in 32 bits; a number that is too large for them is the largest.
+fn packed(label: u64) -> u32 {
+    let most = u64::from(u32::MAX >> label::BITS);
+    let number = (label >> label::BITS).min(most);
+    (number << label::BITS | label & label::KIND) as u32
+}
+
+fn root(kind: u64) -> Option<RootKind> {
+    match kind {
+        root_kind::MODULE => Some(RootKind::Module),
+        root_kind::FRAME => Some(RootKind::Frame),
+        root_kind::INTERPRETER => Some(RootKind::Interpreter),
+        _ => None,
+    }
+}
+
+fn ended(how: u64) -> Ended {
+    match how {
+        status::COMPLETE => Ended::Whole,
+        status::OUT_OF_TIME => Ended::Early("it took too long"),
+        status::OUT_OF_MEMORY => Ended::Early("there was no memory for its tables"),
+        _ => Ended::Early("something in the heap was not what it should be"),
+    }
+}
+
+/// Numbers as the collector writes them.
+struct Varints<'a>(&'a [u8]);
+
+impl Iterator for Varints<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for i in 0..10 {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f).checked_shl(7 * i).unwrap_or(0);
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,251 @@
+//! Graphs made by hand, against what one can see in them, and at random, against what
+//! a slow search finds.
+
+use std::collections::BTreeSet;
+
+use leakline_recording::record::HeapPart;
+use leakline_wire::graph::{root, status};
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{By, HeapBuilder};
+
+fn heap(builder: &HeapBuilder) -> Heap {
+    Heap::new(Graph::read(builder.parts(1)))
+}
+
+fn at(heap: &Heap, address: u64) -> u32 {
+    heap.graph.at(address).unwrap()
+}
+
+#[test]
+fn a_graph_is_read_as_it_was_told() {
+    let mut b = HeapBuilder::new();
+    let module = b.module("app");
+    let list = b.node("list", 5 << 32);
+    b.edge(module, By::Named("rows"), list);
+    b.edge(list, By::Index(7), 0xdead_0000);
+    b.pointer(list, 0x5555_0000_1234, 8, 4096);
+    b.site(list, 300);
+    b.end_with(status::OUT_OF_TIME);
+    let graph = Graph::read(b.parts(1));
+    assert_eq!((graph.objects(), graph.len(), graph.edges()), (3, 4, 3));
+    assert_eq!(graph.missing(), 1);
+    assert_eq!(graph.ended(), Some(Ended::Early("it took too long")));
+    let list = graph.at(list).unwrap();
+    assert_eq!(graph.bytes(list), 5 << 32);
+    assert_eq!(graph.type_name(list), "list");
+    assert_eq!(graph.site(list), Some(300));
+    let block = graph.at(0x5555_0000_1234).unwrap();
+    assert_eq!(graph.targets(list), [block]);
+    assert_eq!(
+        (
+            graph.bytes(block),
+            graph.site(block),
+            graph.is_native(block)
+        ),
+        (4096, Some(8), true)
+    );
+    let dict = graph.at(module).unwrap();
+    let edge = graph.edges_of(dict).start;
+    assert!(matches!(graph.edge(edge), EdgeKind::NamedItem(name) if graph.name(name) == "rows"));
+    assert_eq!(graph.roots()[0].name, "app");
+}
+
+#[test]
+fn what_only_one_holds_is_retained_by_it() {
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let (one, other) = (b.node("list", 100), b.node("list", 200));
+    let (own, shared) = (b.node("str", 50), b.node("str", 7));
+    b.edge(dict, By::Named("one"), one);
+    b.edge(dict, By::Named("other"), other);
+    b.edge(one, By::Index(0), own);
+    b.edge(one, By::Index(1), shared);
+    b.edge(other, By::Index(0), shared);
+    b.pointer(own, 0x5555_0000_0000, 0, 1000);
+    let heap = heap(&b);
+    let (one, other, shared) = (at(&heap, one), at(&heap, other), at(&heap, shared));
+    assert_eq!(heap.dominators.retained(one), 1150);
+    assert_eq!(heap.dominators.native(one), 1000);
+    assert_eq!(heap.dominators.retained(other), 200);
+    assert_eq!(heap.dominators.of(shared), Some(at(&heap, dict)));
+    assert_eq!(heap.dominators.retained(at(&heap, dict)), 1589);
+}
+
+#[test]
+fn references_that_nothing_explains_are_a_root() {
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let (list, handle) = (b.node("list", 100), b.node("Handle", 64));
+    b.edge(dict, By::Named("all"), list);
+    b.edge(list, By::Index(0), handle);
+    b.unexplained(handle, 2);
+    let lost = b.node("Token", 48);
+    b.unexplained(lost, 1);
+    let heap = heap(&b);
+    let (handle, lost) = (at(&heap, handle), at(&heap, lost));
+    assert_eq!(heap.dominators.of(handle), None);
+    // A path by names says more.
+    assert!(heap.paths.parent(handle).is_some());
+    assert_eq!(heap.paths.root(lost), PathRoot::Native(1));
+    assert!(heap.paths.garbage().is_empty());
+}
+
+#[test]
+fn cycles_that_nothing_holds_are_garbage() {
+    let mut b = HeapBuilder::new();
+    b.module("app");
+    let (one, other) = (b.node("Node", 48), b.node("Node", 48));
+    b.edge(one, By::Attribute("next"), other);
+    b.edge(other, By::Attribute("next"), one);
+    let heap = heap(&b);
+    let mut garbage = heap.paths.garbage().to_vec();
+    garbage.sort_unstable();
+    assert_eq!(garbage, [at(&heap, one), at(&heap, other)]);
+    assert_eq!(heap.paths.root(garbage[0]), PathRoot::Garbage);
+    assert_eq!(heap.dominators.retained(garbage[0]), 0);
+}
+
+#[test]
+fn borrowed_references_do_not_make_counts_fall_below_nothing() {
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let list = b.node("list", 100);
+    b.edge(dict, By::Named("all"), list);
+    // One less than what holds it.
+    b.unexplained(list, u64::MAX);
+    let heap = heap(&b);
+    assert_eq!(heap.dominators.of(at(&heap, list)), Some(at(&heap, dict)));
+}
+
+#[test]
+fn objects_hold_their_classes() {
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let (class, session) = (b.node("type", 1000), b.node("Session", 48));
+    b.class("Session", class);
+    b.edge(dict, By::Named("session"), session);
+    let heap = heap(&b);
+    let (class, session) = (at(&heap, class), at(&heap, session));
+    assert_eq!(heap.dominators.of(class), Some(session));
+    assert!(heap.paths.garbage().is_empty());
+}
+
+#[test]
+fn a_long_list_takes_no_stack() {
+    const LENGTH: u64 = 1_000_000;
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let mut last = b.node("Node", 48);
+    b.edge(dict, By::Named("HEAD"), last);
+    for _ in 1..LENGTH {
+        let next = b.node("Node", 48);
+        b.edge(last, By::Attribute("next"), next);
+        last = next;
+    }
+    // And back: what a slow algorithm is slowest at.
+    b.edge(last, By::Attribute("next"), dict);
+    let heap = heap(&b);
+    assert_eq!(heap.dominators.retained(at(&heap, last)), 48);
+    assert_eq!(heap.dominators.retained(at(&heap, dict)), 232 + 48 * LENGTH);
+}
+
+type Drawn = (usize, Vec<(usize, usize)>, Vec<usize>, Vec<usize>);
+
+/// Edges, roots and extra references among so many nodes.
+fn graphs() -> impl Strategy<Value = Drawn> {
+    (1_usize..24).prop_flat_map(|count| {
+        (
+            Just(count),
+            prop::collection::vec((0..count, 0..count), 0..3 * count),
+            prop::collection::vec(0..count, 0..3),
+            prop::collection::vec(0..count, 0..2),
+        )
+    })
+}
+
+/// What is reached of `roots`, without a node.
+fn reached(
+    edges: &[(usize, usize)],
+    roots: impl Iterator<Item = usize>,
+    without: Option<usize>,
+) -> BTreeSet<usize> {
+    let mut reached = BTreeSet::new();
+    let mut waiting: Vec<usize> = roots.collect();
+    while let Some(node) = waiting.pop() {
+        if Some(node) != without && reached.insert(node) {
+            waiting.extend(
+                edges
+                    .iter()
+                    .filter(|edge| edge.0 == node)
+                    .map(|edge| edge.1),
+            );
+        }
+    }
+    reached
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// What a node dominates is what becomes unreachable without it.
+    #[test]
+    fn dominators_are_those_of_a_slow_search((count, edges, roots, lost) in graphs()) {
+        let mut b = HeapBuilder::new();
+        let nodes: Vec<u64> = (0..count).map(|at| b.node("list", 1 << at)).collect();
+        for &(from, to) in &edges {
+            b.edge(nodes[from], By::Other, nodes[to]);
+        }
+        for &at in &roots {
+            b.root(root::MODULE, "m", "", nodes[at]);
+        }
+        for &at in &lost {
+            b.unexplained(nodes[at], 1);
+        }
+        let heap = heap(&b);
+        let all_roots = || roots.iter().chain(&lost).copied();
+        let all = reached(&edges, all_roots(), None);
+        for node in 0..count {
+            let left = reached(&edges, all_roots(), Some(node));
+            // A node's bytes are its bit.
+            let free: u64 = all.difference(&left).map(|&at| 1_u64 << at).sum();
+            prop_assert_eq!(heap.dominators.retained(node as u32), free, "of {}", node);
+            // Its path holds it.
+            let mut at = node as u32;
+            for _ in 0..=count {
+                let Some((parent, edge)) = heap.paths.parent(at) else { break };
+                prop_assert!(edges.contains(&(parent as usize, at as usize)));
+                prop_assert_eq!(heap.graph.target(edge), at);
+                at = parent;
+            }
+            prop_assert!(heap.paths.parent(at).is_none());
+            prop_assert_eq!(
+                heap.paths.root(at) == PathRoot::Garbage,
+                !all.contains(&node),
+                "of {}", node
+            );
+        }
+        prop_assert_eq!(heap.paths.garbage().len(), count - all.len());
+        prop_assert_eq!(heap.paths.order().len(), count);
+    }
+
+    /// Whatever a file holds, reading ends.
+    #[test]
+    fn nonsense_is_read(
+        parts in prop::collection::vec(
+            (
+                prop::collection::vec(prop_oneof![0_u8..10, any::<u8>()], 0..120),
+                prop::collection::vec(any::<u8>(), 0..20),
+            ),
+            0..4,
+        ),
+    ) {
+        let parts = parts.into_iter().map(|(entries, sites)| HeapPart { graph: 1, entries, sites });
+        let heap = Heap::new(Graph::read(parts.collect()));
+        prop_assert_eq!(heap.paths.order().len(), heap.graph.len());
+        for node in 0..heap.graph.len() as u32 {
+            prop_assert!(!heap.graph.type_name(node).is_empty() || heap.graph.type_of(node) < 100);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! `why` as JSON.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::{Header, Place, ProcessJson, seconds, write};
+use crate::frame::FrameId;
+use crate::heap::{Ended, Holder, Object, OfType, Path, Step, Why};
+use crate::instant::Span;
+use crate::model::Model;
+use crate::report::text::Subject;
+use crate::stack::Stacks;
+
+#[derive(Serialize)]
+pub(super) struct TypeJson<'s> {
+    #[serde(rename = "type")]
+    name: &'s str,
+    count: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct GroupJson<'s> {
+    #[serde(rename = "type")]
+    type_name: Option<&'s str>,
+    types: Vec<TypeJson<'s>>,
+    count: u64,
+    bytes: u64,
+    retained_bytes: u64,
+    native_bytes: u64,
+    total_paths: usize,
+    paths: Vec<PathJson<'s>>,
+}
+
+/// What else refers to objects of a path.
+#[derive(Serialize)]
+struct OtherJson<'s> {
+    path: &'s str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct PathJson<'s> {
+    count: u64,
+    retained_bytes: u64,
+    words: &'s str,
+    others: Vec<OtherJson<'s>>,
+    steps: Vec<StepJson<'s>>,
+    holds: Vec<StepJson<'s>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct StepJson<'s> {
+    edge: &'s str,
+    #[serde(rename = "type")]
+    type_name: Option<&'s str>,
+    types: &'s [String],
+    keys: Option<&'s str>,
+    address: Option<String>,
+    site: Option<u32>,
+    made_in: Option<Place<'s>>,
+    count: u64,
+    bytes: u64,
+    retained_bytes: u64,
+    native_bytes: u64,
+    repeats: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grown_count: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grown_bytes: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct HolderJson<'s> {
+    edge: &'s str,
+    #[serde(rename = "type")]
+    type_name: &'s str,
+    address: String,
+    path: &'s str,
+}
+
+#[derive(Serialize)]
+struct ObjectJson<'s> {
+    address: String,
+    #[serde(rename = "type")]
+    type_name: &'s str,
+    title: Option<&'s str>,
+    bytes: u64,
+    references: Option<u32>,
+    unexplained_references: u32,
+    total_holders: usize,
+    holders: Vec<HolderJson<'s>>,
+    total_referents: usize,
+    referents: Vec<HolderJson<'s>>,
+}
+
+fn address(address: u64) -> String {
+    format!("{address:#x}")
+}
+
+pub(super) fn types_json(types: &[OfType]) -> Vec<TypeJson<'_>> {
+    let types = types.iter().map(|type_| TypeJson {
+        name: &type_.name,
+        count: type_.count,
+        bytes: type_.bytes,
+    });
+    types.collect()
+}
+
+pub(super) fn step_json<'s>(
+    stacks: &'s Stacks<'_>,
+    step: &'s Step,
+    made_in: Option<FrameId>,
+) -> StepJson<'s> {
+    StepJson {
+        edge: &step.edge,
+        type_name: step.types.first().map(String::as_str),
+        types: &step.types,
+        keys: step.keys.as_deref(),
+        address: step.address.map(address),
+        site: step.site,
+        made_in: made_in.map(|id| Place::new(stacks, id)),
+        count: step.count,
+        bytes: step.shallow,
+        retained_bytes: step.retained,
+        native_bytes: step.native,
+        repeats: step.repeats,
+        grown_count: step.since.map(|since| since.0),
+        grown_bytes: step.since.map(|since| since.1),
+    }
+}
+
+fn holder_json(holder: &Holder) -> HolderJson<'_> {
+    HolderJson {
+        edge: &holder.edge,
+        type_name: &holder.type_name,
+        address: address(holder.address),
+        path: &holder.words,
+    }
+}
+
+fn object_json(object: &Object) -> ObjectJson<'_> {
+    ObjectJson {
+        address: address(object.address),
+        type_name: &object.type_name,
+        title: object.title.as_deref(),
+        bytes: object.bytes,
+        references: (!object.is_immortal).then_some(object.references),
+        unexplained_references: object.unexplained,
+        total_holders: object.total_holders,
+        holders: object.holders.iter().map(holder_json).collect(),
+        total_referents: object.total_referents,
+        referents: object.referents.iter().map(holder_json).collect(),
+    }
+}
+
+/// Where most objects of a step were made.
+fn made_in<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, step: &Step) -> Option<FrameId> {
+    let site = model.sites().get(step.site? as usize)?;
+    stacks.head(model, site.node).made_in
+}
+
+/// Writes `why --json`.
+pub fn why<'a>(
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    subject: &Subject<'_>,
+    why: &Why,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Report<'m> {
+        #[serde(flatten)]
+        header: Header<'m>,
+        asked: &'m str,
+        graph: u32,
+        name: &'m str,
+        at_seconds: f64,
+        compared_with: Option<u32>,
+        process: Option<ProcessJson>,
+        whole: bool,
+        objects: u64,
+        bytes: u64,
+        missing_references: u64,
+        garbage_objects: u64,
+        garbage_bytes: u64,
+        total_rows: usize,
+        object: Option<ObjectJson<'m>>,
+        groups: Vec<GroupJson<'m>>,
+    }
+    let all = why.groups.iter().flat_map(|group| &group.paths);
+    let all = all.flat_map(|path| path.steps.iter().chain(&path.below));
+    // Names come to be known before they are lent.
+    let made: Vec<Option<FrameId>> = all.map(|step| made_in(model, stacks, step)).collect();
+    let stacks: &Stacks<'a> = stacks;
+    let mut made = made.into_iter();
+    let mut steps =
+        |steps: &'_ [Step]| -> Vec<Option<FrameId>> { made.by_ref().take(steps.len()).collect() };
+    let mut path_json = |path: &'_ Path| (steps(&path.steps), steps(&path.below));
+    let frames: Vec<_> = why
+        .groups
+        .iter()
+        .flat_map(|group| &group.paths)
+        .map(&mut path_json)
+        .collect();
+    let mut frames = frames.into_iter();
+    let groups = why
+        .groups
+        .iter()
+        .map(|group| GroupJson {
+            type_name: group.types.first().map(|type_| type_.name.as_str()),
+            types: types_json(&group.types),
+            count: group.count,
+            bytes: group.bytes,
+            retained_bytes: group.retained,
+            native_bytes: group.native,
+            total_paths: group.total_paths,
+            paths: group
+                .paths
+                .iter()
+                .map(|path| {
+                    let (of_steps, of_below) = frames.next().unwrap_or_default();
+                    PathJson {
+                        count: path.steps.last().map_or(0, |step| step.count),
+                        retained_bytes: path.steps.last().map_or(0, |step| step.retained),
+                        words: &path.words,
+                        others: (path.others.iter())
+                            .map(|(path, count)| OtherJson {
+                                path,
+                                count: *count,
+                            })
+                            .collect(),
+                        steps: (path.steps.iter().zip(of_steps))
+                            .map(|(step, made)| step_json(stacks, step, made))
+                            .collect(),
+                        holds: (path.below.iter().zip(of_below))
+                            .map(|(step, made)| step_json(stacks, step, made))
+                            .collect(),
+                    }
+                })
+                .collect(),
+        })
+        .collect();
+    let told = model.heap_graphs();
+    let told = told.iter().find(|graph| graph.graph == subject.graph);
+    let span = Span::whole(model);
+    write(
+        out,
+        &Report {
+            header: Header::new("leakline.why", model, &span),
+            asked: subject.name,
+            graph: subject.graph,
+            name: told.map_or("", |graph| graph.name.as_str()),
+            at_seconds: told.map_or(0.0, |graph| seconds(graph.at_ns)),
+            compared_with: subject.earlier,
+            process: told.and_then(|graph| ProcessJson::new(model, graph.process)),
+            whole: subject.heap.graph.ended() == Some(Ended::Whole),
+            objects: why.objects,
+            bytes: why.bytes,
+            missing_references: subject.heap.graph.missing(),
+            garbage_objects: why.garbage.0,
+            garbage_bytes: why.garbage.1,
+            total_rows: why.total_groups,
+            object: why.object.as_ref().map(object_json),
+            groups,
+        },
+    )
+}

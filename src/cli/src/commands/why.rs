@@ -1,0 +1,243 @@
+//! `leakline why`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use leakline_analysis::heap::{Asked, Ended, Graph, Heap, read_last, read_parts, sites_named};
+use leakline_analysis::report::text::Subject;
+use leakline_analysis::report::{json, text};
+use leakline_analysis::{Leaks, LeaksQuery, Model, Stacks, Suppression};
+
+use super::report::{Input, Output, report_with_file, resolved, unopened};
+use crate::CliError;
+
+/// Says who holds what lives, by a heap graph of the recording.
+///
+/// Without a question: the objects under which most memory gathers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  leakline why                          where most memory gathers
+  leakline why L1                       who holds what `leakline leaks` calls L1
+  leakline why app.leakline Session     who holds the objects of a class
+  leakline why sessions.py:41           who holds what that line made
+  leakline why load_session             who holds what that function made
+  leakline why 0x7f12deadbeef --referents
+  leakline why dict --graph warm --paths 10")]
+pub(crate) struct Args {
+    /// The recording, or a process that is being recorded, or the pid that a
+    /// recording here is named after [default: the newest *.leakline here]
+    #[arg(value_name = "FILE|PID")]
+    file: Option<PathBuf>,
+    /// What to explain: a cause (L1), a place (app.py:41), a function, a site's
+    /// number, a type, an address (0x7f...) [default: where most memory gathers]
+    #[arg(value_name = "CAUSE|SITE|TYPE|ADDRESS")]
+    question: Option<String>,
+    /// Which heap graph: its number or name [default: the last whole one]
+    #[arg(long, value_name = "N|NAME")]
+    graph: Option<String>,
+    /// Most paths [default: 3; without a question, 5 places]
+    #[arg(long, value_name = "N")]
+    paths: Option<usize>,
+    /// Of an address: what the object refers to, too
+    #[arg(long)]
+    referents: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// The file, and the question, in either order: a sole word that names no file
+    /// is the question.
+    fn words(&self) -> (Option<PathBuf>, Option<String>) {
+        let is_file = |path: &Path| {
+            let text = path.to_string_lossy();
+            let is_pid = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_pid || text.ends_with(".leakline") || path.exists()
+        };
+        match (&self.file, &self.question) {
+            (Some(file), question) if is_file(file) => (Some(file.clone()), question.clone()),
+            (Some(word), None) => (None, Some(word.to_string_lossy().into_owned())),
+            (Some(word), Some(file)) if is_file(Path::new(file)) => {
+                (Some(file.into()), Some(word.to_string_lossy().into_owned()))
+            }
+            (file, question) => (file.clone(), question.clone()),
+        }
+    }
+}
+
+fn failed(message: String, hint: impl Into<String>) -> CliError {
+    CliError::Report {
+        message,
+        hint: Some(hint.into()),
+        source: None,
+    }
+}
+
+/// Writes the answer to stdout.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
+    let (file, question) = args.words();
+    let input = Input::new(file, args.json);
+    report_with_file(&input, |model, stacks, file, output| {
+        if model.heap_graphs().is_empty() {
+            return Err(failed(
+                format!("there is no heap graph in {}", model.origin().file),
+                "`leakline snapshot PID NAME --heap` takes one of a program that is being recorded,\n\
+                 `leakline run` one at the program's end",
+            ));
+        }
+        let (number, graph) = chosen(args.graph.as_deref(), model, file)?;
+        let heap = Heap::new(graph);
+        let asked = match &question {
+            None => Asked::Gathered,
+            Some(text) => asked(text, model, stacks, &heap)?,
+        };
+        let most = args.paths.unwrap_or(match asked {
+            Asked::Gathered => 5,
+            _ => 3,
+        });
+        let mut why = heap.why(&asked, most.max(1));
+        if let (Asked::Address(_), None) = (&asked, &why.object) {
+            return Err(failed(
+                format!(
+                    "no object begins at {} in heap graph {number}",
+                    question.as_deref().unwrap_or_default()
+                ),
+                "addresses are those of the process when the graph was taken; `--graph` names another",
+            ));
+        }
+        let earlier = earlier(number, model, file)?;
+        let earlier = earlier.map(|(number, graph)| {
+            heap.compare(&Heap::new(graph), &asked, &mut why);
+            number
+        });
+        let subject = Subject {
+            name: question.as_deref().unwrap_or_default(),
+            graph: number,
+            earlier: earlier.filter(|_| !matches!(asked, Asked::Address(_))),
+            heap: &heap,
+            referents: args.referents,
+        };
+        match output {
+            Output::Json(out) => json::why(model, stacks, &subject, &why, out),
+            Output::Text(out, style) => text::why(model, stacks, &subject, &why, style, out),
+        }
+        .map_err(CliError::Output)
+    })
+}
+
+/// The graph that was asked for, or else the last whole one.
+fn chosen(name: Option<&str>, model: &Model<'_>, file: &Path) -> Result<(u32, Graph), CliError> {
+    let all = model.heap_graphs();
+    let empty = || {
+        failed(
+            "the heap graph is empty: nothing of it was told".into(),
+            "take another: `leakline snapshot PID NAME --heap`",
+        )
+    };
+    let Some(name) = name else {
+        let last = read_last(file, all).map_err(|error| unopened(&error))?;
+        return last.ok_or_else(empty);
+    };
+    let number: Option<u32> = name.parse().ok();
+    let found = all
+        .iter()
+        .rev()
+        .find(|graph| Some(graph.graph) == number || (number.is_none() && graph.name == name));
+    let Some(found) = found else {
+        let known: Vec<String> = all
+            .iter()
+            .map(|graph| format!("{} (`{}`)", graph.graph, graph.name))
+            .collect();
+        return Err(failed(
+            format!("there is no heap graph `{name}`"),
+            format!("there are {}", known.join(", ")),
+        ));
+    };
+    let graph = read(found.graph, file)?;
+    if graph.is_empty() {
+        return Err(empty());
+    }
+    Ok((found.graph, graph))
+}
+
+fn read(number: u32, file: &Path) -> Result<Graph, CliError> {
+    let parts = read_parts(file, &[number]).map_err(|error| unopened(&error))?;
+    let parts = parts.into_values().next().unwrap_or_default();
+    Ok(Graph::read(parts))
+}
+
+/// The first whole graph of the same process, if it is another one.
+fn earlier(number: u32, model: &Model<'_>, file: &Path) -> Result<Option<(u32, Graph)>, CliError> {
+    let all = model.heap_graphs();
+    let process = all
+        .iter()
+        .find(|graph| graph.graph == number)
+        .map(|graph| graph.process);
+    let before = all
+        .iter()
+        .take_while(|graph| graph.graph != number)
+        .filter(|graph| Some(graph.process) == process);
+    for told in before {
+        let graph = read(told.graph, file)?;
+        if graph.ended() == Some(Ended::Whole) {
+            return Ok(Some((told.graph, graph)));
+        }
+    }
+    Ok(None)
+}
+
+/// What a text means.
+fn asked<'a>(
+    text: &str,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    heap: &Heap,
+) -> Result<Asked, CliError> {
+    if let Some(digits) = text.strip_prefix("0x") {
+        return match u64::from_str_radix(digits, 16) {
+            Ok(address) => Ok(Asked::Address(address)),
+            Err(_) => Err(CliError::Usage {
+                message: format!("`{text}` is no address"),
+                hint: None,
+            }),
+        };
+    }
+    let is_cause = text
+        .strip_prefix('L')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    if is_cause {
+        let query = LeaksQuery {
+            suppressions: Suppression::shipped(),
+            ..LeaksQuery::default()
+        };
+        let leaks = resolved(Leaks::new(model, stacks, query))?;
+        return match leaks.named(text) {
+            Some(cause) => Ok(Asked::Sites(cause.members.clone())),
+            None => Err(failed(
+                format!("there is no cause {text} in this recording"),
+                "`leakline leaks` lists those that there are",
+            )),
+        };
+    }
+    if heap.has_type(text) {
+        return Ok(Asked::Type(text.into()));
+    }
+    let sites = sites_named(model, stacks, text);
+    if !sites.is_empty() {
+        return Ok(Asked::Sites(sites));
+    }
+    let types: Vec<String> = heap
+        .largest_types(5)
+        .into_iter()
+        .map(|type_| format!("`{}`", type_.name))
+        .collect();
+    Err(failed(
+        format!("no object, no place and no function is named `{text}`"),
+        format!(
+            "types that live are {}; places look like `app.py:41`",
+            types.join(", ")
+        ),
+    ))
+}

@@ -1,0 +1,96 @@
+"""`leakline why`: who holds what, in the ways in which programs hold objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import (
+    PYTHON_PROGRAMS,
+    TARGET_PYTHON,
+    Json,
+    Leakline,
+    Recording,
+    execute,
+    find_leakline,
+)
+
+COUNT = 200
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    maker = Leakline(find_leakline(), tmp_path_factory.mktemp("why"))
+    result, recording = maker.run(TARGET_PYTHON, PYTHON_PROGRAMS / "holders.py")
+    assert result.status == 0
+    return recording
+
+
+def path(recorded: Recording, question: str) -> Json:
+    (group,) = recorded.report("why", question)["groups"]
+    found: Json = group["paths"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("question", "words", "count"),
+    [
+        ("Session", "__main__.SESSIONS[*]", COUNT),
+        ("Pool", "__main__.Pool.everyone[*]", COUNT),
+        ("__main__.Node", "__main__.HEAD.next...", COUNT - 1),
+        ("Page", "__main__.render (ref)[*]", COUNT),
+        ("render", "__main__.render (ref)[*]", COUNT),
+    ],
+)
+def test_a_path_is_what_the_source_says(
+    recorded: Recording, question: str, words: str, count: int
+) -> None:
+    found = path(recorded, question)
+    assert (found["words"], found["count"]) == (words, count)
+    assert found["steps"][0]["edge"] == "module __main__"
+
+
+def test_a_dict_holds_what_its_values_hold(recorded: Recording) -> None:
+    found = path(recorded, "Session")
+    (cache, session) = found["steps"][1:]
+    assert (cache["edge"], cache["keys"]) == (".SESSIONS", "str")
+    assert session["made_in"]["file"].endswith("holders.py")
+    # Each has a list with a bytearray of 1,000 bytes.
+    assert COUNT * 1100 < cache["retained_bytes"] < COUNT * 1700
+    assert [step["edge"] for step in found["holds"]] == [".history"]
+
+
+def test_a_second_holder_is_named(recorded: Recording) -> None:
+    found = path(recorded, "Job")
+    assert found["words"] == "__main__.JOBS[*]"
+    assert found["others"] == [{"path": "__main__.BY_NAME", "count": COUNT}]
+
+
+def test_cycles_are_garbage(recorded: Recording) -> None:
+    report = recorded.report("why", "Twin")
+    assert report["garbage_objects"] >= 2 * COUNT
+    assert report["groups"][0]["count"] == 2 * COUNT
+    assert report["groups"][0]["paths"][0]["steps"][0]["edge"] == "nothing"
+
+
+def test_memory_gathers_in_the_dict(recorded: Recording) -> None:
+    report = recorded.report("why")
+    first = report["groups"][0]["paths"][0]
+    assert first["words"] == "__main__.SESSIONS[*]"
+    assert report["whole"]
+
+
+def test_an_object_is_found_by_its_address(recorded: Recording) -> None:
+    cache = path(recorded, "Session")["steps"][1]
+    found = recorded.report("why", cache["address"])["object"]
+    assert found["type"] == "dict"
+    assert "SESSIONS" in [holder["edge"].strip('[]"') for holder in found["holders"]]
+
+
+def test_without_a_graph_it_says_how_to_take_one(leakline: Leakline) -> None:
+    result, recording = leakline.run(
+        TARGET_PYTHON, "-c", "", options=["--heap", "never"]
+    )
+    assert result.status == 0
+    asked = execute([recording.leakline, "why", recording.path])
+    assert asked.status == 3
+    assert b"--heap" in asked.err
