@@ -14,6 +14,7 @@ mod doctor;
 mod export;
 mod flame;
 mod leaks;
+mod ledger;
 mod lines;
 mod live;
 mod mode;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Diff(diff::Args),
     /// Print what was counted
     Stats(stats::Args),
+    /// Say what the resident memory of a process is made of
+    Ledger(ledger::Args),
     /// List processes: what they are, which grow, which may be attached to
     Ps(ps::Args),
     /// Say what would stop an attach or spoil symbols, and how to mend it
@@ -100,6 +103,7 @@ impl Command {
             Command::Lines(args) => lines::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),
+            Command::Ledger(args) => ledger::run(&args),
             Command::Ps(args) => ps::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Tui(args) => tui::run(&args),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anstyle::{AnsiColor, Style};
 use leakline_analysis::report::bytes;
 use leakline_inject::inspect::Refused;
+use leakline_inject::ledger::Closed;
 
 use crate::commands::run::program::{Lookup, Unrecordable};
 use crate::preload::Tried;
@@ -84,6 +85,10 @@ pub enum CliError {
     #[error(transparent)]
     Refused(Refused),
 
+    /// Nobody may look into the memory of that process.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+
     /// Options that do not go together.
     #[error("{message}")]
     Usage {
@@ -128,6 +133,7 @@ impl CliError {
                 "raise the limit, as with `ulimit {option} unlimited`"
             )),
             CliError::Refused(refused) => Some(refused.hint()),
+            CliError::Closed(closed) => Some(closed.hint()),
             CliError::Usage { hint, .. } | CliError::Report { hint, .. } => hint.clone(),
             CliError::System { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
                 Some("raise the limit on open files, as with `ulimit -n 64`".into())
@@ -154,7 +160,10 @@ impl CliError {
             | CliError::System { .. } => 125,
             CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => 0,
             CliError::Usage { .. } => 2,
-            CliError::Refused(_) | CliError::Report { .. } | CliError::Output(_) => 3,
+            CliError::Refused(_)
+            | CliError::Closed(_)
+            | CliError::Report { .. }
+            | CliError::Output(_) => 3,
         }
     }
 

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `inspect` | what a process is, and what would stop an attach |
+//! | `ledger` | what its resident memory is made of |
 //! | `injection` | has a thread of it load a library, or call a function of one |
 //!
 //! Below `injection`: `borrow` (a thread makes one call and comes back), `frame`
@@ -15,6 +16,7 @@ mod frame;
 mod image;
 pub mod injection;
 pub mod inspect;
+pub mod ledger;
 mod python;
 mod target;
 mod tracee;

@@ -567,6 +567,8 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Bl
     let at = Arrival::new();
     if at.is_sampling() {
         observe_sampling(size, caller, at.t, call)
+    } else if at.t.is_null() && session::is_waiting() {
+        call(size)
     } else {
         observe_at(size, caller, at, call)
     }
@@ -668,6 +670,9 @@ fn observe_death(block: Block, caller: Caller, call: impl FnOnce(Block)) {
     if at.is_sampling() {
         // SAFETY: this thread's resting state; `sp` is the exported function's.
         unsafe { perhaps_died(at.t, NATIVE_CALL, block, caller) };
+        return call(block);
+    }
+    if at.t.is_null() && session::is_waiting() {
         return call(block);
     }
     observe_death_at(block, caller, at, call);

@@ -331,6 +331,17 @@ fn is_invited() -> bool {
     })
 }
 
+/// Whether this process was started to be woken, and nobody did so far: what a hook of a
+/// thread without a state looks at first, since it is all that such a program pays.
+#[inline(always)]
+pub fn is_waiting() -> bool {
+    let page = IDLE_PAGE.load(Ordering::Relaxed);
+    // SAFETY: null, or mapped for good; its words are atomic.
+    STATE.load(Ordering::Relaxed) == state::IDLE
+        && !page.is_null()
+        && unsafe { (*page).turn.load(Ordering::Relaxed) } == IDLE_TURN.load(Ordering::Relaxed)
+}
+
 /// Joins the session that the page invites to: as [`attach`], by whichever thread
 /// comes first.
 fn accept_invitation() -> Option<&'static Session> {

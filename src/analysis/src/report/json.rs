@@ -5,9 +5,11 @@
 //! recording needs no copy of itself.
 
 mod leaks;
+mod ledger;
 mod why;
 
 pub use leaks::{check, leaks};
+pub use ledger::ledger;
 pub use why::why;
 
 use std::cell::OnceCell;

@@ -6,6 +6,7 @@ mod columns;
 mod diff;
 mod heading;
 mod leaks;
+mod ledger;
 mod lines;
 mod naming;
 mod processes;
@@ -17,6 +18,7 @@ mod why;
 
 pub use diff::{diff, survived};
 pub use leaks::{check, leaks, leaks_markdown};
+pub use ledger::{About, ledger};
 pub use lines::lines;
 pub use naming::{frame_words, noun};
 pub use processes::signal_name;
