@@ -57,11 +57,14 @@ pub fn why<'a>(
             tree(model, stacks, subject, path, style, out)?;
         }
     }
-    if !why.groups.is_empty() {
-        closing(model, stacks, subject, why, style, out)?;
+    let mut end = Vec::new();
+    closing(model, stacks, subject, why, style, &mut end)?;
+    if !end.is_empty() {
+        writeln!(out)?;
+        out.write_all(&end)?;
     }
     if why.garbage.0 > 0 {
-        if subject.name.is_empty() && why.total_groups == why.groups.len() {
+        if end.is_empty() {
             writeln!(out)?;
         }
         let text = format!(
@@ -421,7 +424,6 @@ fn closing<'a>(
     };
     if subject.name.is_empty() {
         if why.total_groups > why.groups.len() {
-            writeln!(out)?;
             let text = more(why.total_groups - why.groups.len(), "place");
             style.wrapped(out, plain, 0, &text)?;
         }
@@ -430,7 +432,6 @@ fn closing<'a>(
     let Some(group) = why.groups.first() else {
         return Ok(());
     };
-    writeln!(out)?;
     if group.total_paths > group.paths.len() {
         style.wrapped(
             out,
