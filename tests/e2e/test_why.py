@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness import (
@@ -47,6 +49,51 @@ def test_a_path_is_what_the_source_says(
     found = path(recorded, question)
     assert (found["words"], found["count"]) == (words, count)
     assert found["steps"][0]["edge"] == "module __main__"
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    maker = Leakline(find_leakline(), tmp_path_factory.mktemp("shapes"))
+    result, recording = maker.run(TARGET_PYTHON, PYTHON_PROGRAMS / "shapes.py")
+    assert result.status == 0
+    return recording
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("InModule", r'__main__\.CACHE\["only"\]'),
+        ("InClosure", r"__main__\.CLOSURE closure held"),
+        ("InDefault", r"__main__\.with_default\.__defaults__\[\*\]"),
+        ("InClass", r"__main__\.Registry\.known\[\*\]"),
+        ("InSlot", r"__main__\.SLOTTED\.second"),
+        ("InCache", r"__main__\.cached \(ref\)"),
+        ("InCallback", r"__main__\.REFERENCE\.__callback__ closure held"),
+        (
+            "InHandler",
+            r"[\w.]+\.manager\.loggerDict\[\*\]\.handlers\[\*\]\.records\[\*\]",
+        ),
+        ("InLocal", r'__main__\.LOCAL .*\["value"\]'),
+        # Frames are objects before 3.11, generators' and coroutines' too.
+        ("InTraceback", r"__main__\.LAST\.__traceback__( \(ref\))?\.tb_frame held"),
+        ("InTask", r"__main__\.TASK \(ref\).* held"),
+        ("InGenerator", r"__main__\.GENERATOR(\.gi_frame)? held"),
+        ("InContext", r"__main__\.CONTEXT( \(ref\))+"),
+        ("InPartial", r"__main__\.PARTIAL\.args\[\*\]"),
+        # Lists of C's: who has them is not known.
+        ("AtExit", r"(C code function|atexit \(ref\)) closure held"),
+        ("OnSignal", r"C code function closure held"),
+        ("InMethod", r"__main__\.METHOD\.__self__"),
+        ("InThread", r"frame run( \(ref\))? waiting"),
+    ],
+)
+def test_what_programs_keep_objects_by(
+    shapes: Recording, what: str, words: str
+) -> None:
+    found = path(shapes, what)
+    assert re.fullmatch(words, found["words"]), found["words"]
+    assert found["count"] == 1
+    assert found["others"] == []
 
 
 def test_a_dict_holds_what_its_values_hold(recorded: Recording) -> None:

@@ -103,6 +103,16 @@ impl Map {
         Some((value, true))
     }
 
+    /// The number of `key`.
+    pub fn get(&self, key: u64) -> Option<u64> {
+        if self.room == 0 {
+            return None;
+        }
+        // SAFETY: there is a table, with free places.
+        let entry = unsafe { *self.find(key) };
+        (entry[0] == key).then_some(entry[1])
+    }
+
     /// The place of `key`, or the free one where it belongs.
     unsafe fn find(&self, key: u64) -> *mut [u64; 2] {
         let mut at = (key >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 7;

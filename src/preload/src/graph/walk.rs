@@ -41,6 +41,11 @@ pub struct Walk<'a, H: FnMut(&[u8]) -> bool> {
     seen: Map,
     /// Those of them that are still to be told of.
     waiting: List,
+    /// Closures' tuples of cells, which are told of last: by then it is known whose they
+    /// are.
+    closures: List,
+    /// The code of the function that a closure is of.
+    codes: Map,
     /// What `tp_traverse` said of an object; 0 where it was told already.
     targets: List,
     /// What was told so far.
@@ -82,6 +87,8 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             names: Map::default(),
             seen: Map::default(),
             waiting: List::default(),
+            closures: List::default(),
+            codes: Map::default(),
             targets: List::default(),
             nodes: 0,
             edges: 0,
@@ -109,12 +116,35 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                     if at == 0 || !self.goes_on() {
                         return;
                     }
-                    self.object(at + 16, true);
-                    self.closure();
+                    if self.is_closure(at + 16) {
+                        if !self.closures.push(at + 16) {
+                            self.status = status::OUT_OF_MEMORY;
+                        }
+                    } else {
+                        self.object(at + 16, true);
+                    }
+                    self.rest();
                     at = sys::word(at) & !7;
                 }
             }
-            self.closure();
+            self.rest();
+            while let Some(closure) = self.closures.pop() {
+                if !self.goes_on() {
+                    return;
+                }
+                self.object(closure, true);
+                self.rest();
+            }
+        }
+    }
+
+    /// Whether an object is a tuple of cells.
+    unsafe fn is_closure(&self, object: u64) -> bool {
+        unsafe {
+            sys::word(object + 8) == self.functions.tuple
+                && Self::length_of(object) > 0
+                && sys::word(object + 24) != 0
+                && sys::word(sys::word(object + 24) + 8) == self.functions.cell
         }
     }
 
@@ -133,7 +163,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
     }
 
     /// Tells of the objects that wait.
-    unsafe fn closure(&mut self) {
+    unsafe fn rest(&mut self) {
         while let Some(object) = self.waiting.pop() {
             if !self.goes_on() {
                 return;
@@ -358,7 +388,9 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             } else if type_ == self.functions.list {
                 self.array(sys::word(object + 24), Self::length_of(object), false);
             } else if type_ == self.functions.tuple {
-                self.array(object + 24, Self::length_of(object), false);
+                if !self.cells(object) {
+                    self.array(object + 24, Self::length_of(object), false);
+                }
             } else if type_ == self.functions.set || type_ == self.functions.frozen_set {
                 self.elements(object);
             } else {
@@ -726,6 +758,32 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         }
     }
 
+    /// A closure's cells, by the names of its function's variables. False: it is none.
+    unsafe fn cells(&mut self, tuple: u64) -> bool {
+        const OLD_FREE: u64 = 80;
+        unsafe {
+            let Some(code) = self.codes.get(tuple) else {
+                return false;
+            };
+            let count = Self::length_of(tuple);
+            // What a function took with it comes last among its variables.
+            let place = if self.python.minor >= 11 {
+                self.places.local_names
+            } else {
+                OLD_FREE
+            };
+            let names = sys::word(code + place);
+            let Some(first) = Self::length_of(names).checked_sub(count) else {
+                return false;
+            };
+            for i in 0..count {
+                let label = self.named(label::LOCAL, sys::word(names + 24 + 8 * (first + i)));
+                self.edge(label, sys::word(tuple + 24 + 8 * i));
+            }
+        }
+        true
+    }
+
     unsafe fn elements(&mut self, set: u64) {
         unsafe {
             let (table, mask) = (sys::word(set + 40), sys::word(set + 32));
@@ -947,6 +1005,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         let (functions, places) = (self.functions, self.places);
         unsafe {
             if type_ == functions.function {
+                let closure = sys::word(object + places.function_closure);
+                let code = sys::word(object + places.function_code);
+                if closure != 0 && self.codes.entry(closure, code).is_none() {
+                    self.status = status::OUT_OF_MEMORY;
+                }
                 self.at(
                     object,
                     &[
@@ -983,6 +1046,19 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 self.suspended(object);
             } else if type_ == functions.frame && self.python.minor < 11 {
                 self.old_frame(object);
+            } else if type_ == functions.frame {
+                self.frame_object(object);
+            } else if flags & flag::EXCEPTION != 0 {
+                let old = if self.python.minor >= 11 { 0 } else { 8 };
+                self.at(
+                    object,
+                    &[
+                        (24, b"args"),
+                        (40 - old, b"__traceback__"),
+                        (48 - old, b"__context__"),
+                        (56 - old, b"__cause__"),
+                    ],
+                );
             }
         }
     }
@@ -1043,6 +1119,24 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                     let label = self.named(label::LOCAL, sys::word(names + 24 + 8 * i));
                     self.claim(label, value);
                 }
+            }
+        }
+    }
+
+    /// A frame object of 3.11 and later, if the frame is its own: its function is done.
+    unsafe fn frame_object(&mut self, object: u64) {
+        const FRAME: u64 = 24;
+        unsafe {
+            let frame = sys::word(object + FRAME);
+            if frame == 0 {
+                return;
+            }
+            let code = sys::word(frame + self.python.layout.frame_code) & !7;
+            if code != 0 && sys::word(code + 8) == self.functions.code {
+                let places = self.places;
+                let names = sys::word(code + places.local_names);
+                let count = u64::from(half(code + places.local_count));
+                self.variables(frame + places.frame_locals, names, count);
             }
         }
     }
