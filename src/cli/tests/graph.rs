@@ -64,11 +64,17 @@ fn edges_are_what_python_says() {
     let python = std::env::var("LEAKLINE_TARGET_PYTHON").unwrap_or_else(|_| "python3".into());
     let place = tempfile::tempdir().unwrap();
     let (recording, told) = (place.path().join("a.leakline"), place.path().join("told"));
-    let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/programs/python/referents.py");
+    let program =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/programs/python/referents.py");
     let status = Command::new(env!("CARGO_BIN_EXE_leakline"))
         .args(["run", "-o"])
-        .args([&recording, Path::new("--"), Path::new(&python), &program, &told])
+        .args([
+            &recording,
+            Path::new("--"),
+            Path::new(&python),
+            &program,
+            &told,
+        ])
         .status()
         .unwrap();
     assert!(status.success());
@@ -116,5 +122,9 @@ fn edges_are_what_python_says() {
         }
     }
     assert!(compared > 20_000, "{compared}");
-    assert!(wrong.is_empty(), "{} of {compared}: {wrong:#?}", wrong.len());
+    assert!(
+        wrong.is_empty(),
+        "{} of {compared}: {wrong:#?}",
+        wrong.len()
+    );
 }

@@ -23,6 +23,8 @@ pub(crate) struct Graph {
     pub(crate) status: Option<u64>,
     /// Some of it was lost.
     pub(crate) has_losses: bool,
+    /// Nobody wants to know of it.
+    pub(crate) is_dropped: bool,
     /// Bytes before an object of each type, where its block begins.
     heads: Vec<u64>,
 }
@@ -37,7 +39,16 @@ impl Graph {
             bytes: 0,
             status: None,
             has_losses: false,
+            is_dropped: false,
             heads: Vec::new(),
+        }
+    }
+
+    /// One of which nothing is written down.
+    pub(crate) fn dropped() -> Self {
+        Graph {
+            is_dropped: true,
+            ..Self::new(0, 0)
         }
     }
 

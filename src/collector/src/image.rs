@@ -261,10 +261,10 @@ impl Image {
         }
     }
 
-    /// Makes it the image of a child that tells of its parent's heap, as `number`.
-    pub(crate) fn take_graph(&mut self, fork: &ForkPoint, number: u32, paused_ns: u64) {
-        self.live = LiveSet::forked(fork.base.clone());
-        self.graph = Some(Graph::new(number, paused_ns));
+    /// Makes it the image of a child that tells of its parent's heap, as that was at a fork.
+    pub(crate) fn take_graph(&mut self, fork: Option<&ForkPoint>, graph: Graph) {
+        self.live = LiveSet::forked(fork.and_then(|fork| fork.base.clone()));
+        self.graph = Some(graph);
     }
 
     /// Gives a forked child what its parent had.
@@ -1134,6 +1134,9 @@ impl Image {
         let Some(graph) = &mut self.graph else {
             return false;
         };
+        if graph.is_dropped {
+            return true;
+        }
         let (live, tally) = (&self.live, &shared.tally);
         let Some(sites) = graph.join(bytes, |address| {
             let block = live.get(address)?;

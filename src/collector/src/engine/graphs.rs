@@ -14,7 +14,8 @@ use leakline_wire::sync::Ordering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Engine, Newborn};
-use crate::image::{Image, MARKS};
+use crate::graph::Graph;
+use crate::image::{ForkPoint, Image, MARKS};
 use crate::names::LocalNames;
 use crate::order::Rings;
 use crate::process;
@@ -306,8 +307,12 @@ impl Engine {
             Some((id, image.take_fork(&self.shared, newborn.fork, stamp)?))
         });
         let Some((process, fork)) = found else {
-            self.note("a heap graph was lost: the instant of its fork was".into());
-            self.release_slot(newborn.slot);
+            // It goes on telling, under its slot: what it tells is let go.
+            let why = "the instant of its fork was lost";
+            self.note(format!("a heap graph was not taken: {why}"));
+            self.graphs
+                .settle(wanted, GraphOutcome::CutOff(why.to_owned()));
+            self.add_teller(newborn, u32::MAX, Graph::dropped(), None);
             return;
         };
         let pid = self
@@ -348,9 +353,20 @@ impl Engine {
             paused_ns,
         }));
         self.graphs.settle(number, GraphOutcome::Begun);
+        let graph = Graph::new(number, paused_ns);
+        self.add_teller(newborn, process, graph, Some(&fork));
+    }
+
+    fn add_teller(
+        &mut self,
+        newborn: Newborn,
+        process: u32,
+        graph: Graph,
+        fork: Option<&ForkPoint>,
+    ) {
         let names = LocalNames::new(newborn.identity.pid, Vec::new());
         let mut image = Image::new(process, newborn.slot, names);
-        image.take_graph(&fork, number, paused_ns);
+        image.take_graph(fork, graph);
         // Whoever looks for newborns knows the slot.
         self.by_slot[newborn.slot as usize] = Some(process);
         self.graphs.tellers.push(Teller {
@@ -401,6 +417,11 @@ impl Engine {
             let Some(graph) = teller.image.graph.take() else {
                 continue;
             };
+            if graph.is_dropped {
+                self.by_slot[slot as usize] = None;
+                self.release_slot(slot);
+                continue;
+            }
             let lost = self
                 .shared
                 .session
