@@ -303,6 +303,11 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.trie_nodes,
         &slot.python_version,
         &slot.left,
+        &slot.graph_wanted,
+        &slot.graph_begun,
+        &slot.graph_error,
+        &slot.may_graph,
+        &slot.is_graph,
     ];
     for word in words.into_iter().chain(&slot.trie) {
         word.store(0, Ordering::Relaxed);

@@ -1142,6 +1142,7 @@ impl Image {
             let block = live.get(address)?;
             Some((block, tally.domain_of(block.site)?))
         }) else {
+            graph.has_losses = true;
             return false;
         };
         shared.records.push(Record::HeapPart(HeapPart {

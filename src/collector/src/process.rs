@@ -96,6 +96,29 @@ pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Why a fork may be the end of a process, by what watches over it, if so.
+pub(crate) fn forbids_fork(pid: u32) -> Option<&'static str> {
+    let filters = |of: &str| -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{of}/status")).ok()?;
+        let line = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse::<u32>().ok()
+        };
+        // Kernels before 5.9 say only whether there are any.
+        line("Seccomp_filters:").or_else(|| line("Seccomp:"))
+    };
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    if tracer.is_some_and(|tracer| tracer.trim() != "0") {
+        return Some("a debugger or tracer is attached to it");
+    }
+    // A container's filter is ours, too, and lets programs fork.
+    (filters(&pid.to_string())? > filters("self")?)
+        .then_some("a seccomp filter of its own limits its system calls, perhaps forks")
+}
+
 /// What a process has open, as far as it may be seen.
 pub(crate) fn open_files(pid: u32) -> impl Iterator<Item = String> {
     let files = fs::read_dir(format!("/proc/{pid}/fd"));

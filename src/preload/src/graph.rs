@@ -14,7 +14,7 @@
 //! * What it does to the target's structures it does to its copy. If it meets nonsense
 //!   and dies, the graph is cut off, and nothing else happens.
 //! * It holds none of the target's descriptors, raises no signal (also not SIGCHLD),
-//!   leaves no core, and ends by itself after [`MOST_NS`].
+//!   leaves no core, runs no handler, and ends by itself after [`MOST_NS`].
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -53,6 +53,25 @@ pub fn reap() {
         if child != 0 && sys::has_ended(child) {
             let _ = place.compare_exchange(child, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+}
+
+/// Ends the children: who leaves a session will not come by again. Waits for them, but
+/// not for long.
+pub fn end_all() {
+    const TURNS: u32 = 50;
+    for place in &CHILDREN {
+        let child = place.load(Ordering::Relaxed);
+        if child != 0 && !sys::has_ended(child) {
+            sys::kill_child(child);
+            for _ in 0..TURNS {
+                if sys::has_ended(child) {
+                    break;
+                }
+                sys::pause(1);
+            }
+        }
+        place.store(0, Ordering::Relaxed);
     }
 }
 
@@ -102,14 +121,12 @@ pub unsafe fn take(
             let status = in_child(t, session, python, functions, fork, number);
             sys::exit_group(status);
         }
-        sys::restore_signals(mask);
-        match forked {
-            Ok(child) => {
-                place.store(child, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => Err(error.0),
+        // Before a handler runs, which may not come back.
+        if let Ok(child) = forked {
+            place.store(child, Ordering::Relaxed);
         }
+        sys::restore_signals(mask);
+        forked.map(|_| ()).map_err(|error| error.0)
     }
 }
 
@@ -130,7 +147,9 @@ unsafe fn in_child(
     fork: Fork,
     number: u32,
 ) -> i32 {
-    sys::be_a_quiet_child(MOST_NS.div_ceil(1_000_000_000));
+    if !sys::be_a_quiet_child(MOST_NS.div_ceil(1_000_000_000) + 2) {
+        return 1;
+    }
     // SAFETY: this is the child's one thread, whose state `t` is.
     if !unsafe { session.begin_graph(t, fork, number) } {
         return 1;

@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
-use leakline_wire::layout::{END_GRAPH, mode};
+use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, mode};
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{self, CODE_DIED, FLUSH, Session};
@@ -847,10 +847,11 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         {
             frame = sys::word(frame + offset);
         }
+        let fits = frame != 0 && python.fits(session, frame);
         if holds_gil && DUE.load(Ordering::Relaxed) != 0 {
             python.see_to_dues(t, session);
         }
-        if frame == 0 || !python.fits(session, frame) {
+        if !fits {
             python.watch_main(t, session, 0, 0);
             return NO_STACK;
         }
@@ -940,9 +941,16 @@ impl Interpreter {
     #[cold]
     #[inline(never)]
     unsafe fn see_to_dues(&self, t: *mut Thread, session: &Session) {
-        let due = DUE.swap(0, Ordering::Relaxed);
+        // SAFETY: the caller's. The child of a vfork has its parent's thread's state, and
+        // leaves what is due to that.
+        let due = unsafe {
+            if !thread::is_own(t) {
+                return;
+            }
+            DUE.swap(0, Ordering::Relaxed)
+        };
         if due & GRAPH != 0 {
-            // SAFETY: the caller's.
+            // SAFETY: as above.
             unsafe { self.see_to_graph(t, session) };
         }
         if due & (SET | LOOK) != 0 {
@@ -950,22 +958,40 @@ impl Interpreter {
         }
     }
 
+    /// Whether the interpreter is being taken down.
+    fn is_ending(&self) -> bool {
+        self.is_finalizing != 0 && {
+            // SAFETY: CPython's function; it reads a flag.
+            unsafe {
+                let finalizing: extern "C" fn() -> i32 = core::mem::transmute(self.is_finalizing);
+                finalizing() != 0
+            }
+        }
+    }
+
     /// Takes the heap graph that is wanted.
     unsafe fn see_to_graph(&self, t: *mut Thread, session: &Session) {
-        // SAFETY: the caller's. The child of a vfork has its parent's thread's state.
+        const ENOSYS: i32 = 38;
+        // SAFETY: the caller's.
         unsafe {
-            if !thread::is_own(t) {
-                return;
-            }
-            if (*t).is_reallocating {
-                // What holds the old block still does: not the instant to look at it.
+            let fit = FIT.load(Ordering::Relaxed);
+            if (*t).is_reallocating || fit == NOT_TRIED {
+                // What holds the old block still does: not the instant to look at it. Nor is
+                // one at which it is not known yet where things lie.
                 DUE.fetch_or(GRAPH, Ordering::Relaxed);
                 return;
             }
             let slot = session.slot();
             let wanted = slot.graph_wanted.load(Ordering::Acquire);
             if wanted != slot.graph_begun.load(Ordering::Relaxed) && wanted != 0 {
-                let error = graph::take(t, session, self, wanted).err().unwrap_or(0);
+                // Whatever comes of it, it is not begun twice.
+                slot.graph_error.store(0, Ordering::Relaxed);
+                let taken = if fit == FITS && !self.is_ending() {
+                    graph::take(t, session, self, wanted)
+                } else {
+                    Err(ENOSYS)
+                };
+                let error = taken.err().unwrap_or(0);
                 slot.graph_error
                     .store(error.cast_unsigned(), Ordering::Relaxed);
                 // Release pairs with the collector's Acquire: it sees the error.
@@ -973,10 +999,16 @@ impl Interpreter {
             }
             if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 {
                 let may = slot.may_graph.load(Ordering::Relaxed) != 0;
-                if !may || graph::take(t, session, self, END_GRAPH).is_err() {
+                let taking = &session.header().end_graphs;
+                // Mostly this is early in the interpreter's end: nothing is taken down yet.
+                let is_taken = may
+                    && fit == FITS
+                    && taking.fetch_add(1, Ordering::Relaxed) < MOST_END_GRAPHS
+                    && graph::take(t, session, self, END_GRAPH).is_ok();
+                if !is_taken {
                     session.tell(
                         b"no heap graph was taken at the end: there was not enough memory, \
-                          or one was being taken",
+                          others were being taken, or this process cannot bear a fork",
                     );
                 }
             }

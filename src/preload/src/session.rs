@@ -711,7 +711,7 @@ impl Session {
         }
         got::end();
         if whose == Whose::Ours {
-            graph::reap();
+            graph::end_all();
         }
         PROCESS_OF_MAP.store(sys::getpid(), Ordering::Relaxed);
         self.left_ns.store(sys::monotonic_ns(), Ordering::Relaxed);

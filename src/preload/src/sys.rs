@@ -22,7 +22,9 @@ mod number {
     pub const MUNMAP: usize = 11;
     pub const MREMAP: usize = 25;
     pub const MUNLOCK: usize = 150;
+    pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const SETITIMER: usize = 38;
     pub const SIGALTSTACK: usize = 131;
     pub const EXIT_GROUP: usize = 231;
     pub const MADVISE: usize = 28;
@@ -36,10 +38,10 @@ mod number {
     pub const SETSOCKOPT: usize = 54;
     pub const CLONE: usize = 56;
     pub const WAIT4: usize = 61;
+    pub const KILL: usize = 62;
     pub const GETRLIMIT: usize = 97;
     pub const SETPRIORITY: usize = 141;
     pub const PRCTL: usize = 157;
-    pub const SETRLIMIT: usize = 160;
     pub const GETTID: usize = 186;
     pub const FUTEX: usize = 202;
     pub const CLOCK_GETTIME: usize = 228;
@@ -231,33 +233,78 @@ pub fn has_ended(child: u32) -> bool {
     waited != Ok(0)
 }
 
-/// What a child from [`fork_quietly`] does first: it is the first to go where memory is
-/// short, has no descriptor of its parent's, leaves no core, does not come before others,
-/// and ends after so many seconds of its own time.
-pub fn be_a_quiet_child(seconds: u64) {
+/// What a child from [`fork_quietly`] does first: it runs no handler of its parent's, has no
+/// descriptor of its parent's, is the first to go where memory is short, leaves no core,
+/// does not come before others, and ends after so many seconds, whatever it waits for.
+/// False: it could not be made so.
+pub fn be_a_quiet_child(seconds: u64) -> bool {
     const PR_SET_DUMPABLE: usize = 4;
-    const RLIMIT_CPU: usize = 0;
     const WRITE_ONLY: usize = 1;
     const NICER: usize = 10;
-    let limit = [seconds, seconds];
+    const SET: usize = 2;
+    const SIGNALS: usize = 64;
+    const SIGALRM: u64 = 14;
+    /// `sa_handler` 0 is the default.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const REAL: usize = 0;
+    // A blocked signal that the child's own fault raises ends it.
+    let mask = !(1u64 << (SIGALRM - 1));
+    let timer = [0, 0, seconds, 0];
     let path = c"/proc/self/oom_score_adj";
-    // SAFETY: the kernel reads the path and the limit. Descriptors are this process's
-    // copies.
+    // SAFETY: the kernel reads what is pointed to. Handlers and descriptors are this
+    // process's copies.
     unsafe {
+        let all = u64::MAX;
+        let mask_of = |set: &u64| [SET, core::ptr::from_ref(set) as usize, 0, 8, 0, 0];
+        let _ = syscall(number::RT_SIGPROCMASK, mask_of(&all));
+        for signal in 1..=SIGNALS {
+            let action = DEFAULT.as_ptr() as usize;
+            let _ = syscall(number::RT_SIGACTION, [signal, action, 0, 8, 0, 0]);
+        }
+        let armed = syscall(
+            number::SETITIMER,
+            [REAL, timer.as_ptr() as usize, 0, 0, 0, 0],
+        );
+        let _ = syscall(number::RT_SIGPROCMASK, mask_of(&mask));
+        if syscall(number::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]).is_err() {
+            close_each();
+        }
         if let Ok(fd) = syscall(
             number::OPEN,
             [path.as_ptr() as usize, WRITE_ONLY, 0, 0, 0, 0],
         ) {
             write(fd as i32, b"1000");
+            close(fd as i32);
         }
-        let _ = syscall(number::CLOSE_RANGE, [0, usize::MAX >> 33, 0, 0, 0, 0]);
         let _ = syscall(number::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]);
-        let _ = syscall(
-            number::SETRLIMIT,
-            [RLIMIT_CPU, limit.as_ptr() as usize, 0, 0, 0, 0],
-        );
         let _ = syscall(number::SETPRIORITY, [0, 0, NICER, 0, 0, 0]);
+        armed.is_ok()
     }
+}
+
+/// Closes all descriptors, where the kernel cannot do it at once (before 5.9).
+fn close_each() {
+    const RLIMIT_NOFILE: usize = 7;
+    let mut limit = [0u64; 2];
+    // SAFETY: the kernel writes two words; descriptors are closed in a child.
+    let result = unsafe {
+        syscall(
+            number::GETRLIMIT,
+            [RLIMIT_NOFILE, limit.as_mut_ptr() as usize, 0, 0, 0, 0],
+        )
+    };
+    let most = if result.is_ok() { limit[0] } else { 1024 };
+    for fd in 0..most.min(1 << 20) {
+        close(fd as i32);
+    }
+}
+
+/// Ends a child from [`fork_quietly`].
+pub fn kill_child(child: u32) {
+    const SIGKILL: usize = 9;
+    // SAFETY: takes no pointer; whoever calls it has not waited for the child, so that the
+    // number is the child's.
+    let _ = unsafe { syscall(number::KILL, [child as usize, SIGKILL, 0, 0, 0, 0]) };
 }
 
 /// Ends the process at once.

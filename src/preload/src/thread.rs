@@ -352,6 +352,7 @@ unsafe fn forget_half_done(t: *mut Thread) {
         (*t).side.recover();
         (*t).side_busy = false;
         (*t).newest_object = 0;
+        (*t).is_reallocating = false;
         if core::mem::take(&mut (*t).updates_modules) {
             modules::end_update();
         }

@@ -116,8 +116,11 @@ pub struct Header {
     /// Grows ten times a second while the collector runs: what processes that
     /// were running before look at, to leave when it is gone.
     pub beats: AtomicU32,
+    /// Heap graphs of [`mode::GRAPH_AT_END`] that are being taken, roughly: added to by
+    /// producers, set by the collector. There are to be [`MOST_END_GRAPHS`].
+    pub end_graphs: AtomicU32,
     #[doc(hidden)]
-    pub pad2: [u32; 11],
+    pub pad2: [u32; 10],
 }
 
 /// States of [`Slot::state`].
@@ -129,6 +132,9 @@ pub mod slot_state {
     /// A process writes under it.
     pub const LIVE: u32 = 2;
 }
+
+/// See [`Header::end_graphs`].
+pub const MOST_END_GRAPHS: u32 = 2;
 
 /// [`Slot::graph_wanted`] of a child that takes the graph of [`mode::GRAPH_AT_END`].
 pub const END_GRAPH: u32 = u32::MAX;

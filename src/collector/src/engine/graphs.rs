@@ -12,6 +12,7 @@ use leakline_wire::graph::status;
 use leakline_wire::layout::{END_GRAPH, Slot, mode};
 use leakline_wire::sync::Ordering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{Engine, Newborn};
 use crate::graph::Graph;
@@ -28,7 +29,7 @@ const CHILD_PATIENCE_NS: u64 = 30_000_000_000;
 /// Between two looks at how much memory is left.
 const PERMIT_EVERY_NS: u64 = 1_000_000_000;
 /// Graphs whose fate is remembered.
-const MOST_TOLD: usize = 512;
+const MOST_TOLD: usize = 128;
 /// What a process's memory is multiplied by, in percent, for what its pages cost that it
 /// writes to while the child has them too; and what the child needs in any case.
 const NEEDED_PERCENT: u64 = 50;
@@ -45,6 +46,9 @@ struct Teller {
     slot: u32,
     pidfd: Option<OwnedFd>,
     began_ns: u64,
+    /// Somebody asked for it: it is none of the end.
+    is_asked: bool,
+    is_killed: bool,
 }
 
 /// A process that was asked.
@@ -166,7 +170,7 @@ impl Engine {
 
     /// Asks the next process, if none is being asked.
     fn ask_next(&mut self) {
-        while self.graphs.asked.is_none() && self.graphs.tellers.is_empty() {
+        while self.graphs.asked.is_none() && !self.graphs.tellers.iter().any(|one| one.is_asked) {
             let Some((process, number)) = self.graphs.queue.pop_front() else {
                 return;
             };
@@ -205,12 +209,21 @@ impl Engine {
     /// Why no graph of a process is to be taken, if so.
     fn forbids_graph(&self, pid: u32) -> Option<String> {
         // What such a device writes to memory on its own may go to the child's copy.
-        const DEVICES: [&str; 3] = ["/dev/infiniband", "/dev/nvidia", "/dev/kfd"];
+        const DEVICES: [&str; 5] = [
+            "/dev/infiniband",
+            "/dev/nvidia",
+            "/dev/kfd",
+            "/dev/vfio",
+            "/dev/accel",
+        ];
         let pause_ms = process::rss_bytes(pid)? / (1 << 20) * PAUSE_MS_PER_GIB / 1024;
         if pause_ms > MOST_PAUSE_MS {
             return Some(format!(
                 "it would stand still for about {pause_ms} ms, and {MOST_PAUSE_MS} are the most"
             ));
+        }
+        if let Some(why) = process::forbids_fork(pid) {
+            return Some(why.into());
         }
         let device = process::open_files(pid)
             .find(|path| DEVICES.iter().any(|device| path.starts_with(device)));
@@ -243,11 +256,16 @@ impl Engine {
             self.graphs.permit_ns = now_ns + PERMIT_EVERY_NS;
             for process in self.processes.values().filter(|one| one.ended.is_none()) {
                 if let Some(slot) = session.slot(process.slot) {
-                    let may = self.lacks_memory(process.identity.pid).is_none();
+                    let may = self.forbids_graph(process.identity.pid).is_none();
                     slot.may_graph.store(may.into(), Ordering::Relaxed);
                 }
             }
         }
+        let of_end = self.graphs.tellers.iter().filter(|one| !one.is_asked);
+        session
+            .header()
+            .end_graphs
+            .store(of_end.count() as u32, Ordering::Relaxed);
         if let Some(asked) = &self.graphs.asked {
             let slot = self.slot_of(&session, asked.process);
             let has_ended = slot.is_none()
@@ -260,7 +278,8 @@ impl Engine {
                 slot.is_some_and(|slot| slot.graph_begun.load(Ordering::Acquire) == asked.number);
             let error = slot.map_or(0, |slot| slot.graph_error.load(Ordering::Relaxed));
             let number = asked.number;
-            let is_late = now_ns.saturating_sub(asked.since_ns) > PATIENCE_NS;
+            let waited_ns = now_ns.saturating_sub(asked.since_ns);
+            let is_late = waited_ns > PATIENCE_NS;
             let outcome = if has_ended {
                 Some(GraphOutcome::Refused("it has ended".into()))
             } else if has_begun && error != 0 {
@@ -272,9 +291,9 @@ impl Engine {
                     slot.graph_wanted.store(begun, Ordering::Relaxed);
                 }
                 Some(GraphOutcome::Refused(
-                    "it did not come by in 10 s: it allocates nothing".into(),
+                    "it did not come by in 10 s: it allocates nothing, or too little".into(),
                 ))
-            } else if is_late {
+            } else if waited_ns > 2 * PATIENCE_NS {
                 Some(GraphOutcome::Refused("its child was not seen".into()))
             } else {
                 None
@@ -293,7 +312,7 @@ impl Engine {
         if self.mode() & mode::GRAPH_AT_END != 0
             && let Some(slot) = self.shared.session.slot(slot)
         {
-            let may = self.lacks_memory(pid).is_none();
+            let may = self.forbids_graph(pid).is_none();
             slot.may_graph.store(may.into(), Ordering::Relaxed);
         }
     }
@@ -364,6 +383,9 @@ impl Engine {
         graph: Graph,
         fork: Option<&ForkPoint>,
     ) {
+        let slot = self.shared.session.slot(newborn.slot);
+        let is_asked =
+            slot.is_some_and(|slot| slot.graph_wanted.load(Ordering::Relaxed) != END_GRAPH);
         let names = LocalNames::new(newborn.identity.pid, Vec::new());
         let mut image = Image::new(process, newborn.slot, names);
         image.take_graph(fork, graph);
@@ -375,6 +397,8 @@ impl Engine {
             slot: newborn.slot,
             pidfd: newborn.pidfd,
             began_ns: self.now_ns(),
+            is_asked,
+            is_killed: false,
         });
     }
 
@@ -400,10 +424,11 @@ impl Engine {
     /// Closes the accounts of children that have told everything, or are gone.
     pub(crate) fn end_tellers(&mut self) {
         let now_ns = self.now_ns();
-        let over: Vec<usize> = (0..self.graphs.tellers.len())
-            .rev()
-            .filter(|at| self.graphs.tellers[*at].is_over(now_ns))
+        let tellers = self.graphs.tellers.iter_mut().enumerate();
+        let mut over: Vec<usize> = tellers
+            .filter_map(|(at, teller)| teller.is_over(now_ns).then_some(at))
             .collect();
+        over.reverse();
         if over.is_empty() {
             return;
         }
@@ -442,6 +467,9 @@ impl Engine {
                     GraphOutcome::CutOff("this build of Python is not understood".into())
                 }
                 Some(_) => GraphOutcome::CutOff("the collector could not keep up".into()),
+                None if lost || graph.has_losses => {
+                    GraphOutcome::CutOff("the collector could not keep up".into())
+                }
                 None => GraphOutcome::CutOff("the child that took it was killed".into()),
             };
             if let GraphOutcome::CutOff(why) = &outcome {
@@ -456,7 +484,7 @@ impl Engine {
 
 impl Teller {
     /// Whether it has ended: then whoever waits for it in the target does not have to.
-    fn is_over(&self, now_ns: u64) -> bool {
+    fn is_over(&mut self, now_ns: u64) -> bool {
         let has_told = self
             .image
             .graph
@@ -470,7 +498,15 @@ impl Teller {
             };
             matches!(poll(&mut fds, Some(&now)), Ok(1..))
         });
-        has_ended.unwrap_or(has_told) || now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS
+        // Its slot and its ring are its own as long as it lives.
+        let is_late = now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS;
+        if is_late
+            && !std::mem::replace(&mut self.is_killed, true)
+            && let Some(pidfd) = &self.pidfd
+        {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+        has_ended.unwrap_or(has_told || is_late)
     }
 }
 

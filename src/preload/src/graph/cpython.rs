@@ -137,9 +137,13 @@ pub struct Places {
     pub frame_function: u64,
     pub frame_dict: u64,
     pub frame_object: u64,
-    /// Of a generator: its frame, and the byte that says whether it has one.
+    /// Of a tuple: its items.
+    pub tuple_items: u64,
+    /// Of a generator: its frame, and the byte that says whether it has one: below
+    /// `generator_over`, as a signed number.
     pub generator_frame: u64,
     pub generator_state: u64,
+    pub generator_over: i8,
     /// Of a function.
     pub function_qualname: u64,
     pub function_code: u64,
@@ -160,6 +164,8 @@ const P312: Places = Places {
     frame_object: 48,
     generator_frame: 72,
     generator_state: 67,
+    generator_over: 1,
+    tuple_items: 24,
     function_qualname: 40,
     function_code: 48,
     function_globals: 16,
@@ -198,7 +204,14 @@ const P39: Places = Places {
 };
 const P314: Places = Places {
     frame_locals: 80,
+    tuple_items: 32,
     ..P312
+};
+const P315: Places = Places {
+    type_qualname: 880,
+    type_keys: 888,
+    generator_over: 5,
+    ..P314
 };
 
 impl Places {
@@ -209,7 +222,8 @@ impl Places {
             10 => &P310,
             11 => &P311,
             12 | 13 => &P312,
-            _ => &P314,
+            14 => &P314,
+            _ => &P315,
         }
     }
 }

@@ -143,8 +143,8 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         unsafe {
             sys::word(object + 8) == self.functions.tuple
                 && Self::length_of(object) > 0
-                && sys::word(object + 24) != 0
-                && sys::word(sys::word(object + 24) + 8) == self.functions.cell
+                && sys::word(object + self.places.tuple_items) != 0
+                && sys::word(sys::word(object + self.places.tuple_items) + 8) == self.functions.cell
         }
     }
 
@@ -319,7 +319,10 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                     continue;
                 }
                 let mut label = [0; 256];
-                let label = self.text(sys::word(names + 24 + 8 * i), &mut label);
+                let label = self.text(
+                    sys::word(names + self.places.tuple_items + 8 * i),
+                    &mut label,
+                );
                 self.root(root::FRAME, number, name, label, word & !7);
             }
         }
@@ -389,7 +392,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 self.array(sys::word(object + 24), Self::length_of(object), false);
             } else if type_ == self.functions.tuple {
                 if !self.cells(object) {
-                    self.array(object + 24, Self::length_of(object), false);
+                    self.array(
+                        object + self.places.tuple_items,
+                        Self::length_of(object),
+                        false,
+                    );
                 }
             } else if type_ == self.functions.set || type_ == self.functions.frozen_set {
                 self.elements(object);
@@ -442,7 +449,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             if item != 0 {
                 let count = if self.is_suspendable(type_) {
                     // Where others have their size it has something else.
-                    self.frame_words(object)
+                    self.suspended_frame(object)
+                        .map_or(0, |(_, code)| half(code + self.places.local_count).into())
+                } else if type_ == self.functions.frame && minor >= 11 {
+                    self.frame_of(object)
+                        .map_or(0, |(_, code)| half(code + self.places.local_count).into())
                 } else if flags & flag::LONG != 0 && minor >= 12 {
                     sys::word(object + 16) >> 3
                 } else if flags & flag::TYPE != 0 {
@@ -460,7 +471,9 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 bytes += 16;
             }
             let beside = if flags & flag::LIST != 0 {
-                sys::word(object + 32).saturating_mul(8)
+                // Below 0 while it is being sorted.
+                let room = sys::word(object + 32).cast_signed();
+                room.max(0).unsigned_abs().saturating_mul(8)
             } else if flags & flag::DICT != 0 {
                 self.table_bytes(object)
             } else if type_ == self.functions.set || type_ == self.functions.frozen_set {
@@ -503,7 +516,9 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             let size = 1_u64 << byte(keys + 8).min(40);
             let usable = size * 2 / 3;
             if values != 0 {
-                return 8 * usable;
+                // Those that lie in the object whose they are count there.
+                let is_embedded = self.python.minor >= 13 && byte(values + 2) != 0;
+                return if is_embedded { 0 } else { 8 * usable };
             }
             let entry = if byte(keys + 10) == 0 { 24 } else { 16 };
             32 + (1_u64 << byte(keys + 9).min(44)) + usable * entry
@@ -777,8 +792,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 return false;
             };
             for i in 0..count {
-                let label = self.named(label::LOCAL, sys::word(names + 24 + 8 * (first + i)));
-                self.edge(label, sys::word(tuple + 24 + 8 * i));
+                let label = self.named(
+                    label::LOCAL,
+                    sys::word(names + self.places.tuple_items + 8 * (first + i)),
+                );
+                self.edge(label, sys::word(tuple + self.places.tuple_items + 8 * i));
             }
         }
         true
@@ -880,14 +898,18 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 }
             }
             self.attributes(object, type_, flags);
-            self.members(object, type_);
+            self.members(object, type_, flags);
             self.known_parts(object, type_, flags);
             if flags & flag::DICT != 0 {
                 self.dict_items(object, true);
             } else if flags & flag::LIST != 0 {
                 self.array(sys::word(object + 24), Self::length_of(object), true);
             } else if flags & flag::TUPLE != 0 {
-                self.array(object + 24, Self::length_of(object), true);
+                self.array(
+                    object + self.places.tuple_items,
+                    Self::length_of(object),
+                    true,
+                );
             }
             let mut at = 0;
             while let Some(target) = self.targets.words().get(at).copied() {
@@ -954,11 +976,12 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
 
     /// What a type and its bases say where in an object something lies: slots, and
     /// members of types in C.
-    unsafe fn members(&mut self, object: u64, type_: u64) {
+    unsafe fn members(&mut self, object: u64, type_: u64, flags: u64) {
         const OBJECT: u32 = 6;
         const OBJECT_OR_ERROR: u32 = 16;
         const RELATIVE: u32 = 8;
         unsafe {
+            let is_collected = Self::is_collected(object);
             let mut of = type_;
             for _ in 0..64 {
                 if of == 0 {
@@ -978,7 +1001,12 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                         let target = sys::word(object + offset);
                         if target != 0 {
                             let label = self.c_named(label::ATTRIBUTE, sys::word(member));
-                            self.claim(label, target);
+                            if is_collected {
+                                self.claim(label, target);
+                            } else if flags & flag::TYPE == 0 {
+                                // What it says it has, it has: nobody asks it.
+                                self.edge(label, target);
+                            }
                         }
                     }
                     member += 40;
@@ -1079,8 +1107,8 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
     unsafe fn suspended_frame(&self, object: u64) -> Option<(u64, u64)> {
         unsafe {
             let places = self.places;
-            // Below 1: it was not left for good.
-            if self.python.minor < 11 || byte(object + places.generator_state).cast_signed() >= 1 {
+            let state = byte(object + places.generator_state).cast_signed();
+            if self.python.minor < 11 || state >= places.generator_over {
                 return None;
             }
             let frame = object + places.generator_frame;
@@ -1089,13 +1117,6 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 && sys::is_readable(code + 8)
                 && sys::word(code + 8) == self.functions.code;
             is_there.then_some((frame, code))
-        }
-    }
-
-    unsafe fn frame_words(&self, object: u64) -> u64 {
-        unsafe {
-            self.suspended_frame(object)
-                .map_or(0, |(_, code)| half(code + self.places.local_count).into())
         }
     }
 
@@ -1116,23 +1137,33 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             for i in 0..count.min(Self::length_of(names)) {
                 let value = sys::word(values + 8 * i) & !7;
                 if value != 0 {
-                    let label = self.named(label::LOCAL, sys::word(names + 24 + 8 * i));
+                    let label = self.named(
+                        label::LOCAL,
+                        sys::word(names + self.places.tuple_items + 8 * i),
+                    );
                     self.claim(label, value);
                 }
             }
         }
     }
 
-    /// A frame object of 3.11 and later, if the frame is its own: its function is done.
-    unsafe fn frame_object(&mut self, object: u64) {
+    /// What a frame object of 3.11 and later is of, and its code.
+    unsafe fn frame_of(&self, object: u64) -> Option<(u64, u64)> {
         const FRAME: u64 = 24;
         unsafe {
             let frame = sys::word(object + FRAME);
             if frame == 0 {
-                return;
+                return None;
             }
             let code = sys::word(frame + self.python.layout.frame_code) & !7;
-            if code != 0 && sys::word(code + 8) == self.functions.code {
+            (code != 0 && sys::word(code + 8) == self.functions.code).then_some((frame, code))
+        }
+    }
+
+    /// Variables of a frame object, if the frame is its own: its function is done.
+    unsafe fn frame_object(&mut self, object: u64) {
+        unsafe {
+            if let Some((frame, code)) = self.frame_of(object) {
                 let places = self.places;
                 let names = sys::word(code + places.local_names);
                 let count = u64::from(half(code + places.local_count));
