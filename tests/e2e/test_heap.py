@@ -52,8 +52,10 @@ class Worker:
 
 
 def children(pid: int) -> list[int]:
-    text = execute(["ps", "-o", "pid=", "--ppid", str(pid)]).out.decode()
-    return [int(word) for word in text.split()]
+    with suppress(OSError):
+        lists = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(child) for one in lists for child in one.read_text().split()]
+    return []
 
 
 @contextmanager

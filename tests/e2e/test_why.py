@@ -81,7 +81,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Recording:
         ("InContext", r"__main__\.CONTEXT( \(ref\))+"),
         ("InPartial", r"__main__\.PARTIAL\.args\[\*\]"),
         # Lists of C's: who has them is not known.
-        ("AtExit", r"(C code function|atexit \(ref\)) closure held"),
+        ("AtExit", r"(C code (function|list\[\*\]\[\*\])|atexit \(ref\)) closure held"),
         ("OnSignal", r"C code function closure held"),
         ("InMethod", r"__main__\.METHOD\.__self__"),
         ("InThread", r"frame run( \(ref\))? waiting"),

@@ -23,6 +23,13 @@ unsafe fn half(address: u64) -> u32 {
     unsafe { (address as *const u32).read_unaligned() }
 }
 
+/// What a link of the collector's lists leads to: its low bits are flags.
+#[inline(always)]
+unsafe fn linked(at: u64) -> u64 {
+    // SAFETY: the caller's: it is readable.
+    unsafe { (at as *const u64).read_unaligned() & !3 }
+}
+
 fn is_plausible(address: u64) -> bool {
     (1 << 16..1 << 47).contains(&address) && address.is_multiple_of(8)
 }
@@ -111,7 +118,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             }
             self.roots();
             for list in lists.into_iter().filter(|list| *list != 0) {
-                let mut at = sys::word(list) & !7;
+                let mut at = linked(list);
                 while at != list {
                     if at == 0 || !self.goes_on() {
                         return;
@@ -124,7 +131,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                         self.object(at + 16, true);
                     }
                     self.rest();
-                    at = sys::word(at) & !7;
+                    at = linked(at);
                 }
             }
             self.rest();
@@ -203,7 +210,8 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                         .unwrap_or(0);
                     return true;
                 }
-                at += 8;
+                // Builds there are that put them between words of eight bytes.
+                at += 4;
             }
         }
         false
@@ -211,16 +219,17 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
 
     unsafe fn is_list(at: u64) -> bool {
         unsafe {
-            let (next, previous) = (sys::word(at) & !7, sys::word(at + 8) & !7);
+            let (next, previous) = (linked(at), linked(at + 8));
             if next == at || previous == at {
                 return next == previous;
             }
+            let is_plausible = |link: u64| is_plausible(link & !4);
             is_plausible(next)
                 && is_plausible(previous)
                 && sys::is_readable(next + 8)
-                && sys::word(next + 8) & !7 == at
+                && linked(next + 8) == at
                 && sys::is_readable(previous)
-                && sys::word(previous) & !7 == at
+                && linked(previous) == at
         }
     }
 
