@@ -182,6 +182,33 @@ impl Groups {
         &self.all
     }
 
+    /// The sites of a group, or that go through it where stacks were followed; rising.
+    pub fn sites(&self, model: &Model<'_>, kinds: &Kinds, group: usize) -> Vec<u32> {
+        let is_in = |kind: usize| {
+            if self.through_ends.is_empty() {
+                return self
+                    .of_kind
+                    .get(kind)
+                    .is_some_and(|&of| of as usize == group);
+            }
+            let begins = kind
+                .checked_sub(1)
+                .map_or(0, |before| self.through_ends[before]);
+            let ends = self.through_ends[kind];
+            let through = &self.through[begins as usize..ends as usize];
+            through.iter().any(|&of| of as usize == group)
+        };
+        let process = self.all.get(group).and_then(|group| group.process);
+        (0..)
+            .zip(model.sites())
+            .filter(|(id, site)| match process {
+                Some(process) => site.process == process,
+                None => kinds.of_site(*id).is_some_and(is_in),
+            })
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// What the groups are summed from.
     fn parts<'s, T>(&self, sums: &'s Sums<T>) -> &'s [T] {
         if self.by_process {
