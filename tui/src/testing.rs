@@ -158,11 +158,18 @@ pub(crate) fn holders(want: &WhyWant) -> Holders {
         made_in: Some(views),
         ..step(2, false, "[*]", "Session", 9000, 33 * MIB)
     };
+    let cache = step(1, false, "SESSIONS", "dict, keys [str]", 1, 34 * MIB);
+    let is_all = want.about == About::Gathered;
     let sessions = Place {
         words: "app.cache.SESSIONS[*]".into(),
+        head: if is_all {
+            cache.clone()
+        } else {
+            sessions.clone()
+        },
         objects: sessions.clone(),
         steps: vec![
-            step(1, false, "SESSIONS", "dict, keys [str]", 1, 34 * MIB),
+            cache,
             sessions,
             Step {
                 site: Some(0),
@@ -181,19 +188,21 @@ pub(crate) fn holders(want: &WhyWant) -> Holders {
     };
     let jobs = Place {
         words: "app.jobs.QUEUE[*]".into(),
+        head: jobs.clone(),
         objects: jobs.clone(),
         steps: vec![step(1, false, "QUEUE", "list", 1, MIB + 4096), jobs],
         others: vec![("app.jobs.BY_NAME[*]".into(), 12_000)],
     };
+    let twins = Step {
+        since: None,
+        ..step(0, false, "nothing", "Twin", 400, 64 << 10)
+    };
     let twins = Place {
         words: "nothing".into(),
-        objects: Step {
-            since: None,
-            ..step(0, false, "nothing", "Twin", 400, 64 << 10)
-        },
+        head: twins.clone(),
+        objects: twins,
         ..Place::default()
     };
-    let is_all = want.about == About::Gathered;
     Holders {
         graph: want.graph.unwrap_or(2),
         reading: false,

@@ -243,7 +243,7 @@ impl<'m, 'a> Answers<'m, 'a> {
     pub(crate) fn answer(&mut self, want: &Want, heaps: &Heaps) -> Answer {
         if let Subject::Why(asked) = &want.subject {
             // A graph is of its own instant.
-            return about_heap(want, Arc::new(self.why(asked, heaps)));
+            return about_heap(want, self.why(asked, heaps));
         }
         let span = match &want.subject {
             Subject::Diff(from, _) => self.span_between(*from, want.moment),

@@ -7,11 +7,15 @@
 //! * A graph is read and its dominators found once, however often it is asked about; one
 //!   that was not whole is read again when the file has grown.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use leakline_analysis::Model;
 use leakline_analysis::heap::{Ended, Graph, Heap, read_last, read_parts};
 use leakline_recording::OpenError;
+
+use crate::state::data::Holders;
 
 /// See the module.
 #[derive(Debug)]
@@ -34,6 +38,9 @@ pub(crate) struct Kept {
     pub(crate) heap: Heap,
     /// The first whole graph of the same process, if it is another one.
     pub(crate) earlier: Option<(u32, Heap)>,
+    /// Where most of it gathers, once that was asked for: of a recording that grows it
+    /// is wanted twice a second.
+    pub(crate) gathered: OnceCell<Arc<Holders>>,
 }
 
 impl Kept {
@@ -113,6 +120,7 @@ impl Heaps {
             number: number_found,
             heap,
             earlier,
+            gathered: OnceCell::new(),
         });
         Ok(())
     }

@@ -7,7 +7,7 @@ use leakline_analysis::report::printable;
 use leakline_analysis::{GroupBy, Role};
 
 use super::answers::Answers;
-use super::heaps::Heaps;
+use super::heaps::{Heaps, Kept};
 use crate::state::data::{About, Holders, Place, Step, WhyWant};
 
 /// Places that an answer holds.
@@ -15,16 +15,24 @@ const MOST_PLACES: usize = 50;
 
 impl Answers<'_, '_> {
     /// Who holds what was asked for, in the graph that is kept.
-    pub(super) fn why(&mut self, want: &WhyWant, heaps: &Heaps) -> Holders {
+    pub(super) fn why(&mut self, want: &WhyWant, heaps: &Heaps) -> Arc<Holders> {
         let Some(kept) = heaps.kept(self.model, want.graph) else {
-            return Holders {
+            return Arc::new(Holders {
                 flaw: (!self.model.heap_graphs().is_empty())
                     .then(|| "the heap graph is empty: nothing of it was told".to_owned()),
                 ..Holders::default()
-            };
+            });
         };
+        if want.about == About::Gathered {
+            let gathered = || Arc::new(self.held(&want.about, kept));
+            return Arc::clone(kept.gathered.get_or_init(gathered));
+        }
+        Arc::new(self.held(&want.about, kept))
+    }
+
+    fn held(&mut self, about: &About, kept: &Kept) -> Holders {
         let heap = &kept.heap;
-        let asked = self.asked(&want.about, heap);
+        let asked = self.asked(about, heap);
         let mut why = heap.why(&asked, MOST_PLACES);
         if let Some((_, earlier)) = &kept.earlier {
             heap.compare(earlier, &asked, &mut why);
@@ -46,8 +54,8 @@ impl Answers<'_, '_> {
             flaw: kept.flaw(),
             found: (!is_all).then(|| found.map_or((0, 0), |group| (group.count, group.retained))),
             places: (why.groups.iter())
-                .flat_map(|group| &group.paths)
-                .map(|path| self.place(path))
+                .flat_map(|group| group.paths.iter().map(move |path| (group, path)))
+                .map(|(group, path)| self.place(path, is_all.then_some(group)))
                 .collect(),
             left_out,
         }
@@ -89,7 +97,8 @@ impl Answers<'_, '_> {
         at.map_or_else(Vec::new, |at| grouped.groups.sites(model, &kinds, at))
     }
 
-    fn place(&mut self, path: &heap::Path) -> Place {
+    /// A path; of what memory gathers in, with the group that it is the path of.
+    fn place(&mut self, path: &heap::Path, gathers: Option<&heap::Group>) -> Place {
         let is_module = path.root == Some(RootKind::Module);
         let depth = u16::try_from(path.steps.len()).unwrap_or(u16::MAX);
         let mut steps = Vec::new();
@@ -104,6 +113,12 @@ impl Answers<'_, '_> {
             Some(step) => step.clone(),
             None => (path.steps.first()).map_or_else(Step::default, |step| self.step(step, 0)),
         };
+        // The path may go on to what that holds.
+        let head = gathers.and_then(|group| {
+            let is_it = |step: &&Step| (step.count, step.retained) == (group.count, group.retained);
+            steps.iter().find(is_it)
+        });
+        let head = head.unwrap_or(&objects).clone();
         let below = path.below.len();
         for (at, step) in path.below.iter().enumerate() {
             let mut step = self.step(step, depth);
@@ -118,6 +133,7 @@ impl Answers<'_, '_> {
         };
         Place {
             words: printable(words).into_owned(),
+            head,
             objects,
             steps,
             others: (path.others.iter())

@@ -387,7 +387,9 @@ pub struct Holders {
 pub struct Place {
     /// The path in a line: `app.cache.SESSIONS[*]`; empty: nothing holds them.
     pub words: String,
-    /// The objects themselves.
+    /// What stands for it: that which memory gathers in, or the objects themselves.
+    pub head: Step,
+    /// The objects that the path leads to.
     pub objects: Step,
     /// What leads to them, from the root's first reference, they, and what they hold.
     pub steps: Vec<Step>,

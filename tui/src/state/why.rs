@@ -86,7 +86,7 @@ impl WhyView {
         let row = self.row()?;
         let place = self.holders.places.get(row.place)?;
         let step = row.step.and_then(|step| place.steps.get(step));
-        Some((place, step.unwrap_or(&place.objects)))
+        Some((place, step.unwrap_or(&place.head)))
     }
 }
 

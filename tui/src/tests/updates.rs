@@ -397,6 +397,9 @@ fn w_on_the_overview_asks_of_the_leak_that_a_site_is_of() {
     // By name, too.
     press(&mut state, ":why L1");
     assert_eq!(*asked(&state), cause);
+    press(&mut state, ":why L9");
+    assert!(matches!(state.notice, Some(Notice::Failed(_))));
+    assert_eq!(*asked(&state), cause);
     press(&mut state, ":why app.Session");
     assert_eq!(*asked(&state), About::Named("app.Session".into()));
     press(&mut state, ":why");

@@ -22,6 +22,14 @@ pub(super) fn ask(state: &mut State, about: About) {
 pub(super) fn named(state: &mut State, text: &str) {
     let causes = state.verdicts.iter().flat_map(|verdicts| &verdicts.causes);
     let cause = causes.into_iter().find(|cause| cause.id == text);
+    let is_cause = (text.strip_prefix('L'))
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    if is_cause && cause.is_none() {
+        state.notice = Some(Notice::Failed(format!(
+            "the overview has no cause {text} (yet)"
+        )));
+        return;
+    }
     let about = match cause {
         _ if text.is_empty() => About::Gathered,
         Some(cause) => About::Cause(text.into(), Arc::clone(&cause.members)),
@@ -44,7 +52,8 @@ pub(super) fn of_selection(state: &mut State) {
         }
         Screen::Flame | Screen::Tree => {
             let view = state.shown_calls();
-            let at = view.find(view.selected);
+            let first = || (state.screen == Screen::Tree).then(|| view.visible().first().copied());
+            let at = view.find(view.selected).or_else(|| first().flatten());
             at.map(|at| About::Through(Arc::clone(&view.tree.calls[at].frame)))
         }
         Screen::Source => {

@@ -159,7 +159,7 @@ impl Columns {
                 let left = self.room.saturating_sub(2 + width(&words) + 2);
                 let mut parts = vec![Part(sign.into(), theme.key), Part(words, theme.strong)];
                 if left >= 4 {
-                    let kind = format!("  {}", cut_end(&place.objects.kind, left));
+                    let kind = format!("  {}", cut_end(&place.head.kind, left));
                     parts.push(Part(kind, theme.dim));
                 }
                 parts
@@ -184,7 +184,7 @@ impl Columns {
             }
         };
         canvas.put_parts(2, y, self.room as u16, &parts);
-        let of = step.unwrap_or(&place.objects);
+        let of = step.unwrap_or(&place.head);
         for (at, (name, end)) in self.figures.iter().enumerate() {
             let (text, style) = match name.as_str() {
                 "count" => (blocks(of.count), Style::new()),
@@ -226,24 +226,20 @@ fn about(place: &Place, step: &Step, theme: &Theme, canvas: &mut Canvas<'_>, are
     if step.native > 0 {
         facts = format!("{facts} ({} of it native)", bytes(step.native));
     }
-    let holders = if *step == place.objects {
-        let named = place.others.iter();
-        let named: Vec<String> = named
-            .map(|(words, count)| format!("{words} ({})", blocks(*count)))
-            .collect();
-        let others = step.count.saturating_sub(step.only);
-        match (&named[..], others) {
-            _ if place.words == "nothing" => "held by nothing but each other".to_owned(),
-            (_, 0) => "no second holder".to_owned(),
-            ([], _) => format!("{} of them held by C code, too", blocks(others)),
-            _ => format!(
-                "{} of them held by others, too: {}",
-                blocks(others),
-                named.join(", ")
-            ),
-        }
-    } else {
-        format!("in {}", place.words)
+    let others = step.count.saturating_sub(step.only);
+    let named = (place.others.iter())
+        .filter(|_| *step == place.objects)
+        .map(|(words, count)| format!("{words} ({})", blocks(*count)));
+    let named: Vec<String> = named.collect();
+    let holders = match (&named[..], others) {
+        _ if place.words == "nothing" => "held by nothing but each other".to_owned(),
+        (_, 0) => "no second holder".to_owned(),
+        ([], _) => format!("{} of them held by others, too", blocks(others)),
+        _ => format!(
+            "{} of them held by others, too: {}",
+            blocks(others),
+            named.join(", ")
+        ),
     };
     canvas.put(1, area.y, area.width, &cut_end(&facts, room), Style::new());
     canvas.put(
@@ -307,7 +303,7 @@ pub(super) fn answer(state: &State) -> (String, String) {
     let name = name(&view.want.about);
     let mut text = match holders.found {
         None => {
-            let places = holders.places.iter().map(|place| place.objects.retained);
+            let places = holders.places.iter().map(|place| place.head.retained);
             let gathered = places.fold(0, u64::saturating_add);
             let objects = counted(holders.objects, "object", "objects");
             let text = format!("{} in {objects}", bytes(holders.bytes));
