@@ -82,6 +82,33 @@ def test_what_leaks_is_said_first(terminal: Terminal, leakline: Leakline) -> Non
 
 
 @needs_tmux
+def test_who_holds_what(terminal: Terminal, leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, PYTHON_PROGRAMS / "holders.py")
+    assert result.status == 0
+    terminal.command(leakline.binary, recording.path)
+    terminal.shows("live in")
+    terminal.press("7")
+    screen = terminal.shows("graph 1, `main left`", "__main__.SESSIONS[*]")
+    assert re.search(r"└─ SESSIONS  dict, keys \[str\] +1 +\d", screen)
+    assert re.search(r"└─ \[\*\]  __main__.Session +200 +\d", screen)
+    # From a site to what holds what it made, and back.
+    terminal.press("2")
+    terminal.shows("sites")
+    terminal.type("/Session.__init__")
+    terminal.shows("with Session.__init__")
+    terminal.press("Enter")
+    terminal.press("w")
+    terminal.shows("Session.__init__", "objects, retaining", "__main__.SESSIONS[*]")
+    terminal.press("Escape")
+    terminal.shows("with Session.__init__")
+    terminal.type(":why Job")
+    terminal.press("Enter")
+    terminal.shows("Job: 200 objects, retaining", "__main__.BY_NAME (200)")
+    terminal.press("q")
+    terminal.shows("status 0")
+
+
+@needs_tmux
 @pytest.mark.parametrize("terminal", [(20, 5)], indirect=True)
 def test_a_tiny_terminal(
     terminal: Terminal, leakline: Leakline, cache: Recording
@@ -91,7 +118,7 @@ def test_a_tiny_terminal(
     terminal.press("s")
     screen = terminal.shows("/cache.py:8", "return")
     assert any(line.startswith("> 14.5 MiB") for line in screen.splitlines())
-    for digit in "1234568":
+    for digit in "12345678":
         terminal.press(digit)
     terminal.tmux("resize-window", "-x", "1", "-y", "1")
     terminal.tmux("resize-window", "-x", "300", "-y", "80")

@@ -10,9 +10,11 @@
 //! * An answer tells the question, so that a late one is known as such.
 
 mod answers;
+mod heaps;
 mod store;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +26,9 @@ use leakline_analysis::{Model, Origin, escaped};
 use leakline_recording::OpenError;
 use leakline_recording::record::Record;
 
-use crate::state::data::{Answer, Facts, Verdicts, Want};
-use answers::Answers;
+use crate::state::data::{Answer, Facts, Subject, Verdicts, Want};
+use answers::{Answers, about_heap};
+use heaps::Heaps;
 pub(crate) use store::Store;
 
 /// What the engine says.
@@ -82,6 +85,7 @@ fn work(
     // When sites may be judged again: it must not take much of the time.
     let mut judge_at = Instant::now();
     let mut first = true;
+    let mut heaps = Heaps::new(store.path());
     loop {
         let began = Instant::now();
         let mut progress = |read, bytes| {
@@ -98,7 +102,7 @@ fn work(
         let mut answers = Answers::new(&model);
         let mut growing = !store.ended() && grown.elapsed() < GOES_ON;
         say(Said::Facts(Arc::new(answers.facts(growing))));
-        want = want.map(|want| answer(&mut answers, want, inbox, say));
+        want = want.map(|want| answer(&mut answers, &mut heaps, want, inbox, say));
         // Reading anew may take long, where there is much: then not so often.
         let pause = LOOK.max(began.elapsed() * 5);
         let is_over = thread::scope(|scope| {
@@ -108,7 +112,7 @@ fn work(
                 match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
                     Ok(next) => {
                         let newest = inbox.try_iter().last().unwrap_or(next);
-                        want = Some(answer(&mut answers, newest, inbox, say));
+                        want = Some(answer(&mut answers, &mut heaps, newest, inbox, say));
                     }
                     Err(RecvTimeoutError::Disconnected) => return true,
                     Err(RecvTimeoutError::Timeout) => {
@@ -150,12 +154,25 @@ fn work(
 /// meanwhile: then that is answered. Gives what was answered last.
 fn answer(
     answers: &mut Answers<'_, '_>,
+    heaps: &mut Heaps,
     mut want: Want,
     inbox: &Receiver<Want>,
     say: &(dyn Fn(Said) + Sync),
 ) -> Want {
     loop {
-        let answer = answers.answer(&want);
+        if let Subject::Why(asked) = &want.subject {
+            let reading = |graph, objects| {
+                let so_far = why::reading(graph, objects);
+                say(Said::Answer(Box::new(about_heap(&want, so_far))));
+            };
+            if let Err(error) = heaps.read(answers.model, asked.graph, &reading) {
+                // The rest of the recording can still be shown.
+                let none = why::failed(error.to_string());
+                say(Said::Answer(Box::new(about_heap(&want, none))));
+                return want;
+            }
+        }
+        let answer = answers.answer(&want, heaps);
         let lacks_trends = answers.lacks_trends(&want);
         say(Said::Answer(Box::new(answer)));
         if !lacks_trends {
@@ -165,7 +182,7 @@ fn answer(
         thread::sleep(Duration::from_millis(20));
         let Some(newest) = inbox.try_iter().last() else {
             answers.make_trends(&want);
-            say(Said::Answer(Box::new(answers.answer(&want))));
+            say(Said::Answer(Box::new(answers.answer(&want, heaps))));
             return want;
         };
         want = newest;

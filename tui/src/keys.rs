@@ -83,6 +83,7 @@ fn action(state: &State, key: KeyEvent) -> Option<Action> {
         KeyCode::Tab => Action::Cycle(true),
         KeyCode::BackTab => Action::Cycle(false),
         KeyCode::Char('s') => Action::Source,
+        KeyCode::Char('w') => Action::Why,
         KeyCode::Char('d') => Action::Diff,
         KeyCode::Char('a') => Action::SetA,
         KeyCode::Char('b') => Action::SetB,

@@ -49,6 +49,8 @@ pub enum Action {
     Back,
     /// To the source of what is selected.
     Source,
+    /// Who holds what is selected.
+    Why,
     /// To the growth until now.
     Diff,
     /// Diff: the cursor's instant is A.

@@ -9,6 +9,7 @@
 
 pub mod data;
 pub mod layout;
+mod why;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 use leakline_analysis::{Figures, GroupBy};
 
 use crate::message::Action;
+
+pub use why::{WhyRow, WhyView};
 
 use data::{
     Answer, CallTree, Column, Content, Facts, Moment, Resolved, SourceText, Subject, Table,
@@ -38,19 +41,22 @@ pub enum Screen {
     Diff,
     /// Lines with bytes beside them.
     Source,
+    /// Who holds what lives.
+    Why,
     /// Processes and threads.
     Procs,
 }
 
 impl Screen {
     /// All, in the order of the tab bar.
-    pub const ALL: [Screen; 7] = [
+    pub const ALL: [Screen; 8] = [
         Screen::Overview,
         Screen::Sites,
         Screen::Flame,
         Screen::Tree,
         Screen::Diff,
         Screen::Source,
+        Screen::Why,
         Screen::Procs,
     ];
 
@@ -63,7 +69,7 @@ impl Screen {
             Screen::Tree => '4',
             Screen::Diff => '5',
             Screen::Source => '6',
-            // 7 is kept for who holds what.
+            Screen::Why => '7',
             Screen::Procs => '8',
         }
     }
@@ -77,6 +83,7 @@ impl Screen {
             Screen::Tree => "Tree",
             Screen::Diff => "Diff",
             Screen::Source => "Source",
+            Screen::Why => "Why",
             Screen::Procs => "Procs",
         }
     }
@@ -212,6 +219,12 @@ pub enum Notice {
     NoMark,
     /// There is no source to show for this.
     NoSource,
+    /// Where these objects were made is not known.
+    NoSite,
+    /// There is no further heap graph.
+    NoGraph,
+    /// Objects cannot be asked for by this.
+    NoQuestion,
 }
 
 /// Colours.
@@ -285,6 +298,8 @@ pub struct State {
     pub diff_to: Option<Moment>,
     /// Source.
     pub source: SourceView,
+    /// Who holds what.
+    pub why: WhyView,
     /// Processes.
     pub procs: List,
     /// Their figures: own, and RSS.
@@ -325,6 +340,8 @@ impl State {
     /// What the screen needs of the engine.
     pub fn want(&self) -> Want {
         let moment = match self.screen {
+            // A heap graph is of its own instant.
+            Screen::Why if self.stack.is_none() => Moment::Usual,
             Screen::Diff => self.diff_to.unwrap_or(self.moment),
             _ => self.moment,
         };
@@ -340,6 +357,7 @@ impl State {
                 },
                 Screen::Diff => Subject::Diff(self.diff_from, self.diff.want.clone()),
                 Screen::Source => Subject::Source(self.source.file.clone()),
+                Screen::Why => Subject::Why(self.why.want.clone()),
                 Screen::Procs => Subject::Processes,
             }
         };
@@ -352,6 +370,13 @@ impl State {
         let wanted = self.want();
         self.waiting = answer.want != wanted;
         if std::mem::discriminant(&answer.want.subject) != std::mem::discriminant(&wanted.subject) {
+            return;
+        }
+        if let (Content::Why(holders), Subject::Why(want)) = (&answer.content, &answer.want.subject)
+        {
+            self.waiting |= holders.reading;
+            let height = layout::list_height(self);
+            self.why.take(want, Arc::clone(holders), height);
             return;
         }
         self.answered = true;
@@ -384,6 +409,8 @@ impl State {
                 }
             }
             (Content::Processes(figures), _) => self.proc_figures = figures,
+            // Above.
+            (Content::Why(_), _) => {}
             (Content::Stack(frames), _) => {
                 if let Some(stack) = &mut self.stack {
                     stack.frames = Some(frames);

@@ -9,9 +9,10 @@ use leakline_recording::record::{
 };
 
 use crate::state::data::{
-    Answer, CallRow, CallTree, Content, Facts, Fate, FrameName, GroupInfo, GroupName, MarkAt,
-    Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText, Subject, Table,
-    TableRow, ThreadInfo, TimePoint, Usual, Want,
+    About, Answer, CallRow, CallTree, Content, Facts, Fate, FrameName, GraphAt, GroupInfo,
+    GroupName, Holders, MarkAt, Moment, Peak, Place, ProcessInfo, Resolved, SourceLine,
+    SourceOrigin, SourceText, Step, Subject, Table, TableRow, ThreadInfo, TimePoint, Usual, Want,
+    WhyWant,
 };
 use crate::state::{Screen, State, ThemeName};
 
@@ -117,6 +118,106 @@ pub(crate) fn facts() -> Facts {
             },
         ],
         python: true,
+        graphs: vec![
+            GraphAt {
+                number: 1,
+                name: "warm".into(),
+                at_ns: 40 * SECOND,
+                process: 0,
+            },
+            GraphAt {
+                number: 2,
+                name: "exit".into(),
+                at_ns: 120 * SECOND,
+                process: 0,
+            },
+        ],
+    }
+}
+
+/// Sessions that a dict keeps, jobs that two lists do, and a cycle.
+pub(crate) fn holders(want: &WhyWant) -> Holders {
+    let step = |depth, forks, edge: &str, kind: &str, count: u64, retained: u64| Step {
+        depth,
+        forks,
+        edge: edge.into(),
+        kind: kind.into(),
+        count,
+        shallow: count * 48,
+        retained,
+        native: 0,
+        only: count,
+        since: Some(retained as i64 / 4),
+        site: None,
+        made_in: None,
+    };
+    let views = frame("login", "/srv/app/views.py", 88, true);
+    let load = frame("load_session", "/srv/app/sessions.py", 41, true);
+    let sessions = Step {
+        site: Some(1),
+        made_in: Some(views),
+        ..step(2, false, "[*]", "Session", 9000, 33 * MIB)
+    };
+    let cache = step(1, false, "SESSIONS", "dict, keys [str]", 1, 34 * MIB);
+    let is_all = want.about == About::Gathered;
+    let sessions = Place {
+        words: "app.cache.SESSIONS[*]".into(),
+        head: if is_all {
+            cache.clone()
+        } else {
+            sessions.clone()
+        },
+        objects: sessions.clone(),
+        steps: vec![
+            cache,
+            sessions,
+            Step {
+                site: Some(0),
+                made_in: Some(load),
+                ..step(3, true, ".history", "list, dict, str", 9000, 30 * MIB)
+            },
+            step(3, false, ".user", "User", 9000, 2 * MIB),
+        ],
+        others: Vec::new(),
+    };
+    let jobs = Step {
+        only: 0,
+        native: MIB / 2,
+        since: Some(-1024),
+        ..step(2, false, "[*]", "app.jobs.Job", 12_000, MIB)
+    };
+    let jobs = Place {
+        words: "app.jobs.QUEUE[*]".into(),
+        head: jobs.clone(),
+        objects: jobs.clone(),
+        steps: vec![step(1, false, "QUEUE", "list", 1, MIB + 4096), jobs],
+        others: vec![("app.jobs.BY_NAME[*]".into(), 12_000)],
+    };
+    let twins = Step {
+        since: None,
+        ..step(0, false, "nothing", "Twin", 400, 64 << 10)
+    };
+    let twins = Place {
+        words: "nothing".into(),
+        head: twins.clone(),
+        objects: twins,
+        ..Place::default()
+    };
+    Holders {
+        graph: want.graph.unwrap_or(2),
+        reading: false,
+        earlier: (want.graph != Some(1)).then_some(1),
+        objects: 42_000,
+        bytes: 38 * MIB,
+        garbage: (400, 64 << 10),
+        flaw: None,
+        found: (!is_all).then_some((9000, 33 * MIB)),
+        places: if is_all {
+            vec![sessions, jobs, twins]
+        } else {
+            vec![sessions]
+        },
+        left_out: if is_all { 3 } else { 0 },
     }
 }
 
@@ -373,6 +474,7 @@ pub(crate) fn answer_to(want: &Want) -> Answer {
         Subject::Diff(..) => Content::Table(Arc::new(table(true))),
         Subject::Calls { .. } => Content::Calls(Arc::new(calls())),
         Subject::Source(_) => Content::Source(Arc::new(source())),
+        Subject::Why(want) => Content::Why(Arc::new(holders(want))),
         Subject::Processes => {
             let figures = |bytes| Figures {
                 live_bytes: bytes,

@@ -1,6 +1,7 @@
 //! What happens to the state, and nothing else: no clock, no file, no terminal.
 
 mod command;
+mod why;
 
 pub(crate) use command::COMMANDS;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use leakline_analysis::GroupBy;
 
 use crate::message::{Action, Effect, Message, Move, Time};
-use crate::state::data::{Column, GroupName, Moment};
+use crate::state::data::{About, Column, GroupName, Moment};
 use crate::state::{
     COLUMNS, Chord, GROUPS, List, Notice, Phase, Prompt, PromptKind, Screen, StackView, State,
     layout,
@@ -111,10 +112,15 @@ fn act(state: &mut State, action: Action) -> Option<Effect> {
     }
     match action {
         // The rows on the screen are not those that were asked for.
-        Action::Enter | Action::Source if state.waiting && state.stack.is_none() => {
+        Action::Enter | Action::Source | Action::Why if state.waiting && state.stack.is_none() => {
             state.due = Some(action);
         }
+        Action::Show(Screen::Why) => why::ask(state, About::Gathered),
         Action::Show(screen) => show(state, screen),
+        Action::Time(Time::Mark(steps)) if state.screen == Screen::Why && state.stack.is_none() => {
+            why::other_graph(state, steps);
+        }
+        Action::Why => why::of_selection(state),
         Action::Cycle(forward) => {
             let all = Screen::ALL.len();
             let at = Screen::ALL
@@ -160,8 +166,10 @@ fn act(state: &mut State, action: Action) -> Option<Effect> {
             state.notice = Some(Notice::Failed(ENDED.into()));
         }
         Action::Prompt(kind) => {
-            let before = match (kind, state.sortable()) {
-                (PromptKind::Search, Some(table)) => table.want.filter.clone(),
+            let before = match (kind, state.screen) {
+                (PromptKind::Search, Screen::Sites) => state.sites.want.filter.clone(),
+                (PromptKind::Search, Screen::Diff) => state.diff.want.filter.clone(),
+                (PromptKind::Search, Screen::Why) => state.why.filter.clone(),
                 _ => String::new(),
             };
             state.prompt = Some(Prompt {
@@ -219,7 +227,7 @@ fn keep_in_sight(state: &mut State) {
             let len = state.facts.processes.len();
             state.procs.select(state.procs.selected, len, height);
         }
-        Screen::Flame | Screen::Tree => move_by(state, Move::Rows(0)),
+        Screen::Flame | Screen::Tree | Screen::Why => move_by(state, Move::Rows(0)),
         _ => {}
     }
 }
@@ -278,6 +286,11 @@ fn move_by(state: &mut State, by: Move) {
         Screen::Source => {
             let len = state.source.text.lines.len();
             let list = &mut state.source.list;
+            list.select(moved(list.selected, len, height, by), len, height);
+        }
+        Screen::Why => {
+            let len = state.why.rows().len();
+            let list = &mut state.why.list;
             list.select(moved(list.selected, len, height, by), len, height);
         }
         Screen::Procs => {
@@ -378,6 +391,7 @@ fn sideways(state: &mut State, right: bool) {
                 view.selected = Some(view.tree.calls[call].key);
             }
         }
+        Screen::Why => why::sideways(state, right),
         _ => {}
     }
 }
@@ -507,6 +521,7 @@ fn enter(state: &mut State) {
                 }
             }
         }
+        Screen::Why => why::enter(state),
         Screen::Procs | Screen::Source => {}
     }
 }
@@ -528,6 +543,7 @@ fn back(state: &mut State) {
                 table.want.filter.clear();
             }
         }
+        Screen::Why => why::back(state),
         _ => {}
     }
 }
@@ -559,6 +575,9 @@ fn to_source(state: &mut State) {
                     (Arc::clone(&frame.file), frame.line)
                 })
             }
+            Screen::Why => (state.why.selection())
+                .and_then(|(_, step)| step.made_in.as_ref())
+                .map(|frame| (Arc::clone(&frame.file), frame.line)),
             Screen::Source | Screen::Procs => None,
         }
     };
@@ -644,7 +663,7 @@ fn in_prompt(state: &mut State, action: Action) -> Option<Effect> {
                 PromptKind::Mark => return mark(state, &prompt.text),
                 PromptKind::Search => {}
             }
-            if state.sortable().is_none() {
+            if state.sortable().is_none() && state.screen != Screen::Why {
                 state.search = prompt.text;
                 find(state, true, true);
             }
@@ -695,6 +714,10 @@ fn mark(state: &mut State, name: &str) -> Option<Effect> {
 
 /// Tables show what matches as one types.
 fn filter(state: &mut State, text: &str) {
+    if state.screen == Screen::Why {
+        why::filter(state, text);
+        return;
+    }
     if let Some(table) = state.sortable()
         && table.want.filter != text
     {
@@ -892,6 +915,17 @@ fn click(state: &mut State, x: u16, y: u16) {
                 let row = usize::from(row) + state.source.list.first;
                 let len = state.source.text.lines.len();
                 state.source.list.selected = row.min(len.saturating_sub(1));
+            }
+        }
+        Screen::Why => {
+            let (_, rows, _) = layout::why(state.size);
+            if rows.holds(x, y) {
+                let row = usize::from(y - rows.y) + state.why.list.first;
+                if row == state.why.list.selected {
+                    enter(state);
+                } else if row < state.why.rows().len() {
+                    state.why.list.selected = row;
+                }
             }
         }
         Screen::Procs => {

@@ -16,6 +16,7 @@ mod selection;
 mod source;
 mod stack;
 mod tree;
+mod why;
 mod words;
 
 use leakline_analysis::report::text::signal_name;
@@ -58,6 +59,7 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
             Screen::Tree => tree::draw(state, &theme, &mut canvas, frame.body),
             Screen::Diff => diff::draw(state, &theme, &mut canvas, frame.body),
             Screen::Source => source::draw(state, &theme, &mut canvas, frame.body),
+            Screen::Why => why::draw(state, &theme, &mut canvas),
             Screen::Procs => procs::draw(state, &theme, &mut canvas),
         }
     }
@@ -227,6 +229,15 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     }
     let is_full = width >= layout::FULL_WIDTH;
     let mut x = u16::from(is_full);
+    if state.screen == Screen::Why && state.stack.is_none() {
+        let (text, when) = why::answer(state);
+        let most = usize::from(width.saturating_sub(x));
+        let x = canvas.put(x, y, width, &canvas::cut_end(&text, most), theme.strong);
+        let room = width.saturating_sub(x + 3);
+        let when = canvas::cut_end(&when, room.into());
+        canvas.put(x + 3, y, room, &when, theme.key);
+        return;
+    }
     if !state.answered {
         canvas.put(x, y, width, "adding up", theme.dim);
         return;
@@ -338,7 +349,9 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     let width = canvas.columns();
     if let Some(prompt) = &state.prompt {
         let (sign, hint) = match prompt.kind {
-            PromptKind::Search if matches!(state.screen, Screen::Sites | Screen::Diff) => {
+            PromptKind::Search
+                if matches!(state.screen, Screen::Sites | Screen::Diff | Screen::Why) =>
+            {
                 ("/", "rows with this; enter keeps, esc undoes")
             }
             PromptKind::Search => ("/", "enter finds, n next, N back"),
@@ -419,6 +432,7 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             Screen::Overview => &[
                 ("enter", "stack"),
                 ("s", "source"),
+                ("w", "why"),
                 ("←→", "time"),
                 ("[ ]", "marks"),
                 ("d", "diff"),
@@ -431,6 +445,7 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             Screen::Sites => &[
                 ("enter", "stack"),
                 ("s", "source"),
+                ("w", "why"),
                 ("←→", "time"),
                 ("g", "group"),
                 ("o", "sort"),
@@ -458,6 +473,7 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
                 ("i", "invert"),
                 ("←→", "time"),
                 ("s", "source"),
+                ("w", "why"),
                 ("?", "help"),
                 ("q", "quit"),
                 ("/", "find"),
@@ -483,6 +499,18 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
                 ("?", "help"),
                 ("q", "quit"),
                 ("y", "copy"),
+            ],
+            Screen::Why => &[
+                ("enter", "open"),
+                ("[ ]", "graphs"),
+                ("s", "source"),
+                ("/", "filter"),
+                ("esc", "back"),
+                ("?", "help"),
+                ("q", "quit"),
+                (":", "command"),
+                ("y", "copy"),
+                ("e", "export"),
             ],
             Screen::Procs => &[
                 ("j k", "move"),
@@ -540,6 +568,12 @@ fn notice_words(state: &State, notice: &Notice, theme: &Theme) -> (String, ratat
         Notice::NoMark => ("no further mark".into(), theme.unclear),
         Notice::NoSource => (
             "the recording names no source line for this".into(),
+            theme.unclear,
+        ),
+        Notice::NoSite => ("where these were made is not known".into(), theme.unclear),
+        Notice::NoGraph => ("no further heap graph".into(), theme.unclear),
+        Notice::NoQuestion => (
+            "w asks of a site, a line, a function or a call".into(),
             theme.unclear,
         ),
     }

@@ -182,6 +182,33 @@ impl Groups {
         &self.all
     }
 
+    /// The sites of a group, or that go through it where stacks were followed; rising.
+    pub fn sites(&self, model: &Model<'_>, kinds: &Kinds, group: usize) -> Vec<u32> {
+        let is_in = |kind: usize| {
+            if self.through_ends.is_empty() {
+                return self
+                    .of_kind
+                    .get(kind)
+                    .is_some_and(|&of| of as usize == group);
+            }
+            let begins = kind
+                .checked_sub(1)
+                .map_or(0, |before| self.through_ends[before]);
+            let ends = self.through_ends[kind];
+            let through = &self.through[begins as usize..ends as usize];
+            through.iter().any(|&of| of as usize == group)
+        };
+        let process = self.all.get(group).and_then(|group| group.process);
+        (0..)
+            .zip(model.sites())
+            .filter(|(id, site)| match process {
+                Some(process) => site.process == process,
+                None => kinds.of_site(*id).is_some_and(is_in),
+            })
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// What the groups are summed from.
     fn parts<'s, T>(&self, sums: &'s Sums<T>) -> &'s [T] {
         if self.by_process {
@@ -247,6 +274,44 @@ mod tests {
     use super::*;
     use crate::testing::{origin, training};
     use crate::{Measure, Span, Top, TopQuery, Unit};
+
+    #[test]
+    fn each_site_is_in_one_group_and_in_those_that_its_stack_goes_through() {
+        let records = training();
+        let model = Model::new(&records, origin());
+        let mut stacks = Stacks::new(&model);
+        let kinds = Kinds::new(&model);
+        let all: Vec<u32> = (0..).zip(model.sites()).map(|(id, _)| id).collect();
+        for by in [GroupBy::Site, GroupBy::Function, GroupBy::Process] {
+            let groups = Groups::new(&model, &kinds, &mut stacks, by, false);
+            let of_group = |group| groups.sites(&model, &kinds, group);
+            let mut sites: Vec<u32> = (0..groups.groups().len()).flat_map(of_group).collect();
+            sites.sort_unstable();
+            assert_eq!(sites, all, "{by:?}");
+        }
+        let groups = Groups::new(&model, &kinds, &mut stacks, GroupBy::Function, true);
+        let mut most = 0;
+        for (at, group) in groups.groups().iter().enumerate() {
+            let sites = groups.sites(&model, &kinds, at);
+            let Some(frame) = group.head.made_in else {
+                continue;
+            };
+            let function = stacks.frame(frame).function;
+            let expected: Vec<u32> = (0..)
+                .zip(model.sites())
+                .filter(|(_, site)| {
+                    let stack = stacks.stack(&model, site.node);
+                    stack
+                        .into_iter()
+                        .any(|id| stacks.frame(id).function == function)
+                })
+                .map(|(id, _)| id)
+                .collect();
+            assert_eq!(sites, expected);
+            most = most.max(sites.len());
+        }
+        assert!(most > 1);
+    }
 
     #[test]
     fn groups_are_those_of_top() {

@@ -16,11 +16,12 @@ use leakline_analysis::{
 };
 use rustc_hash::{FxHashMap, FxHasher};
 
+use super::heaps::Heaps;
 use crate::state::data::{
-    Answer, CallRow, CallTree, Cause, Column, Content, Facts, Fate, FrameName, GroupInfo,
-    GroupName, MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin, SourceText,
-    Subject, TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend, Usual, Verdict,
-    Verdicts, Want,
+    Answer, CallRow, CallTree, Cause, Column, Content, Facts, Fate, FrameName, GraphAt, GroupInfo,
+    GroupName, Holders, MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin,
+    SourceText, Subject, TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend,
+    Usual, Verdict, Verdicts, Want,
 };
 
 /// Rows of the overview.
@@ -42,12 +43,12 @@ fn word(verdict: leakline_analysis::Verdict) -> Verdict {
 
 /// See the module.
 pub(crate) struct Answers<'m, 'a> {
-    model: &'m Model<'a>,
-    stacks: Stacks<'a>,
+    pub(super) model: &'m Model<'a>,
+    pub(super) stacks: Stacks<'a>,
     names: FxHashMap<FrameId, Arc<FrameName>>,
     groups: HashMap<(GroupBy, bool), Grouped>,
     calls: [Option<Arrangement>; 2],
-    kinds: Rc<Kinds>,
+    pub(super) kinds: Rc<Kinds>,
     figures: Vec<(Span, Arc<Sums<Figures>>)>,
     text: Option<FileText>,
 }
@@ -60,9 +61,9 @@ struct FileText {
 }
 
 /// Groups, with their names.
-struct Grouped {
-    groups: Groups,
-    infos: Arc<Vec<GroupInfo>>,
+pub(super) struct Grouped {
+    pub(super) groups: Groups,
+    pub(super) infos: Arc<Vec<GroupInfo>>,
     trends: Option<Arc<Vec<Trend>>>,
     matching: (String, Vec<bool>),
 }
@@ -177,6 +178,14 @@ impl<'m, 'a> Answers<'m, 'a> {
             python: (model.processes().iter()).any(|facts| facts.process.python_version != 0),
             processes,
             threads: threads.collect(),
+            graphs: (model.heap_graphs().iter())
+                .map(|graph| GraphAt {
+                    number: graph.graph,
+                    name: printable(&graph.name).into_owned(),
+                    at_ns: graph.at_ns,
+                    process: graph.process,
+                })
+                .collect(),
         }
     }
 
@@ -204,6 +213,7 @@ impl<'m, 'a> Answers<'m, 'a> {
                     live_bytes: i64::try_from(suspect.live.bytes).unwrap_or(i64::MAX),
                     made_in: self.name(made_in),
                     held_by: None,
+                    members: suspect.members.as_slice().into(),
                 });
             }
         }
@@ -217,6 +227,7 @@ impl<'m, 'a> Answers<'m, 'a> {
                     live_bytes: i64::try_from(acquitted.bytes).unwrap_or(i64::MAX),
                     made_in: self.name(made_in),
                     held_by: None,
+                    members: Arc::default(),
                 });
             }
         }
@@ -229,7 +240,11 @@ impl<'m, 'a> Answers<'m, 'a> {
     }
 
     /// Answers.
-    pub(crate) fn answer(&mut self, want: &Want) -> Answer {
+    pub(crate) fn answer(&mut self, want: &Want, heaps: &Heaps) -> Answer {
+        if let Subject::Why(asked) = &want.subject {
+            // A graph is of its own instant.
+            return about_heap(want, self.why(asked, heaps));
+        }
         let span = match &want.subject {
             Subject::Diff(from, _) => self.span_between(*from, want.moment),
             Subject::Table(table) if table.by == GroupBy::Thread => Span::whole(self.model),
@@ -255,6 +270,7 @@ impl<'m, 'a> Answers<'m, 'a> {
             }
             Subject::Processes => Content::Processes(Arc::new(self.processes(&figures, &span))),
             Subject::Stack(site) => Content::Stack(Arc::new(self.stack(*site))),
+            Subject::Why(_) => Content::Why(Arc::default()),
         };
         Answer {
             want: want.clone(),
@@ -305,7 +321,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         figures
     }
 
-    fn name(&mut self, id: FrameId) -> Arc<FrameName> {
+    pub(super) fn name(&mut self, id: FrameId) -> Arc<FrameName> {
         let stacks = &self.stacks;
         let name = self.names.entry(id).or_insert_with(|| {
             let frame = stacks.frame(id);
@@ -322,7 +338,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         Arc::clone(name)
     }
 
-    fn grouped(&mut self, by: GroupBy, inclusive: bool) -> &mut Grouped {
+    pub(super) fn grouped(&mut self, by: GroupBy, inclusive: bool) -> &mut Grouped {
         let of_frames = matches!(
             by,
             GroupBy::Line | GroupBy::Function | GroupBy::File | GroupBy::Library
@@ -736,6 +752,17 @@ impl<'m, 'a> Answers<'m, 'a> {
             .into_iter()
             .map(|id| (*self.name(id)).clone())
             .collect()
+    }
+}
+
+/// An answer by a heap graph.
+pub(super) fn about_heap(want: &Want, holders: Arc<Holders>) -> Answer {
+    Answer {
+        want: want.clone(),
+        at: Resolved::default(),
+        from: None,
+        sum: Figures::default(),
+        content: Content::Why(holders),
     }
 }
 

@@ -69,6 +69,21 @@ pub struct Facts {
     pub threads: Vec<ThreadInfo>,
     /// Some of the program is Python.
     pub python: bool,
+    /// Heap graphs, in the order in which they were taken.
+    pub graphs: Vec<GraphAt>,
+}
+
+/// A heap graph that the recording has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphAt {
+    /// Its number.
+    pub number: u32,
+    /// Why it was taken.
+    pub name: String,
+    /// When.
+    pub at_ns: u64,
+    /// Of which process (id).
+    pub process: u32,
 }
 
 /// When a program was done.
@@ -250,6 +265,33 @@ pub enum Subject {
     Processes,
     /// The stack of a site.
     Stack(u32),
+    /// Who holds what, by a heap graph.
+    Why(WhyWant),
+}
+
+/// Of which heap graph, and what of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WhyWant {
+    /// Its number; `None`: the last whole one.
+    pub graph: Option<u32>,
+    /// What.
+    pub about: About,
+}
+
+/// What a question about a heap is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum About {
+    /// Where most memory gathers.
+    #[default]
+    Gathered,
+    /// A cause: its name, and its sites, rising.
+    Cause(Arc<str>, Arc<[u32]>),
+    /// A group of sites, by its key, and its name.
+    Group(GroupBy, u64, Arc<str>),
+    /// All sites whose stack goes through a frame.
+    Through(Arc<FrameName>),
+    /// What the user named: a type, a place or a function.
+    Named(Arc<str>),
 }
 
 /// Which rows, in which order.
@@ -309,6 +351,79 @@ pub enum Content {
     Processes(Arc<Vec<(Figures, Option<u64>)>>),
     /// A stack, the innermost frame first.
     Stack(Arc<Vec<FrameName>>),
+    /// Who holds what.
+    Why(Arc<Holders>),
+}
+
+/// Who holds what, in a heap graph.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holders {
+    /// The graph's number; 0 where there is none, or none with anything in it.
+    pub graph: u32,
+    /// It is still being read; nothing else is known yet but, from some point on,
+    /// how many objects it has.
+    pub reading: bool,
+    /// That of an earlier graph, which it is compared with.
+    pub earlier: Option<u32>,
+    /// How many objects it has; 0 as long as that is not known.
+    pub objects: u64,
+    /// Bytes of them and of the native blocks that they point to.
+    pub bytes: u64,
+    /// Objects that nothing holds, and their bytes.
+    pub garbage: (u64, u64),
+    /// Why it is not whole, or cannot be read.
+    pub flaw: Option<String>,
+    /// Of what was asked for: how many objects, and bytes that would be free without
+    /// them; nothing where all was asked for.
+    pub found: Option<(u64, u64)>,
+    /// The places that hold it, the one that retains most first.
+    pub places: Vec<Place>,
+    /// Places that are not held here.
+    pub left_out: usize,
+}
+
+/// Where objects are held.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    /// The path in a line: `app.cache.SESSIONS[*]`; empty: nothing holds them.
+    pub words: String,
+    /// What stands for it: that which memory gathers in, or the objects themselves.
+    pub head: Step,
+    /// The objects that the path leads to.
+    pub objects: Step,
+    /// What leads to them, from the root's first reference, they, and what they hold.
+    pub steps: Vec<Step>,
+    /// What else refers to them, and to how many.
+    pub others: Vec<(String, u64)>,
+}
+
+/// Objects that the same step leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// How many steps it is below the root.
+    pub depth: u16,
+    /// Others follow that the same objects hold.
+    pub forks: bool,
+    /// The reference, in words.
+    pub edge: String,
+    /// Their types, and of a dict what its keys are.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Their own bytes.
+    pub shallow: u64,
+    /// Bytes that would be free without them.
+    pub retained: u64,
+    /// Of these, native blocks'.
+    pub native: u64,
+    /// How many of them only the step before keeps.
+    pub only: u64,
+    /// Bytes by which they grew since the earlier graph.
+    pub since: Option<i64>,
+    /// The site that most of them come from.
+    pub site: Option<u32>,
+    /// The frame that made them, where that is known and says something.
+    pub made_in: Option<Arc<FrameName>>,
 }
 
 /// Rows of figures.
@@ -468,6 +583,8 @@ pub struct Cause {
     pub made_in: Arc<FrameName>,
     /// Who holds it; `None` where that is not known.
     pub held_by: Option<String>,
+    /// Its sites, rising; empty where it is no leak.
+    pub members: Arc<[u32]>,
 }
 
 /// The word for a cause.

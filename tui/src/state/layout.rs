@@ -286,10 +286,27 @@ pub fn list_height(state: &State) -> usize {
             Screen::Overview | Screen::Sites | Screen::Diff => table(state).1.height,
             Screen::Flame => flame(state.size).1.height,
             Screen::Tree | Screen::Source => body.below(u16::from(body.height >= 4)).height,
+            Screen::Why => why(state.size).1.height,
             Screen::Procs => procs(state.size).0.height,
         }
     };
     usize::from(rows)
+}
+
+/// Column heads, rows of holders, and what is said about the selected one.
+pub fn why(size: (u16, u16)) -> (Option<u16>, Area, Area) {
+    /// With a line across.
+    const DETAILS: u16 = 4;
+    let body = frame(size).body;
+    if body.height < 4 {
+        return (None, body, Area::default());
+    }
+    let list = body.below(1);
+    if body.height < 12 {
+        return (Some(body.y), list, Area::default());
+    }
+    let rows = list.height - DETAILS;
+    (Some(body.y), list.top(rows), list.below(rows))
 }
 
 /// Rows of processes, and of the threads of the selected one.

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::shown;
 use super::updates::press_all;
-use crate::state::data::{Cause, Verdict, Verdicts};
+use crate::state::data::{Cause, Content, Holders, Verdict, Verdicts};
 use crate::state::{Phase, Screen, State, ThemeName};
 use crate::testing::{MIB, frame, state};
 
@@ -47,6 +47,44 @@ fn diff() {
 #[test]
 fn source() {
     at_sizes("source", Screen::Source, "");
+}
+
+#[test]
+fn why() {
+    at_sizes("why", Screen::Why, "j j");
+}
+
+/// What `w` asks for on Sites.
+#[test]
+fn why_of_a_site() {
+    at_sizes("why_of_a_site", Screen::Sites, "w answer");
+}
+
+#[test]
+fn why_without_a_heap_graph() {
+    let mut state = state(Screen::Why, (80, 24));
+    std::sync::Arc::make_mut(&mut state.facts).graphs.clear();
+    assert_snapshot!("why_without", shown(&state));
+}
+
+/// Dominators of millions of objects take seconds.
+#[test]
+fn why_while_the_graph_is_read() {
+    let mut state = state(Screen::Why, (80, 24));
+    press_all(&mut state, "[");
+    let line = |state: &State| shown(state).lines().nth(3).unwrap().to_owned();
+    assert_eq!(line(&state), " reading heap graph 1...");
+    let mut answer = crate::testing::answer_to(&state.want());
+    answer.content = Content::Why(std::sync::Arc::new(Holders {
+        graph: 1,
+        reading: true,
+        objects: 426_272,
+        ..Holders::default()
+    }));
+    state.take(answer);
+    assert!(state.waiting);
+    let expected = " reading heap graph 1 (426,272 objects)...";
+    assert_eq!(line(&state), expected);
 }
 
 #[test]
@@ -99,6 +137,7 @@ fn verdicts() {
         live_bytes: 14_600_000,
         made_in: frame("load_session", "/srv/app/sessions.py", 41, true),
         held_by: (!id.is_empty()).then(|| "SESSIONS".into()),
+        members: [0, 1].as_slice().into(),
     };
     let mut state = state(Screen::Overview, (80, 24));
     state.verdicts = Some(std::sync::Arc::new(Verdicts {

@@ -6,7 +6,7 @@ use leakline_analysis::GroupBy;
 use super::shown;
 use crate::keys;
 use crate::message::{Effect, Message};
-use crate::state::data::{Column, Moment};
+use crate::state::data::{About, Cause, Column, Moment, Subject, Verdict, Verdicts};
 use crate::state::{Notice, Screen, State, ThemeName};
 use crate::testing::{SECOND, answer_to, state};
 use crate::update::update;
@@ -77,8 +77,8 @@ fn after(screen: Screen, keys: &str) -> State {
 fn digits_and_tab_change_the_screen() {
     assert_eq!(after(Screen::Overview, "4").screen, Screen::Tree);
     assert_eq!(after(Screen::Overview, "8").screen, Screen::Procs);
-    // There is no 7 yet.
-    assert_eq!(after(Screen::Overview, "7").screen, Screen::Overview);
+    assert_eq!(after(Screen::Overview, "7").screen, Screen::Why);
+    assert_eq!(after(Screen::Source, "tab").screen, Screen::Why);
     assert_eq!(after(Screen::Procs, "tab").screen, Screen::Overview);
     assert_eq!(after(Screen::Overview, "backtab").screen, Screen::Procs);
 }
@@ -330,4 +330,135 @@ fn how_the_program_ended_is_said_and_stays() {
     // One that had ended before says nothing of it.
     update(&mut state, Message::Facts(std::sync::Arc::new(facts)));
     assert_eq!(state.notice, None);
+}
+
+fn asked(state: &State) -> &About {
+    let Subject::Why(want) = &state.want().subject else {
+        panic!("not about a heap: {:?}", state.want());
+    };
+    assert_eq!(*want, state.why.want);
+    &state.why.want.about
+}
+
+#[test]
+fn w_asks_who_holds_what_is_selected_and_esc_leads_back() {
+    let mut state = after(Screen::Sites, "j w");
+    assert_eq!(state.screen, Screen::Why);
+    assert!(matches!(asked(&state), About::Group(GroupBy::Site, 1, _)));
+    assert!(state.waiting);
+    press_all(&mut state, "answer");
+    assert!(shown(&state).contains("9,000 objects, retaining 33.0 MiB"));
+    press(&mut state, "esc");
+    assert_eq!(state.screen, Screen::Sites);
+    // 7 is of all that lives, whatever was asked before.
+    press_all(&mut state, "w answer 1 7");
+    assert_eq!(*asked(&state), About::Gathered);
+    press(&mut state, "esc");
+    assert_eq!(state.screen, Screen::Why);
+
+    let state = after(Screen::Tree, "j w");
+    let About::Through(frame) = asked(&state) else {
+        panic!("{:?}", asked(&state));
+    };
+    assert_eq!(&*frame.function, "_find_and_load");
+    let state = after(Screen::Source, "j w");
+    let About::Named(place) = asked(&state) else {
+        panic!("{:?}", asked(&state));
+    };
+    assert!(place.starts_with("/srv/app/sessions.py:"));
+    let state = after(Screen::Procs, "w");
+    assert_eq!(state.screen, Screen::Procs);
+    assert_eq!(state.notice, Some(Notice::NoQuestion));
+}
+
+#[test]
+fn w_on_the_overview_asks_of_the_leak_that_a_site_is_of() {
+    let mut state = after(Screen::Overview, "");
+    let members: std::sync::Arc<[u32]> = [0].as_slice().into();
+    state.verdicts = Some(std::sync::Arc::new(Verdicts {
+        causes: vec![Cause {
+            id: "L1".into(),
+            verdict: Verdict::Leaking,
+            rate: None,
+            live_bytes: 1,
+            made_in: std::sync::Arc::default(),
+            held_by: None,
+            members: members.clone(),
+        }],
+        limit_in_seconds: None,
+    }));
+    let cause = About::Cause("L1".into(), members);
+    press(&mut state, "w");
+    assert_eq!(*asked(&state), cause);
+    press_all(&mut state, "answer esc");
+    assert_eq!(state.screen, Screen::Overview);
+    press_all(&mut state, "answer j w");
+    assert!(matches!(asked(&state), About::Group(GroupBy::Site, 1, _)));
+    // By name, too.
+    press(&mut state, ":why L1");
+    assert_eq!(*asked(&state), cause);
+    press(&mut state, ":why L9");
+    assert!(matches!(state.notice, Some(Notice::Failed(_))));
+    assert_eq!(*asked(&state), cause);
+    press(&mut state, ":why app.Session");
+    assert_eq!(*asked(&state), About::Named("app.Session".into()));
+    press(&mut state, ":why");
+    assert_eq!(*asked(&state), About::Gathered);
+}
+
+#[test]
+fn brackets_choose_a_heap_graph() {
+    let mut state = after(Screen::Why, "]");
+    assert_eq!(state.notice, Some(Notice::NoGraph));
+    press(&mut state, "[");
+    assert_eq!(state.why.want.graph, Some(1));
+    assert!(state.waiting);
+    press(&mut state, "answer");
+    assert!(!shown(&state).contains("since"));
+    press(&mut state, "[");
+    assert_eq!(state.notice, Some(Notice::NoGraph));
+    press_all(&mut state, "] answer");
+    assert_eq!(state.why.want.graph, Some(2));
+    assert!(shown(&state).contains("since 1"));
+    // The cursor of the others stays where it is.
+    assert_eq!(state.moment, Moment::Usual);
+}
+
+#[test]
+fn places_open_and_close_and_lead_on() {
+    let mut state = after(Screen::Why, "");
+    // The first is open.
+    assert_eq!(state.why.rows().len(), 3 + 4);
+    press(&mut state, "enter");
+    assert_eq!(state.why.rows().len(), 3);
+    press_all(&mut state, "j l");
+    assert_eq!(state.why.rows().len(), 3 + 2);
+    press_all(&mut state, "l l");
+    assert_eq!(state.why.selection().unwrap().1.kind, "app.jobs.Job");
+    press(&mut state, "enter");
+    assert_eq!(state.notice, Some(Notice::NoSite));
+    press_all(&mut state, "h h");
+    assert_eq!(state.why.list.selected, 1);
+    assert_eq!(state.why.rows().len(), 3);
+    // A step's objects have a stack, and a line of source.
+    press_all(&mut state, "k l l l enter");
+    assert_eq!(state.stack.as_ref().unwrap().site, 1);
+    press_all(&mut state, "esc answer s");
+    assert_eq!(state.screen, Screen::Source);
+    assert_eq!(state.source.file.as_deref(), Some("/srv/app/views.py"));
+}
+
+#[test]
+fn a_filter_leaves_the_places_that_match() {
+    let mut state = after(Screen::Why, "/jobs");
+    assert_eq!(state.why.rows().len(), 1);
+    assert_eq!(state.screen, Screen::Why);
+    assert!(shown(&state).contains("app.jobs.QUEUE[*]"));
+    press(&mut state, "esc");
+    assert_eq!(state.why.rows().len(), 7);
+    // By what made them, too.
+    press(&mut state, "/load_session");
+    assert_eq!(state.why.rows().len(), 5);
+    press(&mut state, ":filter nonsense");
+    assert!(shown(&state).contains("no place has `nonsense`"));
 }

@@ -8,7 +8,7 @@ use crate::state::data::Moment;
 use crate::state::{COLUMNS, GROUPS, Notice, Screen, State, ThemeName};
 
 /// The commands: a name, what follows it, and what it does.
-pub(crate) const COMMANDS: [(&str, &str, &str); 9] = [
+pub(crate) const COMMANDS: [(&str, &str, &str); 10] = [
     (
         "goto",
         "INSTANT",
@@ -25,6 +25,11 @@ pub(crate) const COMMANDS: [(&str, &str, &str); 9] = [
         "by site, line, function, file, library, thread, process, domain",
     ),
     ("filter", "TEXT", "only rows with this; alone: all rows"),
+    (
+        "why",
+        "[WHAT]",
+        "who holds a cause (L1), a type, a place (app.py:41), a function",
+    ),
     ("mark", "NAME", "keep this instant, while it is recorded"),
     ("export", "[FILE]", "the screen as a text file"),
     ("theme", "NAME", "default, colour-blind or mono"),
@@ -77,11 +82,12 @@ pub(super) fn run(state: &mut State, line: &str) -> Option<Effect> {
             }
         }
         "filter" => {
-            if state.sortable().is_none() {
+            if state.sortable().is_none() && state.screen != Screen::Why {
                 show(state, Screen::Sites);
             }
             filter(state, rest);
         }
+        "why" => super::why::named(state, rest),
         "mark" if rest.is_empty() => return failed(state, "a mark needs a name".into()),
         "mark" => return super::mark(state, rest),
         "export" => {

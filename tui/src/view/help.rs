@@ -146,6 +146,20 @@ fn lines(screen: Screen) -> Vec<(String, String)> {
                 ("gl", "all lines of all files, largest first"),
             ],
         ),
+        Screen::Why => (
+            "who holds what lives, by a heap graph: where most memory gathers, or of what w asked",
+            &[
+                (
+                    "enter",
+                    "open, close; of a step, the stack that made its objects",
+                ),
+                ("h l", "close, open"),
+                ("[ ]", "the heap graph before, the next"),
+                ("s", "the line of source that made the objects"),
+                ("/", "only places with a text; esc shows all"),
+                ("esc", "back to where w was pressed"),
+            ],
+        ),
         Screen::Procs => (
             "processes at the cursor's instant, and threads",
             &[("gp, gt", "the same as a table to sort")],
@@ -170,10 +184,14 @@ fn lines(screen: Screen) -> Vec<(String, String)> {
     add(
         &mut lines,
         &[
-            ("1-6 8, tab", "screens"),
+            ("1-8, tab", "screens"),
             (
                 "j k, ↑ ↓",
                 "move; ctrl-d ctrl-u half a screen; gg G first, last",
+            ),
+            (
+                "w",
+                "who holds it: what is selected, or the leak that it is of",
             ),
             ("d", "growth until this instant"),
             ("m", "while it is recorded: keep this instant, under a name"),

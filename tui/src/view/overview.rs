@@ -341,6 +341,7 @@ fn causes(verdicts: &Verdicts, theme: &Theme, canvas: &mut Canvas<'_>, area: Are
             live_bytes,
             made_in,
             held_by,
+            members: _,
         } = cause;
         let style = match verdict {
             Verdict::Leaking | Verdict::Unreachable => theme.bad,

@@ -58,6 +58,12 @@ pub(crate) fn selection(state: &State) -> String {
             };
             format!("{file}:{}", line.line)
         }
+        Screen::Why => {
+            let Some((place, step)) = state.why.selection() else {
+                return String::new();
+            };
+            format!("{} ({}) {}", place.words, step.kind, bytes(step.retained))
+        }
         Screen::Procs => state
             .facts
             .processes
@@ -98,6 +104,9 @@ pub(super) fn place(state: &State) -> String {
             at.map_or_else(String::new, |at| words(&view.tree.calls[at].frame))
         }
         Screen::Source => selection(state),
+        Screen::Why => {
+            (state.why.selection()).map_or_else(String::new, |(place, _)| place.words.clone())
+        }
         Screen::Procs => String::new(),
     }
 }
