@@ -345,3 +345,21 @@ def test_an_attach_takes_one_at_each_end_and_leaves_nothing(
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_of_many_processes_the_first_are_enough(leakline: Leakline) -> None:
+    program = (
+        "import subprocess, sys, time\n"
+        "code = 'import atexit; atexit.register(lambda: [[] for _ in range(2000)])'\n"
+        "for _ in range(40):\n"
+        "    subprocess.run([sys.executable, '-c', code])\n"
+        "    time.sleep(0.15)  # one at a time\n"
+    )
+    result, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    assert result.status == 0
+    asked = execute([leakline.binary, "why", "--graph", "1000", recording.path])
+    assert asked.status == 3
+    graphs = {int(found) for found in re.findall(rb"\b\d+\b", asked.err)}
+    assert 24 <= max(graphs - {1000}) < 32, asked.err
+    notes = json.dumps(recording.report("stats"))
+    assert "are taken of 24 processes" in notes

@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
-use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, mode};
+use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, may_graph, mode};
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{self, CODE_DIED, FLUSH, Session};
@@ -997,11 +997,11 @@ impl Interpreter {
                 // Release pairs with the collector's Acquire: it sees the error.
                 slot.graph_begun.store(wanted, Ordering::Release);
             }
-            if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 {
-                let may = slot.may_graph.load(Ordering::Relaxed) != 0;
+            let may = slot.may_graph.load(Ordering::Relaxed);
+            if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 && may != may_graph::ENOUGH {
                 let taking = &session.header().end_graphs;
                 // Mostly this is early in the interpreter's end: nothing is taken down yet.
-                let is_taken = may
+                let is_taken = may == may_graph::YES
                     && fit == FITS
                     && taking.fetch_add(1, Ordering::Relaxed) < MOST_END_GRAPHS
                     && graph::take(t, session, self, END_GRAPH).is_ok();

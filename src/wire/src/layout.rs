@@ -136,6 +136,16 @@ pub mod slot_state {
 /// See [`Header::end_graphs`].
 pub const MOST_END_GRAPHS: u32 = 2;
 
+/// Values of [`Slot::may_graph`].
+pub mod may_graph {
+    /// No: there is not memory enough, or something else speaks against it.
+    pub const NO: u32 = 0;
+    /// Yes.
+    pub const YES: u32 = 1;
+    /// The session has enough of them.
+    pub const ENOUGH: u32 = 2;
+}
+
 /// [`Slot::graph_wanted`] of a child that takes the graph of [`mode::GRAPH_AT_END`].
 pub const END_GRAPH: u32 = u32::MAX;
 
@@ -199,7 +209,7 @@ pub struct Slot {
     pub graph_begun: AtomicU32,
     /// Why the last could not be: an error number of Linux's, or 0.
     pub graph_error: AtomicU32,
-    /// 1 while there is memory enough for one. Written by the collector.
+    /// Whether one may be taken at the end: one of [`may_graph`]. Written by the collector.
     pub may_graph: AtomicU32,
     /// 1: not a process of the program's but a child that tells of its parent's heap.
     pub is_graph: AtomicU32,

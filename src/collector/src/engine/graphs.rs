@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use leakline_recording::record::{HeapGraph, Record};
 use leakline_wire::graph::status;
-use leakline_wire::layout::{END_GRAPH, Slot, mode};
+use leakline_wire::layout::{END_GRAPH, Slot, may_graph, mode};
 use leakline_wire::sync::Ordering;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -34,6 +34,9 @@ const MOST_TOLD: usize = 128;
 /// writes to while the child has them too; and what the child needs in any case.
 const NEEDED_PERCENT: u64 = 50;
 const NEEDED_BYTES: u64 = 32 << 20;
+/// Processes of which a graph is taken at their ends, and how large others have to be.
+const MOST_OF_END: u32 = 24;
+const LARGE_BYTES: u64 = 256 << 20;
 /// How long a fork takes, with small pages, and how long it may.
 const PAUSE_MS_PER_GIB: u64 = 20;
 const MOST_PAUSE_MS: u64 = 200;
@@ -71,6 +74,8 @@ pub(super) struct Graphs {
     /// Some of those changed.
     has_news: bool,
     permit_ns: u64,
+    /// Graphs that were taken at a process's end.
+    of_end: u32,
     /// Memory that a process may still take, where that is limited: bytes by pid.
     pub(super) headroom: fn(u32) -> Option<u64>,
 }
@@ -85,6 +90,7 @@ impl Default for Graphs {
             told: VecDeque::new(),
             has_news: false,
             permit_ns: 0,
+            of_end: 0,
             headroom: |_| None,
         }
     }
@@ -256,8 +262,8 @@ impl Engine {
             self.graphs.permit_ns = now_ns + PERMIT_EVERY_NS;
             for process in self.processes.values().filter(|one| one.ended.is_none()) {
                 if let Some(slot) = session.slot(process.slot) {
-                    let may = self.forbids_graph(process.identity.pid).is_none();
-                    slot.may_graph.store(may.into(), Ordering::Relaxed);
+                    let may = self.may_graph(process.identity.pid);
+                    slot.may_graph.store(may, Ordering::Relaxed);
                 }
             }
         }
@@ -312,8 +318,20 @@ impl Engine {
         if self.mode() & mode::GRAPH_AT_END != 0
             && let Some(slot) = self.shared.session.slot(slot)
         {
-            let may = self.forbids_graph(pid).is_none();
-            slot.may_graph.store(may.into(), Ordering::Relaxed);
+            slot.may_graph.store(self.may_graph(pid), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a process may take a graph at its end. Of many short processes those of the
+    /// first are enough: the recording is not to grow with their number.
+    fn may_graph(&self, pid: u32) -> u32 {
+        let is_large = || process::rss_bytes(pid).is_some_and(|rss| rss >= LARGE_BYTES);
+        if self.graphs.of_end >= MOST_OF_END && !is_large() {
+            may_graph::ENOUGH
+        } else if self.forbids_graph(pid).is_some() {
+            may_graph::NO
+        } else {
+            may_graph::YES
         }
     }
 
@@ -341,6 +359,14 @@ impl Engine {
         let (number, name) = if wanted == END_GRAPH {
             let number = self.graphs.number();
             let name = MARKS[1].to_owned();
+            self.graphs.of_end += 1;
+            if self.graphs.of_end == MOST_OF_END {
+                self.graphs.permit_ns = 0;
+                self.note(format!(
+                    "heap graphs at their ends are taken of {MOST_OF_END} processes, and from \
+                     here on only of large ones"
+                ));
+            }
             self.graphs.tell(GraphState {
                 number,
                 pid,
