@@ -353,6 +353,9 @@ impl Image {
     ) -> Result<Stop, Malformed> {
         const ALLOC: u64 = Kind::Alloc as u64;
         const FREE: u64 = Kind::Free as u64;
+        if self.graph.is_some() {
+            return self.run_graph(shared, cursor, ring, until);
+        }
         let look_ahead = self.live.is_large();
         loop {
             if cursor.is_empty() && !cursor.refill(&shared.session, &mut shared.pool)? {
@@ -403,6 +406,39 @@ impl Image {
         }
     }
 
+    /// As [`Image::run`], of a child that tells of its parent's heap: whatever else it
+    /// writes is no process's, and counts for nothing.
+    fn run_graph(
+        &mut self,
+        shared: &mut Shared,
+        cursor: &mut Cursor,
+        ring: &mut RingState,
+        until: u64,
+    ) -> Result<Stop, Malformed> {
+        loop {
+            if cursor.is_empty() && !cursor.refill(&shared.session, &mut shared.pool)? {
+                return Ok(Stop::End);
+            }
+            let (stamp, event, length) = event::decode(cursor.words()).map_err(|_| Malformed)?;
+            if stamp >= until {
+                return Ok(Stop::At(stamp));
+            }
+            let Some(graph) = &mut self.graph else {
+                return Err(Malformed);
+            };
+            if let Event::Loss { .. } = event {
+                graph.has_losses = true;
+            }
+            if matches!(event, Event::Blob { .. })
+                && let Some((kind, _, bytes)) = ring.assemble(&event)?
+                && kind == BlobKind::Graph as u8
+            {
+                self.graph_part(shared, &bytes);
+            }
+            cursor.advance(length);
+        }
+    }
+
     #[inline(never)]
     fn handle(
         &mut self,
@@ -411,12 +447,6 @@ impl Image {
         event: &Event<'_>,
         stamp: u64,
     ) -> Result<(), Malformed> {
-        if self.graph.is_some() && !matches!(event, Event::Blob { .. }) {
-            if let (Event::Loss { .. }, Some(graph)) = (event, &mut self.graph) {
-                graph.has_losses = true;
-            }
-            return Ok(());
-        }
         match *event {
             Event::Alloc {
                 address,
@@ -1103,7 +1133,6 @@ impl Image {
         const CODE: u8 = BlobKind::Code as u8;
         const NOTE: u8 = BlobKind::Note as u8;
         const MARK: u8 = BlobKind::Mark as u8;
-        const GRAPH: u8 = BlobKind::Graph as u8;
         let is_understood = match kind {
             MODULE => shared.names.define_module(&mut self.names, id, bytes),
             CODE => shared.names.define_code(&mut self.names, id, bytes),
@@ -1120,7 +1149,6 @@ impl Image {
                 self.mark(shared, &plain_text(bytes), stamp);
                 true
             }
-            GRAPH => self.graph_part(shared, bytes),
             _ => false,
         };
         shared.names.hand_over(&mut shared.records);
@@ -1130,27 +1158,23 @@ impl Image {
     }
 
     /// Writes a part of a graph down, with the sites of what it tells of.
-    fn graph_part(&mut self, shared: &mut Shared, bytes: &[u8]) -> bool {
-        let Some(graph) = &mut self.graph else {
-            return false;
+    fn graph_part(&mut self, shared: &mut Shared, bytes: &[u8]) {
+        let Some(graph) = self.graph.as_mut().filter(|graph| !graph.is_dropped) else {
+            return;
         };
-        if graph.is_dropped {
-            return true;
-        }
         let (live, tally) = (&self.live, &shared.tally);
         let Some(sites) = graph.join(bytes, |address| {
             let block = live.get(address)?;
             Some((block, tally.domain_of(block.site)?))
         }) else {
             graph.has_losses = true;
-            return false;
+            return;
         };
         shared.records.push(Record::HeapPart(HeapPart {
             graph: graph.number,
             entries: bytes.to_vec(),
             sites,
         }));
-        true
     }
 
     fn mark_kind(&mut self, shared: &mut Shared, kind: u8, stamp: u64) {

@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use leakline_wire::Kind;
 use leakline_wire::event::{self, BlobKind};
 use leakline_wire::layout::{
-    self, ChunkHeader, Header, Hello, IdlePage, Slot, Welcome, mode, slot_state,
+    self, ChunkHeader, Header, Hello, IdlePage, Slot, Welcome, may_graph, mode, slot_state,
 };
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
@@ -1244,6 +1244,7 @@ impl Session {
         slot.is_graph.store(0, Ordering::Relaxed);
         slot.graph_wanted.store(0, Ordering::Relaxed);
         slot.graph_begun.store(0, Ordering::Relaxed);
+        slot.may_graph.store(may_graph::NO, Ordering::Relaxed);
         slot.python_version.store(
             parent_slot.python_version.load(Ordering::Relaxed),
             Ordering::Relaxed,

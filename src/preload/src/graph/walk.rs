@@ -8,8 +8,8 @@ use super::memory::{List, Map};
 use crate::python::Interpreter;
 use crate::sys;
 
-/// Most frames of a thread that are told of.
-const MOST_FRAMES: usize = 1000;
+/// Most frames of a thread that are told of: more are no chain, but nonsense.
+const MOST_FRAMES: usize = 1 << 20;
 
 #[inline(always)]
 unsafe fn byte(address: u64) -> u8 {
@@ -193,7 +193,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             let mut at = state;
             let mut checked = 0;
             while at < state + MOST_BYTES {
-                // Six pages are enough for the lists that begin here.
+                // All that is read of the lists that would begin here.
                 let page = (at + 128) & !4095;
                 if page != checked {
                     if !sys::is_readable(page) {
