@@ -265,7 +265,6 @@ impl Engine {
         let python_version = session
             .slot(slot_index)
             .map_or(0, |slot| slot.python_version.load(Ordering::Relaxed));
-        let pid = identity.pid;
         let id = self.next_process;
         self.next_process += 1;
         let (inherited_blocks, inherited_bytes) =
@@ -305,7 +304,7 @@ impl Engine {
             },
         );
         self.by_slot[slot_index as usize] = Some(id);
-        self.permit_graph(slot_index, pid);
+        self.permit_graph(slot_index);
         self.past.processes += 1;
         self.reserve_slots();
     }

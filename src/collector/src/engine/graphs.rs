@@ -261,7 +261,9 @@ impl Engine {
         if self.mode() & mode::GRAPH_AT_END != 0 && now_ns >= self.graphs.permit_ns {
             self.graphs.permit_ns = now_ns + PERMIT_EVERY_NS;
             for process in self.processes.values().filter(|one| one.ended.is_none()) {
-                if let Some(slot) = session.slot(process.slot) {
+                // Of others there are none, and finding out takes the time of rounds.
+                let has_python = |slot: &&Slot| slot.python_version.load(Ordering::Relaxed) != 0;
+                if let Some(slot) = session.slot(process.slot).filter(has_python) {
                     let may = self.may_graph(process.identity.pid);
                     slot.may_graph.store(may, Ordering::Relaxed);
                 }
@@ -313,12 +315,18 @@ impl Engine {
         self.ask_next();
     }
 
-    /// Lets a process take its graph at the end from its beginning on.
-    pub(super) fn permit_graph(&self, slot: u32, pid: u32) {
+    /// Lets a process take its graph at the end from its beginning on: until it is looked
+    /// at, it is small.
+    pub(super) fn permit_graph(&self, slot: u32) {
         if self.mode() & mode::GRAPH_AT_END != 0
             && let Some(slot) = self.shared.session.slot(slot)
         {
-            slot.may_graph.store(self.may_graph(pid), Ordering::Relaxed);
+            let may = if self.graphs.of_end >= MOST_OF_END {
+                may_graph::ENOUGH
+            } else {
+                may_graph::YES
+            };
+            slot.may_graph.store(may, Ordering::Relaxed);
         }
     }
 
