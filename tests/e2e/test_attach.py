@@ -201,6 +201,23 @@ def test_python_lines_are_exact(leakline: Leakline) -> None:
     assert process["totals"]["complete"] is True
 
 
+def test_python_gets_its_allocators_back(leakline: Leakline) -> None:
+    """Those of its domains, and of the arenas."""
+    with running(TARGET_PYTHON, PYTHON_PROGRAMS / "attached.py") as target:
+        before = target.truth("allocators")["found"]
+        for options in ("--exact",), ("--sample", "4KiB"):
+            with attached(leakline, target.pid, options) as attach:
+                target.truth("pid")
+                target.truth("work 2000")
+                during = target.truth("allocators")["found"]
+                assert all(now != then for now, then in zip(during, before))
+                assert attach.leave().status == 0
+            wait_for("the map to go", lambda: has_left(target))
+            target.truth("work 2000")
+            assert target.truth("allocators")["found"] == before
+        target.end()
+
+
 def mode(leakline: Leakline, pid: int, *options: str) -> str:
     result = execute([leakline.binary, "mode", str(pid), *options])
     assert result.status == 0, result.err.decode()

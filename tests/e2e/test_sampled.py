@@ -125,6 +125,32 @@ def test_a_python_heap_is_estimated_before_it_is_torn_down(
     check_coverage(off, 0.5)
 
 
+@pytest.mark.parametrize("allocator", ["pymalloc", "malloc", "debug"])
+def test_no_block_of_pythons_counts_twice(leakline: Leakline, allocator: str) -> None:
+    """An object is one block, whatever its allocator asks of others for it."""
+    found = []
+    for options in ([], ["--sample", "4KiB"]):
+        result, recording = leakline.run(
+            TARGET_PYTHON,
+            PYTHON_PROGRAMS / "kept.py",
+            options=options,
+            env={"PYTHONMALLOC": allocator},
+        )
+        assert result.status == 0, result.err.decode()
+        rows = recording.rows("--by", "domain", at=None)
+        found.append({row["domain"]: row for row in rows})
+    exact, sampled = found
+    assert exact["obj"]["live_bytes"] > 20_000_000
+    for domain in ("obj", "mem", "native"):
+        truth = exact[domain]["live_bytes"]
+        assert abs(deviations([sampled[domain]], "live_bytes", truth)) < FAR, found
+    assert "mmap" not in sampled or (
+        sampled["mmap"]["live_bytes"] <= exact["mmap"]["live_bytes"]
+    )
+    # The pools' own tables, of which there are few.
+    assert sampled["raw"]["live_bytes"] < 1_000_000
+
+
 @pytest.mark.parametrize(
     "name",
     [

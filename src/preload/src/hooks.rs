@@ -566,7 +566,16 @@ const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
 fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Block {
     let at = Arrival::new();
     if at.is_sampling() {
-        observe_sampling(size, caller, at.t, call)
+        // SAFETY: this thread's resting state; `sp` is the exported function's.
+        unsafe {
+            if (*at.t).countdown.passes(size) {
+                return sample_of(size, caller, at.t, call);
+            }
+        }
+        if real::is_libc() && !python::is_starting() {
+            return call(size);
+        }
+        leave_out(size, caller, at.t, call)
     } else if at.t.is_null() && session::is_waiting() {
         call(size)
     } else {
@@ -574,17 +583,35 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Bl
     }
 }
 
-// The arguments stay in the registers that the hook has them in.
+// The arguments stay in the registers that the hook has them in, and where nothing
+// is to be done after the real call the hook ends with it.
 
+/// [`observe`] of a block that ended a countdown.
+#[cold]
 #[inline(never)]
-fn observe_sampling(
+fn sample_of(
     size: usize,
     caller: Caller,
     t: *mut Thread,
     call: impl FnOnce(usize) -> Block,
 ) -> Block {
-    // SAFETY: this thread's resting state; `sp` is the exported function's.
-    let block = unsafe { perhaps_sample(t, NATIVE_CALL, size, caller, || call(size)) };
+    // SAFETY: as in `observe`.
+    let block = unsafe { sample(t, NATIVE_CALL, size, caller, || call(size)) };
+    python::watch_start();
+    block
+}
+
+/// [`observe`] of a block that is not sampled, where the real function may call other
+/// hooks for it.
+#[inline(never)]
+fn leave_out(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    // SAFETY: as in `observe`.
+    let block = unsafe { pass_below(t, NATIVE_CALL, caller, || call(size)) };
     python::watch_start();
     block
 }
@@ -720,6 +747,14 @@ struct Call {
     below: u32,
 }
 
+impl Call {
+    /// Whether only a thread that holds the GIL calls it.
+    #[inline(always)]
+    fn holds_gil(self) -> bool {
+        matches!(self.domain, Domain::Mem | Domain::Obj)
+    }
+}
+
 const NATIVE_CALL: Call = Call {
     domain: Domain::Native,
     needed: NATIVE,
@@ -754,6 +789,25 @@ unsafe fn perhaps_sample(
         if (*t).countdown.passes(size) {
             return sample(t, what, size, caller, call);
         }
+        pass_below(t, what, caller, call)
+    }
+}
+
+/// Runs a real function for a block that is not sampled: what it asks other hooks for
+/// is part of that block.
+///
+/// # Safety
+///
+/// As for [`perhaps_sample`].
+#[inline(always)]
+unsafe fn pass_below(
+    t: *mut Thread,
+    what: Call,
+    caller: Caller,
+    call: impl FnOnce() -> Block,
+) -> Block {
+    // SAFETY: the caller's.
+    unsafe {
         thread::begin(t, what.below, caller.sp);
         let block = call();
         thread::set_depth(t, depth::SAMPLING);
@@ -772,6 +826,14 @@ unsafe fn sample(
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
+        // Most ends of countdowns are those of the main thread's pieces.
+        if (*t).in_main
+            && what.holds_gil()
+            && python::runs_main(t)
+            && (*t).countdown.goes_on(size, true)
+        {
+            return pass_below(t, what, caller, call);
+        }
         let chosen = choose(t, what, size, caller);
         thread::begin(t, what.below, caller.sp);
         let block = call();
@@ -806,7 +868,7 @@ unsafe fn choose(
             sampling::note_exact();
         }
         let mean = (*t).countdown.is_chosen(session, size, looks);
-        if looks && matches!(what.domain, Domain::Mem | Domain::Obj) {
+        if looks && what.holds_gil() {
             thread::begin(t, depth::HOOK, caller.sp);
             python::look_at_main(t, session);
         }
@@ -1746,22 +1808,47 @@ fn observe_python<const HOOKS: usize>(
 ) -> Block {
     let at = Arrival::new();
     if at.is_sampling() {
-        observe_python_sampling::<HOOKS>(size, caller, at.t, call)
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        unsafe {
+            if (*at.t).countdown.passes(size) {
+                return sample_of_python::<HOOKS>(size, caller, at.t, call);
+            }
+        }
+        if !matches!(domain_of(HOOKS), Domain::Raw) && python::is_pooled(size) {
+            return call(size);
+        }
+        leave_out_python::<HOOKS>(size, caller, at.t, call)
     } else {
         observe_python_at::<HOOKS>(size, caller, at, call)
     }
 }
 
+/// [`observe_python`] of a block that ended a countdown.
+#[cold]
 #[inline(never)]
-fn observe_python_sampling<const HOOKS: usize>(
+fn sample_of_python<const HOOKS: usize>(
     size: usize,
     caller: Caller,
     t: *mut Thread,
     call: impl FnOnce(usize) -> Block,
 ) -> Block {
     let what = python_call(domain_of(HOOKS));
-    // SAFETY: this thread's resting state; `sp` is the hook's own slot.
-    unsafe { perhaps_sample(t, what, size, caller, || call(size)) }
+    // SAFETY: as in `observe_python`.
+    unsafe { sample(t, what, size, caller, || call(size)) }
+}
+
+/// [`observe_python`] of a block that is not sampled, where the allocator below may
+/// call other hooks for it.
+#[inline(never)]
+fn leave_out_python<const HOOKS: usize>(
+    size: usize,
+    caller: Caller,
+    t: *mut Thread,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
+    let what = python_call(domain_of(HOOKS));
+    // SAFETY: as in `observe_python`.
+    unsafe { pass_below(t, what, caller, || call(size)) }
 }
 
 #[inline(never)]
@@ -1900,20 +1987,34 @@ fn py_realloc_at<const HOOKS: usize>(
 extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64, bp: u64) {
     let caller = Caller { sp, bp };
     let call = move || original!(HOOKS, free(block) as fn(Block) -> ());
+    let at = Arrival::new();
+    if at.is_sampling() {
+        // SAFETY: this thread was prepared.
+        if unsafe { sampling::blocks() }.may_have(block as u64) {
+            return py_free_perhaps::<HOOKS>(block, caller, at.t);
+        }
+        return call();
+    }
     if block.is_null() {
         return call();
     }
     if matches!(domain_of(HOOKS), Domain::Obj) {
         python::died(block as u64);
     }
-    let at = Arrival::new();
-    if at.is_sampling() {
-        let what = python_call(domain_of(HOOKS));
-        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
-        unsafe { perhaps_died(at.t, what, block, caller) };
-        return call();
-    }
     py_free_at::<HOOKS>(block, caller, at);
+}
+
+/// [`py_free`] on a thread that samples, of a block that the filter does not deny.
+#[inline(never)]
+fn py_free_perhaps<const HOOKS: usize>(block: Block, caller: Caller, t: *mut Thread) {
+    if !block.is_null() {
+        if matches!(domain_of(HOOKS), Domain::Obj) {
+            python::died(block as u64);
+        }
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        unsafe { sampled_died(t, python_call(domain_of(HOOKS)), block, caller) };
+    }
+    original!(HOOKS, free(block) as fn(Block) -> ());
 }
 
 #[inline(never)]
@@ -1946,6 +2047,44 @@ fn py_free_at<const HOOKS: usize>(block: Block, caller: Caller, at: Arrival) {
         }
         Entry::Pass => call(),
     }
+}
+
+/// Address of what CPython is to ask for an arena.
+pub fn arena_hook() -> u64 {
+    arena_allocated as *const () as u64
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn arena_allocated() {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov rdx, rsp",
+        "mov rcx, rbp",
+        "jmp {hook}",
+        ".cfi_endproc",
+        hook = sym on_arena,
+    )
+}
+
+/// An arena is allocated: not by the program, which is given its blocks.
+extern "C" fn on_arena(_: sys::Pointer, size: usize, sp: u64, bp: u64) -> Block {
+    let call = || {
+        let original = python::original_arenas();
+        // SAFETY: what was there before, of CPython's type for it, with its own context.
+        unsafe {
+            let allocate: extern "C" fn(sys::Pointer, usize) -> Block =
+                core::mem::transmute(original.allocate);
+            allocate(original.context, size)
+        }
+    };
+    let at = Arrival::new();
+    if !at.is_sampling() {
+        // In exact mode the hook above has said that Python's allocator is at work.
+        return call();
+    }
+    let what = python_call(Domain::Obj);
+    // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+    unsafe { pass_below(at.t, what, Caller { sp, bp }, call) }
 }
 
 /// Address of the function that CPython's reference tracing is to call.

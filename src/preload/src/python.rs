@@ -26,7 +26,7 @@ use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{self, CODE_DIED, FLUSH, Session};
 use crate::thread::{self, MAX_PYTHON, Thread, depth};
-use crate::{elf, graph, hooks, sys, trie, unwind};
+use crate::{elf, graph, hooks, sampling, sys, trie, unwind};
 
 /// `PyMemAllocatorEx`.
 #[repr(C)]
@@ -56,6 +56,34 @@ struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
 unsafe impl Sync for Originals {}
 
 static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAINS]));
+
+/// `PyObjectArenaAllocator`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Arenas {
+    pub context: sys::Pointer,
+    pub allocate: u64,
+    free: u64,
+}
+
+const NO_ARENAS: Arenas = Arenas {
+    context: null_mut(),
+    allocate: 0,
+    free: 0,
+};
+
+/// What gives arenas below our hook.
+struct OriginalArenas(UnsafeCell<Arenas>);
+// SAFETY: as of `Originals`.
+unsafe impl Sync for OriginalArenas {}
+
+static ORIGINAL_ARENAS: OriginalArenas = OriginalArenas(UnsafeCell::new(NO_ARENAS));
+
+/// CPython's `SMALL_REQUEST_THRESHOLD`.
+const LARGEST_POOLED: u64 = 512;
+
+/// See [`is_pooled`].
+static POOLED: AtomicU64 = AtomicU64::new(0);
 
 /// Python's allocator domains.
 pub const DOMAINS: usize = 3;
@@ -166,6 +194,8 @@ pub struct Interpreter {
     pub minor: u8,
     get_allocator: u64,
     set_allocator: u64,
+    get_arenas: u64,
+    set_arenas: u64,
     /// Thread state of the GIL's holder (before 3.12) or of this thread.
     current_state: u64,
     /// Thread state of this thread, holding the GIL or not.
@@ -188,6 +218,8 @@ static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     minor: 0,
     get_allocator: 0,
     set_allocator: 0,
+    get_arenas: 0,
+    set_arenas: 0,
     current_state: 0,
     this_thread_state: 0,
     code_type: 0,
@@ -345,6 +377,26 @@ pub fn is_there() -> bool {
     READY.load(Ordering::Relaxed) == FOUND
 }
 
+/// Whether `__main__` runs on this thread, and Python code in it: what
+/// [`look_at_main`] finds most often.
+///
+/// # Safety
+///
+/// `t` must be this thread's state, and the thread hold the GIL.
+pub unsafe fn runs_main(t: *mut Thread) -> bool {
+    // SAFETY: the caller's; the thread's own state and frame (see the invariants).
+    unsafe {
+        if !(*t).in_main || FIT.load(Ordering::Relaxed) != FITS {
+            return false;
+        }
+        let Some(python) = interpreter() else {
+            return false;
+        };
+        let frame = python.frame_of(python.state(true, true));
+        frame != 0 && !python.is_boundary(frame)
+    }
+}
+
 /// In sampled mode, where stacks are taken too seldom to tell: looks whether
 /// `__main__` runs, or was left.
 ///
@@ -362,12 +414,7 @@ pub unsafe fn look_at_main(t: *mut Thread, session: &Session) {
     }
     // SAFETY: the thread's own state and frame chain (see the invariants).
     unsafe {
-        let mut frame = sys::word(state + layout.state_frame);
-        if let Some(offset) = layout.c_frame
-            && frame != 0
-        {
-            frame = sys::word(frame + offset);
-        }
+        let mut frame = python.frame_of(state);
         if frame != 0 && !python.fits(session, frame) {
             return;
         }
@@ -409,6 +456,24 @@ pub fn has_plain_domains() -> bool {
 pub fn original(hooks: usize) -> &'static Allocator {
     // SAFETY: hooks run only after the entry was written.
     unsafe { &(*ORIGINALS.0.get())[hooks] }
+}
+
+/// What gives arenas below our hook.
+pub fn original_arenas() -> &'static Arenas {
+    // SAFETY: the hook runs only after this was written.
+    unsafe { &*ORIGINAL_ARENAS.0.get() }
+}
+
+/// Whether the mem and obj domains take a block of this size from CPython's pools
+/// without a call of another hook but the arenas': then nothing needs to know that
+/// they are at work.
+///
+/// (What the pools' own tables take from the raw domain is sampled for what it is:
+/// a table for each so many arenas.)
+#[inline(always)]
+pub fn is_pooled(size: usize) -> bool {
+    // CPython asks malloc for blocks of no bytes.
+    (size as u64).wrapping_sub(1) < POOLED.load(Ordering::Relaxed)
 }
 
 /// Finds the interpreter, if the process has one, and hooks its domains: if it
@@ -482,6 +547,8 @@ pub fn install(session: &Session, may_run: bool) {
             minor: minor as u8,
             get_allocator,
             set_allocator,
+            get_arenas: elf::find(c"PyObject_GetArenaAllocator"),
+            set_arenas: elf::find(c"PyObject_SetArenaAllocator"),
             current_state,
             this_thread_state: elf::find(c"PyGILState_GetThisThreadState"),
             code_type: elf::find(c"PyCode_Type"),
@@ -580,19 +647,29 @@ pub fn forget(start: u64, end: u64) {
         word.store(0, Ordering::Relaxed);
     }
     PLAIN.store(1, Ordering::Relaxed);
+    POOLED.store(0, Ordering::Relaxed);
     FIT.store(NOT_TRIED, Ordering::Relaxed);
     unwind::forget_evaluator();
     // SAFETY: the hooks' callers were in what is gone.
-    unsafe { *ORIGINALS.0.get() = [NO_ALLOCATOR; 2 * DOMAINS] };
+    unsafe {
+        *ORIGINALS.0.get() = [NO_ALLOCATOR; 2 * DOMAINS];
+        *ORIGINAL_ARENAS.0.get() = NO_ARENAS;
+    }
 }
 
 /// PYTHONMALLOC and `-X dev` replace all three tables while the interpreter
 /// starts: looks, until that is over, whether the hooks are still there.
 #[inline(always)]
 pub fn watch_start() {
-    if STARTING.load(Ordering::Relaxed) != 0 {
+    if is_starting() {
         recheck();
     }
+}
+
+/// Whether [`watch_start`] looks.
+#[inline(always)]
+pub fn is_starting() -> bool {
+    STARTING.load(Ordering::Relaxed) != 0
 }
 
 #[cold]
@@ -641,6 +718,7 @@ pub fn unhook() {
                 }
             }
         }
+        python.unhook_arenas();
     }
 }
 
@@ -779,6 +857,83 @@ impl Interpreter {
                 core::sync::atomic::fence(Ordering::SeqCst);
                 set(domain as u32, &raw const ours);
             }
+            let has_pools = Self::has_pools() && self.hook_arenas();
+            let pooled = if has_pools { LARGEST_POOLED } else { 0 };
+            POOLED.store(pooled, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether below our hooks of mem and obj there is CPython's allocator of small
+    /// blocks: one for both (no debug hooks, which have contexts; nor malloc, which
+    /// is the raw domain's as well; nor mimalloc, which has one for each).
+    fn has_pools() -> bool {
+        const RAW: usize = 0;
+        const MEM: usize = 1;
+        const OBJ: usize = 2;
+        let (raw, mem, obj) = (original(RAW), original(MEM), original(OBJ));
+        has_plain_domains()
+            && obj.malloc != 0
+            && obj == mem
+            && obj.context.is_null()
+            && obj.malloc != raw.malloc
+            && raw.malloc != 0
+            && original(OBJ + DOMAINS).malloc == 0
+            && original(MEM + DOMAINS).malloc == 0
+    }
+
+    /// Hooks what gives arenas. False: it cannot be, or is not what it was.
+    ///
+    /// # Safety
+    ///
+    /// As for `hook_domains`.
+    unsafe fn hook_arenas(&self) -> bool {
+        if self.get_arenas == 0 || self.set_arenas == 0 {
+            return false;
+        }
+        // SAFETY: CPython's functions of these types; they copy a table that the caller
+        // may change. One that is half written is valid: the context stays what it is.
+        unsafe {
+            let get: extern "C" fn(*mut Arenas) = core::mem::transmute(self.get_arenas);
+            let set: extern "C" fn(*const Arenas) = core::mem::transmute(self.set_arenas);
+            let mut now = NO_ARENAS;
+            get(&raw mut now);
+            if now.allocate == hooks::arena_hook() {
+                return true;
+            }
+            let before = *ORIGINAL_ARENAS.0.get();
+            if now.allocate == 0 || before.allocate != 0 && before != now {
+                return false;
+            }
+            *ORIGINAL_ARENAS.0.get() = now;
+            let ours = Arenas {
+                allocate: hooks::arena_hook(),
+                ..now
+            };
+            core::sync::atomic::fence(Ordering::SeqCst);
+            set(&raw const ours);
+        }
+        true
+    }
+
+    /// Gives back what gave arenas, unless somebody has taken our place.
+    ///
+    /// # Safety
+    ///
+    /// As for [`unhook`].
+    unsafe fn unhook_arenas(&self) {
+        POOLED.store(0, Ordering::Relaxed);
+        if original_arenas().allocate == 0 {
+            return;
+        }
+        // SAFETY: as in `hook_arenas`, which has looked the functions up.
+        unsafe {
+            let get: extern "C" fn(*mut Arenas) = core::mem::transmute(self.get_arenas);
+            let set: extern "C" fn(*const Arenas) = core::mem::transmute(self.set_arenas);
+            let mut now = NO_ARENAS;
+            get(&raw mut now);
+            if now.allocate == hooks::arena_hook() {
+                set(original_arenas());
+            }
         }
     }
 
@@ -838,15 +993,9 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
     if state == 0 {
         return NO_STACK;
     }
-    let layout = &python.layout;
     // SAFETY: the thread's own state and frame chain (see the invariants).
     unsafe {
-        let mut frame = sys::word(state + layout.state_frame);
-        if let Some(offset) = layout.c_frame
-            && frame != 0
-        {
-            frame = sys::word(frame + offset);
-        }
+        let frame = python.frame_of(state);
         let fits = frame != 0 && python.fits(session, frame);
         if holds_gil && DUE.load(Ordering::Relaxed) != 0 {
             python.see_to_dues(t, session);
@@ -872,7 +1021,7 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
         }
         if length > 0 {
             let at = (*outermost).at;
-            let code = sys::word(at + layout.frame_code);
+            let code = sys::word(at + python.layout.frame_code);
             python.watch_main(t, session, code, at);
         } else {
             // From 3.15 on a thread has a base frame when nothing runs.
@@ -883,6 +1032,26 @@ pub unsafe fn stack(t: *mut Thread, session: &Session, holds_gil: bool) -> u32 {
 }
 
 impl Interpreter {
+    /// A thread's innermost frame, or 0.
+    ///
+    /// # Safety
+    ///
+    /// `state` must be 0 or the calling thread's state.
+    #[inline(always)]
+    unsafe fn frame_of(&self, state: u64) -> u64 {
+        if state == 0 {
+            return 0;
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            let frame = sys::word(state + self.layout.state_frame);
+            match self.layout.c_frame {
+                Some(offset) if frame != 0 => sys::word(frame + offset),
+                _ => frame,
+            }
+        }
+    }
+
     /// Marks the instant at which the main thread is first seen outside
     /// `__main__` after it was in it: exit handlers and the teardown of
     /// modules are still to come. `code` is that of the outermost frame, which
@@ -1571,7 +1740,8 @@ fn probe(address: u64, mut visit: impl FnMut(&Code) -> bool) {
     }
 }
 
-/// Is told of every block that the obj domain frees.
+/// Is told of every block that the obj domain frees, by threads that sample of those that
+/// [`sampling::watch`] was told of.
 #[inline(always)]
 pub fn died(address: u64) {
     let bit = hash(address);
@@ -1644,6 +1814,7 @@ impl Interpreter {
         });
         let bit = hash(address);
         FILTER[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
+        sampling::watch(address);
         if !placed {
             // No room to watch for its death: nothing of it may be cached.
             FLUSH.fetch_add(CODE_DIED, Ordering::Release);

@@ -58,11 +58,22 @@ pub fn resolve_for_late_start() {
     resolve();
 }
 
+/// 1 where blocks are libc's own: it calls none of our hooks from within, as another
+/// allocator does for its pages.
+static IS_LIBC: AtomicU32 = AtomicU32::new(0);
+
+/// Whether the real functions that give blocks call no hook.
+#[inline(always)]
+pub fn is_libc() -> bool {
+    IS_LIBC.load(Ordering::Relaxed) != 0
+}
+
 /// Looks all of them up.
 pub fn resolve() {
     for which in 0..NAMES.len() {
         look_up(which);
     }
+    note_libc();
     for (place, name) in OWN.iter().zip([c"realloc", c"free"]) {
         place.store(elf::find_own(name), Ordering::Release);
     }
@@ -76,6 +87,23 @@ pub fn own_realloc() -> Option<u64> {
 /// The executable's own `free`.
 pub fn own_free() -> Option<u64> {
     Some(OWN[1].load(Ordering::Relaxed)).filter(|&address| address != 0)
+}
+
+fn note_libc() {
+    let (start, end) = elf::span_of(address(Real::start_main));
+    let is_libc = [
+        Real::malloc,
+        Real::calloc,
+        Real::realloc,
+        Real::posix_memalign,
+        Real::aligned_alloc,
+        Real::memalign,
+        Real::valloc,
+        Real::pvalloc,
+    ]
+    .into_iter()
+    .all(|which| matches!(address(which), 0) || (start..end).contains(&address(which)));
+    IS_LIBC.store(is_libc.into(), Ordering::Relaxed);
 }
 
 fn look_up(which: usize) {

@@ -138,16 +138,25 @@ impl Countdown {
     /// Whether the block that has just passed is sampled: then the next
     /// countdown is drawn, and this is the mean that chose it.
     pub fn is_chosen(&mut self, session: &Session, size: usize, looks: bool) -> Option<u64> {
-        let bytes = (size as u64).wrapping_add(1);
-        let left = self.until.wrapping_add(bytes).saturating_add(self.beyond);
-        if left >= bytes {
-            self.newest = 0;
-            self.set(left - bytes, looks);
+        if self.goes_on(size, looks) {
             return None;
         }
         let mean = self.mean;
         self.draw(session, looks);
         Some(mean)
+    }
+
+    /// The block that has just passed ended no more than a piece of a countdown: the
+    /// next piece begins. False: it is sampled, and nothing was done.
+    pub fn goes_on(&mut self, size: usize, looks: bool) -> bool {
+        let bytes = (size as u64).wrapping_add(1);
+        let left = self.until.wrapping_add(bytes).saturating_add(self.beyond);
+        let goes_on = left >= bytes;
+        if goes_on {
+            self.newest = 0;
+            self.set(left - bytes, looks);
+        }
+        goes_on
     }
 
     /// Nothing is recorded just now: looks again later.
@@ -241,6 +250,15 @@ pub fn begin_anew() {
 /// Whether [`blocks`] may be asked for.
 pub fn are_there() -> bool {
     !SET.load(Ordering::Acquire).is_null()
+}
+
+/// Has the death of this block looked at closer, by threads that sample. (Where there is
+/// no set yet all blocks are recorded, and one that comes will deny nothing.)
+pub fn watch(address: u64) {
+    if are_there() {
+        // SAFETY: there is one.
+        unsafe { blocks().watch(address) };
+    }
 }
 
 /// The sampled blocks of this process.

@@ -133,6 +133,12 @@ impl SampledSet {
         }
     }
 
+    /// Has [`SampledSet::may_have`] say of this block, and of its neighbours, that it
+    /// may be one of them, from now on: another cause to look closer at its death.
+    pub fn watch(&self, address: u64) {
+        self.cell(address).store(MANY, Ordering::Relaxed);
+    }
+
     /// The slots in which a block may be.
     fn places(&self, address: u64) -> [&[AtomicU64]; 2] {
         let hash = (address >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -332,6 +338,15 @@ mod tests {
         assert!(set.insert(0x2000));
         assert!(set.remove(0x1000) && set.remove(0x2000) && !set.remove(0x3000));
         assert!([0x1000, 0x2000, 0x3000].iter().all(|at| set.may_have(*at)));
+    }
+
+    #[test]
+    fn a_watched_block_is_never_denied() {
+        let set = SampledSet::boxed();
+        set.watch(0x1000);
+        assert!(set.may_have(0x1000) && !set.may_have(0x2000));
+        assert!(!set.remove(0x1000) && set.insert(0x1008) && set.remove(0x1008));
+        assert!(set.may_have(0x1000));
     }
 
     #[test]

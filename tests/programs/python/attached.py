@@ -6,8 +6,10 @@ trace on, trace off
 drop       lets go of what was made
 fork       forks a child that takes commands in its place, from the same stdin
 pid        says who answers
+allocators says what gives CPython blocks of each domain, and arenas
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -32,6 +34,22 @@ def freed(count):
         bytearray(1000)  # line: freed
 
 
+class Allocator(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "a", "b", "c", "d")]
+
+
+def allocators():
+    found = []
+    for domain in range(3):
+        table = Allocator()
+        ctypes.pythonapi.PyMem_GetAllocator(domain, ctypes.byref(table))
+        found.append([getattr(table, name) for name, _ in table._fields_])
+    table = Allocator()
+    ctypes.pythonapi.PyObject_GetArenaAllocator(ctypes.byref(table))
+    found.append([table.ctx, table.a, table.b])
+    return found
+
+
 def main():
     lines = {}
     with open(__file__) as source:
@@ -48,6 +66,8 @@ def main():
         elif command == "trace":
             (tracemalloc.start if arguments[0] == "on" else tracemalloc.stop)()
             print("{}", flush=True)
+        elif command == "allocators":
+            print(json.dumps({"found": allocators()}), flush=True)
         elif command == "drop":
             kept.clear()
             # For a while: what goes on is looked at now and then only.
