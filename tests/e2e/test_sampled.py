@@ -237,7 +237,7 @@ def test_the_mean_follows_the_cost(leakline: Leakline, programs: Programs) -> No
     """A program that allocates little, for some seconds, is sampled ever closer,
     and estimates are right all the same."""
     program = programs.program("slow_growth")
-    result, recording = leakline.run(program, "1.5", options=["--sample", "auto"])
+    result, recording = leakline.run(program, "3", options=["--sample", "auto"])
     assert result.status == 0
     stats = check_sampled(recording)
     assert stats["sample_bytes"] == 512 * 1024

@@ -34,6 +34,12 @@ pub fn owns(block: *mut u8) -> bool {
     (block as usize).wrapping_sub(ROOM.0.get() as usize) < BYTES
 }
 
+/// Where they lie.
+pub fn room() -> core::ops::Range<u64> {
+    let start = ROOM.0.get() as u64;
+    start..start + BYTES as u64
+}
+
 /// Moves a block out to the real allocator.
 pub fn leave(block: *mut u8, size: usize, allocate: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
     let new = allocate(size);

@@ -692,8 +692,7 @@ unsafe fn died_nested(t: *mut Thread, session: &Session, block: Block) {
 
 /// Records a death, then runs the real function.
 #[inline(always)]
-fn observe_death(block: Block, caller: Caller, call: impl FnOnce(Block)) {
-    let at = Arrival::new();
+fn observe_death(block: Block, caller: Caller, at: Arrival, call: impl FnOnce(Block)) {
     if at.is_sampling() {
         // SAFETY: this thread's resting state; `sp` is the exported function's.
         unsafe { perhaps_died(at.t, NATIVE_CALL, block, caller) };
@@ -1163,7 +1162,7 @@ extern "C" fn on_reallocarray(old: Block, count: usize, size: usize, sp: u64, bp
 #[cold]
 fn reallocate_to_nothing(old: Block, caller: Caller, call: impl FnOnce() -> Block) -> Block {
     let mut new = core::ptr::null_mut();
-    observe_death(old, caller, |_| new = call());
+    observe_death(old, caller, Arrival::new(), |_| new = call());
     if new.is_null() {
         return new;
     }
@@ -1239,10 +1238,15 @@ fn reallocate_at(
 }
 
 extern "C" fn on_free(block: Block, sp: u64, bp: u64) {
+    let at = Arrival::new();
+    // SAFETY: a thread that samples was prepared. (Early blocks are watched.)
+    if at.is_sampling() && !unsafe { sampling::blocks() }.may_have(block as u64) {
+        return real!(free(block) as fn(Block) -> ());
+    }
     if block.is_null() || early::owns(block) {
         return;
     }
-    observe_death(block, Caller { sp, bp }, |block| {
+    observe_death(block, Caller { sp, bp }, at, |block| {
         real!(free(block) as fn(Block) -> ());
     });
 }

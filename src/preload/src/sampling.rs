@@ -25,7 +25,7 @@ use leakline_wire::sampling::{Generator, MAX_MEAN, SampledSet};
 
 use crate::session::Session;
 use crate::thread::{Thread, depth};
-use crate::{python, sys, thread};
+use crate::{early, python, sys, thread};
 
 static SET: AtomicPtr<SampledSet> = AtomicPtr::new(null_mut());
 
@@ -230,6 +230,8 @@ fn set_up() -> bool {
         // SAFETY: as in `blocks`; nobody else has seen it.
         unsafe { (*set).deny_nothing() };
     }
+    // SAFETY: as above.
+    watch_early(unsafe { &*set });
     let _ = SET.compare_exchange(null_mut(), set, Ordering::SeqCst, Ordering::SeqCst);
     if was_exact() {
         // SAFETY: there is one.
@@ -244,7 +246,16 @@ pub fn begin_anew() {
     let set = SET.load(Ordering::Relaxed);
     if !set.is_null() {
         sys::empty(set.cast(), size_of::<SampledSet>());
+        // SAFETY: as in `blocks`.
+        watch_early(unsafe { &*set });
     }
+}
+
+/// Has deaths of early blocks looked at closer, which are no libc's to free.
+fn watch_early(set: &SampledSet) {
+    early::room()
+        .step_by(256)
+        .for_each(|address| set.watch(address));
 }
 
 /// Whether [`blocks`] may be asked for.
