@@ -20,7 +20,10 @@ mod why;
 mod words;
 
 use leakline_analysis::report::text::signal_name;
-use leakline_analysis::report::{blocks, bytes, duration, rate, signed_blocks, signed_bytes};
+use leakline_analysis::report::{
+    blocks, bytes, bytes_within, duration, rate, signed_blocks, signed_bytes,
+};
+use leakline_analysis::{Measure, Unit};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -275,6 +278,11 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         x = canvas.put(x, y, width, &text, style) + 3;
     }
     let live = u64::try_from(state.sum.live_bytes).unwrap_or(0);
+    let live = if is_full {
+        bytes_within(live, state.sum.error(Measure::Live, Unit::Bytes), true)
+    } else {
+        bytes(live)
+    };
     let count = state.sum.live_blocks;
     let (text, when) = if state.screen == Screen::Diff && state.stack.is_none() {
         let sum = &state.sum;
@@ -282,7 +290,11 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         let text = if is_full {
             format!(
                 "live memory {grew} by {} ({} blocks)",
-                bytes(sum.delta_bytes.unsigned_abs()),
+                bytes_within(
+                    sum.delta_bytes.unsigned_abs(),
+                    sum.error(Measure::Growth, Unit::Bytes),
+                    true
+                ),
                 signed_blocks(sum.delta_blocks)
             )
         } else {
@@ -295,15 +307,12 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         )
     } else if is_full && x == 1 {
         let blocks = blocks(u64::try_from(count).unwrap_or(0));
-        (
-            format!("{} live in {blocks} blocks", bytes(live)),
-            when(state),
-        )
+        (format!("{live} live in {blocks} blocks"), when(state))
     } else if is_full {
-        (format!("{} live", bytes(live)), when(state))
+        (format!("{live} live"), when(state))
     } else {
         let at = format!("+{}", duration(state.at.ns));
-        (format!("{} live", bytes(live)), at)
+        (format!("{live} live"), at)
     };
     let x = canvas.put(x, y, width, &text, theme.strong);
     let room = width.saturating_sub(x + 2);

@@ -14,4 +14,6 @@ pub mod text;
 mod words;
 
 pub use table::{BOLD, Cell, DIM, Style, Table, WARN, printable};
-pub use words::{blocks, bytes, counted, duration, rate, signed_blocks, signed_bytes};
+pub use words::{
+    blocks, bytes, bytes_within, counted, duration, rate, signed_blocks, signed_bytes,
+};

@@ -219,6 +219,22 @@ impl Scatter {
 }
 
 impl Figures {
+    /// The same as an estimate, from a sample of one block in `mean` bytes, as if all
+    /// blocks were of the average size.
+    #[must_use]
+    pub fn sampled_at(mut self, mean: u64) -> Self {
+        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+        let counters = Counters {
+            live_bytes: positive(self.live_bytes),
+            live_blocks: positive(self.live_blocks),
+            total_bytes: self.total_bytes,
+            total_blocks: self.total_blocks,
+            ..Counters::default()
+        };
+        self.scatter = Scatter::new(&self, None, PerSite::guessed(&counters, mean));
+        self
+    }
+
     /// They come from samples.
     pub fn is_estimate(&self) -> bool {
         self.scatter.is_estimate

@@ -10,7 +10,6 @@ use crate::frame::FrameId;
 use crate::instant::Span;
 use crate::model::Model;
 use crate::names::Name;
-use crate::scatter::{PerSite, Scatter};
 use crate::stack::{Head, Stacks};
 
 /// What a row stands for.
@@ -244,8 +243,7 @@ impl Top {
             let label = format!("{name} (tid {} of {pid})", thread.tid);
             let mut figures = Figures::new(&facts.counters, None, 0, 0, false);
             if model.is_sampled() && figures != Figures::default() {
-                let guessed = PerSite::guessed(&facts.counters, model.sample_bytes());
-                figures.scatter = Scatter::new(&figures, None, guessed);
+                figures = figures.sampled_at(model.sample_bytes());
             }
             let wanted = query
                 .filter

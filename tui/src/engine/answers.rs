@@ -474,7 +474,7 @@ impl<'m, 'a> Answers<'m, 'a> {
                 site: None,
             };
             let counters = &facts.counters;
-            let figures = Figures {
+            let mut figures = Figures {
                 live_bytes: counters.live_bytes.cast_signed(),
                 live_blocks: counters.live_blocks.cast_signed(),
                 total_bytes: counters.total_bytes,
@@ -483,7 +483,11 @@ impl<'m, 'a> Answers<'m, 'a> {
                 resizes: counters.resizes,
                 ..Figures::default()
             };
-            if figures != Figures::default() && matches(&filter, &info) {
+            let is_there = figures != Figures::default();
+            if self.model.is_sampled() {
+                figures = figures.sampled_at(self.model.sample_bytes());
+            }
+            if is_there && matches(&filter, &info) {
                 rows.push(TableRow {
                     group: id,
                     figures,

@@ -29,6 +29,24 @@ fn sites() {
     at_sizes("sites", Screen::Sites, "j");
 }
 
+/// Of samples: with their errors where there is room.
+#[test]
+fn estimates() {
+    for (screen, name) in [(Screen::Sites, "sites"), (Screen::Diff, "diff")] {
+        for (width, height) in SIZES {
+            let mut state = state(screen, (width, height));
+            for view in [&mut state.sites, &mut state.diff] {
+                for row in &mut std::sync::Arc::make_mut(&mut view.table).rows {
+                    row.figures = row.figures.sampled_at(512 << 10);
+                }
+            }
+            state.sum = state.sum.sampled_at(512 << 10);
+            let name = format!("estimates_{name}_{width}x{height}");
+            assert_snapshot!(name, shown(&state));
+        }
+    }
+}
+
 #[test]
 fn flame() {
     at_sizes("flame", Screen::Flame, "j j");

@@ -1,8 +1,10 @@
 //! Tables of figures: Sites, and the rows of Overview and Diff.
 
 use leakline_analysis::report::text::noun;
-use leakline_analysis::report::{blocks, bytes, counted, signed_blocks, signed_bytes};
-use leakline_analysis::{Figures, GroupBy};
+use leakline_analysis::report::{
+    blocks, bytes, bytes_within, counted, signed_blocks, signed_bytes,
+};
+use leakline_analysis::{Figures, GroupBy, Measure, Unit};
 use ratatui::style::Style;
 
 use super::canvas::{Canvas, Part, cut_middle, cut_start, width};
@@ -17,6 +19,8 @@ use crate::theme::Theme;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
     Figure(Column),
+    /// Live bytes or growth of an estimate, and by how much they may be off.
+    Within(Column),
     /// Of the live bytes, its own.
     Own,
     /// New or gone.
@@ -30,21 +34,33 @@ impl Shown {
             Shown::Figure(Column::Blocks) => 9,
             Shown::Figure(Column::Growth) => 11,
             Shown::Figure(_) | Shown::Own => 10,
+            Shown::Within(_) => 19,
             Shown::Change => 4,
             Shown::Trend => 8,
         }
     }
 
+    /// The column that rows can be sorted by.
+    fn column(self) -> Option<Column> {
+        match self {
+            Shown::Figure(column) | Shown::Within(column) => Some(column),
+            _ => None,
+        }
+    }
+
     fn head(self, inclusive: bool) -> &'static str {
         match self {
-            Shown::Figure(Column::Live) if inclusive => "live, all",
-            Shown::Figure(column) => column.name(),
+            Shown::Figure(Column::Live) | Shown::Within(Column::Live) if inclusive => "live, all",
+            Shown::Figure(column) | Shown::Within(column) => column.name(),
             Shown::Own => "own",
             Shown::Change => "",
             Shown::Trend => "trend",
         }
     }
 }
+
+/// Columns of the terminal from which on estimates are shown with their errors.
+const FOR_ERRORS: u16 = 60;
 
 /// The columns that fit, besides what the row stands for.
 fn columns(state: &State, view: &TableView, room: u16) -> Vec<Shown> {
@@ -79,6 +95,14 @@ fn columns(state: &State, view: &TableView, room: u16) -> Vec<Shown> {
     if view.want.sort != Column::Name && !wanted.contains(&sorted) {
         wanted.insert(1, sorted);
     }
+    let is_estimate = |row: &TableRow| row.figures.is_estimate();
+    if room >= FOR_ERRORS && view.table.rows.iter().any(is_estimate) {
+        wanted[0] = Shown::Within(if is_diff {
+            Column::Growth
+        } else {
+            Column::Live
+        });
+    }
     let for_name = if room >= layout::WIDE {
         room / 2
     } else {
@@ -107,10 +131,7 @@ pub(super) fn column_at(state: &State, x: u16) -> Option<Column> {
     for column in columns(state, view, layout::table(state).1.width) {
         at += column.width() + 1;
         if x < at {
-            return match column {
-                Shown::Figure(column) => Some(column),
-                _ => None,
-            };
+            return column.column();
         }
     }
     Some(Column::Name)
@@ -136,7 +157,7 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
         let mut end = area.x;
         for column in &shown {
             end += column.width() + 1;
-            let is_sorted = *column == Shown::Figure(view.want.sort);
+            let is_sorted = column.column() == Some(view.want.sort);
             let name = column.head(view.want.inclusive);
             let (text, style) = if is_sorted && state.screen != Screen::Overview {
                 let sign = if view.want.ascending { "▴" } else { "▾" };
@@ -241,6 +262,14 @@ fn is_own(group: &GroupInfo) -> bool {
     matches!(&group.name, GroupName::Site(frame) if frame.own)
 }
 
+fn grown(delta: i64, theme: &Theme) -> Style {
+    match delta {
+        0 => Style::new(),
+        1.. => theme.bad,
+        _ => theme.good,
+    }
+}
+
 fn figure(column: Shown, view: &TableView, row: &TableRow, theme: &Theme) -> (String, Style) {
     let plain = Style::new();
     let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
@@ -252,6 +281,21 @@ fn figure(column: Shown, view: &TableView, row: &TableRow, theme: &Theme) -> (St
     let compared = view.want.sort == Column::Growth || row.figures.delta_bytes != live_bytes;
     match column {
         Shown::Figure(Column::Live) => (bytes(unsigned(live_bytes)), plain),
+        Shown::Within(Column::Growth) => {
+            let delta = row.figures.delta_bytes;
+            let error = row.figures.error(Measure::Growth, Unit::Bytes);
+            let sign = match delta {
+                0 => "",
+                1.. => "+",
+                _ => "-",
+            };
+            let words = bytes_within(delta.unsigned_abs(), error, true);
+            (format!("{sign}{words}"), grown(delta, theme))
+        }
+        Shown::Within(_) => {
+            let error = row.figures.error(Measure::Live, Unit::Bytes);
+            (bytes_within(unsigned(live_bytes), error, true), plain)
+        }
         Shown::Figure(Column::Blocks) if compared => {
             (signed_blocks(row.figures.delta_blocks), theme.dim)
         }
@@ -261,12 +305,7 @@ fn figure(column: Shown, view: &TableView, row: &TableRow, theme: &Theme) -> (St
         Shown::Figure(Column::Temporary) => (blocks(row.figures.temporary_blocks), theme.dim),
         Shown::Figure(Column::Growth | Column::Name) => {
             let delta = row.figures.delta_bytes;
-            let style = match delta {
-                0 => plain,
-                1.. => theme.bad,
-                _ => theme.good,
-            };
-            (signed_bytes(delta), style)
+            (signed_bytes(delta), grown(delta, theme))
         }
         Shown::Own => (bytes(unsigned(row.own_bytes)), theme.dim),
         Shown::Change => {

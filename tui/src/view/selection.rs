@@ -1,6 +1,7 @@
 //! What is selected, as text to copy.
 
-use leakline_analysis::report::bytes;
+use leakline_analysis::report::{bytes, bytes_within};
+use leakline_analysis::{Measure, Unit};
 
 use crate::state::data::{FrameName, GroupName};
 use crate::state::{Screen, State};
@@ -41,7 +42,9 @@ pub(crate) fn selection(state: &State) -> String {
                 GroupName::Domain(domain) => domain.name().to_owned(),
                 GroupName::Unknown => "not known".to_owned(),
             };
-            format!("{name} {}", of(row.figures.live_bytes))
+            let error = row.figures.error(Measure::Live, Unit::Bytes);
+            let live = u64::try_from(row.figures.live_bytes).unwrap_or(0);
+            format!("{name} {}", bytes_within(live, error, true))
         }
         Screen::Flame | Screen::Tree => {
             let view = state.shown_calls();

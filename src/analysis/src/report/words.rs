@@ -30,7 +30,7 @@ pub(super) fn plus_minus(boxes: bool) -> &'static str {
 
 /// `12.4 MiB ± 0.9`: bytes, and by how much they may be off, in the same unit;
 /// without an error as [`bytes`].
-pub(super) fn bytes_within(value: u64, error: Option<u64>, boxes: bool) -> String {
+pub fn bytes_within(value: u64, error: Option<u64>, boxes: bool) -> String {
     let Some(error) = error.filter(|error| *error > 0) else {
         return bytes(value);
     };
