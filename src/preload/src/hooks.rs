@@ -827,6 +827,7 @@ unsafe fn sample(
     unsafe {
         // Most ends of countdowns are those of the main thread's pieces.
         if (*t).in_main
+            && (*t).countdown.is_within()
             && what.holds_gil()
             && python::runs_main(t)
             && (*t).countdown.goes_on(size, true)

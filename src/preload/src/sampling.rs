@@ -108,6 +108,10 @@ pub fn note_sampled() {
 /// the program's first object.
 const LOOK_EVERY: u64 = 2048;
 
+/// And how many such looks until it also looks at the session, as other threads do at
+/// each sample: it may be over, and the next sample far.
+const LOOKS: u64 = 16;
+
 /// A thread's countdown.
 #[repr(C)]
 pub struct Countdown {
@@ -144,6 +148,12 @@ impl Countdown {
         let mean = self.mean;
         self.draw(session, looks);
         Some(mean)
+    }
+
+    /// Whether the piece that was just ended is one after which the session need not be
+    /// looked at.
+    pub fn is_within(&self) -> bool {
+        !(self.beyond / LOOK_EVERY).is_multiple_of(LOOKS)
     }
 
     /// The block that has just passed ended no more than a piece of a countdown: the
