@@ -181,6 +181,8 @@ pub struct Leaks {
     pub forecast: Option<Forecast>,
     /// What a round is named, where the program marked rounds.
     pub rounds: Option<String>,
+    /// Of a recording that was made of snapshots: how many of them this is told from.
+    pub snapshots: Option<usize>,
 }
 
 /// How a stack stands to imports.
@@ -233,6 +235,8 @@ impl Leaks {
         let asked = query.from.as_ref().and_then(|_| span.from());
         let from_ns = if let Some(from) = asked {
             from.resolved_ns()
+        } else if model.is_imported() {
+            model.bin_ends().first().copied().unwrap_or(0)
         } else {
             let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
             let imported: Vec<u32> = sites
@@ -288,7 +292,14 @@ impl Leaks {
         let mut start_up = (0, 0);
         for (group, found) in groups.iter().zip(&judgement.sites) {
             match found {
-                Some(found) => judged.push((group, *found)),
+                Some(found) => {
+                    let found = if model.is_imported() {
+                        of_snapshots(*found)
+                    } else {
+                        *found
+                    };
+                    judged.push((group, found));
+                }
                 None if group.import != Import::Outside && group.most_bytes >= FLOOR_BYTES => {
                     let bytes = histories.live(&group.sites, group.to_ns).bytes;
                     start_up.0 += usize::from(bytes >= FLOOR_BYTES);
@@ -311,6 +322,9 @@ impl Leaks {
             live: (live_at(model, from_ns), live_at(model, to_ns)),
             forecast: None,
             rounds: rounds.map(|(name, _)| name),
+            snapshots: model
+                .is_imported()
+                .then(|| snapshots(model, from_ns, to_ns)),
             query,
         };
         leaks.arrange(model, stacks, &histories, judged, start_up);
@@ -586,9 +600,17 @@ impl Leaks {
         match first {
             _ if self.leaking.0 > 0 => Verdict::Leaking,
             Some(verdict) => verdict,
-            None if self.to_ns <= self.from_ns => Verdict::Unclear,
+            None if self.to_ns <= self.from_ns || self.has_few_snapshots() => Verdict::Unclear,
             None => Verdict::Plateau,
         }
+    }
+
+    /// It is told from so few snapshots that what grows in each of them, and what
+    /// just came between two, look the same.
+    pub fn has_few_snapshots(&self) -> bool {
+        /// As many states as the judge wants cohorts.
+        const FEWEST: usize = 8;
+        self.snapshots.is_some_and(|count| count < FEWEST)
     }
 
     /// Says of each cause who holds its objects in a heap graph.
@@ -764,6 +786,27 @@ fn rss(model: &Model<'_>, ns: u64) -> Option<u64> {
             .map(|(_, bytes)| *bytes)
             .fold(0, u64::saturating_add),
     )
+}
+
+/// What can be said without knowing what died: it grew.
+fn of_snapshots(found: Judged) -> Judged {
+    let (verdict, doubt) = match found.verdict {
+        Verdict::Leaking => (Verdict::Growing, Some(Doubt::Unseen)),
+        verdict => (verdict, found.doubt),
+    };
+    Judged {
+        verdict,
+        doubt,
+        kept: (0, 0),
+        lasting_seconds: 0.0,
+        ..found
+    }
+}
+
+/// Snapshots from an instant to another.
+fn snapshots(model: &Model<'_>, from_ns: u64, to_ns: u64) -> usize {
+    let within = |end: &&u64| (from_ns..=to_ns).contains(*end);
+    model.bin_ends().iter().filter(within).count()
 }
 
 fn live_at(model: &Model<'_>, ns: u64) -> u64 {

@@ -931,6 +931,13 @@ impl<'a> Model<'a> {
         (high, low)
     }
 
+    /// It was made of another tool's snapshots: nothing is known of what was between
+    /// them.
+    pub fn is_imported(&self) -> bool {
+        self.session
+            .is_some_and(|session| session.mode == "imported")
+    }
+
     /// How blocks were recorded: `exact`, `sampled`, or `mixed` where first one and
     /// then the other.
     pub fn mode(&self) -> &str {

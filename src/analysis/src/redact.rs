@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use crate::frame::{Role, public_module, role_of_module, role_of_python};
 use crate::instant::MAIN_LEFT;
 use crate::model::Origin;
-use crate::names::escaped;
+use crate::names::{base_name, escaped};
 
 /// In place of words.
 const LEFT_OUT: &str = "[left out]";
@@ -65,6 +65,14 @@ struct Tokens {
     files: FxHashMap<Vec<u8>, usize>,
     modules: FxHashMap<Vec<u8>, usize>,
     marks: FxHashMap<Vec<u8>, usize>,
+}
+
+/// The name of a code object that is called by its file and line, since its function
+/// is not known: by those of `file`.
+fn named_by_line(code: &Code, file: &str) -> Option<String> {
+    let line = code.name.strip_prefix(base_name(&code.file))?;
+    let is_line = line.is_empty() || line.starts_with(':');
+    (is_line && !code.name.is_empty()).then(|| format!("{}{line}", base_name(file)))
 }
 
 impl Tokens {
@@ -114,10 +122,14 @@ impl Tokens {
                 path: self.module(&module.path).into_bytes(),
                 build_id: Vec::new(),
             }),
-            Record::Code(code) => Record::Code(Code {
-                file: self.python_file(&code.file),
-                ..code.clone()
-            }),
+            Record::Code(code) => {
+                let file = self.python_file(&code.file);
+                Record::Code(Code {
+                    name: named_by_line(code, &file).unwrap_or_else(|| code.name.clone()),
+                    file,
+                    ..code.clone()
+                })
+            }
             Record::Symbols(symbols) => Record::Symbols(self.symbols(symbols)),
             Record::Mark(mark) => Record::Mark(Mark {
                 name: self.mark(&mark.name),
@@ -299,6 +311,27 @@ mod tests {
         }
         assert_eq!(redacted.target(), "program");
         assert_eq!(redacted.origin().file, "recording");
+    }
+
+    #[test]
+    fn what_is_called_by_its_line_is_called_by_its_token() {
+        let mut tokens = Tokens::default();
+        let mut named = |file: &str, name: &str| {
+            let record = tokens.record(&Record::Code(Code {
+                file: file.into(),
+                name: name.into(),
+                first_line: 7,
+                lines: Vec::new(),
+            }));
+            match record {
+                Some(Record::Code(code)) => (code.file, code.name),
+                other => panic!("{other:?}"),
+            }
+        };
+        let token = |name: &str| ("file1.py".to_owned(), name.to_owned());
+        assert_eq!(named("/srv/secret.py", "secret.py:7"), token("file1.py:7"));
+        assert_eq!(named("/srv/secret.py", "secret.py"), token("file1.py"));
+        assert_eq!(named("/srv/secret.py", "secret"), token("secret"));
     }
 
     #[test]

@@ -315,6 +315,8 @@ pub enum Doubt {
     Idle,
     /// The recording has too few states to judge by.
     Coarse,
+    /// Only what was live at some instants is known, not what died in between.
+    Unseen,
 }
 
 /// Bytes a second that stay, with what they may be in 95 of 100 cases.

@@ -13,6 +13,7 @@ mod diff;
 mod doctor;
 mod export;
 mod flame;
+mod import;
 mod leaks;
 mod ledger;
 mod lines;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Flame(flame::Args),
     /// Write a page or a profile to share
     Export(export::Args),
+    /// Make a recording of snapshots that tracemalloc has written
+    Import(import::Args),
     /// Show a source file with what each line allocated
     Lines(lines::Args),
     /// Show what grew, shrank, came and went between two instants
@@ -100,6 +103,7 @@ impl Command {
             Command::Tree(args) => tree::run(&args),
             Command::Flame(args) => flame::run(&args),
             Command::Export(args) => export::run(&args),
+            Command::Import(args) => import::run(&args),
             Command::Lines(args) => lines::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Stats(args) => stats::run(&args),

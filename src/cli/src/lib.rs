@@ -12,6 +12,7 @@ mod commands;
 mod error;
 mod preload;
 pub mod recorder;
+mod tracemalloc;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -249,6 +249,12 @@ pub enum Domain {
     Obj,
     /// mmap.
     Mmap,
+    /// Any of Python's three: tracemalloc does not tell which.
+    Python,
+    /// NumPy's arrays, as it tells tracemalloc of them.
+    Numpy,
+    /// What other extensions tell tracemalloc of.
+    Foreign,
 }
 
 impl Domain {
@@ -260,6 +266,9 @@ impl Domain {
             Domain::Mem => "mem",
             Domain::Obj => "obj",
             Domain::Mmap => "mmap",
+            Domain::Python => "python",
+            Domain::Numpy => "numpy",
+            Domain::Foreign => "foreign",
         }
     }
 }

@@ -374,6 +374,9 @@ fn name(canvas: &mut Canvas<'_>, theme: &Theme, at: Area, group: &GroupInfo) {
                 Domain::Mem => "PyMem_Malloc",
                 Domain::Obj => "PyObject_Malloc",
                 Domain::Mmap => "anonymous mappings",
+                Domain::Python => "Python's allocators",
+                Domain::Numpy => "NumPy's arrays",
+                Domain::Foreign => "told to tracemalloc",
             };
             vec![
                 Part(domain.name().to_owned(), Style::new()),

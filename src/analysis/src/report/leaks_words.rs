@@ -110,6 +110,7 @@ impl Leaks {
             ""
         };
         match leaking {
+            0 if self.has_few_snapshots() => self.few_snapshots("UNCLEAR"),
             0 if self.to_ns <= self.from_ns => {
                 "UNCLEAR: nothing ran after the program had started".into()
             }
@@ -132,11 +133,20 @@ impl Leaks {
         }
     }
 
+    fn few_snapshots(&self, lead: &str) -> String {
+        let count = counted(self.snapshots.unwrap_or(0) as u64, "snapshot", "snapshots");
+        format!(
+            "{lead}: {count} cannot tell a leak from what came in between; 8 and more say what grows"
+        )
+    }
+
     /// The answer, and the first cause's place, in a line.
     pub fn brief(&self, stacks: &Stacks<'_>) -> String {
         let Some(cause) = self.suspects.first() else {
             let would_show = speed(self.detectable_bytes_per_second, self.seconds());
-            return if self.to_ns <= self.from_ns {
+            return if self.has_few_snapshots() {
+                self.few_snapshots("not clear")
+            } else if self.to_ns <= self.from_ns {
                 "not clear: nothing ran after the program had started".into()
             } else {
                 format!("no leak found; growth above {would_show} would have shown")
@@ -193,6 +203,7 @@ impl Leaks {
             Doubt::Dying | Doubt::Irregular => format!("{} more would decide", times(4)),
             Doubt::Idle => "a recording that ends while the program works would decide".into(),
             Doubt::Coarse => "a recording in which it runs for longer would decide".into(),
+            Doubt::Unseen => "a recording (`leakline run`) would decide".into(),
         })
     }
 }
@@ -261,6 +272,7 @@ impl Doubt {
             Doubt::Renewed => "it is a block that is made anew, larger each time",
             Doubt::Idle => "it stopped when the program stopped allocating, long before the end",
             Doubt::Coarse => "the recording has too few states of the time in which it grew",
+            Doubt::Unseen => "snapshots do not tell whether what is old stays",
         }
     }
 }

@@ -37,7 +37,12 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn domain() -> impl Strategy<Value = Domain> {
-    prop_oneof![Just(Domain::Native), Just(Domain::Obj), Just(Domain::Mmap)]
+    prop_oneof![
+        Just(Domain::Native),
+        Just(Domain::Obj),
+        Just(Domain::Mmap),
+        Just(Domain::Foreign)
+    ]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {

@@ -205,6 +205,9 @@ pub(super) fn facts(model: &Model<'_>) -> String {
 /// The program, its pid, and how many other processes.
 fn target(model: &Model<'_>) -> String {
     let program = model.target();
+    if model.is_imported() {
+        return program;
+    }
     let others = model.processes().len().saturating_sub(1);
     let pid = match model.processes().first() {
         Some(facts) => format!("pid {}", facts.process.pid),

@@ -215,7 +215,10 @@ fn grew(leaks: &Leaks, style: Style, out: &mut dyn io::Write) -> io::Result<()> 
         let (before, after) = (bytes(before), bytes(after));
         text = format!("{text}, resident memory from {before} to {after}");
     }
-    text.push_str(" after warm-up.");
+    text.push_str(match leaks.snapshots {
+        Some(_) => " after the first snapshot.",
+        None => " after warm-up.",
+    });
     writeln!(out)?;
     style.wrapped(out, anstyle::Style::new(), 0, &text)
 }
@@ -276,7 +279,7 @@ fn closing(
         let would_show = speed(leaks.detectable_bytes_per_second, seconds);
         writeln!(out, "Any other growth above {would_show} would show.")?;
     }
-    if leaks.from_ns > 0 && leaks.query.from.is_none() {
+    if leaks.from_ns > 0 && leaks.query.from.is_none() && leaks.snapshots.is_none() {
         let text = format!(
             "Warm-up ended after {}; what was made before does not count.",
             duration(leaks.from_ns)

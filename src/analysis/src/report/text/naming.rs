@@ -50,6 +50,13 @@ pub fn frame_words(stacks: &Stacks<'_>, id: FrameId) -> (String, String) {
     } else {
         module.to_owned()
     };
+    // Where functions are not known, a frame is called by its line.
+    if place
+        .strip_suffix(function)
+        .is_some_and(|directory| directory.is_empty() || directory.ends_with('/'))
+    {
+        return (place, String::new());
+    }
     (function.to_owned(), place)
 }
 

@@ -31,13 +31,23 @@ pub fn stats(
         |count: u64, measure| blocks_within(count, error(measure, Unit::Blocks), style.boxes);
     let sized_within =
         |amount: u64, measure| bytes_within(amount, error(measure, Unit::Bytes), style.boxes);
-    let answer = format!(
-        "{} allocations ({}) and {} frees in {}",
-        blocks(totals.allocations),
-        bytes(totals.allocated_bytes),
-        blocks(totals.frees),
-        duration(stats.duration_ns)
-    );
+    // Of snapshots there is nothing to count between them.
+    let is_imported = model.is_imported();
+    let answer = if is_imported {
+        format!(
+            "{} of tracemalloc in {}",
+            counted(model.bins().len() as u64, "snapshot", "snapshots"),
+            duration(stats.duration_ns)
+        )
+    } else {
+        format!(
+            "{} allocations ({}) and {} frees in {}",
+            blocks(totals.allocations),
+            bytes(totals.allocated_bytes),
+            blocks(totals.frees),
+            duration(stats.duration_ns)
+        )
+    };
     head(model, &Span::whole(model), &answer, style, out)?;
     writeln!(out)?;
     let peak = model.high_water();
@@ -101,6 +111,11 @@ pub fn stats(
             },
         ),
     ];
+    if is_imported {
+        const KNOWN: [&str; 2] = ["high-water mark", "live at the end"];
+        facts.retain(|(name, ..)| KNOWN.contains(name));
+        facts.push(("allocations, frees", "not known".into(), String::new()));
+    }
     for (name, count, what) in [
         (
             "unknown frees",

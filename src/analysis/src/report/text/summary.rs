@@ -9,7 +9,7 @@ use super::top::rows_table;
 use crate::figures::{Measure, Unit};
 use crate::model::Model;
 use crate::report::table::Style;
-use crate::report::words::{blocks, blocks_within, bytes, bytes_within, duration};
+use crate::report::words::{blocks, blocks_within, bytes, bytes_within, counted, duration};
 use crate::stack::Stacks;
 use crate::summary::Summary;
 use crate::top::process_label;
@@ -46,14 +46,14 @@ pub fn summary<'a>(
     }
 
     writeln!(out)?;
-    let fact = |name: &str, text: &str, out: &mut dyn io::Write| {
-        style.wrapped(
-            out,
-            anstyle::Style::new(),
-            11,
-            &format!("{name:<10} {text}"),
-        )
-    };
+    let fact = |name: &str, text: &str, out: &mut dyn io::Write| fact(name, text, style, out);
+    if model.is_imported() {
+        let snapshots = counted(model.bins().len() as u64, "snapshot", "snapshots");
+        let size = bytes(model.origin().file_bytes);
+        let text = format!("{snapshots}; allocations and frees are not known; {size}");
+        fact("imported", &text, out)?;
+        return closing(model, style, out);
+    }
     fact(
         "recorded",
         &format!(
@@ -96,8 +96,18 @@ pub fn summary<'a>(
         fact("", &format!("and {more} more (leakline stats)"), out)?;
     }
     fact("ended", &ending(model), out)?;
+    closing(model, style, out)
+}
+
+fn fact(name: &str, text: &str, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
+    let text = format!("{name:<10} {text}");
+    style.wrapped(out, anstyle::Style::new(), 11, &text)
+}
+
+/// What was wrong, what is to be known, and what to do next.
+fn closing(model: &Model<'_>, style: Style, out: &mut dyn io::Write) -> io::Result<()> {
     for warning in &model.origin().warnings {
-        fact("damaged", warning, out)?;
+        fact("damaged", warning, style, out)?;
     }
     notes(model, style, out)?;
     next_commands(
