@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use leakline_analysis::heap::{Heap, read_last};
 use leakline_analysis::{Contents, Evidence, FrameKind, Grown, Model, Origin, Rounds, Stacks};
 use leakline_cli::CliError;
 use leakline_cli::recorder::{self, Settings};
@@ -140,7 +141,15 @@ fn main(py: Python<'_>, helper: Vec<OsString>, arguments: Vec<OsString>) -> u8 {
         .unwrap_or(1)
 }
 
-/// What is left of each round of a recording, as JSON: see `_rounds.py`.
+/// What the resident memory of this process is made of, as JSON.
+#[pyfunction]
+fn ledger(py: Python<'_>) -> PyResult<String> {
+    py.detach(|| leakline_cli::ledger(std::process::id()))
+        .map_err(|why| error(&why))
+}
+
+/// What is left of each round of a recording, as JSON: see `_rounds.py`. Where there is a
+/// heap graph, who holds what grows.
 #[pyfunction]
 #[expect(
     clippy::needless_pass_by_value,
@@ -163,16 +172,51 @@ fn rounds(py: Python<'_>, path: PathBuf) -> PyResult<String> {
             .stacks
             .iter()
             .filter(|grown| grown.evidence != Evidence::Settled);
+        let grows = |grown: &Grown| grown.evidence == Evidence::Grows;
+        let heap = if rounds.stacks.iter().any(grows) {
+            // That it cannot be read is no reason to say nothing of the rounds.
+            read_last(&path, model.heap_graphs())
+                .ok()
+                .flatten()
+                .map(|(_, graph)| Heap::new(graph))
+        } else {
+            None
+        };
         let told: Vec<Value> = told
-            .map(|grown| stack(&model, &mut stacks, grown))
+            .map(|grown| {
+                let mut told = stack(&model, &mut stacks, grown);
+                if let Some(heap) = heap.as_ref().filter(|_| grows(grown)) {
+                    told["held"] = held(heap, grown);
+                }
+                told
+            })
             .collect();
         let answer = json!({
             "rounds": rounds.count,
             "lost_events": totals.lost_events,
             "settled": settled,
+            "has_graph": heap.is_some(),
             "stacks": told,
         });
         Ok(answer.to_string())
+    })
+}
+
+/// Types of a stack's objects in a heap graph, and the path that holds most of them; null
+/// where it has none of them.
+fn held(heap: &Heap, grown: &Grown) -> Value {
+    let Some(group) = heap.holders_of(&grown.sites) else {
+        return Value::Null;
+    };
+    let path = group.paths.first();
+    let types = group.types.iter().map(|of| json!([of.name, of.count]));
+    json!({
+        "types": types.collect::<Vec<_>>(),
+        "count": group.count,
+        "path": path.filter(|path| path.root.is_some()).map(|path| &path.words),
+        "has_path": path.is_some(),
+        "paths": group.total_paths,
+        "others": path.map_or(&[][..], |path| &path.others),
     })
 }
 
@@ -212,5 +256,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Error", module.py().get_type::<Error>())?;
     module.add_class::<Recorder>()?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_function(wrap_pyfunction!(ledger, module)?)?;
     module.add_function(wrap_pyfunction!(rounds, module)?)
 }

@@ -18,6 +18,18 @@ In tests, the fixture ``no_growth`` and the markers ``no_growth`` and
 from __future__ import annotations
 
 from leakline._recording import Frame, Recording, Row, open
+from leakline._retention import (
+    HeldPath,
+    Holder,
+    Ledger,
+    LedgerLine,
+    Retained,
+    Step,
+    Why,
+    ledger,
+    top_retained,
+    why,
+)
 from leakline._session import (
     LeaklineError,
     Session,
@@ -29,23 +41,37 @@ from leakline._session import (
     stop,
     why_not,
 )
+from leakline._snapshot import Diff, Snapshot, snapshot
 from leakline._words import GrowthError, GrowthWarning, LimitError
 
 __all__ = [
+    "Diff",
     "Frame",
     "GrowthError",
     "GrowthWarning",
+    "HeldPath",
+    "Holder",
     "LeaklineError",
+    "Ledger",
+    "LedgerLine",
     "LimitError",
     "Recording",
+    "Retained",
     "Row",
     "Session",
+    "Snapshot",
+    "Step",
     "Summary",
     "Unsupported",
+    "Why",
+    "ledger",
     "mark",
     "open",
     "record",
+    "snapshot",
     "start",
     "stop",
+    "top_retained",
+    "why",
     "why_not",
 ]

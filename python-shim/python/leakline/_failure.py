@@ -7,23 +7,11 @@ import os
 from collections.abc import Sequence
 
 from leakline._rounds import Frame, Judgement, Stack
+from leakline._words import size as size
 
 MOST_CAUSES = 3
 MOST_FRAMES = 12
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    if count < 1024:
-        rounded = round(count, 1)
-        whole = int(rounded) if rounded == int(rounded) else rounded
-        return "1 byte" if whole == 1 else f"{whole} bytes"
-    for unit in ("KiB", "MiB", "GiB"):
-        count /= 1024
-        if count < 1024 or unit == "GiB":
-            break
-    return f"{count:.1f} {unit}"
 
 
 def blocks(count: float) -> str:

@@ -46,6 +46,15 @@ class Row:
     stack: tuple[Frame, ...]
     """Innermost first."""
 
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file else self.module
+        name = "" if place.endswith(self.function) else f"  {self.function}"
+        if self.delta_bytes or self.delta_blocks:
+            figures = f"{self.delta_bytes:+,} bytes  {self.delta_blocks:+,} blocks"
+        else:
+            figures = f"{self.live_bytes:,} bytes  {self.live_blocks:,} blocks"
+        return f"{figures}{name}  {place}"
+
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import os
 import shutil
 import sys
@@ -86,7 +87,7 @@ def native() -> Any:
 # The collector is this very module in a process of its own. The interpreter there
 # needs nothing but it, and is told to look at no variable, directory or site.
 _BECOME = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import _native; "
+    "import sys; sys.path.insert(0, sys.argv[1]); import _native; del sys.path[0]; "
     "sys.exit(_native.main([], ['leakline', *sys.argv[2:]]))"
 )
 
@@ -125,8 +126,13 @@ class Session:
         self.path = path
         self.recorder = recorder
         self._pid = os.getpid()
+        self._numbers = itertools.count(1)
         self.summary: Summary | None = None
         """What was recorded, once the session is over."""
+
+    def next_name(self) -> str:
+        """A name for a snapshot that has none."""
+        return f"snapshot {next(self._numbers)}"
 
     def mark(self, name: str) -> None:
         """Mark this instant by a name, to compare with: ``--from NAME``."""
@@ -241,6 +247,11 @@ def start(
 
 def _module() -> Any:
     return native()
+
+
+def current() -> Session | None:
+    """The session under way."""
+    return _current
 
 
 def stop() -> Summary:

@@ -1,4 +1,4 @@
-"""Errors and warnings of judged tests."""
+"""Errors and warnings of judged tests, and sizes in words."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ class GrowthWarning(UserWarning):
 # Failures are headed by the name under which users import them.
 for _error in (GrowthError, LimitError, GrowthWarning):
     _error.__module__ = "leakline"
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    if count < 1024:
+        rounded = round(count, 1)
+        whole = int(rounded) if rounded == int(rounded) else rounded
+        return "1 byte" if whole == 1 else f"{whole} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024 or unit == "GiB":
+            break
+    return f"{count:.1f} {unit}"

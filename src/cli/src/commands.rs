@@ -27,6 +27,7 @@ mod snapshot;
 mod stats;
 mod summary;
 mod top;
+mod traces;
 mod tree;
 mod tui;
 mod why;
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// The collector's process: started by `run`, not by people
     #[command(name = "__collector", hide = true)]
     Collector,
+    /// What `leakline.tracemalloc` asks: not for people
+    #[command(name = "__traces", hide = true)]
+    Traces(traces::Args),
     /// The process that wakes a program started with `run --idle`: not for people
     #[command(name = "__keeper", hide = true)]
     Keeper,
@@ -112,11 +116,14 @@ impl Command {
             Command::Doctor(args) => doctor::run(&args),
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Traces(args) => traces::run(&args),
             Command::Collector => Ok(collector::run()),
             Command::Keeper => Ok(run::idle::keep()),
         }
     }
 }
+
+pub(crate) use ledger::json_of as ledger;
 
 /// A size as users write it: `64MiB`, `2G`, `4096`.
 fn size(text: &str) -> Result<u64, String> {

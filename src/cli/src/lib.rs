@@ -84,6 +84,12 @@ pub fn run_as(command: Vec<OsString>, arguments: impl IntoIterator<Item = OsStri
     run(arguments)
 }
 
+/// What the resident memory of a process is made of, as `leakline ledger PID --json` says
+/// it. A process may always look at itself.
+pub fn ledger(pid: u32) -> Result<String, CliError> {
+    commands::ledger(pid)
+}
+
 /// `leakline FILE` is `leakline tui FILE`: a sole argument that is no command
 /// and no option, and is or looks like a file.
 fn with_tui(mut arguments: Vec<OsString>) -> Vec<OsString> {

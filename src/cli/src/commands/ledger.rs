@@ -50,6 +50,17 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The ledger of a process after one look, as `--json` writes it.
+pub(crate) fn json_of(pid: u32) -> Result<String, CliError> {
+    let process = Inspector::new().look(pid).map_err(Closed::from)?;
+    let ledger = of_survey(&process, &survey(&process)?);
+    let judgement = ledger::judge(&ledger, None);
+    let mut text = Vec::new();
+    report_json::ledger(&ledger, &judgement, &whose(&process), None, &mut text)
+        .map_err(CliError::Output)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Writes the ledger to stdout.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     answer_with(args.json, |output| {

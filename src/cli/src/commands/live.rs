@@ -313,8 +313,15 @@ fn collectors() -> impl Iterator<Item = u32> {
     let pids = inspect::pids().unwrap_or_default().into_iter();
     pids.filter(|pid| {
         let arguments = inspect::arguments(*pid);
-        arguments.get(1).is_some_and(|verb| verb == b"__collector")
+        is_collector(&arguments)
     })
+}
+
+/// The command's own, or a Python that became it: `python -I -S -c CODE DIR __collector`,
+/// as a process has that records itself.
+fn is_collector(arguments: &[impl AsRef<[u8]>]) -> bool {
+    let is = |at: usize, word: &[u8]| arguments.get(at).is_some_and(|one| one.as_ref() == word);
+    is(1, b"__collector") || (is(3, b"-c") && is(6, b"__collector") && arguments.len() == 7)
 }
 
 fn parent(pid: u32) -> Option<u32> {
