@@ -135,6 +135,9 @@ def test_a_failure_says_what_grows_and_who_asked_for_it(
     assert "2 blocks, 136 bytes a round in 30 of 30 rounds" in out, out
     assert "make_entry           test_app.py:5" in out, out
     assert "handler              test_app.py:9" in out, out
+    # By a heap graph of the second set of rounds.
+    assert "L1 make_entry   list, 2 blocks" in out, out
+    assert "held by         test_app.KEPT[*]" in out, out
     assert ">    5 |     return [key] * 10" in out, out
     assert "0 events lost" in out, out
     assert "FAILED test_app.py::test_handler - leakline.GrowthError: 1 leak" in out, out
@@ -145,6 +148,90 @@ def test_a_failure_says_what_grows_and_who_asked_for_it(
     kept = suite.place / ".leakline" / "test_app.test_handler.leakline"
     stats = Recording(leakline.binary, kept).stats()
     assert stats["totals"]["complete"], stats
+
+
+HOLDERS = """\
+import ctypes
+
+
+class Session:
+    def __init__(self):
+        self.history = [0] * 10
+
+
+class Store:
+    def __init__(self):
+        self.by_id = {}
+
+
+STORE = Store()
+
+
+def test_store(no_growth):
+    def body():
+        STORE.by_id[len(STORE.by_id)] = Session()
+
+    no_growth(body)
+
+
+def lose():
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(Session()))
+
+
+def test_lost(no_growth):
+    no_growth(lose)
+
+
+def test_native(no_growth):
+    library = ctypes.CDLL(BLOCKS)
+    library.keep.argtypes = [ctypes.c_size_t]
+    no_growth(lambda: library.keep(100))
+
+
+def test_short(no_growth):
+    no_growth(lambda: STORE.by_id.setdefault(object(), 1), warmup=4, rounds=8)
+"""
+
+
+def held_by(out: str, test: str) -> list[str]:
+    """What a test's failure says of each cause."""
+    section = out.split(f"_ {test} _", 1)[1].split("Look closer", 1)[0]
+    lines = section.splitlines()
+    return [line.split("held by", 1)[1].strip() for line in lines if "held by" in line]
+
+
+def test_a_failure_names_types_and_holders(suite: Suite) -> None:
+    suite.add("test_held.py", HOLDERS.replace("BLOCKS", repr(str(suite.blocks))))
+    ran = suite.run("test_held.py")
+    assert len(ran.failed) == 4, ran.out
+    out = ran.out
+    assert "test_held.Session, " in out, out
+    assert "list, 2 blocks" in out, out
+    assert set(held_by(out, "test_store")) == {
+        "test_held.STORE.by_id[*]",
+        "test_held.STORE.by_id[*].history",
+    }, out
+    assert all(words.startswith("C code ") for words in held_by(out, "test_lost")), out
+    (native,) = held_by(out, "test_native")
+    assert native.startswith("no Python object"), out
+    (short,) = held_by(out, "test_short")
+    assert short == "not known: `warmup` and `rounds` leave no second set of rounds"
+
+
+def test_no_verdict_depends_on_a_heap_graph(suite: Suite) -> None:
+    suite.add("test_app.py", LEAK)
+    suite.add(
+        "conftest.py",
+        "from leakline import LeaklineError, _retention\n"
+        "def refused(*arguments):\n"
+        "    raise LeaklineError('no heap graph was taken: there is no room')\n"
+        "_retention.take_graph = refused\n",
+    )
+    ran = suite.run("test_app.py")
+    assert len(ran.failed) == 1, ran.out
+    said = "held by         not known: no heap graph was taken: there is no room"
+    assert said in ran.out, ran.out
+    assert "2 blocks, 136 bytes a round in 30 of 30 rounds" in ran.out, ran.out
 
 
 def test_what_a_body_raises_is_its_own(suite: Suite) -> None:

@@ -11,6 +11,8 @@ from leakline._words import size as size
 
 MOST_CAUSES = 3
 MOST_FRAMES = 12
+MOST_TYPES = 3
+MOST_HOLDERS = 2
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -42,6 +44,13 @@ class Cause:
         self.frames = _outside(self.stacks[0].frames)
         self.made_in = _made_in(self.stacks[0])
         self.test = _of_test(self.frames, test_file)
+        held = [stack.held for stack in self.stacks if stack.held is not None]
+        self.held = held[0] if held else None
+        types: dict[str, int] = {}
+        for one in held:
+            for name, count in one.types:
+                types[name] = types.get(name, 0) + count
+        self.types = list(types)
 
     @property
     def name(self) -> str:
@@ -126,9 +135,12 @@ def message(
 
 
 def _cause(number: int, cause: Cause, judgement: Judgement, root: str) -> list[str]:
+    types = ", ".join(cause.types[:MOST_TYPES])
+    if len(cause.types) > MOST_TYPES:
+        types += f" and {len(cause.types) - MOST_TYPES} more types"
     lines = [
-        f"L{number} {cause.name}   {blocks(cause.blocks)}, {size(cause.bytes)} a round "
-        f"in {cause.rounds_kept} of {judgement.rounds} rounds"
+        f"L{number} {cause.name}   {types}{', ' if types else ''}{blocks(cause.blocks)}, "
+        f"{size(cause.bytes)} a round in {cause.rounds_kept} of {judgement.rounds} rounds"
     ]
 
     def frame_line(word: str, frame: Frame) -> str:
@@ -148,12 +160,32 @@ def _cause(number: int, cause: Cause, judgement: Judgement, root: str) -> list[s
         lines.append(
             "   your test       not on its stack: another thread's, or native code's"
         )
+    lines += [
+        f"   {'held by' if at == 0 else '':<15} {words}"
+        for at, words in enumerate(_held_by(cause, judgement))
+    ]
     shown = (
         cause.made_in if cause.made_in and _has_source(cause.made_in) else cause.test
     )
     if shown is not None and _has_source(shown):
         lines += ["", *_source(shown, root)]
     return lines
+
+
+def _held_by(cause: Cause, judgement: Judgement) -> list[str]:
+    held = cause.held
+    if held is None:
+        if judgement.no_graph is not None:
+            return [f"not known: {judgement.no_graph}"]
+        return ["no Python object: it is none itself, and none of those is its owner"]
+    if held.path is None:
+        words = ["nothing: in cycles that gc.collect() did not free"]
+    else:
+        words = [held.path]
+    if held.paths > 1:
+        more = held.paths - 1
+        words[0] += f", and {'1 more path' if more == 1 else f'{more} more paths'}"
+    return words + [f"and by {other}" for other, _ in held.others[:MOST_HOLDERS]]
 
 
 def _has_source(frame: Frame) -> bool:

@@ -38,6 +38,8 @@ MOST = 30
 USUAL_WARMUP = 4
 USUAL = 16
 USUAL_SECONDS = 10.0
+GRAPH_SECONDS = 10.0
+"""How long a heap graph may take: a second is that of two million objects."""
 
 _clear_caches: Callable[[], object] = getattr(
     sys, "_clear_internal_caches", getattr(sys, "_clear_type_cache", lambda: None)
@@ -110,6 +112,22 @@ class Stack:
     rounds_kept: int
     made_in: int | None
     frames: tuple[Frame, ...]
+    held: Held | None = None
+    """None where there is no heap graph, or nothing of the stack in it."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Who holds the objects of a stack, by a heap graph."""
+
+    types: tuple[tuple[str, int], ...]
+    """Their types, and how many of each, those with most bytes first."""
+    path: str | None
+    """What holds most of them; None: nothing, they are in cycles."""
+    paths: int
+    """How many paths there are."""
+    others: tuple[tuple[str, int], ...]
+    """What else refers to them, and to how many."""
 
 
 @dataclass
@@ -127,6 +145,8 @@ class Judgement:
     """Places that kept something, and no more."""
     lost_events: int = 0
     peak_bytes: int = 0
+    no_graph: str | None = None
+    """Why nobody looked who holds what grows; None where somebody did."""
     recording: str | None = None
     """Of the rounds that decided; whoever asked for the judgement removes it."""
 
@@ -209,14 +229,17 @@ def judge(body: Callable[[], object], plan: Plan) -> Judgement:
             if not (first.leaks or first.unsure):
                 return first
             if plan.warmup is not None and plan.rounds is not None:
+                first.no_graph = "`warmup` and `rounds` leave no second set of rounds"
                 return first
             took = time.monotonic() - began
             each = took / max(1, first.warmup + first.rounds + 1)
             more = MOST if plan.rounds is None else plan.rounds
             left = plan.max_time - took
             if left < each * (FEWEST + LEAST_WARMUP):
+                first.no_graph = "there was no time for a second set of rounds"
                 return first
-            second = _pass(body, plan, 1, more, began + plan.max_time, calm, state)
+            deadline = began + plan.max_time
+            second = _pass(body, plan, 1, more, deadline, calm, state, with_graph=True)
             if first.recording is not None:
                 os.unlink(first.recording)
             second.warmup += first.warmup + first.rounds + 1
@@ -235,6 +258,8 @@ def _pass(
     deadline: float,
     calm: Calm,
     state: dict[str, bool],
+    *,
+    with_graph: bool = False,
 ) -> Judgement:
     descriptor, path = tempfile.mkstemp(prefix="leakline-", suffix=".leakline")
     os.close(descriptor)
@@ -243,10 +268,14 @@ def _pass(
         session = _session.start(path, force=True)
         try:
             own = _rounds(session, body, warmup, rounds, deadline, calm, state)
+            # Of what there was doubt of already, and before anything is torn down.
+            no_graph = _take_graph(path) if with_graph else ""
         finally:
             summary = session.stop()
         judgement = _read(path, plan, len(own))
         judgement.warmup = warmup
+        if with_graph and (no_graph is not None or judgement.no_graph is None):
+            judgement.no_graph = no_graph
         judgement.lost_events = summary.lost_events
         if summary.lost_events and not judgement.leaks:
             raise _session.LeaklineError(f"{summary.lost_events} events were lost")
@@ -296,6 +325,17 @@ def _rounds(
     return own
 
 
+def _take_graph(path: str) -> str | None:
+    """Has a heap graph taken; gives why there is none. No verdict depends on it."""
+    from leakline import _retention
+
+    try:
+        _retention.take_graph(path, "after the rounds", GRAPH_SECONDS)
+    except (_session.LeaklineError, OSError, ValueError) as error:
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
+
+
 def _keep_an_object(own: list[object]) -> None:
     own.append(object())
 
@@ -310,6 +350,17 @@ def _is_here(frame: Frame) -> bool:
     return os.path.basename(frame.file) == here
 
 
+def _held(told: dict[str, Any] | None) -> Held | None:
+    if told is None or not told["has_path"]:
+        return None
+    return Held(
+        types=tuple((name, count) for name, count in told["types"]),
+        path=told["path"],
+        paths=told["paths"],
+        others=tuple((words, count) for words, count in told["others"]),
+    )
+
+
 def _read(path: str, plan: Plan, rounds: int) -> Judgement:
     answer = json.loads(_session.native().rounds(path))
     if answer["rounds"] != rounds:
@@ -317,6 +368,8 @@ def _read(path: str, plan: Plan, rounds: int) -> Judgement:
             f"of {rounds} rounds {answer['rounds']} were recorded"
         )
     judgement = Judgement(rounds=rounds - 1, settled=answer["settled"])
+    if not answer["has_graph"]:
+        judgement.no_graph = "there is no heap graph in the recording"
     unseen = {
         _keep_an_object.__name__: "Python's allocations were not recorded",
         _keep_a_block.__name__: "native allocations were not recorded",
@@ -335,6 +388,7 @@ def _read(path: str, plan: Plan, rounds: int) -> Judgement:
             rounds_kept=told["rounds_kept"],
             made_in=told["made_in"],
             frames=frames,
+            held=_held(told.get("held")),
         )
         (judgement.leaks if stack.grows else judgement.unsure).append(stack)
     for why in unseen.values():
