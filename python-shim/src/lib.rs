@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use leakline_analysis::heap::{Heap, read_last};
 use leakline_analysis::{Contents, Evidence, FrameKind, Grown, Model, Origin, Rounds, Stacks};
 use leakline_cli::CliError;
-use leakline_cli::recorder::{self, Settings};
+use leakline_cli::recorder::{self, GraphOutcome, Settings};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -127,6 +127,36 @@ impl Recorder {
         facts.set_item("file_bytes", summary.file_bytes)?;
         facts.set_item("write_error", summary.write_error)?;
         Ok(facts.unbind())
+    }
+}
+
+/// A heap graph of this process that was asked for.
+#[pyclass(frozen)]
+struct HeapGraph(recorder::AskedGraph);
+
+#[pymethods]
+impl HeapGraph {
+    /// Asks for one, in the recording that is made of this process.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, name: String) -> PyResult<Self> {
+        py.detach(|| recorder::AskedGraph::ask(&path, &name))
+            .map(HeapGraph)
+            .map_err(|why| error(&why))
+    }
+
+    /// Whether it is there by now; an `Error` where there will be none, or not all.
+    fn is_there(&self, py: Python<'_>) -> PyResult<bool> {
+        let outcome = py.detach(|| self.0.outcome()).map_err(|why| error(&why))?;
+        match outcome {
+            None => Ok(false),
+            Some(GraphOutcome::CutOff(why)) => Err(Error::new_err(format!(
+                "the heap graph is not whole: {why}"
+            ))),
+            Some(GraphOutcome::Refused(why)) => {
+                Err(Error::new_err(format!("no heap graph was taken: {why}")))
+            }
+            Some(_) => Ok(true),
+        }
     }
 }
 
@@ -255,6 +285,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("Error", module.py().get_type::<Error>())?;
     module.add_class::<Recorder>()?;
+    module.add_class::<HeapGraph>()?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(ledger, module)?)?;
     module.add_function(wrap_pyfunction!(rounds, module)?)

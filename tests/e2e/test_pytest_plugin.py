@@ -5,6 +5,7 @@ The module has to be built into the .venv: `scripts/venv`, `scripts/test` do tha
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -86,11 +87,13 @@ def test_leaking_tests_fail_and_clean_ones_pass(suite: Suite, long: bool) -> Non
         # In one process, one session after the other for more than ten seconds.
         files = ("test_leaking.py", "test_clean.py")
         ran = suite.run("--tb=short", "--leakline-strict", *files)
-        assert len(ran.failed) == 20, ran.out
-        assert len(ran.passed) == 31, ran.out
-        assert ran.out.count("FAILED test_leaking.py::") == 20, ran.out
-        assert ran.out.count("\nE   leakline.GrowthError: ") == 20, ran.out
-        assert "51 tests judged in" in ran.out, ran.out
+        assert len(ran.failed) == 30, ran.out
+        assert len(ran.passed) == 33, ran.out
+        assert ran.out.count("FAILED test_leaking.py::") == 30, ran.out
+        assert ran.out.count("\nE   leakline.GrowthError: ") == 30, ran.out
+        # One needs NumPy.
+        judged = 63 if importlib.util.find_spec("numpy") else 62
+        assert f"{judged} tests judged in" in ran.out, ran.out
         assert "not judged" not in ran.out, ran.out
 
 
@@ -213,7 +216,7 @@ def test_a_failure_names_types_and_holders(suite: Suite) -> None:
     }, out
     assert all(words.startswith("C code ") for words in held_by(out, "test_lost")), out
     (native,) = held_by(out, "test_native")
-    assert native.startswith("no Python object"), out
+    assert native == "not known: the heap graph has no Python object of it", out
     (short,) = held_by(out, "test_short")
     assert short == "not known: `warmup` and `rounds` leave no second set of rounds"
 

@@ -177,7 +177,7 @@ def _held_by(cause: Cause, judgement: Judgement) -> list[str]:
     if held is None:
         if judgement.no_graph is not None:
             return [f"not known: {judgement.no_graph}"]
-        return ["no Python object: it is none itself, and none of those is its owner"]
+        return ["not known: the heap graph has no Python object of it"]
     if held.path is None:
         words = ["nothing: in cycles that gc.collect() did not free"]
     else:

@@ -346,41 +346,26 @@ def _graph() -> Iterator[_Asked]:
 
 def take_graph(
     path: str | os.PathLike[str], name: str, patience: float = _PATIENCE
-) -> Mapping[str, Any]:
+) -> None:
     """Has a heap graph of this process taken, in the recording that is made of it.
 
     Whoever of its threads comes by takes it, so this one comes by until it is there.
+
+    :raises LeaklineError: where none can be taken, or not in time.
     """
-    command = [*_session.helper(), "snapshot", os.fspath(path), name]
-    asking = subprocess.Popen(
-        [*command, "--heap", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    module = _session.native()
     deadline = time.monotonic() + patience
     try:
-        while asking.poll() is None:
+        graph = module.HeapGraph(path, name)
+        while not graph.is_there():
             if time.monotonic() > deadline:
                 raise _session.LeaklineError(
                     f"no heap graph was taken within {patience:.0f} s"
                 )
             bytearray(1 << 16)
             time.sleep(0.002)
-    finally:
-        if asking.poll() is None:
-            asking.kill()
-        out, error = asking.communicate()
-    graphs = []
-    # A refusal is told in a line of its own, behind.
-    for line in out.splitlines():
-        graphs += json.loads(line).get("heap_graphs", [])
-    mine = [graph for graph in graphs if graph["pid"] == os.getpid()] or graphs
-    if asking.returncode == 0 and mine and mine[0]["outcome"] == "taken":
-        graph: Mapping[str, Any] = mine[0]
-        return graph
-    if mine:
-        raise _session.LeaklineError(
-            f"no heap graph was taken: {mine[0].get('why', mine[0]['outcome'])}"
-        )
-    raise _session.LeaklineError(_failure(out, error))
+    except module.Error as error:
+        raise _session.LeaklineError(str(error)) from error
 
 
 def _step(step: Mapping[str, Any]) -> Step:

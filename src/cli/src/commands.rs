@@ -17,7 +17,7 @@ mod import;
 mod leaks;
 mod ledger;
 mod lines;
-mod live;
+pub(crate) mod live;
 mod mode;
 mod processes;
 mod ps;

@@ -8,14 +8,16 @@
 use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use leakline_collector::protocol::GraphOutcome;
 use leakline_collector::protocol::{FromCollector, Options, Summary, ToCollector};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
 
+use crate::commands::live::AskedGraphs;
 use crate::commands::run::output::Output;
 use crate::commands::run::session::{Answer, Collector, Invitation};
 use crate::commands::run::{host, limits};
@@ -118,6 +120,33 @@ impl Recorder {
                 self.path.display()
             )),
             source: None,
+        })
+    }
+}
+
+/// A heap graph of this process, which was asked for. Whichever of its threads comes by
+/// one of the interposer's hooks with Python's lock takes it.
+#[derive(Debug)]
+pub struct AskedGraph(AskedGraphs);
+
+impl AskedGraph {
+    /// Asks for one, in the recording that this process makes of itself: of this instant,
+    /// which is kept under a name.
+    pub fn ask(recording: &Path, name: &str) -> Result<Self, CliError> {
+        AskedGraphs::of_recording(recording, name).map(AskedGraph)
+    }
+
+    /// What became of it; `None` as long as it is under way.
+    pub fn outcome(&self) -> Result<Option<GraphOutcome>, CliError> {
+        let states = self.0.states()?;
+        let mine = states
+            .into_iter()
+            .find(|state| state.pid == std::process::id());
+        Ok(match mine {
+            Some(state) => state.outcome.is_settled().then_some(state.outcome),
+            None => Some(GraphOutcome::Refused(
+                "this process is not one of the session's".into(),
+            )),
         })
     }
 }

@@ -180,6 +180,23 @@ def test_decimals_and_classes(no_growth):
     no_growth(body)
 
 
+def test_arenas_that_come_and_go(no_growth):
+    """Some hundred arenas of small objects a round."""
+    no_growth(lambda: [[n] for n in range(20_000)] and None, rounds=8)
+
+
+def test_numpy_buffers(no_growth):
+    """NumPy keeps small buffers for itself, a few of each size."""
+    numpy = pytest.importorskip("numpy")
+
+    def body():
+        for size in (1, 7, 100, 1000, 100_000):
+            array = numpy.ones(size)
+            (array + array.reshape(1, -1)).sum()
+
+    no_growth(body)
+
+
 async def nothing_in_a_coroutine():
     import asyncio
 

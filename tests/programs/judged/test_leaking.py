@@ -5,12 +5,17 @@ The plugin under test says so; `test_pytest_plugin.py` counts.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import gc
+import itertools
+import logging
 import mmap
 import os
+import sys
 import threading
+import types
 import unittest
 import weakref
 
@@ -175,3 +180,103 @@ async def keep_in_a_coroutine():
 
 def test_a_coroutine(no_growth):
     no_growth(keep_in_a_coroutine)
+
+
+def test_a_log_handler_each_time(no_growth):
+    log = logging.getLogger("judged.leaking")
+    try:
+        no_growth(lambda: log.addHandler(logging.NullHandler()))
+    finally:
+        log.handlers.clear()
+
+
+def test_what_is_called_at_exit(no_growth):
+    def call():
+        pass
+
+    try:
+        no_growth(lambda: atexit.register(call, [1, 2, 3]))
+    finally:
+        atexit.unregister(call)
+
+
+class Answers:
+    @functools.lru_cache(maxsize=None)  # noqa: B019
+    def of(self, question):
+        return [question]
+
+
+def test_a_cached_method_keeps_each_instance(no_growth):
+    try:
+        no_growth(lambda: Answers().of(1))
+    finally:
+        Answers.of.cache_clear()
+
+
+def test_finalizers_of_what_lives_on(no_growth):
+    class Lives:
+        pass
+
+    lives = Lives()
+    no_growth(lambda: weakref.finalize(lives, str, "a text"))
+
+
+def test_modules_that_are_made_up(no_growth):
+    numbers = itertools.count()
+
+    def body():
+        name = f"judged_{next(numbers)}"
+        sys.modules[name] = types.ModuleType(name)
+
+    try:
+        no_growth(body)
+    finally:
+        for name in [name for name in sys.modules if name.startswith("judged_")]:
+            del sys.modules[name]
+
+
+def test_interned_names_that_are_kept(no_growth):
+    numbers = itertools.count()
+    kept = []
+    no_growth(lambda: kept.append(sys.intern(f"judged_name_{next(numbers)}")))
+
+
+def test_generators_that_are_never_finished(no_growth):
+    kept = []
+
+    def body():
+        generator = (number for number in [1, 2, 3])
+        next(generator)
+        kept.append(generator)
+
+    no_growth(body)
+
+
+def test_variables_of_the_environment(no_growth):
+    numbers = itertools.count()
+    before = dict(os.environ)
+
+    def body():
+        os.environ[f"JUDGED_{next(numbers)}"] = "a value"
+
+    try:
+        no_growth(body)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def test_exceptions_that_pytest_caught(no_growth):
+    kept = []
+
+    def body():
+        with pytest.raises(ValueError, match="no number") as caught:
+            raise ValueError("no number")
+        kept.append(caught)
+
+    no_growth(body)
+
+
+def test_a_slice_of_a_large_buffer(no_growth):
+    kept = []
+    no_growth(lambda: kept.append(memoryview(bytearray(100_000))[:10]))

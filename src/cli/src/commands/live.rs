@@ -163,21 +163,10 @@ impl Live {
         mut tell: impl FnMut(&GraphState),
     ) -> Result<Vec<GraphState>, CliError> {
         const EVERY: Duration = Duration::from_millis(20);
-        let hear = |request: &Request| match self.ask(request)? {
-            Reply::Graphs(states) => Ok(states),
-            Reply::Refused { why } => Err(error(
-                format!("no heap graph can be taken: {why}"),
-                "heap graphs are of CPython 3.9 to 3.15",
-            )),
-            Reply::Status(_) | Reply::Snapshot(_) => Err(self.silent()),
-        };
-        let before = hear(&Request::Graphs)?
-            .last()
-            .map_or(0, |state| state.number);
-        let mut states = hear(&Request::TakeGraphs { name: name.into() })?;
+        let asked = AskedGraphs::ask(self, name)?;
+        let mut states = asked.first.clone();
         let mut told = 0;
         loop {
-            states.retain(|state| state.number > before && state.name == name);
             let settled = states
                 .iter()
                 .take_while(|state| state.outcome.is_settled())
@@ -190,7 +179,18 @@ impl Live {
                 return Ok(states);
             }
             std::thread::sleep(EVERY);
-            states = hear(&Request::Graphs)?;
+            states = asked.states()?;
+        }
+    }
+
+    fn graphs(self, request: &Request) -> Result<Vec<GraphState>, CliError> {
+        match self.ask(request)? {
+            Reply::Graphs(states) => Ok(states),
+            Reply::Refused { why } => Err(error(
+                format!("no heap graph can be taken: {why}"),
+                "heap graphs are of CPython 3.9 to 3.15",
+            )),
+            Reply::Status(_) | Reply::Snapshot(_) => Err(self.silent()),
         }
     }
 
@@ -243,6 +243,49 @@ impl Live {
             "it answers its own user and root, in the same network namespace, and a leakline\n\
              of its own version; or it is stopped",
         )
+    }
+}
+
+/// Heap graphs that were asked for.
+#[derive(Debug)]
+pub(crate) struct AskedGraphs {
+    live: Live,
+    name: String,
+    /// Number of the last graph before.
+    before: u32,
+    first: Vec<GraphState>,
+}
+
+impl AskedGraphs {
+    fn ask(live: Live, name: &str) -> Result<Self, CliError> {
+        let before = live.graphs(&Request::Graphs)?;
+        let mut asked = AskedGraphs {
+            live,
+            name: name.into(),
+            before: before.last().map_or(0, |state| state.number),
+            first: Vec::new(),
+        };
+        let states = live.graphs(&Request::TakeGraphs { name: name.into() })?;
+        asked.first = asked.of_these(states);
+        Ok(asked)
+    }
+
+    /// Keeps this instant of a recording that is being made under a name, and asks for
+    /// graphs of it.
+    pub(crate) fn of_recording(path: &Path, name: &str) -> Result<Self, CliError> {
+        let live = Live::named(path)?;
+        live.snapshot(name)?;
+        Self::ask(live, name)
+    }
+
+    /// What became of them.
+    pub(crate) fn states(&self) -> Result<Vec<GraphState>, CliError> {
+        Ok(self.of_these(self.live.graphs(&Request::Graphs)?))
+    }
+
+    fn of_these(&self, mut states: Vec<GraphState>) -> Vec<GraphState> {
+        states.retain(|state| state.number > self.before && state.name == self.name);
+        states
     }
 }
 
