@@ -138,6 +138,10 @@ struct HeapGraph(recorder::AskedGraph);
 impl HeapGraph {
     /// Asks for one, in the recording that is made of this process.
     #[new]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what Python gives is converted to values of its own"
+    )]
     fn new(py: Python<'_>, path: PathBuf, name: String) -> PyResult<Self> {
         py.detach(|| recorder::AskedGraph::ask(&path, &name))
             .map(HeapGraph)

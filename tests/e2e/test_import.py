@@ -20,6 +20,7 @@ from harness import (
     execute,
     find_leakline,
 )
+from terminal import Terminal, needs_tmux
 
 Held = dict[tuple[object, ...], tuple[int, int]]
 
@@ -168,6 +169,23 @@ def test_what_grows_in_many_snapshots_is_named(tmp_path: Path) -> None:
     # What died in between nobody knows, so it is no more than that.
     assert (cause["verdict"], cause["line"]) == ("growing", 5)
     assert recording.stats()["duration_seconds"] == pytest.approx(900, abs=1)
+
+
+@needs_tmux
+def test_the_terminal_ui_shows_an_import(
+    terminal: Terminal, traced: tuple[Path, Json]
+) -> None:
+    directory, _ = traced
+    recording = recording_of(directory, "before.dump", "after.dump")
+    terminal.command(recording.leakline, recording.path)
+    screen = terminal.shows("imported", "UNCLEAR from 2 snapshots", "not known, nor")
+    assert "pid" not in screen
+    terminal.press("2")
+    terminal.shows("sites")
+    terminal.press("g", "d")
+    terminal.shows("numpy", "NumPy's arrays", "Python's allocators")
+    terminal.press("q")
+    terminal.shows("status 0")
 
 
 class Malicious:

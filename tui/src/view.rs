@@ -128,7 +128,10 @@ fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         1 => format!("pid {pid} +1 process"),
         _ => format!("pid {pid} +{others} processes"),
     };
-    parts.push((processes, theme.dim));
+    // The process of an import is none.
+    if facts.snapshots().is_none() {
+        parts.push((processes, theme.dim));
+    }
     let length = duration(facts.duration_ns);
     if facts.ended {
         let (text, style) = match first_fate(facts) {
@@ -259,10 +262,13 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             .causes
             .iter()
             .any(|cause| cause.verdict == Verdict::Growing);
-        let mut text = match count {
-            0 if is_grown => "No leak found yet".to_owned(),
-            0 => "No leak found".to_owned(),
-            1 => format!("LEAK  1 cause, {}", words::per_minute(rate)),
+        // As few as `leaks` does not judge by.
+        let few = state.facts.snapshots().filter(|snapshots| *snapshots < 8);
+        let mut text = match (count, few) {
+            (0, Some(few)) => format!("UNCLEAR from {few} snapshots"),
+            (0, None) if is_grown => "No leak found yet".to_owned(),
+            (0, None) => "No leak found".to_owned(),
+            (1, _) => format!("LEAK  1 cause, {}", words::per_minute(rate)),
             _ => format!("LEAK  {count} causes, {}", words::per_minute(rate)),
         };
         if let Some(seconds) = verdicts.limit_in_seconds {
@@ -271,7 +277,7 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             text.push_str(&duration(ns));
         }
         let style = match count {
-            0 if is_grown => theme.unclear,
+            0 if is_grown || few.is_some() => theme.unclear,
             0 => theme.good,
             _ => theme.bad,
         };

@@ -73,6 +73,13 @@ pub struct Facts {
     pub graphs: Vec<GraphAt>,
 }
 
+impl Facts {
+    /// Made of snapshots of another tool: how many. Between them nothing is known.
+    pub(crate) fn snapshots(&self) -> Option<usize> {
+        (self.mode == "imported").then_some(self.times.len())
+    }
+}
+
 /// A heap graph that the recording has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GraphAt {

@@ -233,7 +233,10 @@ fn facts(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, area: Area, is_w
     let temporary = words::percent(temporary);
     let (allocated, blocks_allocated) = (bytes(totals.allocated_bytes), blocks(totals.allocations));
     let freed = blocks(totals.frees);
-    if is_wide {
+    if let Some(snapshots) = facts.snapshots() {
+        let text = format!("not known, nor what was freed: made of {snapshots} snapshots");
+        lines.push(("allocated", text, plain));
+    } else if is_wide {
         let allocated = format!("{allocated}, {rate} blocks/s");
         lines.push(("allocated", allocated, plain));
         lines.push((

@@ -194,7 +194,8 @@ pub fn stats(
         }
     }
 
-    if !stats.processes.is_empty() {
+    // The process of an import is none.
+    if !stats.processes.is_empty() && !is_imported {
         writeln!(out)?;
         let mut table = Table::new(
             &["pid", "live", "peak", "allocations", "lost"],
