@@ -407,6 +407,22 @@ mod tests {
     }
 
     #[test]
+    fn collectors_are_known_by_their_command_lines() {
+        let is = |line: &str| is_collector(&line.split(' ').collect::<Vec<_>>());
+        assert!(is("/usr/bin/leakline __collector"));
+        assert!(is(
+            "python3 -I -S -c CODE /site-packages/leakline __collector"
+        ));
+        for other in [
+            "leakline run __collector",
+            "python3 -c CODE __collector",
+            "python3 -I -S -c CODE DIR __collector more",
+        ] {
+            assert!(!is(other), "{other}");
+        }
+    }
+
+    #[test]
     fn a_file_wins_over_a_pid() {
         assert_eq!(as_pid(Path::new("4121")), Some(4121));
         assert_eq!(as_pid(Path::new("4121.leakline")), None);
