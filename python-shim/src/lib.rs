@@ -130,6 +130,24 @@ impl Recorder {
     }
 }
 
+/// Keeps an object alive by a reference that no heap graph explains: neither a frame nor
+/// an object of Python's has it.
+#[pyclass(frozen)]
+struct Kept(Py<PyAny>);
+
+#[pymethods]
+impl Kept {
+    #[new]
+    fn new(object: Py<PyAny>) -> Self {
+        Kept(object)
+    }
+
+    /// Where the object is.
+    fn address(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+}
+
 /// A heap graph of this process that was asked for.
 #[pyclass(frozen)]
 struct HeapGraph(recorder::AskedGraph);
@@ -290,6 +308,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Error", module.py().get_type::<Error>())?;
     module.add_class::<Recorder>()?;
     module.add_class::<HeapGraph>()?;
+    module.add_class::<Kept>()?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
     module.add_function(wrap_pyfunction!(ledger, module)?)?;
     module.add_function(wrap_pyfunction!(rounds, module)?)

@@ -223,10 +223,11 @@ def why(obj: object, *, paths: int = 3) -> Why:
     :raises LeaklineError: where no graph can be taken, or the object is in none: CPython's
         collector does not know of a text that only C code has, for one.
     """
-    address = id(obj)
     shown = _in_notebook(obj)
-    # What it is held by is not to be this call.
+    # It has to live on, but what it is held by is not to be this call.
+    kept = _session.native().Kept(obj)
     del obj
+    address: int = kept.address()
     with _graph() as ask:
         try:
             answer = ask(hex(address), "--paths", str(max(paths, 1)))
@@ -243,16 +244,22 @@ def why(obj: object, *, paths: int = 3) -> Why:
             Holder(shown, one.type, one.address) if _is_of_out(one.words) else one
             for one in holders
         ]
+    # Less the one by which it is kept here.
+    references, unexplained = told["references"], told["unexplained_references"] or 0
+    unexplained = max(unexplained - 1, 0)
+    found = tuple(_path(path) for path in group.get("paths", ()))
+    if not unexplained:
+        found = tuple(path for path in found if not path.words.startswith("C code"))
     return Why(
         type=told["type"],
         address=address,
         bytes=told["bytes"],
         retained_bytes=group.get("retained_bytes", told["bytes"]),
-        references=told["references"],
-        unexplained_references=told["unexplained_references"] or 0,
+        references=None if references is None else references - 1,
+        unexplained_references=unexplained,
         holders=tuple(holders),
         total_holders=told["total_holders"],
-        paths=tuple(_path(path) for path in group.get("paths", ())),
+        paths=found,
     )
 
 
