@@ -9,17 +9,21 @@
 //! * Below 100 bytes an object at any time, with two references each (measured by the
 //!   example `heap`); parts of a file are read when a report asks for a graph.
 
+use rustc_hash::FxHashMap;
+
 mod ask;
 mod dominators;
 mod graph;
 mod paths;
+mod references;
 mod shapes;
 mod why;
 
 pub use ask::{read_last, read_parts, sites_named};
 pub use dominators::Dominators;
-pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Type};
+pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Searched, Type};
 pub use paths::{Paths, Root as PathRoot};
+pub use references::{Garbage, HiddenCycles, Kept, Lost, References};
 pub use shapes::{Label, Shapes};
 pub use why::{Asked, Group, Holder, Object, OfType, Path, Step, Why};
 
@@ -34,13 +38,16 @@ pub struct Heap {
     pub paths: Paths,
     /// Which of them are alike.
     pub shapes: Shapes,
+    /// By object, references of it that were lost.
+    lost: FxHashMap<u32, u32>,
 }
 
 impl Heap {
     /// Finds out who holds what.
     pub fn new(graph: Graph) -> Self {
         let unexplained = graph.unexplained();
-        let paths = Paths::new(&graph, &unexplained);
+        let lost = references::lost(&graph, &unexplained);
+        let paths = Paths::new(&graph, &unexplained, &lost);
         let mut roots: Vec<u32> = graph.roots().iter().map(|root| root.target).collect();
         let native = (0..).zip(&unexplained).filter(|(_, left)| **left > 0);
         roots.extend(native.map(|(node, _)| node));
@@ -51,7 +58,13 @@ impl Heap {
             graph,
             dominators,
             paths,
+            lost,
         }
+    }
+
+    /// References of an object that were lost.
+    pub fn lost(&self, node: u32) -> u32 {
+        self.lost.get(&node).copied().unwrap_or(0)
     }
 
     /// Bytes that it takes.

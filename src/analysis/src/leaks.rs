@@ -6,8 +6,10 @@
 //! work.
 
 mod history;
+mod references;
 mod suppressions;
 
+pub use references::{FEWEST, Findings, Hidden, LostReferences, Reason};
 pub use suppressions::{Suppression, SuppressionError};
 
 use std::cmp::Reverse;
@@ -17,7 +19,7 @@ use rustc_hash::FxHashMap;
 
 use crate::filter::Filter;
 use crate::frame::{FrameId, Role};
-use crate::heap::{self, Heap};
+use crate::heap;
 use crate::instant::{Instant, InstantError, Span};
 use crate::model::Model;
 use crate::names::Name;
@@ -99,6 +101,8 @@ pub struct Cause {
     pub members: Vec<u32>,
     /// Who holds it, where a heap graph was looked at.
     pub held: Option<HeldBy>,
+    /// What the graph shows of it.
+    pub reason: Option<Reason>,
 }
 
 /// Who holds a cause's objects in a heap graph.
@@ -223,7 +227,7 @@ impl Leaks {
             (from, Some(to)) => Span::between(model, from.as_ref().unwrap_or(&Instant::Start), to)?,
         };
         let to_ns = span.to().resolved_ns();
-        let imports = imports(model);
+        let imports = import_of_nodes(model);
         let import_of = |site: u32| {
             let node = model.sites().get(site as usize).map_or(0, |site| site.node);
             imports
@@ -407,15 +411,8 @@ impl Leaks {
             .iter()
             .filter(|cause| cause.verdict == Verdict::Leaking);
         self.leaking.0 = leaking.clone().count();
-        self.leaking.1 = leaking.fold(Rate::default(), |sum, cause| Rate {
-            bytes_per_second: sum.bytes_per_second + cause.rate.bytes_per_second,
-            error: sum.error.hypot(cause.rate.error),
-            blocks_per_second: sum.blocks_per_second + cause.rate.blocks_per_second,
-            blocks_per_unit: sum.blocks_per_unit + cause.rate.blocks_per_unit,
-        });
+        self.leaking.1 = sum(leaking);
         self.total_suspects = self.suspects.len();
-        self.suspects
-            .truncate(self.query.limit.unwrap_or(usize::MAX));
 
         for verdict in [
             Verdict::Plateau,
@@ -503,6 +500,7 @@ impl Leaks {
                 members
             },
             held: None,
+            reason: None,
             sites,
         }
     }
@@ -613,25 +611,25 @@ impl Leaks {
         self.snapshots.is_some_and(|count| count < FEWEST)
     }
 
-    /// Says of each cause who holds its objects in a heap graph.
-    pub fn look_into(&mut self, graph: u32, heap: &Heap) {
-        for cause in &mut self.suspects {
-            cause.held = Some(HeldBy {
-                graph,
-                group: heap.holders_of(&cause.members),
-            });
-        }
-    }
-
     /// The cause of that name.
     pub fn named(&self, id: &str) -> Option<&Cause> {
         self.suspects.iter().find(|cause| cause.id == id)
     }
 }
 
+/// How fast causes grow together.
+fn sum<'c>(causes: impl Iterator<Item = &'c Cause>) -> Rate {
+    causes.fold(Rate::default(), |sum, cause| Rate {
+        bytes_per_second: sum.bytes_per_second + cause.rate.bytes_per_second,
+        error: sum.error.hypot(cause.rate.error),
+        blocks_per_second: sum.blocks_per_second + cause.rate.blocks_per_second,
+        blocks_per_unit: sum.blocks_per_unit + cause.rate.blocks_per_unit,
+    })
+}
+
 /// How each node's stack stands to imports: a caller's is known before its
 /// callee's.
-fn imports(model: &Model<'_>) -> Vec<Import> {
+fn import_of_nodes(model: &Model<'_>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::with_capacity(model.nodes().len());
     for node in model.nodes() {
         let of = |id: u32| imports.get(id as usize).copied().unwrap_or(Import::Outside);

@@ -454,6 +454,19 @@ pub(crate) struct HeapBuilder {
     nodes: Vec<HeapNode>,
     roots: Vec<(u64, String, String, u64)>,
     status: u64,
+    suspects: Vec<Suspect>,
+    /// How the search ended, and whether the collector of cycles runs.
+    searched: Option<(u64, u64)>,
+}
+
+/// An object that memory was searched for.
+struct Suspect {
+    address: u64,
+    type_number: usize,
+    references: u64,
+    words: u64,
+    /// Of one that no walk came to: its site's number + 1 (0: no block), and its bytes.
+    unreached: Option<(u64, u64)>,
 }
 
 struct HeapNode {
@@ -463,6 +476,7 @@ struct HeapNode {
     /// Besides those of edges and roots.
     extra: u64,
     site: u64,
+    flags: u64,
     title: String,
     edges: Vec<(u64, u64)>,
     pointers: Vec<(u64, u64, u64)>,
@@ -489,7 +503,50 @@ impl HeapBuilder {
             nodes: Vec::new(),
             roots: Vec::new(),
             status: graph::status::COMPLETE,
+            suspects: Vec::new(),
+            searched: None,
         }
+    }
+
+    /// Says that objects of a type hold what CPython's collector is not told of.
+    pub(crate) fn opaque(&mut self, name: &str) {
+        let number = self.type_number(name);
+        self.types[number].1 |= graph::type_flag::OPAQUE;
+    }
+
+    pub(crate) fn flags(&mut self, node: u64, flags: u64) {
+        self.of(node).flags = flags;
+    }
+
+    /// Memory was searched for an object, and so many words of it are its address.
+    pub(crate) fn suspect(&mut self, node: u64, words: u64) {
+        let type_number = self.of(node).type_number;
+        self.suspects.push(Suspect {
+            address: node,
+            type_number,
+            references: 0,
+            words,
+            unreached: None,
+        });
+    }
+
+    /// An object that was found in memory; without a site it is in no block.
+    pub(crate) fn unreached(&mut self, type_name: &str, site: Option<u32>, words: u64) -> u64 {
+        let address = 0x7e00_0000_0000 + 64 * self.suspects.len() as u64;
+        let type_number = self.type_number(type_name);
+        self.suspects.push(Suspect {
+            address,
+            type_number,
+            references: 1,
+            words,
+            unreached: Some((site.map_or(0, |site| u64::from(site) + 1), 40)),
+        });
+        address
+    }
+
+    /// How the search ended, and whether CPython's collector of cycles runs.
+    pub(crate) fn searched(&mut self, status: u64, collects: u64) {
+        self.searched = Some((status, collects));
     }
 
     pub(crate) fn type_number(&mut self, name: &str) -> usize {
@@ -525,6 +582,7 @@ impl HeapBuilder {
             bytes,
             extra: 0,
             site: 0,
+            flags: graph::node_flag::TRACKED,
             title: String::new(),
             edges: Vec::new(),
             pointers: Vec::new(),
@@ -543,6 +601,11 @@ impl HeapBuilder {
 
     pub(crate) fn site(&mut self, node: u64, site: u32) {
         self.of(node).site = u64::from(site) + 1;
+    }
+
+    /// A word of an object that is another's address.
+    pub(crate) fn word(&mut self, from: u64, to: u64) {
+        self.of(from).pointers.push((to, 0, 0));
     }
 
     /// References that nothing explains.
@@ -626,7 +689,7 @@ impl HeapBuilder {
                 node.type_number as u64,
                 node.bytes,
                 references.wrapping_add(node.extra),
-                graph::node_flag::TRACKED,
+                node.flags,
             );
             if !node.title.is_empty() {
                 writer.title(node.title.as_bytes());
@@ -640,6 +703,24 @@ impl HeapBuilder {
             }
         }
         writer.end(self.status, self.nodes.len() as u64, edges, 1000);
+        for suspect in &self.suspects {
+            let node = self
+                .nodes
+                .iter()
+                .position(|node| node.address == suspect.address);
+            let known = node.map(|at| references[at].wrapping_add(self.nodes[at].extra));
+            writer.suspect(
+                suspect.address,
+                suspect.type_number as u64,
+                known.unwrap_or(suspect.references),
+                suspect.words,
+                u64::from(suspect.unreached.is_some()),
+            );
+        }
+        if let Some((status, collects)) = self.searched {
+            writer.searched(status, 1 << 20, 0, collects, 1000);
+        }
+        let mut of_suspects = self.suspects.iter();
         let mut of_nodes = self.nodes.iter();
         let mut of_pointers = [].iter();
         blobs
@@ -656,7 +737,18 @@ impl HeapBuilder {
                         graph::Entry::Pointer(_) => {
                             let (_, site, bytes) = of_pointers.next().unwrap();
                             put_varint(&mut sites, *site);
-                            put_varint(&mut sites, *bytes);
+                            if *site > 0 {
+                                put_varint(&mut sites, *bytes);
+                            }
+                        }
+                        graph::Entry::Suspect { .. } => {
+                            let suspect = of_suspects.next().unwrap();
+                            if let Some((site, bytes)) = suspect.unreached {
+                                put_varint(&mut sites, site);
+                                if site > 0 {
+                                    put_varint(&mut sites, bytes);
+                                }
+                            }
                         }
                         _ => {}
                     }

@@ -4,10 +4,14 @@
 //! the collector knows: it looks in the live table as it was at the fork.
 
 use leakline_wire::Domain;
-use leakline_wire::graph::{Entries, Entry, type_flag};
+use leakline_wire::graph::{Entries, Entry, suspect_flag, type_flag};
 
 use crate::live::Block;
 use crate::weights::Weights;
+
+/// Bytes of CPython's before an object that its collector knows; and with those of a
+/// dict and weak references that it manages.
+const HEADS: [u64; 3] = [0, 16, 32];
 
 /// A graph that is being told of.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct Graph {
     pub(crate) bytes: u64,
     /// The status of its end, once that came.
     pub(crate) status: Option<u64>,
+    /// What follows the end has come, too.
+    pub(crate) is_searched: bool,
     /// Some of it was lost.
     pub(crate) has_losses: bool,
     /// Nobody wants to know of it.
@@ -38,6 +44,7 @@ impl Graph {
             edges: 0,
             bytes: 0,
             status: None,
+            is_searched: false,
             has_losses: false,
             is_dropped: false,
             heads: Vec::new(),
@@ -52,7 +59,7 @@ impl Graph {
         }
     }
 
-    /// For each node and pointer of a part what [`HeapPart::sites`] has; nothing where
+    /// For each node, pointer and suspect of a part what [`HeapPart::sites`] has; nothing where
     /// the bytes are no part.
     ///
     /// [`HeapPart::sites`]: leakline_recording::record::HeapPart::sites
@@ -61,9 +68,6 @@ impl Graph {
         part: &[u8],
         find: impl Fn(u64) -> Option<(Block, u8)>,
     ) -> Option<Vec<u8>> {
-        /// Words of CPython's before an object that its collector knows; and those of a
-        /// dict and weak references that it manages.
-        const HEADS: [u64; 3] = [0, 16, 32];
         let mut sites = Vec::with_capacity(part.len() / 8);
         let mut entries = Entries::new(part);
         for entry in &mut entries {
@@ -85,12 +89,7 @@ impl Graph {
                         .and_then(|number| self.heads.get_mut(number));
                     // As for the last object of the type, or as for another.
                     let first = of_type.as_ref().map_or(0, |head| **head);
-                    let found = std::iter::once(first)
-                        .chain(HEADS.into_iter().filter(|head| *head != first))
-                        .find_map(|head| {
-                            let (block, domain) = find(address.checked_sub(head)?)?;
-                            (domain == Domain::Obj as u8).then_some((head, block))
-                        });
+                    let found = block_of(first, address, &find);
                     let site = found.map_or(0, |(head, block)| {
                         if let Some(of_type) = of_type {
                             *of_type = head;
@@ -98,6 +97,26 @@ impl Graph {
                         u64::from(block.site) + 1
                     });
                     put(&mut sites, site);
+                }
+                Entry::Suspect {
+                    address,
+                    type_number,
+                    flags,
+                    ..
+                } if flags & suspect_flag::UNREACHED != 0 => {
+                    // What no walk came to lives where it is all of a block, from the
+                    // place on that its type says.
+                    let first = usize::try_from(type_number)
+                        .ok()
+                        .and_then(|number| self.heads.get(number));
+                    let first = first.copied().unwrap_or(HEADS[0]);
+                    match block_of(first, address, &find) {
+                        Some((head, block)) if (head == 0) == (first == 0) => {
+                            put(&mut sites, u64::from(block.site) + 1);
+                            put(&mut sites, Weights::size_of(&block));
+                        }
+                        _ => put(&mut sites, 0),
+                    }
                 }
                 Entry::Pointer(address) => {
                     let found = find(address).filter(|(_, domain)| *domain != Domain::Obj as u8);
@@ -111,11 +130,27 @@ impl Graph {
                 }
                 Entry::Edge { .. } => self.edges += 1,
                 Entry::End { status, .. } => self.status = Some(status),
-                Entry::Name(_) | Entry::Title(_) | Entry::Root { .. } => {}
+                Entry::Searched { .. } => self.is_searched = true,
+                Entry::Suspect { .. } | Entry::Name(_) | Entry::Title(_) | Entry::Root { .. } => {}
             }
         }
         (!entries.is_malformed()).then_some(sites)
     }
+}
+
+/// The block of Python's objects that an object lies in, which begins `first` bytes before
+/// it or as many as another's does; and how many.
+fn block_of(
+    first: u64,
+    address: u64,
+    find: impl Fn(u64) -> Option<(Block, u8)>,
+) -> Option<(u64, Block)> {
+    std::iter::once(first)
+        .chain(HEADS.into_iter().filter(|head| *head != first))
+        .find_map(|head| {
+            let (block, domain) = find(address.checked_sub(head)?)?;
+            (domain == Domain::Obj as u8).then_some((head, block))
+        })
 }
 
 fn put(bytes: &mut Vec<u8>, mut value: u64) {

@@ -22,6 +22,7 @@ use leakline_wire::event::{self, BlobKind, Kind};
 use leakline_wire::graph::Writer;
 
 use self::cpython::Functions;
+use self::search::Search;
 use self::walk::Walk;
 use crate::python::Interpreter;
 use crate::session::Session;
@@ -30,6 +31,7 @@ use crate::thread::{self, Thread};
 
 mod cpython;
 mod memory;
+mod search;
 mod walk;
 
 /// How long a walk may take.
@@ -147,9 +149,9 @@ unsafe fn in_child(
     fork: Fork,
     number: u32,
 ) -> i32 {
-    if !sys::be_a_quiet_child(MOST_NS.div_ceil(1_000_000_000) + 2) {
+    let Some(files) = sys::be_a_quiet_child(MOST_NS.div_ceil(1_000_000_000) + 12) else {
         return 1;
-    }
+    };
     // SAFETY: this is the child's one thread, whose state `t` is.
     if !unsafe { session.begin_graph(t, fork, number) } {
         return 1;
@@ -181,5 +183,8 @@ unsafe fn in_child(
     let took = sys::monotonic_ns().saturating_sub(began) / 1000;
     let (nodes, edges) = (walk.nodes, walk.edges);
     walk.out.end(walk.status, nodes, edges, took);
+    // The graph is told by now, whatever becomes of what follows.
+    // SAFETY: as above.
+    unsafe { Search::run(&mut walk, files) };
     i32::from(walk.out.has_failed())
 }

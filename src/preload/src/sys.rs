@@ -14,6 +14,7 @@ pub const EAGAIN: Errno = Errno(11);
 pub const ETIMEDOUT: Errno = Errno(110);
 
 mod number {
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const OPEN: usize = 2;
     pub const CLOSE: usize = 3;
@@ -24,6 +25,7 @@ mod number {
     pub const MUNLOCK: usize = 150;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const PREAD: usize = 17;
     pub const SETITIMER: usize = 38;
     pub const SIGALTSTACK: usize = 131;
     pub const EXIT_GROUP: usize = 231;
@@ -236,8 +238,8 @@ pub fn has_ended(child: u32) -> bool {
 /// What a child from [`fork_quietly`] does first: it runs no handler of its parent's, has no
 /// descriptor of its parent's, is the first to go where memory is short, leaves no core,
 /// does not come before others, and ends after so many seconds, whatever it waits for.
-/// False: it could not be made so.
-pub fn be_a_quiet_child(seconds: u64) -> bool {
+/// Gives what it may read of itself. `None`: it could not be made so.
+pub fn be_a_quiet_child(seconds: u64) -> Option<OwnFiles> {
     const PR_SET_DUMPABLE: usize = 4;
     const WRITE_ONLY: usize = 1;
     const NICER: usize = 10;
@@ -276,10 +278,74 @@ pub fn be_a_quiet_child(seconds: u64) -> bool {
             write(fd as i32, b"1000");
             close(fd as i32);
         }
+        // Who leaves no core may not open all of them any more.
+        let files = OwnFiles {
+            maps: open(c"/proc/self/maps"),
+            pages: open(c"/proc/self/pagemap"),
+        };
         let _ = syscall(number::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]);
         let _ = syscall(number::SETPRIORITY, [0, 0, NICER, 0, 0, 0]);
-        armed.is_ok()
+        armed.is_ok().then_some(files)
     }
+}
+
+/// Descriptors of what a process may read of itself, where it may.
+#[derive(Clone, Copy)]
+pub struct OwnFiles {
+    /// Its mappings.
+    pub maps: Option<i32>,
+    /// Which pages are there.
+    pub pages: Option<i32>,
+}
+
+fn open(path: &core::ffi::CStr) -> Option<i32> {
+    const READ_ONLY: usize = 0;
+    // SAFETY: the kernel reads the path.
+    let opened = unsafe {
+        syscall(
+            number::OPEN,
+            [path.as_ptr() as usize, READ_ONLY, 0, 0, 0, 0],
+        )
+    };
+    opened.ok().map(|fd| fd as i32)
+}
+
+/// Reads what comes next; gives how many bytes. `None`: it cannot be read.
+pub fn read(fd: i32, bytes: &mut [u8]) -> Option<usize> {
+    // SAFETY: the kernel writes within the slice.
+    let read = unsafe {
+        syscall(
+            number::READ,
+            [
+                fd as usize,
+                bytes.as_mut_ptr() as usize,
+                bytes.len(),
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+    read.ok()
+}
+
+/// Reads words from a place of a file on; gives how many. `None`: it cannot be read.
+pub fn read_words_at(fd: i32, words: &mut [u64], offset: u64) -> Option<usize> {
+    // SAFETY: the kernel writes within the slice, and any bytes are words.
+    let read = unsafe {
+        syscall(
+            number::PREAD,
+            [
+                fd as usize,
+                words.as_mut_ptr() as usize,
+                size_of_val(words),
+                offset as usize,
+                0,
+                0,
+            ],
+        )
+    };
+    read.ok().map(|bytes| bytes / 8)
 }
 
 /// Closes all descriptors, where the kernel cannot do it at once (before 5.9).

@@ -15,6 +15,11 @@
 //! | 6 | title | text: what the node calls itself (a module's, function's or class's name) |
 //! | 7 | root | kind, detail, name, label (text), target |
 //! | 8 | end | status, nodes, edges, microseconds |
+//! | 10 | suspect | address less the last suspect's of the blob (at first 0), type, references, words of memory that hold the address, flags |
+//! | 11 | searched | status, bytes, bytes left out, what the collector of cycles is (see [`collects`]), microseconds |
+//!
+//! Suspects come after the end: objects that count more references than edges and roots
+//! lead to them. Memory was searched for their addresses, once it is said so.
 //!
 //! Edges, pointers and titles are the last node's; what is too long for a blob goes
 //! on in the next one, by another entry of the same kind. Texts are a length and UTF-8.
@@ -32,6 +37,8 @@ pub mod tag {
     pub const TITLE: u8 = 6;
     pub const ROOT: u8 = 7;
     pub const END: u8 = 8;
+    pub const SUSPECT: u8 = 10;
+    pub const SEARCHED: u8 = 11;
 }
 
 /// Bits of a type's flags.
@@ -53,6 +60,25 @@ pub mod node_flag {
     pub const IMMORTAL: u64 = 2;
     /// Its references were not all told (a limit, or a type that could not be asked).
     pub const INCOMPLETE: u64 = 4;
+    /// In the list of what was frozen (`gc.freeze`): no collection looks at it.
+    pub const FROZEN: u64 = 8;
+}
+
+/// Bits of a suspect's flags.
+pub mod suspect_flag {
+    /// It is no node: no walk came to it, it was found in memory. What lies there may have
+    /// been freed.
+    pub const UNREACHED: u64 = 1;
+}
+
+/// Whether CPython's collector of cycles runs by itself.
+pub mod collects {
+    /// It is not known.
+    pub const UNKNOWN: u64 = 0;
+    /// It does.
+    pub const YES: u64 = 1;
+    /// It is switched off.
+    pub const NO: u64 = 2;
 }
 
 /// What an edge is, in the lowest three bits of its label; above them a number, as said.
@@ -98,6 +124,10 @@ pub mod status {
     pub const OUT_OF_MEMORY: u64 = 2;
     /// Something it read was not what it should be.
     pub const CONFUSED: u64 = 3;
+    /// Of a search: there were more suspects than are looked for.
+    pub const TOO_MANY: u64 = 4;
+    /// Of a search: memory, or which there is, cannot be read.
+    pub const UNREADABLE: u64 = 5;
 }
 
 /// Longest text, in bytes: longer ones are cut.
@@ -141,6 +171,20 @@ pub enum Entry<'a> {
         edges: u64,
         microseconds: u64,
     },
+    Suspect {
+        address: u64,
+        type_number: u64,
+        references: u64,
+        words: u64,
+        flags: u64,
+    },
+    Searched {
+        status: u64,
+        bytes: u64,
+        left_out: u64,
+        collects: u64,
+        microseconds: u64,
+    },
 }
 
 /// Reads the entries of a blob. Ends early, with [`Entries::is_malformed`], where the
@@ -149,6 +193,7 @@ pub enum Entry<'a> {
 pub struct Entries<'a> {
     bytes: &'a [u8],
     node: u64,
+    suspect: u64,
     /// Of the entry that is being read.
     left: u64,
     is_edges: bool,
@@ -162,6 +207,7 @@ impl<'a> Entries<'a> {
         Entries {
             bytes,
             node: 0,
+            suspect: 0,
             left: 0,
             is_edges: false,
             last: 0,
@@ -258,6 +304,23 @@ impl<'a> Entries<'a> {
                 edges: self.number()?,
                 microseconds: self.number()?,
             },
+            tag::SUSPECT => {
+                self.suspect = self.suspect.wrapping_add(self.difference()?);
+                Entry::Suspect {
+                    address: self.suspect << 3,
+                    type_number: self.number()?,
+                    references: self.number()?,
+                    words: self.number()?,
+                    flags: self.number()?,
+                }
+            }
+            tag::SEARCHED => Entry::Searched {
+                status: self.number()?,
+                bytes: self.number()?,
+                left_out: self.number()?,
+                collects: self.number()?,
+                microseconds: self.number()?,
+            },
             _ => return None,
         })
     }
@@ -285,6 +348,7 @@ pub struct Writer<'a, H: FnMut(&[u8]) -> bool> {
     at: usize,
     hand_on: H,
     node: u64,
+    suspect: u64,
     /// Of the entry of edges or pointers that is being written: where its count is,
     /// and what it counts.
     list: Option<(usize, u64)>,
@@ -306,6 +370,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Writer<'a, H> {
             at: 0,
             hand_on,
             node: 0,
+            suspect: 0,
             list: None,
             is_edges: false,
             last: 0,
@@ -326,6 +391,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Writer<'a, H> {
         }
         self.at = 0;
         self.node = 0;
+        self.suspect = 0;
     }
 
     fn byte(&mut self, byte: u8) {
@@ -474,6 +540,43 @@ impl<'a, H: FnMut(&[u8]) -> bool> Writer<'a, H> {
         self.number(microseconds);
         self.flush();
     }
+
+    /// An object that counts more references than edges and roots explain.
+    pub fn suspect(
+        &mut self,
+        address: u64,
+        type_number: u64,
+        references: u64,
+        words: u64,
+        flags: u64,
+    ) {
+        self.begin(tag::SUSPECT);
+        let here = address >> 3;
+        self.difference(self.suspect, here);
+        self.suspect = here;
+        self.number(type_number);
+        self.number(references);
+        self.number(words);
+        self.number(flags);
+    }
+
+    /// How the search for suspects went; handed on at once.
+    pub fn searched(
+        &mut self,
+        status: u64,
+        bytes: u64,
+        left_out: u64,
+        collects: u64,
+        microseconds: u64,
+    ) {
+        self.begin(tag::SEARCHED);
+        self.number(status);
+        self.number(bytes);
+        self.number(left_out);
+        self.number(collects);
+        self.number(microseconds);
+        self.flush();
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -491,7 +594,7 @@ mod tests {
         });
         for (kind, a, b) in parts {
             let address = (a & ((1 << 47) - 1)) & !7;
-            match kind % 8 {
+            match kind % 10 {
                 0 => writer.type_(address, b & 7, b"app.Session"),
                 1 => writer.name(b"history"),
                 2 => writer.node(address, b & 0xff, *b, a & 0xffff, b & 7),
@@ -499,6 +602,8 @@ mod tests {
                 4 => writer.pointer(*a),
                 5 => writer.title(b"app.cache"),
                 6 => writer.root(1, *b, b"app", b"x", address),
+                7 => writer.suspect(address, 3, *b, 2, 1),
+                8 => writer.searched(0, *a, *b, 1, 9),
                 _ => writer.end(0, *a, *b, 7),
             }
         }
@@ -509,7 +614,7 @@ mod tests {
     proptest! {
         #[test]
         fn entries_come_back(
-            parts in prop::collection::vec((0_u8..8, any::<u64>(), any::<u64>()), 0..400),
+            parts in prop::collection::vec((0_u8..10, any::<u64>(), any::<u64>()), 0..400),
             room in 4096_usize..6000,
         ) {
             let blobs = write(&parts, room);
@@ -526,7 +631,15 @@ mod tests {
                         Entry::Pointer(value) => (4, value, 0),
                         Entry::Title(_) => (5, 0, 0),
                         Entry::Root { target, detail, .. } => (6, target, detail),
-                        Entry::End { nodes, edges, .. } => (7, nodes, edges),
+                        Entry::End { nodes, edges, .. } => (9, nodes, edges),
+                        Entry::Suspect {
+                            address,
+                            references,
+                            ..
+                        } => (7, address, references),
+                        Entry::Searched {
+                            bytes, left_out, ..
+                        } => (8, bytes, left_out),
                     });
                 }
                 prop_assert!(!entries.is_malformed());
@@ -535,7 +648,7 @@ mod tests {
                 .iter()
                 .map(|(kind, a, b)| {
                     let address = (a & ((1 << 47) - 1)) & !7;
-                    match kind % 8 {
+                    match kind % 10 {
                         0 => (0, address, b & 7),
                         1 => (1, 0, 0),
                         2 => (2, address, *b),
@@ -543,7 +656,9 @@ mod tests {
                         4 => (4, *a, 0),
                         5 => (5, 0, 0),
                         6 => (6, address, *b),
-                        _ => (7, *a, *b),
+                        7 => (7, address, *b),
+                        8 => (8, *a, *b),
+                        _ => (9, *a, *b),
                     }
                 })
                 .collect();

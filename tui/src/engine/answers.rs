@@ -202,7 +202,8 @@ impl<'m, 'a> Answers<'m, 'a> {
             suppressions: Suppression::shipped(),
             ..LeaksQuery::default()
         };
-        let leaks = Leaks::new(self.model, &mut self.stacks, query).ok()?;
+        let mut leaks = Leaks::new(self.model, &mut self.stacks, query).ok()?;
+        leaks.limit();
         let mut causes = Vec::new();
         for suspect in &leaks.suspects {
             if let Some(made_in) = suspect.sites[0].head.made_in {

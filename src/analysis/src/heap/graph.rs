@@ -10,7 +10,7 @@
 
 use leakline_recording::record::HeapPart;
 use leakline_wire::graph::{
-    Entries, Entry, label, node_flag, root as root_kind, status, type_flag,
+    Entries, Entry, collects, label, node_flag, root as root_kind, status, suspect_flag, type_flag,
 };
 use rustc_hash::FxHashMap;
 
@@ -42,6 +42,8 @@ pub enum RootKind {
     Interpreter,
     /// C code: references that no object explains.
     Native,
+    /// Nobody: references that were lost. No word of memory is the object's address.
+    Lost,
 }
 
 /// What holds an object from outside of the graph.
@@ -83,6 +85,27 @@ pub enum EdgeKind {
     Index(u32),
     /// A variable of a frame.
     Local(u32),
+    /// A word of a native object whose type tells nobody of what it holds.
+    Untold,
+}
+
+/// What an edge that was not told has in the place of a label.
+const UNTOLD: u32 = 7;
+/// A node's flag, which no target sets: it was found in memory, no walk came to it.
+const UNREACHED: u8 = 1 << 7;
+
+/// A search of memory for the addresses of objects that count more references than
+/// edges and roots explain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Searched {
+    /// Why it was given up, if it was; then it proves nothing.
+    pub failed: Option<&'static str>,
+    /// How much memory was looked through.
+    pub bytes: u64,
+    /// What was not.
+    pub left_out: u64,
+    /// Whether CPython's collector of cycles ran by itself, where that is known.
+    pub collects: Option<bool>,
 }
 
 /// A heap.
@@ -109,6 +132,9 @@ pub struct Graph {
     titles: FxHashMap<u32, String>,
     roots: Vec<Root>,
     ended: Option<Ended>,
+    searched: Option<Searched>,
+    /// By suspect: how many words of memory have its address.
+    words: FxHashMap<u32, u32>,
     missing: u64,
     left_out: u64,
 }
@@ -162,11 +188,30 @@ impl Graph {
                         if sites.next().is_some_and(|site| site > 0) {
                             sites.next();
                             natives.push(value);
-                            if let Some(count) = told.edges.last_mut() {
-                                *count = count.saturating_add(1);
-                            }
+                        }
+                        // To a block, or to an object.
+                        if let Some(count) = told.edges.last_mut() {
+                            *count = count.saturating_add(1);
                         }
                     }
+                    Entry::Suspect { address, flags, .. } => {
+                        if flags & suspect_flag::UNREACHED != 0
+                            && sites.next().is_some_and(|site| site > 0)
+                        {
+                            sites.next();
+                            if addresses.len() < MOST {
+                                addresses.push(address);
+                            }
+                            told.edges.push(0);
+                        }
+                    }
+                    Entry::Searched {
+                        status,
+                        bytes,
+                        left_out,
+                        collects,
+                        ..
+                    } => self.searched = Some(searched(status, bytes, left_out, collects)),
                     Entry::End { status, .. } => self.ended = Some(ended(status)),
                     Entry::Title(_) | Entry::Root { .. } => {}
                 }
@@ -257,7 +302,7 @@ impl Graph {
                             self.types_of[node] = type_ as u32;
                             self.set_bytes(current, bytes);
                             self.references[node] = u32::try_from(references).unwrap_or(u32::MAX);
-                            self.flags[node] = flags as u8;
+                            self.flags[node] = flags as u8 & !UNREACHED;
                             self.sites[node] = u32::try_from(site).unwrap_or(0);
                         }
                     }
@@ -273,6 +318,7 @@ impl Graph {
                     Entry::Pointer(value) => {
                         let site = sites.next().unwrap_or(0);
                         if site == 0 {
+                            self.untold(current, &mut at, value);
                             continue;
                         }
                         let bytes = sites.next().unwrap_or(0);
@@ -304,7 +350,42 @@ impl Graph {
                         }),
                         _ => self.missing += 1,
                     },
-                    Entry::Type { .. } | Entry::Name(_) | Entry::End { .. } => {}
+                    Entry::Suspect {
+                        address,
+                        type_number,
+                        references,
+                        words,
+                        flags,
+                    } => {
+                        let is_unreached = flags & suspect_flag::UNREACHED != 0;
+                        if is_unreached {
+                            let site = sites.next().unwrap_or(0);
+                            if site == 0 {
+                                // What lies there is no object, or was freed.
+                                continue;
+                            }
+                            let bytes = sites.next().unwrap_or(0);
+                            current = ids.next().unwrap_or(NONE);
+                            let node = std::mem::replace(&mut current, NONE) as usize;
+                            if node == NONE as usize {
+                                continue;
+                            }
+                            let type_ = type_number.min(u64::from(native_type) + 1);
+                            self.types_of[node] = type_ as u32;
+                            self.set_bytes(node as u32, bytes);
+                            self.references[node] = u32::try_from(references).unwrap_or(u32::MAX);
+                            self.flags[node] = UNREACHED;
+                            self.sites[node] = u32::try_from(site).unwrap_or(0);
+                        }
+                        if let Some(node) = self.object_at(address) {
+                            let words = u32::try_from(words).unwrap_or(u32::MAX);
+                            self.words.insert(node, words);
+                        }
+                    }
+                    Entry::Type { .. }
+                    | Entry::Name(_)
+                    | Entry::End { .. }
+                    | Entry::Searched { .. } => {}
                 }
             }
         }
@@ -313,6 +394,21 @@ impl Graph {
             name: "[unknown]".into(),
             ..Type::default()
         });
+    }
+
+    /// A word of an object that is an object's address: where the type tells nobody of
+    /// what its objects hold, they hold that.
+    fn untold(&mut self, node: u32, at: &mut usize, value: u64) {
+        let Some(target) = self.object_at(value) else {
+            return;
+        };
+        if node == NONE || target == node || !self.is_opaque(node) {
+            return;
+        }
+        let from = self.starts[node as usize] as usize;
+        if !self.targets[from..*at].contains(&target) {
+            self.put(node, at, target, UNTOLD);
+        }
     }
 
     fn put(&mut self, node: u32, at: &mut usize, target: u32, label: u32) {
@@ -474,9 +570,49 @@ impl Graph {
 
     /// Not all that it refers to was told.
     pub fn is_incomplete(&self, node: u32) -> bool {
+        self.has_flag(node, node_flag::INCOMPLETE) || self.is_opaque(node)
+    }
+
+    /// Its type is a native one that tells CPython's collector of nothing.
+    pub fn is_opaque(&self, node: u32) -> bool {
         let type_ = self.types.get(self.type_of(node) as usize);
-        self.has_flag(node, node_flag::INCOMPLETE)
-            || type_.is_some_and(|type_| type_.flags & type_flag::OPAQUE != 0)
+        type_.is_some_and(|type_| type_.flags & type_flag::OPAQUE != 0)
+    }
+
+    /// It was frozen: no collection looks at it.
+    pub fn is_frozen(&self, node: u32) -> bool {
+        self.has_flag(node, node_flag::FROZEN)
+    }
+
+    /// It was found in memory only: no walk came to it.
+    pub fn is_unreached(&self, node: u32) -> bool {
+        self.has_flag(node, u64::from(UNREACHED))
+    }
+
+    /// The search of memory, if there was one.
+    pub fn searched(&self) -> Option<Searched> {
+        self.searched
+    }
+
+    /// References that an object counts and that nobody has: no word of memory is its
+    /// address. 0 where memory was not searched for it.
+    pub fn lost_references(&self, node: u32) -> u32 {
+        match (self.searched, self.words.get(&node)) {
+            (Some(Searched { failed: None, .. }), Some(&words)) => {
+                self.references(node).saturating_sub(words)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The objects that memory was searched for.
+    pub(crate) fn suspects(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.keys().copied()
+    }
+
+    /// Of an object that was searched for, how many words have its address.
+    pub fn words(&self, node: u32) -> Option<u32> {
+        self.words.get(&node).copied()
     }
 
     fn has_flag(&self, node: u32, flag: u64) -> bool {
@@ -559,6 +695,7 @@ impl Graph {
             label::KEY => EdgeKind::Key,
             label::INDEX => EdgeKind::Index(number),
             label::LOCAL => EdgeKind::Local(number),
+            _ if label == UNTOLD => EdgeKind::Untold,
             _ => EdgeKind::Other,
         }
     }
@@ -597,6 +734,7 @@ impl Graph {
                 + self.labels.capacity())
                 * 4
             + self.flags.capacity()
+            + self.words.capacity() * 9
             + self.pages.capacity() * 17
     }
 }
@@ -626,6 +764,10 @@ fn pages(addresses: &[u64]) -> FxHashMap<u64, u32> {
 
 /// A label in 32 bits; a number that is too large for them is the largest.
 fn packed(label: u64) -> u32 {
+    if label & label::KIND == u64::from(UNTOLD) {
+        // Of a kind that is not known.
+        return 0;
+    }
     let most = u64::from(u32::MAX >> label::BITS);
     let number = (label >> label::BITS).min(most);
     (number << label::BITS | label & label::KIND) as u32
@@ -646,6 +788,26 @@ fn ended(how: u64) -> Ended {
         status::OUT_OF_TIME => Ended::Early("it took too long"),
         status::OUT_OF_MEMORY => Ended::Early("there was no memory for its tables"),
         _ => Ended::Early("something in the heap was not what it should be"),
+    }
+}
+
+fn searched(how: u64, bytes: u64, left_out: u64, collects: u64) -> Searched {
+    Searched {
+        failed: match how {
+            status::COMPLETE => None,
+            status::OUT_OF_TIME => Some("it took too long"),
+            status::OUT_OF_MEMORY => Some("there was no memory for its tables"),
+            status::TOO_MANY => Some("too many objects count references that nothing explains"),
+            status::UNREADABLE => Some("the process may not read what memory it has"),
+            _ => Some("the walk of the heap was given up"),
+        },
+        bytes,
+        left_out,
+        collects: match collects {
+            collects::YES => Some(true),
+            collects::NO => Some(false),
+            _ => None,
+        },
     }
 }
 

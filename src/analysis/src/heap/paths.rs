@@ -4,6 +4,8 @@
 //! of which only that it is there is known costs more, and so do roots that are not
 //! modules. What only C code holds is looked at last, garbage after that.
 
+use rustc_hash::FxHashMap;
+
 use super::graph::{EdgeKind, Graph, NONE, RootKind};
 
 /// A path to each node, as a tree.
@@ -27,6 +29,8 @@ pub enum Root {
     Told(u32),
     /// References that no object explains, so many.
     Native(u32),
+    /// References that are nowhere in memory, so many.
+    Lost(u32),
     /// Nothing: the object is in a cycle that nothing holds.
     Garbage,
 }
@@ -43,8 +47,8 @@ const INTERPRETER: usize = 7;
 
 impl Paths {
     /// To all that `graph` has; `unexplained` are the references by node that only C
-    /// code can have.
-    pub(crate) fn new(graph: &Graph, unexplained: &[u32]) -> Self {
+    /// code can have, `lost` those that it does not have either.
+    pub(crate) fn new(graph: &Graph, unexplained: &[u32], lost: &FxHashMap<u32, u32>) -> Self {
         let mut paths = Paths {
             parent: vec![NONE; graph.len()],
             edge: vec![NONE; graph.len()],
@@ -66,7 +70,7 @@ impl Paths {
             let cost = match root.kind {
                 RootKind::Module => 0,
                 RootKind::Frame => FRAME,
-                RootKind::Interpreter | RootKind::Native => INTERPRETER,
+                RootKind::Interpreter | RootKind::Native | RootKind::Lost => INTERPRETER,
             };
             if (cost as u32) < search.cost[root.target as usize] {
                 search.cost[root.target as usize] = cost as u32;
@@ -77,35 +81,42 @@ impl Paths {
             paths.roots.push(Root::Told(number));
         }
         paths.spread(graph, &mut search);
-        // From what C code holds, and then from what nothing does.
-        let mut is_held = true;
-        for is_native in [true, false] {
-            for node in 0..graph.len() as u32 {
-                let references = unexplained.get(node as usize).copied().unwrap_or(0);
-                let begins = !is_native || references > 0;
-                if begins && search.cost[node as usize] == u32::MAX {
-                    search.cost[node as usize] = 0;
-                    search.waiting[0].push(node);
-                    let number = paths.roots.len() as u32;
-                    paths.edge[node as usize] = number;
-                    paths.roots.push(if is_native {
-                        Root::Native(references)
-                    } else {
-                        Root::Garbage
-                    });
-                    // Garbage one by one: all that it holds is of its cycle.
-                    if !is_native {
-                        paths.spread(graph, &mut search);
-                    }
-                }
+        // From what C code holds, from what it has lost, and then from what nothing holds.
+        for node in 0..graph.len() as u32 {
+            let references = unexplained.get(node as usize).copied().unwrap_or(0);
+            let lost = lost.get(&node).copied().unwrap_or(0);
+            if references > lost {
+                paths.begin(&mut search, node, Root::Native(references - lost));
             }
-            paths.spread(graph, &mut search);
-            if is_held {
-                paths.held = paths.order.len();
-                is_held = false;
+        }
+        paths.spread(graph, &mut search);
+        let mut in_order: Vec<(u32, u32)> =
+            lost.iter().map(|(&node, &lost)| (node, lost)).collect();
+        in_order.sort_unstable();
+        for (node, lost) in in_order {
+            paths.begin(&mut search, node, Root::Lost(lost));
+        }
+        paths.spread(graph, &mut search);
+        paths.held = paths.order.len();
+        for node in 0..graph.len() as u32 {
+            // One by one: all that it holds is of its cycle.
+            if paths.begin(&mut search, node, Root::Garbage) {
+                paths.spread(graph, &mut search);
             }
         }
         paths
+    }
+
+    /// Has a path begin at a node, if none leads there. Whether it does.
+    fn begin(&mut self, search: &mut Search, node: u32, root: Root) -> bool {
+        if search.cost[node as usize] != u32::MAX {
+            return false;
+        }
+        search.cost[node as usize] = 0;
+        search.waiting[0].push(node);
+        self.edge[node as usize] = self.roots.len() as u32;
+        self.roots.push(root);
+        true
     }
 
     /// Goes on until nothing waits.
@@ -135,7 +146,7 @@ impl Paths {
         for at in graph.edges_of(node) {
             let target = graph.target(at);
             let step = match graph.edge(at) {
-                EdgeKind::Other | EdgeKind::Key => UNNAMED,
+                EdgeKind::Other | EdgeKind::Untold | EdgeKind::Key => UNNAMED,
                 EdgeKind::Attribute(name) => {
                     search.steps.get(name as usize).copied().unwrap_or(NAMED)
                 }

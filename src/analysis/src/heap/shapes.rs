@@ -41,6 +41,8 @@ pub enum Label {
     Key,
     /// A native block that an object points to.
     Block,
+    /// Held by a native object, which tells nobody of it.
+    Untold,
     /// Held, it is not known how.
     Other,
 }
@@ -128,9 +130,13 @@ impl Shapes {
                     }
                 }
             }
-            Root::Native(_) => {
+            Root::Native(_) | Root::Lost(_) => {
+                let kind = match paths.root(node) {
+                    Root::Lost(_) => RootKind::Lost,
+                    _ => RootKind::Native,
+                };
                 let name = texts.number("");
-                let from = self.step(NONE, Label::Root(RootKind::Native, name), NONE);
+                let from = self.step(NONE, Label::Root(kind, name), NONE);
                 self.step(from, Label::Each, type_)
             }
             Root::Garbage => {
@@ -186,6 +192,7 @@ impl Shapes {
                 EdgeKind::NamedItem(_) | EdgeKind::Item(_) | EdgeKind::Index(_) | EdgeKind::Key,
             ) => Label::Each,
             (_, EdgeKind::Other) if graph.is_native(node) => Label::Block,
+            (_, EdgeKind::Untold) => Label::Untold,
             (_, EdgeKind::Other) => Label::Other,
         };
         self.step(from, label, graph.type_of(node))
@@ -286,6 +293,8 @@ impl Shapes {
             Label::Root(RootKind::Frame, name) => format!("frame {}", text(name)),
             Label::Root(RootKind::Interpreter, _) => "interpreter".into(),
             Label::Root(RootKind::Native, _) => "C code".into(),
+            Label::Root(RootKind::Lost, _) => "lost reference".into(),
+            Label::Untold => "(native)".into(),
             Label::Garbage => "nothing".into(),
             Label::Attribute(name) => format!(".{}", text(name)),
             Label::Variable(name) => text(name).into(),

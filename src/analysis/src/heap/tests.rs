@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use leakline_recording::record::HeapPart;
-use leakline_wire::graph::{root, status};
+use leakline_wire::graph::{collects, node_flag, root, status};
 use proptest::prelude::*;
 
 use super::*;
@@ -105,6 +105,152 @@ fn cycles_that_nothing_holds_are_garbage() {
     assert_eq!(garbage, [at(&heap, one), at(&heap, other)]);
     assert_eq!(heap.paths.root(garbage[0]), PathRoot::Garbage);
     assert_eq!(heap.dominators.retained(garbage[0]), 0);
+}
+
+#[test]
+fn a_reference_is_lost_where_no_word_of_memory_has_it() {
+    let mut b = HeapBuilder::new();
+    let dict = b.module("app");
+    let list = b.node("list", 56);
+    b.edge(dict, By::Named("shared"), list);
+    b.unexplained(list, 5);
+    // The dict's entry, and one on a stack.
+    b.suspect(list, 2);
+    let cached = b.node("str", 50);
+    b.unexplained(cached, 1);
+    b.suspect(cached, 1);
+    let token = b.node("Token", 48);
+    b.unexplained(token, 1);
+    b.site(token, 7);
+    b.suspect(token, 0);
+    let unreached = b.unreached("bytes", Some(9), 0);
+    let freed = b.unreached("bytes", None, 0);
+    b.searched(status::COMPLETE, collects::YES);
+    let heap = heap(&b);
+    let lost = |address: u64| heap.lost(at(&heap, address));
+    assert_eq!([list, cached, token, unreached].map(lost), [4, 0, 1, 1]);
+    assert_eq!(heap.graph.at(freed), None);
+    assert_eq!(heap.paths.root(at(&heap, cached)), PathRoot::Native(1));
+    assert_eq!(heap.paths.root(at(&heap, token)), PathRoot::Lost(1));
+    let unreached = at(&heap, unreached);
+    assert!(heap.graph.is_unreached(unreached));
+    assert_eq!(
+        (heap.graph.bytes(unreached), heap.graph.site(unreached)),
+        (40, Some(9))
+    );
+    let found = heap.references();
+    let found: Vec<_> = (found.lost.iter())
+        .map(|lost| {
+            let type_name = lost.type_name.as_str();
+            (type_name, lost.site, lost.references, lost.unheld)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("list", None, 4, 0),
+            ("Token", Some(7), 1, 1),
+            ("bytes", Some(9), 1, 1)
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_lost_where_memory_was_not_searched_to_the_end() {
+    for searched in [None, Some(status::OUT_OF_TIME), Some(status::UNREADABLE)] {
+        let mut b = HeapBuilder::new();
+        let token = b.node("Token", 48);
+        b.unexplained(token, 1);
+        b.suspect(token, 0);
+        if let Some(status) = searched {
+            b.searched(status, collects::UNKNOWN);
+        }
+        let heap = heap(&b);
+        assert_eq!(heap.paths.root(at(&heap, token)), PathRoot::Native(1));
+        assert!(heap.references().lost.is_empty());
+    }
+}
+
+#[test]
+fn an_old_word_somewhere_does_not_part_an_object_from_its_like() {
+    let mut b = HeapBuilder::new();
+    for number in 0..10 {
+        let token = b.node("Token", 48);
+        b.unexplained(token, 1);
+        b.site(token, 7);
+        b.suspect(token, u64::from(number == 3));
+        // C code has most of these.
+        let entry = b.node("Entry", 48);
+        b.unexplained(entry, 1);
+        b.site(entry, 8);
+        b.suspect(entry, u64::from(number > 3));
+    }
+    b.searched(status::COMPLETE, collects::YES);
+    let found = heap(&b).references().lost;
+    let found: Vec<_> = (found.iter())
+        .map(|lost| (lost.type_name.as_str(), lost.objects, lost.proven))
+        .collect();
+    assert_eq!(found, [("Token", 10, 9), ("Entry", 4, 4)]);
+}
+
+#[test]
+fn a_collection_is_played_through() {
+    let mut b = HeapBuilder::new();
+    b.module("app");
+    b.opaque("Handle");
+    let pair = |b: &mut HeapBuilder, name: &str| {
+        let (one, other) = (b.node(name, 48), b.node(name, 48));
+        b.edge(one, By::Attribute("other"), other);
+        b.edge(other, By::Attribute("other"), one);
+        one
+    };
+    let free = pair(&mut b, "Free");
+    let frozen = pair(&mut b, "Frozen");
+    b.flags(frozen, node_flag::TRACKED | node_flag::FROZEN);
+    // A handle has its owner in memory that no one is told of.
+    let (owner, handle, number) = (b.node("Owner", 48), b.node("Handle", 32), b.node("int", 28));
+    b.flags(handle, 0);
+    b.flags(number, 0);
+    b.edge(owner, By::Attribute("handle"), handle);
+    b.edge(owner, By::Attribute("number"), number);
+    b.unexplained(owner, 1);
+    b.word(handle, owner);
+    b.site(handle, 4);
+    b.searched(status::COMPLETE, collects::NO);
+    let heap = heap(&b);
+    let kept = heap.kept();
+    let class = heap.graph.type_of(at(&heap, handle));
+    assert_eq!(kept.get(&at(&heap, owner)), Some(&Kept::Hidden(class)));
+    assert_eq!(kept.get(&at(&heap, number)), Some(&Kept::Hidden(class)));
+    assert_eq!(kept.get(&at(&heap, free)), None);
+    assert_eq!(kept.get(&at(&heap, frozen)), Some(&Kept::Frozen));
+    let found = heap.references();
+    assert_eq!(found.collects, Some(false));
+    assert_eq!((found.garbage.objects, found.garbage.bytes), (2, 96));
+    assert_eq!(found.frozen, (2, 96));
+    let [hidden] = &found.hidden[..] else {
+        panic!("{:?}", found.hidden);
+    };
+    assert_eq!(
+        (
+            hidden.class.as_str(),
+            hidden.natives,
+            hidden.objects,
+            hidden.site
+        ),
+        ("Handle", 1, 3, Some(4))
+    );
+}
+
+#[test]
+fn a_word_of_a_type_that_tells_of_all_it_holds_is_no_reference() {
+    let mut b = HeapBuilder::new();
+    let (one, other) = (b.node("Told", 48), b.node("Told", 48));
+    b.word(one, other);
+    b.unexplained(other, 1);
+    let heap = heap(&b);
+    assert_eq!(heap.graph.edges(), 0);
+    assert_eq!(heap.paths.root(at(&heap, other)), PathRoot::Native(1));
 }
 
 #[test]

@@ -129,6 +129,8 @@ pub struct Object {
     pub references: u32,
     /// Those that no object explains.
     pub unexplained: u32,
+    /// Of these, those that are nowhere in memory.
+    pub lost: u32,
     /// It lives for ever, and does not count.
     pub is_immortal: bool,
     /// What refers to it: how, and what that is.
@@ -356,7 +358,7 @@ impl Heap {
         retained.max(self.graph.bytes(node))
     }
 
-    fn types(&self, members: &[u32]) -> Vec<OfType> {
+    pub(super) fn types(&self, members: &[u32]) -> Vec<OfType> {
         let mut types: FxHashMap<u32, (u64, u64)> = FxHashMap::default();
         for &node in members {
             let sum = types.entry(self.graph.type_of(node)).or_default();
@@ -631,7 +633,7 @@ impl Heap {
     }
 
     /// The site that most of the first of these come from.
-    fn usual_site(&self, nodes: &[u32]) -> Option<u32> {
+    pub(super) fn usual_site(&self, nodes: &[u32]) -> Option<u32> {
         const ENOUGH: usize = 4096;
         let mut counts: FxHashMap<u32, usize> = FxHashMap::default();
         for &node in nodes.iter().take(ENOUGH) {
@@ -704,6 +706,7 @@ impl Heap {
             bytes: graph.bytes(node),
             references: graph.references(node),
             unexplained: graph.unexplained()[node as usize],
+            lost: self.lost(node),
             is_immortal: graph.is_immortal(node),
             ..Object::default()
         };
@@ -742,6 +745,7 @@ impl Heap {
             EdgeKind::Key => "[key]".into(),
             EdgeKind::Index(place) => format!("[{place}]"),
             EdgeKind::Local(name) => graph.name(name).to_owned(),
+            EdgeKind::Untold => "(native)".into(),
             EdgeKind::Other => "(ref)".into(),
         }
     }

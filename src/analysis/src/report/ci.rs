@@ -52,7 +52,7 @@ impl Baseline {
             Known {
                 function,
                 file,
-                verdict: cause.verdict.word().into(),
+                verdict: cause.word().into(),
                 rate_bytes_per_second: cause.rate.bytes_per_second.round(),
             }
         });
@@ -95,7 +95,8 @@ impl Baseline {
             known.function == function
                 && known.file == file
                 && slowest <= known.rate_bytes_per_second * 1.5
-                && (cause.verdict != Verdict::Leaking || known.verdict == Verdict::Leaking.word())
+                && (!cause.is_leak()
+                    || [Verdict::Leaking.word(), cause.word()].contains(&known.verdict.as_str()))
         })
     }
 }
@@ -126,9 +127,9 @@ fn message(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks, cause: &Cause)
     format!(
         "{} {} {}, made in {made_in}; {}",
         cause.id,
-        cause.verdict.word(),
+        cause.word(),
         leaks.unit().with_name(&cause.rate),
-        evidence(model, cause).join("; ")
+        evidence(model, stacks, cause).join("; ")
     )
 }
 
@@ -163,7 +164,7 @@ pub fn junit<'a>(
             writeln!(
                 out,
                 r#"      <failure type="{}" message="{text}">"#,
-                cause.verdict.word()
+                cause.word()
             )?;
             for &id in cause
                 .stack
@@ -217,7 +218,7 @@ pub fn github<'a>(
             };
         }
         let kind = if fails { "error" } else { "notice" };
-        let title = if cause.verdict == Verdict::Leaking {
+        let title = if cause.is_leak() {
             "memory leak"
         } else {
             "memory growth"

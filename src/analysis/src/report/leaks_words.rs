@@ -1,7 +1,7 @@
 //! Verdicts in words: the same in text, JSON and the formats of CI.
 
 use crate::frame::FrameId;
-use crate::leaks::{Cause, Leaks};
+use crate::leaks::{Cause, Findings, Hidden, Leaks, LostReferences, Reason};
 use crate::model::Model;
 use crate::report::text::frame_words;
 use crate::report::words::{blocks, bytes, counted, duration};
@@ -161,9 +161,9 @@ impl Leaks {
             more => format!(", and {more} more"),
         };
         let rate = self.unit().with_name(&cause.rate);
-        match cause.verdict {
-            Verdict::Leaking => format!("{} leaking {rate}  {place}{more}", cause.id),
-            _ => format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id),
+        match cause.is_leak() {
+            true => format!("{} {} {rate}  {place}{more}", cause.id, cause.word()),
+            false => format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id),
         }
     }
 
@@ -209,7 +209,7 @@ impl Leaks {
 }
 
 /// What shows that a cause is what it is called, a sentence each.
-pub(crate) fn evidence(model: &Model<'_>, cause: &Cause) -> Vec<String> {
+pub(crate) fn evidence(model: &Model<'_>, stacks: &Stacks<'_>, cause: &Cause) -> Vec<String> {
     let mut words = Vec::new();
     let sites = cause.sites.iter().map(|site| site.merged as u64).sum();
     words.push(format!(
@@ -250,6 +250,24 @@ pub(crate) fn evidence(model: &Model<'_>, cause: &Cause) -> Vec<String> {
                 _ => "the program's allocations, not by the clock",
             }
         ));
+    }
+    match &cause.reason {
+        Some(Reason::Lost(one)) => words.push(lost_evidence(stacks, one)),
+        Some(Reason::Hidden(one)) => {
+            let [what, _, shown] = hidden_words(stacks, one);
+            words.push(format!("{what}; {shown}"));
+        }
+        Some(Reason::Garbage { objects, collects }) => {
+            let what = format!(
+                "{} of its objects are garbage that a gc.collect() would free",
+                blocks(*objects)
+            );
+            words.push(match collects {
+                Some(false) => format!("{what}: gc is switched off, gc.enable() is the remedy"),
+                _ => what,
+            });
+        }
+        None => {}
     }
     if let Some(doubt) = cause.doubt {
         words.push(doubt.words().to_owned());
@@ -313,6 +331,144 @@ pub(crate) fn named(stacks: &Stacks<'_>, id: FrameId) -> String {
     }
 }
 
+/// Types whose freed objects CPython makes new ones of.
+pub(crate) const REUSED: [&str; 4] = ["dict", "list", "tuple", "float"];
+
+/// Lost references, in a sentence each: what was lost and how often, where the objects
+/// are made, and what shows it.
+pub(crate) fn lost_words(stacks: &Stacks<'_>, one: &LostReferences) -> [String; 3] {
+    let lost = &one.lost;
+    let mut what = if lost.unheld == lost.objects {
+        format!(
+            "{} of {}, {}",
+            counted(lost.objects, "object", "objects"),
+            lost.type_name,
+            bytes(lost.bytes)
+        )
+    } else {
+        format!(
+            "{} to {} of {}",
+            counted(lost.references, "reference", "references"),
+            counted(lost.objects, "object", "objects"),
+            lost.type_name
+        )
+    };
+    let place = one.head.made_in.map(|id| named(stacks, id));
+    if let (Some(per_call), Some(place)) = (one.per_call(), &place) {
+        what = format!("{what}; {per_call:.2} lost a call in {place}");
+    }
+    let place = match place {
+        Some(place) if lost.unheld < lost.objects && REUSED.contains(&lost.type_name.as_str()) => {
+            format!("{place} (or its block was: free lists reuse them)")
+        }
+        Some(place) => place,
+        None => "not known".into(),
+    };
+    let (address, references, found) = lost.example;
+    let mut shown = format!(
+        "the one at {address:#x} counts {}, and {} in all the process's memory",
+        counted(references.into(), "reference", "references"),
+        match found {
+            0 => "nothing points to it".to_owned(),
+            1 => "1 word points to it".to_owned(),
+            found => format!("{found} words point to it"),
+        }
+    );
+    if let Some(grown) = one.grown {
+        shown = format!(
+            "{shown}; {} more than in the earlier graph",
+            blocks(grown.unsigned_abs())
+        );
+    }
+    [what, place, shown]
+}
+
+/// `reference lost: refcount 3, 2 holders found; 1.00 lost a call in decode (decode.c:163)`.
+fn lost_evidence(stacks: &Stacks<'_>, one: &LostReferences) -> String {
+    let (_, references, found) = one.lost.example;
+    let place = one.head.made_in.or(one.head.your_code);
+    let found_words = match found {
+        0 => "no holder found".to_owned(),
+        found => format!("{} found", counted(found.into(), "holder", "holders")),
+    };
+    let often = match (one.per_call(), place) {
+        (Some(per_call), Some(id)) => format!("{per_call:.2} lost a call in {}", named(stacks, id)),
+        _ => format!(
+            "{} to {} lost",
+            counted(one.lost.references, "reference", "references"),
+            counted(one.lost.objects, "object", "objects")
+        ),
+    };
+    format!(
+        "reference lost: refcount {references}, {found_words}; {often}; memory was searched in \
+         vain for {} of {}",
+        blocks(one.lost.proven),
+        blocks(one.lost.objects)
+    )
+}
+
+/// Hidden cycles, in sentences: which class, where its objects are made, and what shows it.
+pub(crate) fn hidden_words(stacks: &Stacks<'_>, one: &Hidden) -> [String; 3] {
+    let cycles = &one.cycles;
+    let what = format!(
+        "cycle through {} (native type without tp_traverse): gc cannot see it; {}, {} kept",
+        cycles.class,
+        counted(cycles.natives, "object of it", "objects of it"),
+        bytes(cycles.bytes),
+    );
+    let place = one.head.made_in.map(|id| named(stacks, id));
+    let place = place.unwrap_or_else(|| "not known".into());
+    let types = cycles.types.iter().take(4);
+    let types: Vec<String> = types
+        .map(|type_| format!("{} {}", blocks(type_.count), type_.name))
+        .collect();
+    let mut shown = format!(
+        "nothing else holds these {} objects: {}",
+        blocks(cycles.objects),
+        types.join(", ")
+    );
+    if let Some(grown) = one.grown {
+        shown = format!(
+            "{shown}; {} more than in the earlier graph",
+            blocks(grown.unsigned_abs())
+        );
+    }
+    [what, place, shown]
+}
+
+/// What is garbage, and what frees it; `None` where there is none.
+pub(crate) fn garbage_words(findings: &Findings) -> Option<String> {
+    let garbage = &findings.garbage;
+    if garbage.objects == 0 {
+        return None;
+    }
+    let what = format!(
+        "{} ({}) held by nothing: in cycles that a gc.collect() would free",
+        counted(garbage.objects, "object", "objects"),
+        bytes(garbage.bytes)
+    );
+    Some(match findings.collects {
+        Some(false) => format!(
+            "{what}. gc is switched off: gc.enable() lets it run by itself, or call gc.collect() \
+             now and then."
+        ),
+        _ => format!("{what}."),
+    })
+}
+
+/// What is frozen garbage; `None` where there is none.
+pub(crate) fn frozen_words(findings: &Findings) -> Option<String> {
+    let (objects, size) = findings.frozen;
+    (objects > 0).then(|| {
+        format!(
+            "{} ({}) held by nothing but frozen (gc.freeze), or by such: gc.unfreeze() and \
+             gc.collect() would free them.",
+            counted(objects, "object", "objects"),
+            bytes(size)
+        )
+    })
+}
+
 /// Where no heap graph was looked at.
 const NOT_KNOWN: &str = "not known: no heap graph";
 
@@ -329,6 +485,18 @@ pub(crate) fn held_by(cause: &Cause) -> Result<String, String> {
             held.graph
         ));
     };
+    match &cause.reason {
+        Some(Reason::Lost(one)) if one.lost.unheld == one.lost.objects => {
+            return Ok("nothing: the references to them were lost".into());
+        }
+        Some(Reason::Hidden(one)) => {
+            return Ok(format!(
+                "nothing: in cycles through {}, which gc cannot see",
+                one.cycles.class
+            ));
+        }
+        _ => {}
+    }
     let mut words = match path.root {
         None => "nothing: in cycles that a gc.collect() would free".to_owned(),
         Some(_) => path.words.clone(),

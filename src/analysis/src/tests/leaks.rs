@@ -6,7 +6,7 @@ use leakline_recording::record::{Domain, Record};
 use serde_json::Value;
 
 use crate::heap::{Graph, Heap};
-use crate::leaks::{Leaks, LeaksQuery, Suppression};
+use crate::leaks::{Findings, Leaks, LeaksQuery, Suppression};
 use crate::model::Model;
 use crate::report::{Style, ci, json, text};
 use crate::stack::Stacks;
@@ -152,7 +152,9 @@ fn held(
     let other = b.node("Page", 200);
     b.edge(module, By::Named("PAGE"), other);
     b.site(other, 1000);
-    leaks.look_into(3, &Heap::new(Graph::read(b.parts(3))));
+    let heap = Heap::new(Graph::read(b.parts(3)));
+    let findings = Findings::new(&model, &mut stacks, (3, &heap), None);
+    leaks.look_into(&model, &mut stacks, &heap, &findings);
     let mut out = Vec::new();
     write(&model, &stacks, &leaks, &mut out);
     String::from_utf8(out).unwrap()

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{report, styled};
 use crate::heap::{Asked, Graph, Heap};
+use crate::leaks::Findings;
 use crate::report::text::Subject;
 use crate::report::{json, text};
 use crate::testing::{Builder, By, HeapBuilder, SECOND};
@@ -95,6 +96,7 @@ fn show(
             earlier: earlier.map(|_| 1),
             heap: &heap,
             referents: true,
+            findings: &Findings::new(model, stacks, (2, &heap), None),
         };
         text::why(model, stacks, &subject, &answer, styled(width), out)
     })
@@ -184,6 +186,7 @@ fn json_has_steps_and_holders() {
             earlier: None,
             heap: &heap,
             referents: false,
+            findings: &Findings::new(model, stacks, (2, &heap), None),
         };
         json::why(model, stacks, &subject, &answer, out)
     });

@@ -6,12 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use leakline_analysis::Verdict;
 use leakline_analysis::report::ci::{Baseline, github, junit};
 use leakline_analysis::report::{json, text};
 
-use super::leaks::Question;
-use super::report::{Input, Output, report};
+use super::leaks::{Question, look_into};
+use super::report::{Input, Output, report_with_file};
 use crate::CliError;
 
 /// Fails with status 1 where a recording shows a leak.
@@ -52,8 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         Some(path) if !args.write_baseline => Some(read(path)?),
         _ => None,
     };
-    let status = report(&args.input, |model, stacks, output| {
-        let leaks = args.question.ask(model, stacks, None)?;
+    let status = report_with_file(&args.input, |model, stacks, file, output| {
+        let mut leaks = args.question.ask(model, stacks, None)?;
+        look_into(&mut leaks, model, stacks, file)?;
         if let (Some(path), true) = (&args.baseline, args.write_baseline) {
             write(path, Baseline::of(stacks, &leaks).text().as_bytes())?;
         }
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 let is_known = known
                     .as_ref()
                     .is_some_and(|known| known.knows(stacks, cause));
-                let counts = cause.verdict == Verdict::Leaking || args.strict;
+                let counts = cause.is_leak() || args.strict;
                 counts && !is_known && !args.write_baseline
             })
             .collect();

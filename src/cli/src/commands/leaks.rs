@@ -1,15 +1,17 @@
 //! `leakline leaks`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use leakline_analysis::heap::{Heap, read_last};
+use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
 
 use super::report::{Input, Output, instant, report_with_file, resolved, unopened};
 use super::size;
+use super::why::earlier;
 use crate::CliError;
 
 /// Says which places leak, how fast, and which only look like it.
@@ -106,6 +108,24 @@ impl Question {
     }
 }
 
+/// Has the last heap graph say what it knows, with an earlier one of its process.
+pub(crate) fn look_into<'a>(
+    leaks: &mut Leaks,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    file: &Path,
+) -> Result<(), CliError> {
+    let last = read_last(file, model.heap_graphs()).map_err(|error| unopened(&error))?;
+    if let Some((number, graph)) = last {
+        let heap = Heap::new(graph);
+        let earlier = earlier(number, model, file)?.map(|(_, graph)| Heap::new(graph));
+        let findings = Findings::new(model, stacks, (number, &heap), earlier.as_ref());
+        leaks.look_into(model, stacks, &heap, &findings);
+    }
+    leaks.limit();
+    Ok(())
+}
+
 /// Writes the causes to stdout.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     const SCREENFUL: usize = 10;
@@ -117,13 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     };
     report_with_file(&args.input, |model, stacks, file, output| {
         let mut leaks = args.question.ask(model, stacks, limit)?;
-        // The graphs are read for what there is to look for.
-        if !leaks.suspects.is_empty()
-            && let Some((number, graph)) =
-                read_last(file, model.heap_graphs()).map_err(|error| unopened(&error))?
-        {
-            leaks.look_into(number, &Heap::new(graph));
-        }
+        look_into(&mut leaks, model, stacks, file)?;
         match output {
             Output::Json(out) => json::leaks(model, stacks, &leaks, out),
             Output::Text(out, _) if args.markdown => {

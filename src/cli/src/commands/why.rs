@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use leakline_analysis::heap::{Asked, Ended, Graph, Heap, read_last, read_parts, sites_named};
+use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::text::Subject;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Leaks, LeaksQuery, Model, Stacks, Suppression};
@@ -89,9 +90,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         }
         let (number, graph) = chosen(args.graph.as_deref(), model, file)?;
         let heap = Heap::new(graph);
+        let earlier = earlier(number, model, file)?;
+        let earlier = earlier.map(|(number, graph)| (number, Heap::new(graph)));
+        let before = earlier.as_ref().map(|(_, heap)| heap);
+        let mut findings = Findings::new(model, stacks, (number, &heap), before);
         let asked = match &question {
             None => Asked::Gathered,
-            Some(text) => asked(text, model, stacks, &heap)?,
+            Some(text) => asked(text, model, stacks, &heap, &findings)?,
         };
         let most = args.paths.unwrap_or(match asked {
             Asked::Gathered => 5,
@@ -107,17 +112,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 "addresses are those of the process when the graph was taken; `--graph` names another",
             ));
         }
-        let earlier = earlier(number, model, file)?;
-        let earlier = earlier.map(|(number, graph)| {
-            heap.compare(&Heap::new(graph), &asked, &mut why);
-            number
-        });
+        if let Some((_, earlier)) = &earlier {
+            heap.compare(earlier, &asked, &mut why);
+        }
+        match &asked {
+            Asked::Gathered => {}
+            Asked::Sites(sites) => findings = findings.about(sites, &|_| false),
+            Asked::Type(name) => {
+                let end = format!(".{name}");
+                findings = findings.about(&[], &|type_| type_ == name || type_.ends_with(&end));
+            }
+            Asked::Address(_) => findings = findings.about(&[], &|_| false),
+        }
+        let earlier = earlier.map(|(number, _)| number);
         let subject = Subject {
             name: question.as_deref().unwrap_or_default(),
             graph: number,
             earlier: earlier.filter(|_| !matches!(asked, Asked::Address(_))),
             heap: &heap,
             referents: args.referents,
+            findings: &findings,
         };
         match output {
             Output::Json(out) => json::why(model, stacks, &subject, &why, out),
@@ -169,7 +183,11 @@ fn read(number: u32, file: &Path) -> Result<Graph, CliError> {
 }
 
 /// The first whole graph of the same process, if it is another one.
-fn earlier(number: u32, model: &Model<'_>, file: &Path) -> Result<Option<(u32, Graph)>, CliError> {
+pub(super) fn earlier(
+    number: u32,
+    model: &Model<'_>,
+    file: &Path,
+) -> Result<Option<(u32, Graph)>, CliError> {
     let all = model.heap_graphs();
     let process = all
         .iter()
@@ -194,6 +212,7 @@ fn asked<'a>(
     model: &Model<'a>,
     stacks: &mut Stacks<'a>,
     heap: &Heap,
+    findings: &Findings,
 ) -> Result<Asked, CliError> {
     if let Some(digits) = text.strip_prefix("0x") {
         return match u64::from_str_radix(digits, 16) {
@@ -212,7 +231,8 @@ fn asked<'a>(
             suppressions: Suppression::shipped(),
             ..LeaksQuery::default()
         };
-        let leaks = resolved(Leaks::new(model, stacks, query))?;
+        let mut leaks = resolved(Leaks::new(model, stacks, query))?;
+        leaks.look_into(model, stacks, heap, findings);
         return match leaks.named(text) {
             Some(cause) => Ok(Asked::Sites(cause.members.clone())),
             None => Err(failed(

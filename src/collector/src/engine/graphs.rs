@@ -523,7 +523,7 @@ impl Teller {
             .image
             .graph
             .as_ref()
-            .is_none_or(|graph| graph.status.is_some());
+            .is_none_or(|graph| graph.is_searched);
         let has_ended = self.pidfd.as_ref().map(|pidfd| {
             let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
             let now = Timespec {

@@ -50,6 +50,8 @@ functions! {
     async_generator: c"PyAsyncGen_Type",
     frame: c"PyFrame_Type",
     byte_array: c"PyByteArray_Type",
+    /// From 3.10 on.
+    collects: c"PyGC_IsEnabled",
 }
 
 /// What was found of the interpreter whose `PyDict_Next` it has.
@@ -115,6 +117,7 @@ pub mod of_type {
     pub const ITEM_SIZE: u64 = 40;
     pub const FLAGS: u64 = 168;
     pub const TRAVERSE: u64 = 184;
+    pub const WEAK_OFFSET: u64 = 208;
     pub const MEMBERS: u64 = 240;
     pub const BASE: u64 = 256;
     pub const DICT: u64 = 264;

@@ -39,12 +39,32 @@ impl List {
         Some(unsafe { self.at.add(self.length).read() })
     }
 
+    /// The word at a place.
+    ///
+    /// # Safety
+    ///
+    /// There must be one.
+    #[inline(always)]
+    pub unsafe fn get_unchecked(&self, at: usize) -> u64 {
+        // SAFETY: the caller's.
+        unsafe { self.at.add(at).read() }
+    }
+
     pub fn words(&mut self) -> &mut [u64] {
         if self.at.is_null() {
             return &mut [];
         }
         // SAFETY: that many were pushed.
         unsafe { core::slice::from_raw_parts_mut(self.at, self.length) }
+    }
+
+    /// Gives its memory back: what it had is nowhere to be found.
+    pub fn release(&mut self) {
+        if !self.at.is_null() {
+            // SAFETY: ours, and nobody looks there any more.
+            unsafe { sys::unmap(self.at.cast(), self.room * 8) };
+        }
+        *self = List::default();
     }
 
     #[cold]
@@ -67,7 +87,9 @@ impl List {
     }
 }
 
-/// Numbers by address; 0 is no address.
+/// Numbers by address; 0 and !0 are no addresses.
+///
+/// Keys lie there with all bits turned: who searches memory for an address finds none here.
 pub struct Map {
     at: *mut [u64; 2],
     room: usize,
@@ -94,10 +116,10 @@ impl Map {
         // SAFETY: the table has a free place, and all of it is ours.
         unsafe {
             let place = self.find(key);
-            if (*place)[0] == key {
+            if (*place)[0] == !key {
                 return Some(((*place)[1], false));
             }
-            *place = [key, value];
+            *place = [!key, value];
         }
         self.length += 1;
         Some((value, true))
@@ -110,7 +132,37 @@ impl Map {
         }
         // SAFETY: there is a table, with free places.
         let entry = unsafe { *self.find(key) };
-        (entry[0] == key).then_some(entry[1])
+        // A free place is what !0 would have.
+        (entry[0] == !key && entry[0] != 0).then_some(entry[1])
+    }
+
+    /// Adds one to the number of `key`, if it has one.
+    pub fn add(&mut self, key: u64) {
+        if self.room == 0 {
+            return;
+        }
+        // SAFETY: there is a table, with free places.
+        unsafe {
+            let place = self.find(key);
+            if (*place)[0] == !key && (*place)[0] != 0 {
+                (*place)[1] += 1;
+            }
+        }
+    }
+
+    /// What is at the `i`-th place, of [`Map::room`].
+    pub fn at(&self, i: usize) -> Option<[u64; 2]> {
+        if i >= self.room {
+            return None;
+        }
+        // SAFETY: within the table.
+        let [key, value] = unsafe { *self.at.add(i) };
+        (key != 0).then_some([!key, value])
+    }
+
+    /// How many places there are.
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     /// The place of `key`, or the free one where it belongs.
@@ -120,7 +172,7 @@ impl Map {
             // SAFETY: the caller's: there is a table.
             unsafe {
                 let place = self.at.add(at & (self.room - 1));
-                if (*place)[0] == key || (*place)[0] == 0 {
+                if (*place)[0] == !key || (*place)[0] == 0 {
                     return place;
                 }
             }
@@ -147,7 +199,7 @@ impl Map {
             unsafe {
                 let entry = old.at.add(i).read();
                 if entry[0] != 0 {
-                    *self.find(entry[0]) = entry;
+                    *self.find(!entry[0]) = entry;
                 }
             }
         }
@@ -156,5 +208,63 @@ impl Map {
             unsafe { sys::unmap(old.at.cast(), old.room * 16) };
         }
         true
+    }
+}
+
+/// How often each address was met: a byte for each 16 of a page that has one, up to
+/// [`Counts::MOST`].
+#[derive(Default)]
+pub struct Counts {
+    /// By page (as a multiple of 8): the how manieth it is.
+    pages: Map,
+    bytes: List,
+}
+
+impl Counts {
+    /// What is met more often is counted no further.
+    pub const MOST: u8 = u8::MAX;
+    const WORDS_OF_PAGE: u64 = 4096 / 16 / 8;
+
+    /// Counts one more. False: there is no memory.
+    pub fn add(&mut self, address: u64) -> bool {
+        let Some((page, is_new)) = self
+            .pages
+            .entry(address >> 12 << 3, self.pages.length as u64)
+        else {
+            return false;
+        };
+        if is_new && !(0..Self::WORDS_OF_PAGE).all(|_| self.bytes.push(0)) {
+            return false;
+        }
+        let (word, shift) = Self::place(page, address);
+        if let Some(word) = self.bytes.words().get_mut(word)
+            && (*word >> shift) as u8 != Self::MOST
+        {
+            *word += 1 << shift;
+        }
+        true
+    }
+
+    /// How often it was met.
+    pub fn get(&mut self, address: u64) -> u8 {
+        let Some(page) = self.pages.get(address >> 12 << 3) else {
+            return 0;
+        };
+        let (word, shift) = Self::place(page, address);
+        let word = self.bytes.words().get(word).copied().unwrap_or(0);
+        (word >> shift) as u8
+    }
+
+    fn place(page: u64, address: u64) -> (usize, u32) {
+        let slot = address >> 4 & 0xff;
+        (
+            (page * Self::WORDS_OF_PAGE + slot / 8) as usize,
+            (slot % 8 * 8) as u32,
+        )
+    }
+
+    /// Gives its memory back.
+    pub fn release(&mut self) {
+        self.bytes.release();
     }
 }

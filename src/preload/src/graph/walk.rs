@@ -1,10 +1,10 @@
 //! The walk over a process's objects.
 
-use leakline_wire::graph::{Writer, label, node_flag, root, status, type_flag};
+use leakline_wire::graph::{Writer, collects, label, node_flag, root, status, type_flag};
 
 use super::MOST_NS;
 use super::cpython::{Functions, Places, flag, of_type};
-use super::memory::{List, Map};
+use super::memory::{Counts, List, Map};
 use crate::python::Interpreter;
 use crate::sys;
 
@@ -24,8 +24,12 @@ unsafe fn half(address: u64) -> u32 {
 }
 
 /// What a link of the collector's lists leads to: its low bits are flags.
+///
+/// # Safety
+///
+/// It must be readable.
 #[inline(always)]
-unsafe fn linked(at: u64) -> u64 {
+pub unsafe fn linked(at: u64) -> u64 {
     // SAFETY: the caller's: it is readable.
     unsafe { (at as *const u64).read_unaligned() & !3 }
 }
@@ -36,16 +40,22 @@ fn is_plausible(address: u64) -> bool {
 
 /// See the module.
 pub struct Walk<'a, H: FnMut(&[u8]) -> bool> {
-    python: &'a Interpreter,
+    pub python: &'a Interpreter,
     functions: &'a Functions,
     places: &'static Places,
     pub out: Writer<'a, H>,
     /// Numbers of types.
-    types: Map,
+    pub types: Map,
+    /// Objects that are types.
+    pub classes: Map,
     /// Numbers of names, by string object, or by the bytes of ours.
     names: Map,
+    /// The lists of the collector of cycles; the last is of what is frozen. 0: none.
+    pub lists: [u64; 4],
     /// Objects that are in no list of the collector of cycles and were met.
-    seen: Map,
+    pub seen: Map,
+    /// How many references to each object were told of.
+    pub counts: Counts,
     /// Those of them that are still to be told of.
     waiting: List,
     /// Closures' tuples of cells, which are told of last: by then it is known whose they
@@ -59,6 +69,8 @@ pub struct Walk<'a, H: FnMut(&[u8]) -> bool> {
     pub nodes: u64,
     pub edges: u64,
     began: u64,
+    /// The objects of the list that is being told of are frozen.
+    is_frozen: bool,
     /// How it ends: one of [`status`].
     pub status: u64,
 }
@@ -91,8 +103,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             places: Places::of(python.minor),
             out,
             types: Map::default(),
+            classes: Map::default(),
             names: Map::default(),
+            lists: [0; 4],
             seen: Map::default(),
+            counts: Counts::default(),
             waiting: List::default(),
             closures: List::default(),
             codes: Map::default(),
@@ -100,7 +115,43 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             nodes: 0,
             edges: 0,
             began,
+            is_frozen: false,
             status: status::COMPLETE,
+        }
+    }
+
+    /// Gives back what only the walk needs: lists that have objects' addresses.
+    pub fn forget(&mut self) {
+        self.waiting.release();
+        self.closures.release();
+        self.targets.release();
+        self.counts.release();
+        self.codes = Map::default();
+    }
+
+    /// Whether the collector of cycles runs by itself: one of [`collects`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Walk::all`].
+    pub unsafe fn collects(&self) -> u64 {
+        // Before the first of the lists, until there was a function for it.
+        const ENABLED: u64 = 12;
+        let enabled = unsafe {
+            if self.functions.collects != 0 {
+                let is_enabled: extern "C" fn() -> i32 =
+                    core::mem::transmute(self.functions.collects);
+                is_enabled() as u32
+            } else if self.python.minor == 9 && self.lists[0] != 0 {
+                half(self.lists[0] - ENABLED)
+            } else {
+                return collects::UNKNOWN;
+            }
+        };
+        if enabled == 0 {
+            collects::NO
+        } else {
+            collects::YES
         }
     }
 
@@ -116,8 +167,13 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 self.status = status::CONFUSED;
                 return;
             }
+            self.lists = lists;
             self.roots();
-            for list in lists.into_iter().filter(|list| *list != 0) {
+            for (number, list) in lists.into_iter().enumerate() {
+                if list == 0 {
+                    continue;
+                }
+                self.is_frozen = number == 3;
                 let mut at = linked(list);
                 while at != list {
                     if at == 0 || !self.goes_on() {
@@ -135,6 +191,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 }
             }
             self.rest();
+            self.is_frozen = false;
             while let Some(closure) = self.closures.pop() {
                 if !self.goes_on() {
                     return;
@@ -268,7 +325,14 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
 
     unsafe fn root(&mut self, kind: u64, detail: u64, name: &[u8], label: &[u8], target: u64) {
         self.out.root(kind, detail, name, label, target);
+        self.count(target);
         unsafe { self.reach(target) };
+    }
+
+    fn count(&mut self, target: u64) {
+        if !self.counts.add(target) {
+            self.status = status::OUT_OF_MEMORY;
+        }
     }
 
     /// What the running frames of a thread hold.
@@ -387,6 +451,12 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             let mut node = 0;
             if is_tracked {
                 node |= node_flag::TRACKED;
+                if self.is_frozen {
+                    node |= node_flag::FROZEN;
+                }
+            }
+            if flags & flag::TYPE != 0 && self.classes.entry(object, 0).is_none() {
+                self.status = status::OUT_OF_MEMORY;
             }
             if is_immortal {
                 node |= node_flag::IMMORTAL;
@@ -415,7 +485,12 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         }
     }
 
-    unsafe fn references(&self, object: u64) -> (u64, bool) {
+    /// How many references an object counts, and whether it is immortal.
+    ///
+    /// # Safety
+    ///
+    /// It must be one.
+    pub unsafe fn references(&self, object: u64) -> (u64, bool) {
         unsafe {
             let count = sys::word(object);
             if self.python.minor < 12 {
@@ -546,7 +621,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
     }
 
     /// The number of a type, which is told of when it is met first.
-    unsafe fn type_number(&mut self, type_: u64) -> Option<u64> {
+    ///
+    /// # Safety
+    ///
+    /// It must be one.
+    pub unsafe fn type_number(&mut self, type_: u64) -> Option<u64> {
         let (number, is_new) = self.types.entry(type_, self.types.length as u64)?;
         if is_new {
             unsafe {
@@ -696,6 +775,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         }
         self.out.edge(label, target);
         self.edges += 1;
+        self.count(target);
         unsafe { self.reach(target) };
     }
 
@@ -1223,7 +1303,12 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         }
         unsafe {
             let words = sys::word(type_ + of_type::BASIC_SIZE) / 8;
+            // A weak reference is not one.
+            let weak = sys::word(type_ + of_type::WEAK_OFFSET);
             for i in 2..words.min(MOST_WORDS) {
+                if 8 * i == weak {
+                    continue;
+                }
                 let word = sys::word(object + 8 * i);
                 if is_plausible(word) && word.is_multiple_of(16) && !functions.is_own(word) {
                     self.out.pointer(word);

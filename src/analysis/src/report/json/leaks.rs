@@ -131,7 +131,7 @@ fn suspect<'s, 'a>(
     let held = held.and_then(|held| Some((held.graph, held.group.as_ref()?)));
     Suspect {
         id: &cause.id,
-        verdict: cause.verdict.word(),
+        verdict: cause.word(),
         made: head.made_in.map(|id| FrameJson::new(stacks, id)),
         made_in: head.made_in.map(|id| Place::new(stacks, id)),
         your_code: head.your_code.map(|id| Place::new(stacks, id)),
@@ -145,7 +145,7 @@ fn suspect<'s, 'a>(
         live_bytes: cause.live.bytes,
         live_blocks: cause.live.blocks,
         since_seconds: seconds(cause.since_ns),
-        confidence: if cause.verdict == Verdict::Leaking {
+        confidence: if cause.is_leak() {
             1.0 - judged.chance
         } else {
             0.0
@@ -164,7 +164,7 @@ fn suspect<'s, 'a>(
         }),
         held_by_note: held_by(cause).err(),
         types: held.map_or_else(Vec::new, |(_, group)| types_json(&group.types)),
-        evidence: evidence(model, cause),
+        evidence: evidence(model, stacks, cause),
         decides: leaks.decides(cause),
         per_process: cause
             .shares

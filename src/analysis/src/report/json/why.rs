@@ -8,6 +8,7 @@ use super::{Header, Place, ProcessJson, seconds, write};
 use crate::frame::FrameId;
 use crate::heap::{Ended, Holder, Object, OfType, Path, Step, Why};
 use crate::instant::Span;
+use crate::leaks::Findings;
 use crate::model::Model;
 use crate::report::text::Subject;
 use crate::stack::Stacks;
@@ -89,10 +90,98 @@ struct ObjectJson<'s> {
     bytes: u64,
     references: Option<u32>,
     unexplained_references: u32,
+    lost_references: u32,
     total_holders: usize,
     holders: Vec<HolderJson<'s>>,
     total_referents: usize,
     referents: Vec<HolderJson<'s>>,
+}
+
+#[derive(Serialize)]
+struct LostJson<'s> {
+    #[serde(rename = "type")]
+    type_name: &'s str,
+    objects: u64,
+    held_objects: u64,
+    references: u64,
+    bytes: u64,
+    made_in: Option<Place<'s>>,
+    your_code: Option<Place<'s>>,
+    sites: &'s [u32],
+    made_objects: u64,
+    lost_per_call: Option<f64>,
+    grown_references: Option<i64>,
+    address: String,
+    address_references: u32,
+    address_found: u32,
+}
+
+#[derive(Serialize)]
+struct HiddenJson<'s> {
+    class: &'s str,
+    class_objects: u64,
+    objects: u64,
+    bytes: u64,
+    types: Vec<TypeJson<'s>>,
+    made_in: Option<Place<'s>>,
+    grown_objects: Option<i64>,
+    address: String,
+}
+
+/// What is wrong with references: the same of `why`, `leaks` and `check`.
+#[derive(Serialize)]
+pub(super) struct FindingsJson<'s> {
+    lost_references: Vec<LostJson<'s>>,
+    hidden_cycles: Vec<HiddenJson<'s>>,
+    collectable_objects: u64,
+    collectable_bytes: u64,
+    frozen_garbage_objects: u64,
+    frozen_garbage_bytes: u64,
+    gc_enabled: Option<bool>,
+    passed_over_references: u64,
+}
+
+pub(super) fn findings_json<'s>(
+    stacks: &'s Stacks<'_>,
+    findings: &'s Findings,
+) -> FindingsJson<'s> {
+    let place = |id: Option<FrameId>| id.map(|id| Place::new(stacks, id));
+    let lost = findings.lost.iter().map(|one| LostJson {
+        type_name: &one.lost.type_name,
+        objects: one.lost.objects,
+        held_objects: one.lost.objects - one.lost.unheld,
+        references: one.lost.references,
+        bytes: one.lost.bytes,
+        made_in: place(one.head.made_in),
+        your_code: place(one.head.your_code),
+        sites: &one.sites,
+        made_objects: one.born,
+        lost_per_call: one.per_call(),
+        grown_references: one.grown,
+        address: address(one.lost.example.0),
+        address_references: one.lost.example.1,
+        address_found: one.lost.example.2,
+    });
+    let hidden = findings.hidden.iter().map(|one| HiddenJson {
+        class: &one.cycles.class,
+        class_objects: one.cycles.natives,
+        objects: one.cycles.objects,
+        bytes: one.cycles.bytes,
+        types: types_json(&one.cycles.types),
+        made_in: place(one.head.made_in),
+        grown_objects: one.grown,
+        address: address(one.cycles.example),
+    });
+    FindingsJson {
+        lost_references: lost.collect(),
+        hidden_cycles: hidden.collect(),
+        collectable_objects: findings.garbage.objects,
+        collectable_bytes: findings.garbage.bytes,
+        frozen_garbage_objects: findings.frozen.0,
+        frozen_garbage_bytes: findings.frozen.1,
+        gc_enabled: findings.collects,
+        passed_over_references: findings.passed_over,
+    }
 }
 
 fn address(address: u64) -> String {
@@ -148,6 +237,7 @@ fn object_json(object: &Object) -> ObjectJson<'_> {
         bytes: object.bytes,
         references: (!object.is_immortal).then_some(object.references),
         unexplained_references: object.unexplained,
+        lost_references: object.lost,
         total_holders: object.total_holders,
         holders: object.holders.iter().map(holder_json).collect(),
         total_referents: object.total_referents,
@@ -185,6 +275,8 @@ pub fn why<'a>(
         missing_references: u64,
         garbage_objects: u64,
         garbage_bytes: u64,
+        #[serde(flatten)]
+        findings: FindingsJson<'m>,
         total_rows: usize,
         object: Option<ObjectJson<'m>>,
         groups: Vec<GroupJson<'m>>,
@@ -261,6 +353,7 @@ pub fn why<'a>(
             missing_references: subject.heap.graph.missing(),
             garbage_objects: why.garbage.0,
             garbage_bytes: why.garbage.1,
+            findings: findings_json(stacks, subject.findings),
             total_rows: why.total_groups,
             object: why.object.as_ref().map(object_json),
             groups,

@@ -103,7 +103,7 @@ fn one(
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     let head = cause.sites[0].head;
-    let title = format!("{} {}", cause.id, cause.verdict.word());
+    let title = format!("{} {}", cause.id, cause.word());
     let rate = leaks.unit().with_name(&cause.rate);
     let mut line = format!(
         "{} {rate}, {}",
@@ -145,7 +145,7 @@ fn one(
         fact("your code", &place(own))?;
     }
     fact("held by", &held_by(cause).unwrap_or_else(|why| why))?;
-    let mut words = evidence(model, cause);
+    let mut words = evidence(model, stacks, cause);
     words.extend(leaks.decides(cause));
     fact("evidence", &words.join("; "))
 }
@@ -185,14 +185,14 @@ fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
             frame(head.your_code)
         };
         table.row(vec![
-            Cell::Figure(format!("{} {}", cause.id, cause.verdict.word())),
+            Cell::Figure(format!("{} {}", cause.id, cause.word())),
             Cell::Figure(unit.with_name(&cause.rate)),
             Cell::Figure(bytes(cause.live.bytes)),
             frame(head.made_in),
             own,
             Cell::Text(held_by(cause).unwrap_or_else(|_| "not known".into())),
         ]);
-        let mut words = evidence(model, cause);
+        let mut words = evidence(model, stacks, cause);
         words.remove(0);
         words.insert(0, since(model, leaks, cause));
         words.extend(leaks.decides(cause));
@@ -326,7 +326,7 @@ pub fn check<'a>(
             "{} {} {} {}, {}{own}",
             if *fails { "fails" } else { "known" },
             cause.id,
-            cause.verdict.word(),
+            cause.word(),
             leaks.unit().with_name(&cause.rate),
             frame(head.made_in),
         );
@@ -370,7 +370,7 @@ pub fn leaks_markdown<'a>(
             out,
             "| {} | {} | {} | {} | {} | {} | {} | {} |",
             cause.id,
-            cause.verdict.word(),
+            cause.word(),
             leaks.unit().with_name(&cause.rate),
             bytes(cause.live.bytes),
             frame(head.made_in),
@@ -378,7 +378,7 @@ pub fn leaks_markdown<'a>(
             since(model, leaks, cause)
                 .trim_start_matches("steady ")
                 .trim_start_matches("since "),
-            cell(&evidence(model, cause).join("; ")),
+            cell(&evidence(model, stacks, cause).join("; ")),
         )?;
     }
     writeln!(out)?;

@@ -11,7 +11,9 @@ use super::naming::frame_words;
 use crate::frame::Role;
 use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Step, Why};
 use crate::instant::clock;
+use crate::leaks::Findings;
 use crate::model::Model;
+use crate::report::leaks_words::{REUSED, frozen_words, garbage_words, hidden_words, lost_words};
 use crate::report::table::{BOLD, DIM, Style, WARN, cut, padded, printable};
 use crate::report::words::{bytes, counted, signed_bytes};
 use crate::stack::Stacks;
@@ -30,6 +32,8 @@ pub struct Subject<'s> {
     pub heap: &'s Heap,
     /// What the objects refer to was asked for, too.
     pub referents: bool,
+    /// What is wrong with references, of what was asked for.
+    pub findings: &'s Findings,
 }
 
 /// Writes `why`.
@@ -63,16 +67,15 @@ pub fn why<'a>(
         writeln!(out)?;
         out.write_all(&end)?;
     }
-    if why.garbage.0 > 0 {
-        if end.is_empty() {
+    wrong(stacks, subject.findings, style, out)?;
+    let garbage = garbage_words(subject.findings);
+    let garbage = garbage.into_iter().chain(frozen_words(subject.findings));
+    for (at, text) in garbage.enumerate() {
+        if at == 0 && end.is_empty() {
             writeln!(out)?;
         }
-        let text = format!(
-            "{} ({}) held by nothing: in cycles that a gc.collect() would free.",
-            counted(why.garbage.0, "object", "objects"),
-            bytes(why.garbage.1)
-        );
-        style.wrapped(out, DIM, 0, &text)?;
+        let is_off = subject.findings.collects == Some(false);
+        style.wrapped(out, if is_off { WARN } else { DIM }, 0, &text)?;
     }
     let next: &[(&str, &str)] = if subject.name.is_empty() {
         &[("leaks", "what of it grows")]
@@ -80,6 +83,38 @@ pub fn why<'a>(
         &[("why", "where most memory gathers")]
     };
     next_commands(model, next, style, out)
+}
+
+/// Lost references and cycles that are hidden.
+fn wrong(
+    stacks: &Stacks<'_>,
+    findings: &Findings,
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    const MOST: usize = 8;
+    let lost = findings
+        .lost
+        .iter()
+        .map(|one| ("lost reference", lost_words(stacks, one)));
+    let hidden = findings
+        .hidden
+        .iter()
+        .map(|one| ("cycle", hidden_words(stacks, one)));
+    let all: Vec<_> = lost.chain(hidden).collect();
+    for (word, [what, place, shown]) in all.iter().take(MOST) {
+        writeln!(out)?;
+        style.wrapped(out, BOLD, 17, &format!("{word:<16} {what}"))?;
+        for (name, text) in [("made in", place), ("evidence", shown)] {
+            let text = format!("   {name:<13} {text}");
+            style.wrapped(out, anstyle::Style::new(), 17, &text)?;
+        }
+    }
+    if all.len() > MOST {
+        let more = counted((all.len() - MOST) as u64, "more of these", "more of these");
+        writeln!(out, "and {more} (--json has all)")?;
+    }
+    Ok(())
 }
 
 fn answer(subject: &Subject<'_>, why: &Why) -> String {
@@ -146,6 +181,7 @@ fn holder_words(path: &Path) -> String {
         (Some(RootKind::Frame), None) => "a function that runs".into(),
         (Some(RootKind::Interpreter), None) => "the interpreter".into(),
         (Some(RootKind::Native), None) => "C code".into(),
+        (Some(RootKind::Lost), None) => "a reference that was lost".into(),
     }
 }
 
@@ -381,9 +417,6 @@ fn tree<'a>(
     Ok(())
 }
 
-/// Types whose freed objects CPython makes new ones of.
-const REUSED: [&str; 4] = ["dict", "list", "tuple", "float"];
-
 /// Where most of a step's objects were made.
 fn made_in<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, step: &Step) -> String {
     let site = step.site.and_then(|site| model.sites().get(site as usize));
@@ -458,6 +491,12 @@ fn closing<'a>(
 /// Whether the objects of a path have other holders.
 fn sole(path: &Path, is_all: bool) -> Option<String> {
     let step = last(path)?;
+    if path.root == Some(RootKind::Lost) && path.steps.len() <= 2 {
+        return Some(
+            "Nothing holds them: they count references that are nowhere in the process's memory."
+                .into(),
+        );
+    }
     if path.root == Some(RootKind::Native) && path.steps.len() <= 2 {
         return Some("They count references that no object explains: C code has them.".into());
     }
@@ -615,10 +654,21 @@ fn one(
         counted(object.references.into(), "reference", "references")
     };
     fact("count", &references)?;
-    if object.unexplained > 0 {
+    if object.lost > 0 {
+        let text = format!(
+            "{} lost: no word of the process's memory is its address",
+            counted(object.lost.into(), "reference", "references")
+        );
+        fact("held by", &text)?;
+    }
+    if object.unexplained > object.lost {
         let text = format!(
             "C code, {} that no object explains",
-            counted(object.unexplained.into(), "reference", "references")
+            counted(
+                (object.unexplained - object.lost).into(),
+                "reference",
+                "references"
+            )
         );
         fact("held by", &text)?;
     }
