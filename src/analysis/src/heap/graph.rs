@@ -148,6 +148,7 @@ impl Graph {
         let told = graph.number(&parts);
         graph.fill(&parts, told);
         drop(parts);
+        graph.drop_borrowed();
         graph.close_up();
         graph
     }
@@ -431,6 +432,33 @@ impl Graph {
                 u32::MAX
             }
         };
+    }
+
+    /// Drops edges that nobody told of to what counts no more references than were told:
+    /// such a word is borrowed, or another object tells of it.
+    fn drop_borrowed(&mut self) {
+        if !self.labels.contains(&UNTOLD) {
+            return;
+        }
+        let mut left = self.references.clone();
+        let told = self.targets.iter().zip(&self.labels);
+        let told = told.filter(|&(&target, &label)| target != NONE && label != UNTOLD);
+        let roots = self.roots.iter().map(|root| &root.target);
+        for &target in told.map(|(target, _)| target).chain(roots) {
+            let left = &mut left[target as usize];
+            *left = left.saturating_sub(1);
+        }
+        for (target, &label) in self.targets.iter_mut().zip(&self.labels) {
+            if *target == NONE || label != UNTOLD {
+                continue;
+            }
+            let left = &mut left[*target as usize];
+            if *left == 0 {
+                *target = NONE;
+            } else {
+                *left -= 1;
+            }
+        }
     }
 
     /// Moves edges together, and adds those to types made at run time that were not

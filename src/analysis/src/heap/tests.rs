@@ -254,6 +254,28 @@ fn a_word_of_a_type_that_tells_of_all_it_holds_is_no_reference() {
 }
 
 #[test]
+fn a_native_word_is_borrowed_where_others_have_all_references() {
+    let mut b = HeapBuilder::new();
+    b.opaque("Link");
+    let dict = b.module("app");
+    let (link, told, held) = (b.node("Link", 48), b.node("str", 50), b.node("str", 50));
+    b.edge(dict, By::Named("first"), link);
+    b.edge(dict, By::Named("told"), told);
+    b.unexplained(held, 1);
+    b.word(link, told);
+    b.word(link, held);
+    let heap = heap(&b);
+    let held = at(&heap, held);
+    assert_eq!(heap.graph.targets(at(&heap, link)), [held]);
+    let edge = heap.graph.edges_of(at(&heap, link)).start;
+    assert_eq!(heap.graph.edge(edge), EdgeKind::Untold);
+    assert_eq!(
+        heap.paths.parent(held).map(|(parent, _)| parent),
+        Some(at(&heap, link))
+    );
+}
+
+#[test]
 fn borrowed_references_do_not_make_counts_fall_below_nothing() {
     let mut b = HeapBuilder::new();
     let dict = b.module("app");

@@ -312,13 +312,11 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
                     return false;
                 }
                 let mut begin = None;
-                for (i, is_there) in batch
-                    .iter()
-                    .map(|page| page & (PRESENT | SWAPPED) != 0)
-                    .chain([false])
-                    .enumerate()
-                {
+                for (i, what) in batch.iter().chain([&0]).enumerate() {
                     let here = page + i as u64 * PAGE;
+                    // What is not present may be a guard page (of stacks, glibc 2.42).
+                    let is_there =
+                        what & PRESENT != 0 || what & SWAPPED != 0 && sys::is_readable(here);
                     match (begin, is_there) {
                         (None, true) => begin = Some(here),
                         (Some(from), false) => {

@@ -273,6 +273,9 @@ pub fn why<'a>(
         objects: u64,
         bytes: u64,
         missing_references: u64,
+        searched_bytes: Option<u64>,
+        search_left_out_bytes: Option<u64>,
+        search_note: Option<&'static str>,
         garbage_objects: u64,
         garbage_bytes: u64,
         #[serde(flatten)]
@@ -337,6 +340,7 @@ pub fn why<'a>(
     let told = model.heap_graphs();
     let told = told.iter().find(|graph| graph.graph == subject.graph);
     let span = Span::whole(model);
+    let searched = subject.heap.graph.searched();
     write(
         out,
         &Report {
@@ -351,6 +355,12 @@ pub fn why<'a>(
             objects: why.objects,
             bytes: why.bytes,
             missing_references: subject.heap.graph.missing(),
+            searched_bytes: searched.map(|searched| searched.bytes),
+            search_left_out_bytes: searched.map(|searched| searched.left_out),
+            search_note: match searched {
+                Some(searched) => searched.failed,
+                None => Some("this graph's child did not search memory"),
+            },
             garbage_objects: why.garbage.0,
             garbage_bytes: why.garbage.1,
             findings: findings_json(stacks, subject.findings),

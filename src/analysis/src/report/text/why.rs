@@ -9,7 +9,7 @@ use super::closing::next_commands;
 use super::heading::facts;
 use super::naming::frame_words;
 use crate::frame::Role;
-use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Step, Why};
+use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Searched, Step, Why};
 use crate::instant::clock;
 use crate::leaks::Findings;
 use crate::model::Model;
@@ -239,6 +239,18 @@ fn flaws(heap: &Heap) -> Vec<String> {
         Some(Ended::Whole) => {}
         Some(Ended::Early(why)) => flaws.push(format!("the graph is not whole: {why}")),
         None => flaws.push("the graph is not whole: it was cut off".into()),
+    }
+    if heap.graph.ended() == Some(Ended::Whole) {
+        match heap.graph.searched() {
+            Some(Searched {
+                failed: Some(why), ..
+            }) => flaws.push(format!("no lost references can be told: {why}")),
+            Some(Searched { left_out, .. }) if left_out > 0 => flaws.push(format!(
+                "{} of memory was not searched, lost references may be held there",
+                bytes(left_out)
+            )),
+            _ => {}
+        }
     }
     if heap.graph.missing() > 0 {
         flaws.push(format!(
