@@ -22,6 +22,7 @@ mod why;
 pub use ask::{read_last, read_parts, sites_named};
 pub use dominators::Dominators;
 pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Searched, Type};
+pub(crate) use paths::is_class;
 pub use paths::{Paths, Root as PathRoot};
 pub use references::{Garbage, HiddenCycles, Kept, Lost, References};
 pub use shapes::{Label, Shapes};

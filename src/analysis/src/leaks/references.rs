@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Cause, CauseSite, HeldBy, Import, Leaks, Share, import_of_nodes, sum};
 use crate::frame::{FrameId, Role};
-use crate::heap::{Garbage, Heap, HiddenCycles, Lost, References};
+use crate::heap::{Garbage, Heap, HiddenCycles, Lost, References, is_class};
 use crate::model::Model;
 use crate::stack::{Head, Stacks};
 use crate::survivors::Held;
@@ -138,12 +138,14 @@ impl Findings {
                 let node = model.sites().get(site as usize).map_or(0, |site| site.node);
                 imports.get(node as usize) == Some(&Import::Itself)
             };
-            // What an import made somebody may lose references to later.
-            let is_start_up = one.lost.unheld == one.lost.objects
+            // To what an import made somebody may lose many references later.
+            let is_start_up = one.lost.references < FEWEST * one.lost.objects
                 && !one.sites.is_empty()
                 && one.sites.iter().all(is_import);
+            // A class that somebody has is there for good: its count is nothing that grows.
+            let is_class = one.lost.unheld == 0 && is_class(&one.lost.type_name);
             let stands = one.grown.is_some_and(|grown| grown <= 0);
-            if one.lost.references < FEWEST || is_start_up || stands {
+            if one.lost.references < FEWEST || is_start_up || is_class || stands {
                 findings.passed_over += one.lost.references;
             } else {
                 findings.lost.push(one);
