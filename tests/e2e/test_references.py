@@ -83,10 +83,11 @@ def test_references_to_what_others_hold(recorded: Maker) -> None:
     assert found["type"] == "list"
     assert COUNT - 16 <= found["references"] <= COUNT
     counts, words = found["address_references"], found["address_found"]
-    assert counts - words == found["references"]
+    # Another list may have had that block before.
+    assert found["references"] - 2 <= counts - words <= found["references"]
     # The object itself says so, too.
     about = recorded("lose").report("why", found["address"])
-    assert about["object"]["lost_references"] == found["references"]
+    assert about["object"]["lost_references"] == counts - words
     assert about["groups"][0]["paths"][0]["words"] == "__main__.SHARED"
 
 

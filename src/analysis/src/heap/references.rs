@@ -154,13 +154,15 @@ impl Heap {
         }
         found.garbage.types = self.types(&waiting);
         found.garbage.sites = self.by_site(&waiting);
+        let mut hidden: Vec<(u32, HiddenCycles)> = hidden.into_iter().collect();
+        hidden.sort_by_key(|(class, _)| *class);
         for (class, mut cycles) in hidden {
             let all = members.remove(&class).unwrap_or_default();
             let of_class = all.iter().copied();
             let of_class: Vec<u32> = of_class
                 .filter(|&node| graph.type_of(node) == class)
                 .collect();
-            cycles.class = graph.name_of_type(class).to_owned();
+            cycles.class = graph.name_of_type(class).into();
             cycles.natives = of_class.len() as u64;
             cycles.site = self.usual_site(&of_class);
             cycles.example = of_class.first().map_or(0, |&node| graph.address(node));

@@ -124,6 +124,8 @@ impl Findings {
         let at_ns = at_ns.map_or(u64::MAX, |told| told.at_ns);
         let imports = import_of_nodes(model);
         let born = births(model, at_ns);
+        let mut merged: Vec<_> = merged.into_iter().collect();
+        merged.sort_by_key(|(_, one)| one.lost.site);
         for (key, mut one) in merged {
             one.sites.sort_unstable();
             let sites = one.sites.iter();

@@ -161,9 +161,10 @@ impl Leaks {
             more => format!(", and {more} more"),
         };
         let rate = self.unit().with_name(&cause.rate);
-        match cause.is_leak() {
-            true => format!("{} {} {rate}  {place}{more}", cause.id, cause.word()),
-            false => format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id),
+        if cause.is_leak() {
+            format!("{} {} {rate}  {place}{more}", cause.id, cause.word())
+        } else {
+            format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id)
         }
     }
 

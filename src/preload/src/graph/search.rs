@@ -286,13 +286,7 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
         };
         let mut pages = [0_u64; BATCH];
         let mut at = 0;
-        while let Some(&[from, to, is_heap]) = self
-            .mappings
-            .list
-            .words()
-            .get(at..at + 3)
-            .and_then(|words| words.as_array())
-        {
+        while let Some(&[from, to, is_heap]) = self.mappings.list.words().get(at..at + 3) {
             at += 3;
             if only_heap && is_heap == 0 {
                 continue;
@@ -431,12 +425,7 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
     unsafe fn tell(&mut self) -> bool {
         let mut is_unreached = Map::default();
         let mut at = 0;
-        while let Some(&[object, type_]) = self
-            .unreached
-            .words()
-            .get(at..at + 2)
-            .and_then(|words| words.as_array())
-        {
+        while let Some(&[object, type_]) = self.unreached.words().get(at..at + 2) {
             at += 2;
             if is_unreached.entry(!object, !type_).is_none() {
                 return false;

@@ -135,15 +135,19 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
     ///
     /// As for [`Walk::all`].
     pub unsafe fn collects(&self) -> u64 {
-        // Before the first of the lists, until there was a function for it.
-        const ENABLED: u64 = 12;
+        // Before the first of the lists, and another number, until there was a function.
+        let distance = if self.lists[0].is_multiple_of(8) {
+            12
+        } else {
+            8
+        };
         let enabled = unsafe {
             if self.functions.collects != 0 {
                 let is_enabled: extern "C" fn() -> i32 =
                     core::mem::transmute(self.functions.collects);
                 is_enabled() as u32
             } else if self.python.minor == 9 && self.lists[0] != 0 {
-                half(self.lists[0] - ENABLED)
+                half(self.lists[0] - distance)
             } else {
                 return collects::UNKNOWN;
             }
@@ -261,7 +265,9 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                 if Self::is_list(at) && Self::is_list(at + STEP) && Self::is_list(at + 2 * STEP) {
                     *lists = [at, at + STEP, at + 2 * STEP, 0];
                     // Behind a pointer to the first, in some versions.
-                    lists[3] = [at + 3 * STEP, at + 3 * STEP + 8]
+                    // (from a multiple of 8 on, which the lists need not be at).
+                    lists[3] = [0, 8, 12]
+                        .map(|more| at + 3 * STEP + more)
                         .into_iter()
                         .find(|at| Self::is_list(*at))
                         .unwrap_or(0);
