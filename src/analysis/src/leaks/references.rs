@@ -27,7 +27,8 @@ pub struct LostReferences {
     pub sites: Vec<u32>,
     /// The frames that they are named after; none where only the interpreter is known.
     pub head: Head,
-    /// How many objects these sites made, up to the graph.
+    /// How many objects these sites made, up to the graph; 0 where blocks were sampled: the
+    /// objects are those of samples, this would be an estimate.
     pub born: u64,
     /// By how many references it grew since the earlier graph, where there is one.
     pub grown: Option<i64>,
@@ -123,7 +124,11 @@ impl Findings {
         let at_ns = model.heap_graphs().iter().find(|told| told.graph == graph);
         let at_ns = at_ns.map_or(u64::MAX, |told| told.at_ns);
         let imports = import_of_nodes(model);
-        let born = births(model, at_ns);
+        let born = if model.is_sampled() {
+            Vec::new()
+        } else {
+            births(model, at_ns)
+        };
         let mut merged: Vec<_> = merged.into_iter().collect();
         merged.sort_by_key(|(_, one)| one.lost.site);
         for (key, mut one) in merged {
