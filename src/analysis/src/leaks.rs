@@ -19,8 +19,10 @@ use crate::filter::Filter;
 use crate::frame::{FrameId, Role};
 use crate::heap::{self, Heap};
 use crate::instant::{Instant, InstantError, Span};
+use crate::lost::{Lost, LostFigures, lost_by_site, lost_of};
 use crate::model::Model;
 use crate::names::Name;
+use crate::report::text::lost_evidence;
 use crate::stack::{Head, Stacks};
 use crate::survivors::Held;
 use crate::top::Matching;
@@ -79,7 +81,7 @@ pub struct Share {
 pub struct Cause {
     /// `L1`: the most serious.
     pub id: String,
-    /// *Leaking* or *growing*.
+    /// *Leaking*, *unreachable* or *growing*.
     pub verdict: Verdict,
     /// Why it is no more than growing.
     pub doubt: Option<Doubt>,
@@ -99,6 +101,17 @@ pub struct Cause {
     pub members: Vec<u32>,
     /// Who holds it, where a heap graph was looked at.
     pub held: Option<HeldBy>,
+    /// What of it nothing points to, if anything.
+    pub lost: Option<LostPart>,
+}
+
+/// What of a cause is lost.
+#[derive(Clone, Debug)]
+pub struct LostPart {
+    /// How much.
+    pub figures: LostFigures,
+    /// What shows it, in a sentence.
+    pub evidence: String,
 }
 
 /// Who holds a cause's objects in a heap graph.
@@ -165,7 +178,7 @@ pub struct Leaks {
     pub suspects: Vec<Cause>,
     /// How many there are without the limit.
     pub total_suspects: usize,
-    /// How many of them all leak, and how fast together.
+    /// How many of them all leak or are lost, and how fast together.
     pub leaking: (usize, Rate),
     /// What grew besides, by verdict.
     pub acquitted: Vec<Acquitted>,
@@ -284,11 +297,17 @@ impl Leaks {
         }
         let judgement = judge.finish();
 
+        let lost = lost_by_site(model);
         let mut judged = Vec::new();
         let mut start_up = (0, 0);
         for (group, found) in groups.iter().zip(&judgement.sites) {
+            let live = histories.live(&group.sites, group.to_ns);
+            let lost = lost_of(&lost, &group.sites);
             match found {
-                Some(found) => judged.push((group, *found)),
+                Some(found) => judged.push((group, found.with_lost(lost, from_ns))),
+                None if is_cause(&lost) => {
+                    judged.push((group, Judged::lost(lost, live, from_ns)));
+                }
                 None if group.import != Import::Outside && group.most_bytes >= FLOOR_BYTES => {
                     let bytes = histories.live(&group.sites, group.to_ns).bytes;
                     start_up.0 += usize::from(bytes >= FLOOR_BYTES);
@@ -330,7 +349,7 @@ impl Leaks {
         let filter = self.query.filter.clone();
         let mut matching = Matching::new(filter.as_ref());
         let mut causes: Vec<(Vec<CauseSite>, Vec<u32>)> = Vec::new();
-        let mut index: FxHashMap<(Name, Name, Name), usize> = FxHashMap::default();
+        let mut index: FxHashMap<((Name, Name, Name), bool), usize> = FxHashMap::default();
         let mut rest = Vec::new();
         for (group, judged) in judged {
             let largest =
@@ -347,7 +366,10 @@ impl Leaks {
                 merged: group.sites.len(),
                 judged,
             };
-            if !matches!(judged.verdict, Verdict::Leaking | Verdict::Growing) {
+            if !matches!(
+                judged.verdict,
+                Verdict::Leaking | Verdict::Unreachable | Verdict::Growing
+            ) {
                 rest.push(found);
                 continue;
             }
@@ -360,9 +382,11 @@ impl Leaks {
             }
             // What is lost in one function is lost together.
             let named = head.your_code.or(head.made_in).map(|id| *stacks.frame(id));
-            let key = named.map_or((Name::EMPTY, Name::EMPTY, Name::EMPTY), |frame| {
+            let place = named.map_or((Name::EMPTY, Name::EMPTY, Name::EMPTY), |frame| {
                 (frame.function, frame.file, frame.module)
             });
+            // What somebody holds is another cause.
+            let key = (place, judged.verdict == Verdict::Unreachable);
             let at = *index.entry(key).or_insert_with(|| {
                 causes.push((Vec::new(), Vec::new()));
                 causes.len() - 1
@@ -391,7 +415,7 @@ impl Leaks {
         let leaking = self
             .suspects
             .iter()
-            .filter(|cause| cause.verdict == Verdict::Leaking);
+            .filter(|cause| matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable));
         self.leaking.0 = leaking.clone().count();
         self.leaking.1 = leaking.fold(Rate::default(), |sum, cause| Rate {
             bytes_per_second: sum.bytes_per_second + cause.rate.bytes_per_second,
@@ -489,6 +513,15 @@ impl Leaks {
                 members
             },
             held: None,
+            lost: {
+                let mut members = members.to_vec();
+                members.sort_unstable();
+                let lost = Lost::new(model, stacks, Some(&members));
+                (!lost.groups.is_empty()).then(|| LostPart {
+                    figures: lost.figures(),
+                    evidence: lost_evidence(&lost),
+                })
+            },
             sites,
         }
     }
@@ -584,7 +617,7 @@ impl Leaks {
     pub fn verdict(&self) -> Verdict {
         let first = self.suspects.iter().map(|cause| cause.verdict).min();
         match first {
-            _ if self.leaking.0 > 0 => Verdict::Leaking,
+            None if self.leaking.0 > 0 => Verdict::Leaking,
             Some(verdict) => verdict,
             None if self.to_ns <= self.from_ns => Verdict::Unclear,
             None => Verdict::Plateau,
@@ -604,6 +637,48 @@ impl Leaks {
     /// The cause of that name.
     pub fn named(&self, id: &str) -> Option<&Cause> {
         self.suspects.iter().find(|cause| cause.id == id)
+    }
+}
+
+/// Whether so much is lost for certain that it is listed, whether it grows or not.
+fn is_cause(lost: &LostFigures) -> bool {
+    lost.sure.bytes >= FLOOR_BYTES
+}
+
+impl Judged {
+    /// Of what does not grow, or grew and stopped, but is lost.
+    fn lost(lost: LostFigures, live: Held, from_ns: u64) -> Judged {
+        Judged {
+            verdict: Verdict::Unreachable,
+            doubt: None,
+            rate: None,
+            since_ns: from_ns,
+            live,
+            grown_bytes: 0,
+            most_bytes: lost.all().bytes,
+            kept: (0, 0),
+            lasting_seconds: 0.0,
+            axis: AxisKind::Clock,
+            chance: 0.0,
+        }
+    }
+
+    /// With what is lost of it.
+    fn with_lost(self, lost: LostFigures, from_ns: u64) -> Judged {
+        let grows = matches!(self.verdict, Verdict::Leaking | Verdict::Growing);
+        // Blocks are counted as they are, samples and estimates alike.
+        let is_most = lost.known.1.saturating_mul(2) >= lost.known.0;
+        if lost.sure.blocks == 0 || (grows && !is_most) || !(grows || is_cause(&lost)) {
+            return self;
+        }
+        if grows {
+            return Judged {
+                verdict: Verdict::Unreachable,
+                doubt: None,
+                ..self
+            };
+        }
+        Judged::lost(lost, self.live, from_ns)
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Graph {
     pub(crate) has_losses: bool,
     /// Nobody wants to know of it.
     pub(crate) is_dropped: bool,
+    /// Of a process without Python: there is nothing to tell but its end.
+    pub(crate) is_native: bool,
     /// Bytes before an object of each type, where its block begins.
     heads: Vec<u64>,
 }
@@ -40,6 +42,7 @@ impl Graph {
             status: None,
             has_losses: false,
             is_dropped: false,
+            is_native: false,
             heads: Vec::new(),
         }
     }

@@ -281,6 +281,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let shared = Shared::new(session.clone(), pool, clock, window);
     let mut engine = Engine::new(shared, output, memory_limit());
     let mean = options.session.sample_bytes;
+    engine.is_attached(options.attached);
     engine.most_share = options.most_share;
     engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk

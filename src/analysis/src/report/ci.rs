@@ -95,9 +95,14 @@ impl Baseline {
             known.function == function
                 && known.file == file
                 && slowest <= known.rate_bytes_per_second * 1.5
-                && (cause.verdict != Verdict::Leaking || known.verdict == Verdict::Leaking.word())
+                && (!is_leak(cause) || known.verdict != Verdict::Growing.word())
         })
     }
+}
+
+/// Whether it is more than growth.
+fn is_leak(cause: &Cause) -> bool {
+    matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable)
 }
 
 /// Function, and the last two parts of the file.
@@ -217,7 +222,7 @@ pub fn github<'a>(
             };
         }
         let kind = if fails { "error" } else { "notice" };
-        let title = if cause.verdict == Verdict::Leaking {
+        let title = if is_leak(cause) {
             "memory leak"
         } else {
             "memory growth"

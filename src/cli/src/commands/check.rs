@@ -64,7 +64,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 let is_known = known
                     .as_ref()
                     .is_some_and(|known| known.knows(stacks, cause));
-                let counts = cause.verdict == Verdict::Leaking || args.strict;
+                let is_leak = matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable);
+                let counts = is_leak || args.strict;
                 counts && !is_known && !args.write_baseline
             })
             .collect();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use leakline_analysis::heap::{Asked, Ended, Graph, Heap, read_last, read_parts, sites_named};
 use leakline_analysis::report::text::Subject;
 use leakline_analysis::report::{json, text};
-use leakline_analysis::{Leaks, LeaksQuery, Model, Stacks, Suppression};
+use leakline_analysis::{Leaks, LeaksQuery, Lost, Model, Stacks, Suppression};
 
 use super::report::{Input, Output, report_with_file, resolved, unopened};
 use crate::CliError;
@@ -80,7 +80,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let (file, question) = args.words();
     let input = Input::new(file, args.json);
     report_with_file(&input, |model, stacks, file, output| {
+        let sites = match &question {
+            Some(text) => lost_sites(text, model, stacks)?,
+            None => Vec::new(),
+        };
+        if let (Some(text), false) = (&question, sites.is_empty()) {
+            let lost = Lost::new(model, stacks, Some(&sites));
+            return match output {
+                Output::Json(out) => json::lost(model, stacks, text, &lost, out),
+                Output::Text(out, style) => {
+                    text::lost_sites(model, stacks, text, &lost, style, out)
+                }
+            }
+            .map_err(CliError::Output);
+        }
         if model.heap_graphs().is_empty() {
+            if question.is_none() && args.graph.is_none() && !model.lost().is_empty() {
+                let lost = Lost::new(model, stacks, None);
+                return match output {
+                    Output::Json(out) => json::lost(model, stacks, "", &lost, out),
+                    Output::Text(out, style) => text::lost_alone(model, stacks, &lost, style, out),
+                }
+                .map_err(CliError::Output);
+            }
             return Err(failed(
                 format!("there is no heap graph in {}", model.origin().file),
                 "`leakline snapshot PID NAME --heap` takes one of a program that is being recorded,\n\
@@ -119,12 +141,75 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             heap: &heap,
             referents: args.referents,
         };
+        let lost = Lost::new(model, stacks, None);
+        let is_general = question.is_none();
         match output {
-            Output::Json(out) => json::why(model, stacks, &subject, &why, out),
-            Output::Text(out, style) => text::why(model, stacks, &subject, &why, style, out),
+            Output::Json(out) => json::why(model, stacks, &subject, &why, &lost, out),
+            Output::Text(out, style) => {
+                let lost = is_general.then_some(&lost);
+                text::why(model, stacks, &subject, &why, lost, style, out)
+            }
         }
         .map_err(CliError::Output)
     })
+}
+
+/// Sites that a text means, if most of what they made that lives is lost: then that is the
+/// answer.
+fn lost_sites<'a>(
+    text: &str,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+) -> Result<Vec<u32>, CliError> {
+    if model.lost().is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(digits) = text.strip_prefix("0x") {
+        let address = u64::from_str_radix(digits, 16).unwrap_or(0);
+        let sites = model.lost().iter().flat_map(|look| &look.sites);
+        let found = sites.filter(|site| site.examples.contains(&address));
+        let mut sites: Vec<u32> = found.map(|site| site.site).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        return Ok(sites);
+    }
+    let sites = match cause(text, model, stacks)? {
+        Some(sites) => sites,
+        None => sites_named(model, stacks, text),
+    };
+    let lost = Lost::new(model, stacks, Some(&sites));
+    let (known, gone) = lost.figures().known;
+    Ok(if gone * 2 >= known && gone > 0 {
+        sites
+    } else {
+        Vec::new()
+    })
+}
+
+/// The sites of a cause, if a text is the name of one.
+fn cause<'a>(
+    text: &str,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+) -> Result<Option<Vec<u32>>, CliError> {
+    let is_cause = text
+        .strip_prefix('L')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    if !is_cause {
+        return Ok(None);
+    }
+    let query = LeaksQuery {
+        suppressions: Suppression::shipped(),
+        ..LeaksQuery::default()
+    };
+    let leaks = resolved(Leaks::new(model, stacks, query))?;
+    match leaks.named(text) {
+        Some(cause) => Ok(Some(cause.members.clone())),
+        None => Err(failed(
+            format!("there is no cause {text} in this recording"),
+            "`leakline leaks` lists those that there are",
+        )),
+    }
 }
 
 /// The graph that was asked for, or else the last whole one.
@@ -204,22 +289,8 @@ fn asked<'a>(
             }),
         };
     }
-    let is_cause = text
-        .strip_prefix('L')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    if is_cause {
-        let query = LeaksQuery {
-            suppressions: Suppression::shipped(),
-            ..LeaksQuery::default()
-        };
-        let leaks = resolved(Leaks::new(model, stacks, query))?;
-        return match leaks.named(text) {
-            Some(cause) => Ok(Asked::Sites(cause.members.clone())),
-            None => Err(failed(
-                format!("there is no cause {text} in this recording"),
-                "`leakline leaks` lists those that there are",
-            )),
-        };
+    if let Some(sites) = cause(text, model, stacks)? {
+        return Ok(Asked::Sites(sites));
     }
     if heap.has_type(text) {
         return Ok(Asked::Type(text.into()));

@@ -8,7 +8,7 @@ use super::why::{StepJson, TypeJson, step_json, types_json};
 use super::{FrameJson, Frames, Header, Place, ProcessJson, StackJson, seconds, write};
 use crate::leaks::{Cause, CauseSite, Leaks};
 use crate::model::Model;
-use crate::report::leaks_words::{evidence, held_by};
+use crate::report::leaks_words::{NOTHING, evidence, held_by};
 use crate::stack::Stacks;
 use crate::verdict::{AxisKind, Verdict};
 
@@ -32,6 +32,10 @@ struct Suspect<'s, 'a> {
     axis: &'static str,
     held_by: Option<HeldByJson<'s>>,
     held_by_note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_blocks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_bytes: Option<u64>,
     types: Vec<TypeJson<'s>>,
     evidence: Vec<String>,
     decides: Option<String>,
@@ -162,7 +166,13 @@ fn suspect<'s, 'a>(
                     .collect(),
             })
         }),
-        held_by_note: held_by(cause).err(),
+        held_by_note: if cause.verdict == Verdict::Unreachable {
+            Some(NOTHING.into())
+        } else {
+            held_by(cause).err()
+        },
+        lost_blocks: cause.lost.as_ref().map(|lost| lost.figures.all().blocks),
+        lost_bytes: cause.lost.as_ref().map(|lost| lost.figures.all().bytes),
         types: held.map_or_else(Vec::new, |(_, group)| types_json(&group.types)),
         evidence: evidence(model, cause),
         decides: leaks.decides(cause),
@@ -194,7 +204,7 @@ const fn note(verdict: Verdict) -> &'static str {
         Verdict::Burst => "grew and came back down",
         Verdict::StartUp => "made by imports",
         Verdict::Unclear => "fits no other word yet",
-        Verdict::Leaking | Verdict::Growing => "",
+        Verdict::Leaking | Verdict::Unreachable | Verdict::Growing => "",
     }
 }
 

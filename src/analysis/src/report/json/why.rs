@@ -4,10 +4,12 @@ use std::io;
 
 use serde::Serialize;
 
+use super::lost::{LostJson, lost_json};
 use super::{Header, Place, ProcessJson, seconds, write};
 use crate::frame::FrameId;
 use crate::heap::{Ended, Holder, Object, OfType, Path, Step, Why};
 use crate::instant::Span;
+use crate::lost::Lost;
 use crate::model::Model;
 use crate::report::text::Subject;
 use crate::stack::Stacks;
@@ -167,6 +169,7 @@ pub fn why<'a>(
     stacks: &mut Stacks<'a>,
     subject: &Subject<'_>,
     why: &Why,
+    lost: &Lost<'_>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     #[derive(Serialize)]
@@ -188,6 +191,7 @@ pub fn why<'a>(
         total_rows: usize,
         object: Option<ObjectJson<'m>>,
         groups: Vec<GroupJson<'m>>,
+        lost: Option<LostJson<'m>>,
     }
     let all = why.groups.iter().flat_map(|group| &group.paths);
     let all = all.flat_map(|path| path.steps.iter().chain(&path.below));
@@ -264,6 +268,7 @@ pub fn why<'a>(
             total_rows: why.total_groups,
             object: why.object.as_ref().map(object_json),
             groups,
+            lost: lost_json(model, stacks, lost),
         },
     )
 }

@@ -75,7 +75,10 @@ pub fn leaks<'a>(
         ns => format!("top --sort growth --from +{:.3}s", ns as f64 / 1e9),
     };
     let grown = (from.as_str(), "all that grew");
-    let is_held = |cause: &&Cause| cause.held.as_ref().is_some_and(|held| held.group.is_some());
+    let is_held = |cause: &&Cause| {
+        cause.verdict == Verdict::Unreachable
+            || cause.held.as_ref().is_some_and(|held| held.group.is_some())
+    };
     if let Some(cause) = leaks.suspects.iter().find(is_held) {
         let why = format!("why {}", cause.id);
         let lines = source.map(|source| format!("lines {}", quoted(&source)));
@@ -104,7 +107,7 @@ fn one(
 ) -> io::Result<()> {
     let head = cause.sites[0].head;
     let title = format!("{} {}", cause.id, cause.verdict.word());
-    let rate = leaks.unit().with_name(&cause.rate);
+    let rate = leaks.pace(cause);
     let mut line = format!(
         "{} {rate}, {}",
         padded(&title, 16),
@@ -159,12 +162,12 @@ fn since(model: &Model<'_>, leaks: &Leaks, cause: &Cause) -> String {
     };
     match cause.verdict {
         Verdict::Leaking => format!("steady since {at}"),
+        Verdict::Unreachable if cause.rate.bytes_per_second <= 0.0 => "not growing".into(),
         _ => format!("since {at}"),
     }
 }
 
 fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
-    let unit = leaks.unit();
     // Headers are fixed; the unit goes with the figures.
     let mut table = Table::new(
         &["verdict", "grows by", "live"],
@@ -186,7 +189,7 @@ fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
         };
         table.row(vec![
             Cell::Figure(format!("{} {}", cause.id, cause.verdict.word())),
-            Cell::Figure(unit.with_name(&cause.rate)),
+            Cell::Figure(leaks.pace(cause)),
             Cell::Figure(bytes(cause.live.bytes)),
             frame(head.made_in),
             own,
@@ -324,7 +327,7 @@ pub fn check<'a>(
             if *fails { "fails" } else { "known" },
             cause.id,
             cause.verdict.word(),
-            leaks.unit().with_name(&cause.rate),
+            leaks.pace(cause),
             frame(head.made_in),
         );
         style.wrapped(out, anstyle::Style::new(), 6, &text)?;

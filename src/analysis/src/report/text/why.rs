@@ -7,10 +7,12 @@ use unicode_width::UnicodeWidthStr;
 use super::WIDE;
 use super::closing::next_commands;
 use super::heading::facts;
+use super::lost::lost_part;
 use super::naming::frame_words;
 use crate::frame::Role;
 use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Step, Why};
 use crate::instant::clock;
+use crate::lost::Lost;
 use crate::model::Model;
 use crate::report::table::{BOLD, DIM, Style, WARN, cut, padded, printable};
 use crate::report::words::{bytes, counted, signed_bytes};
@@ -38,6 +40,7 @@ pub fn why<'a>(
     stacks: &mut Stacks<'a>,
     subject: &Subject<'_>,
     why: &Why,
+    lost: Option<&Lost<'_>>,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
@@ -73,6 +76,9 @@ pub fn why<'a>(
             bytes(why.garbage.1)
         );
         style.wrapped(out, DIM, 0, &text)?;
+    }
+    if let Some(lost) = lost {
+        lost_part(model, stacks, lost, style, out)?;
     }
     let next: &[(&str, &str)] = if subject.name.is_empty() {
         &[("leaks", "what of it grows")]
