@@ -186,6 +186,8 @@ pub struct Leaks {
     pub suppressed: Vec<Suppressed>,
     /// The smallest growth that would have been listed.
     pub detectable_bytes_per_second: f64,
+    /// What is lost, or looks so, and is no cause: it is little, or not certain.
+    pub lost_besides: Held,
     /// Resident bytes at `from_ns` and at `to_ns`, where they are known.
     pub rss: Option<(u64, u64)>,
     /// Live bytes at `from_ns` and at `to_ns`.
@@ -326,6 +328,7 @@ impl Leaks {
             acquitted: Vec::new(),
             suppressed: Vec::new(),
             detectable_bytes_per_second: judgement.detectable_bytes_per_second,
+            lost_besides: Held::default(),
             rss: rss(model, from_ns).zip(rss(model, to_ns)),
             live: (live_at(model, from_ns), live_at(model, to_ns)),
             forecast: None,
@@ -407,8 +410,16 @@ impl Leaks {
                         .bytes_per_second
                         .total_cmp(&one.rate.bytes_per_second),
                 )
+                .then_with(|| {
+                    let lost = |cause: &Cause| {
+                        let lost = cause.lost.as_ref();
+                        lost.map_or(0, |lost| lost.figures.all().bytes)
+                    };
+                    lost(other).cmp(&lost(one))
+                })
                 .then(one.sites[0].site.cmp(&other.sites[0].site))
         });
+        self.lost_besides(model);
         for (at, cause) in (1..).zip(&mut self.suspects) {
             cause.id = format!("L{at}");
         }
@@ -573,6 +584,21 @@ impl Leaks {
                     .any(|&name| !name.is_empty() && suppression.matches(stacks.name(name)))
             })
         })
+    }
+
+    /// Sums up what is lost at sites of no cause.
+    fn lost_besides(&mut self, model: &Model<'_>) {
+        if self.query.filter.is_some() {
+            return;
+        }
+        for (site, lost) in lost_by_site(model) {
+            let is_told = |cause: &Cause| cause.members.binary_search(&site).is_ok();
+            if !self.suspects.iter().any(is_told) {
+                let all = lost.all();
+                self.lost_besides.blocks = self.lost_besides.blocks.saturating_add(all.blocks);
+                self.lost_besides.bytes = self.lost_besides.bytes.saturating_add(all.bytes);
+            }
+        }
     }
 
     fn suppress(&mut self, at: usize, bytes: u64) {

@@ -312,6 +312,7 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.may_graph,
         &slot.is_graph,
         &slot.scan,
+        &slot.scan_threads,
     ];
     for word in words.into_iter().chain(&slot.trie) {
         word.store(0, Ordering::Relaxed);

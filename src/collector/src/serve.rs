@@ -464,7 +464,7 @@ impl Collector {
                 }
                 ToCollector::Leave => self.leave(),
                 ToCollector::TakeGraphs { name } => {
-                    if self.engine.want_graphs(&name).is_err() {
+                    if self.engine.want_graphs(&name, false).is_err() {
                         self.control.send(&FromCollector::Graphs(Vec::new()));
                     }
                 }
@@ -507,7 +507,7 @@ impl Collector {
                 }
                 Request::TakeGraphs { name } => {
                     self.take_joined();
-                    let reply = match self.engine.want_graphs(&name) {
+                    let reply = match self.engine.want_graphs(&name, true) {
                         Ok(()) => Reply::Graphs(self.engine.graph_states()),
                         Err(why) => Reply::Refused { why },
                     };

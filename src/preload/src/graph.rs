@@ -199,6 +199,7 @@ pub unsafe fn take(
         if !thread::emit(t, session, [word, stamp]) {
             return Err(EAGAIN);
         }
+        let threads = thread::others(t);
         let mask = sys::block_signals();
         let mut registers = [0; 7];
         let forked = sys::fork_quietly(&mut registers);
@@ -209,6 +210,7 @@ pub unsafe fn take(
                 sequence,
                 forked: session.now(),
                 stack: core::hint::black_box(&registers)[6],
+                threads,
             };
             let status = in_child(t, session, python, fork, number);
             sys::exit_group(status);
@@ -231,6 +233,8 @@ pub struct Fork {
     pub forked: u64,
     /// From here on its stack is as it was, registers among it.
     pub stack: u64,
+    /// Other threads that were there, among those that are known.
+    pub threads: u32,
 }
 
 #[inline(never)]

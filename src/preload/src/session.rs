@@ -1297,6 +1297,7 @@ impl Session {
         slot.scan_stack.store(fork.stack, Ordering::Relaxed);
         let own = core::ptr::from_ref(sys::own_memory()) as u64;
         slot.scan_own.store(own, Ordering::Relaxed);
+        slot.scan_threads.store(fork.threads, Ordering::Relaxed);
         slot.left.store(0, Ordering::Relaxed);
         slot.lossy.store(0, Ordering::Relaxed);
         for counter in [

@@ -250,8 +250,10 @@ pub struct Slot {
     pub scan_stack: AtomicU64,
     /// Where in its memory the [`OwnMemory`] lies; 0 for nowhere.
     pub scan_own: AtomicU64,
+    /// Threads of the process, beside the one that forked, that are known to allocate.
+    pub scan_threads: AtomicU32,
     #[doc(hidden)]
-    pub pad: [u32; 4059],
+    pub pad: [u32; 4058],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

@@ -38,8 +38,9 @@ pub(crate) struct Args {
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// Take a heap graph, too: which objects there are, and what holds them. Each
-    /// process with Python stands still as long as a fork of it takes
+    /// Take a heap graph, too: which objects there are, what holds them, and which
+    /// native blocks nothing points to. Each process stands still as long as a fork
+    /// of it takes
     #[arg(long)]
     heap: bool,
 

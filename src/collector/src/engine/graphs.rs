@@ -50,6 +50,8 @@ const NEEDED_BYTES: u64 = 32 << 20;
 /// Processes of which a graph is taken at their ends, and how large others have to be.
 const MOST_OF_END: u32 = 24;
 const LARGE_BYTES: u64 = 256 << 20;
+/// What one without Python has to have to be looked at beside one with it.
+const PLAIN_BYTES: u64 = 1 << 20;
 /// Processes without Python whose memory is looked after at a time.
 const MOST_PLAIN: u32 = 64;
 /// How long a fork takes, with small pages, and how long it may.
@@ -169,12 +171,13 @@ impl Graphs {
 
 impl Engine {
     /// Has the heap graphs of all processes taken, one after the other: first of those with
-    /// Python.
+    /// Python, then, `with_plain` ones, of the others. Beside Python, small ones are left
+    /// out: mostly they wait for it, and would have to be waited for.
     ///
     /// # Errors
     ///
     /// None can be: why.
-    pub(crate) fn want_graphs(&mut self, name: &str) -> Result<(), String> {
+    pub(crate) fn want_graphs(&mut self, name: &str, with_plain: bool) -> Result<(), String> {
         if self.mode() & mode::ON == 0 {
             return Err("nothing is recorded any more".into());
         }
@@ -184,15 +187,19 @@ impl Engine {
                 .slot(slot)
                 .is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) != 0)
         };
-        let is_native = self.mode() & mode::NATIVE != 0;
+        let with_plain = with_plain && self.mode() & mode::NATIVE != 0;
         let mut living: Vec<(bool, u32, u32)> = self
             .processes
             .iter()
             .filter(|(_, process)| process.ended.is_none() && process.ending.is_none())
             .map(|(id, process)| (!has_python(process.slot), *id, process.identity.pid))
-            .filter(|(is_plain, ..)| !is_plain || is_native)
+            .filter(|(is_plain, ..)| !is_plain || with_plain)
             .collect();
         living.sort_unstable();
+        if living.first().is_some_and(|(is_plain, ..)| !is_plain) {
+            let live = |id: &u32| self.processes.get(id).map(|one| one.image.scope.live_bytes);
+            living.retain(|(is_plain, id, _)| !is_plain || live(id) >= Some(PLAIN_BYTES));
+        }
         if living.is_empty() {
             return Err("no process lives of which one could be".into());
         }
@@ -553,6 +560,7 @@ impl Engine {
             parent,
             stack: slot.scan_stack.load(Ordering::Relaxed),
             own: slot.scan_own.load(Ordering::Relaxed),
+            threads: slot.scan_threads.load(Ordering::Relaxed),
             live: live.clone(),
             mappings: mappings.clone(),
             domains: self.shared.tally.domains(),

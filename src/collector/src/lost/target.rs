@@ -35,6 +35,8 @@ pub(crate) struct Order {
     /// What the child says of its stack and of memory that is leakline's.
     pub(crate) stack: u64,
     pub(crate) own: u64,
+    /// Threads beside its own that it knows to have been in the process.
+    pub(crate) threads: u32,
     /// What lived in the process.
     pub(crate) live: Option<Arc<Layer>>,
     pub(crate) mappings: Mappings,
@@ -84,7 +86,8 @@ pub(crate) fn look(order: &Order, go_on: impl FnOnce()) -> Result<Found, String>
         .map_or(0, |tasks| (tasks.count() as u32).saturating_sub(1));
     let mut found = super::look(&target, &layout, nodes(order), order.knows_all)?;
     found.unread_bytes += unread;
-    found.threads = threads;
+    // Of a process that has ended since the child alone can tell.
+    found.threads = threads.max(order.threads);
     found.took_ns = began.elapsed().as_nanos() as u64;
     // A child that was killed is not there any more, and nor is what it held.
     if !order.child.is_still_there() {

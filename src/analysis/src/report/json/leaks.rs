@@ -234,6 +234,8 @@ struct Judgement<'s, S> {
     rest: Option<usize>,
     suspects: S,
     acquitted: Vec<AcquittedJson<'s>>,
+    lost_besides_blocks: u64,
+    lost_besides_bytes: u64,
     suppressed: Vec<SuppressedJson<'s>>,
 }
 
@@ -250,6 +252,8 @@ fn judgement<'s, S>(stacks: &'s Stacks<'_>, leaks: &'s Leaks, suspects: S) -> Ju
         detectable_bytes_per_second: leaks.detectable_bytes_per_second,
         from_seconds: seconds(leaks.from_ns),
         to_seconds: seconds(leaks.to_ns),
+        lost_besides_blocks: leaks.lost_besides.blocks,
+        lost_besides_bytes: leaks.lost_besides.bytes,
         live_bytes_from: leaks.live.0,
         live_bytes_to: leaks.live.1,
         rss_bytes_from: leaks.rss.map(|rss| rss.0),

@@ -260,6 +260,15 @@ fn closing(
         );
         style.wrapped(out, plain, 11, &text)?;
     }
+    if leaks.lost_besides.blocks > 0 {
+        let text = format!(
+            "Lost:      {} more, {}, too little for a cause or seen in one look only: see \
+             `leakline why`.",
+            counted(leaks.lost_besides.blocks, "block", "blocks"),
+            bytes(leaks.lost_besides.bytes)
+        );
+        style.wrapped(out, plain, 11, &text)?;
+    }
     for one in &leaks.suppressed {
         let text = format!(
             "Suppressed: {}, {}, by `leak:{}`{}.",

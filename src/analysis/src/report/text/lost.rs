@@ -113,7 +113,7 @@ fn details(
         table(stacks, lost).write(out, style)?;
         let more = lost.groups.len().saturating_sub(MOST_ROWS);
         if more > 0 {
-            writeln!(out, "and {} more (--json has all)", more)?;
+            writeln!(out, "and {more} more (--json has all)")?;
         }
         let all = lost.figures();
         if all.sure != all.all() {
