@@ -237,8 +237,8 @@ def test_a_live_worker_names_what_its_extension_lost(
     assert row["made_in"]["function"] == "parse_header"
     names = [frame["function"] for frame in row["stack"]]
     assert names.index("parse_header") < names.index("upload") < names.index("serve")
-    # Of those that are kept none is.
-    assert row["known_blocks"] - row["blocks"] in range(500, 502)
+    # Those that are kept have another stack; none of them is lost.
+    assert row["blocks"] % 700 in (0, 699)
     assert row["certain_blocks"] >= first["lost_blocks"] - 1
     [cause] = [
         cause

@@ -48,7 +48,7 @@ def wait() -> None:
     seen.append(sum(len(one) for one in mine))
 
 
-thread = threading.Thread(target=wait)
+thread = threading.Thread(target=wait, daemon=True)
 thread.start()
 
 try:
@@ -72,7 +72,7 @@ def touch() -> int:
     total += sum(len(packer.compress(b"y" * 100)) for packer in lzmas)
     total += sum(one.digest()[0] for one in hashes)
     total += sum(one.match("a") is None for one in patterns)
-    total += int(sum(numbers) % 7) + sum(one.raw[7] for one in buffers)
+    total += int(sum(numbers)) % 7 + sum(one.raw[7] for one in buffers)
     total += sum(map(len, queue)) + sum(len(one.getvalue()) for one in streams)
     total += sum(int(one.sum()) for one in arrays) + len(local.value)
     if frame is not None:
