@@ -265,7 +265,9 @@ def test_a_live_native_process_is_looked_at(
     program = programs.program("lost_live", "-O1")
     line, recording = leakline.command(program, "2000")
     process = subprocess.Popen(
-        [os.fspath(part) for part in line], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [os.fspath(part) for part in line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
@@ -314,7 +316,9 @@ for _ in range(20000):
     library.parse_header(b"x")
 """
     options = ["--sample", "16KiB"]
-    _, recording = leakline.run(TARGET_PYTHON, "-c", program, extension, options=options)
+    _, recording = leakline.run(
+        TARGET_PYTHON, "-c", program, extension, options=options
+    )
     answer = lost(recording)
     [look] = answer["looks"]
     assert not look["knows_all_blocks"]

@@ -37,7 +37,7 @@ pub(crate) mod target;
 /// What a look costs at most; then there is no answer.
 const MOST_NS: u64 = 15_000_000_000;
 /// Most blocks of a look: some 40 bytes each.
-const MOST_BLOCKS: usize = 1 << 26;
+const MOST_BLOCKS: usize = 1 << 24;
 /// Most that is read at once.
 const PIECE: u64 = 1 << 20;
 /// Blocks so near to each other are read together.

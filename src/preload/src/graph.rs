@@ -293,9 +293,20 @@ unsafe fn in_child(
     i32::from(has_failed)
 }
 
-/// Waits until the collector has come so far, or an instant of the monotonic clock.
+/// Waits until the collector has come so far, or an instant of the monotonic clock, or
+/// the collector's heart has stopped.
 fn await_scan(session: &Session, step: u32, until_ns: u64) {
-    while !session.has_scanned(step) && sys::monotonic_ns() < until_ns {
+    const HEART_NS: u64 = 2_000_000_000;
+    let beats = &session.header().beats;
+    let (mut last, mut at) = (beats.load(Ordering::Relaxed), sys::monotonic_ns());
+    while !session.has_scanned(step) {
+        let (beat, now) = (beats.load(Ordering::Relaxed), sys::monotonic_ns());
+        if beat != last {
+            (last, at) = (beat, now);
+        }
+        if now >= until_ns || now.saturating_sub(at) > HEART_NS {
+            return;
+        }
         sys::pause_ns(TURN_NS);
     }
 }

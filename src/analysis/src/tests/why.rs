@@ -96,7 +96,7 @@ fn show(
             heap: &heap,
             referents: true,
         };
-        text::why(model, stacks, &subject, &answer, styled(width), out)
+        text::why(model, stacks, &subject, &answer, None, styled(width), out)
     })
 }
 
@@ -185,7 +185,14 @@ fn json_has_steps_and_holders() {
             heap: &heap,
             referents: false,
         };
-        json::why(model, stacks, &subject, &answer, out)
+        json::why(
+            model,
+            stacks,
+            &subject,
+            &answer,
+            &crate::Lost::default(),
+            out,
+        )
     });
     let report: Value = serde_json::from_str(&text).unwrap();
     let path = &report["groups"][0]["paths"][0];

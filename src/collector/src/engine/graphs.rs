@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use leakline_recording::record::{HeapGraph, Lost, LostSite, Record};
@@ -24,14 +23,14 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::{Engine, Newborn};
 use crate::graph::Graph;
 use crate::image::{ForkPoint, Image, MARKS};
-use crate::live::{Block, Layer};
+use crate::live::Block;
 use crate::lost::Found;
 use crate::lost::target::{self, Order};
-use crate::maps::Mappings;
 use crate::names::LocalNames;
 use crate::order::Rings;
 use crate::process;
 use crate::protocol::{GraphOutcome, GraphState, LostState};
+use crate::weights::Weights;
 
 /// How long a process may take to come by.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -76,11 +75,9 @@ struct Teller {
 /// A look at a child's memory, by a thread of ours.
 #[derive(Debug)]
 struct Look {
-    result: Receiver<Result<Found, String>>,
-    /// What is known already.
-    record: Lost,
-    live: Option<Arc<Layer>>,
-    mappings: Mappings,
+    result: Receiver<(Lost, Result<(LostState, Before), String>)>,
+    /// The graph's number.
+    number: u32,
 }
 
 /// Lost blocks: address and birth of each.
@@ -543,12 +540,12 @@ impl Engine {
 
     /// Has a thread look at a child's memory. Without one the child does not wait for it.
     fn begin_look(
-        &self,
+        &mut self,
         newborn: &Newborn,
         slot: &Slot,
         parent: u32,
         fork: &ForkPoint,
-        record: Lost,
+        mut record: Lost,
     ) -> Option<Look> {
         if self.mode() & mode::NATIVE == 0 {
             slot.scan.store(scan::DONE, Ordering::Release);
@@ -561,12 +558,16 @@ impl Engine {
             stack: slot.scan_stack.load(Ordering::Relaxed),
             own: slot.scan_own.load(Ordering::Relaxed),
             threads: slot.scan_threads.load(Ordering::Relaxed),
-            live: live.clone(),
-            mappings: mappings.clone(),
+            live,
+            mappings,
             domains: self.shared.tally.domains(),
             knows_all: record.knows_all,
         };
         let (session, number) = (self.shared.session.clone(), newborn.slot);
+        let number_of_graph = record.graph;
+        let weights = self.shared.weights.scale();
+        let before = self.graphs.before.remove(&record.process);
+        let before = before.unwrap_or_default();
         let (send, result) = mpsc::channel();
         let look = move || {
             let step = |step| {
@@ -576,9 +577,14 @@ impl Engine {
                 }
             };
             let found = target::look(&order, || step(scan::GO_ON));
-            // Nobody may wait any more.
-            let _ = send.send(found);
             step(scan::DONE);
+            let told =
+                found.map(|found| count_lost(&mut record, &found, &order, &weights, &before));
+            if let Err(why) = &told {
+                record.why.clone_from(why);
+            }
+            // Nobody may wait any more.
+            let _ = send.send((record, told));
         };
         let thread = std::thread::Builder::new().name("leakline lost".into());
         if thread.spawn(look).is_err() {
@@ -587,9 +593,7 @@ impl Engine {
         }
         Some(Look {
             result,
-            record,
-            live,
-            mappings,
+            number: number_of_graph,
         })
     }
 
@@ -598,133 +602,27 @@ impl Engine {
         for at in 0..self.graphs.tellers.len() {
             let teller = &mut self.graphs.tellers[at];
             let Some(look) = &teller.look else { continue };
-            let result = match look.result.try_recv() {
-                Ok(result) => result,
+            let number = look.number;
+            let told = match look.result.try_recv() {
+                Ok((record, told)) => {
+                    let process = record.process;
+                    self.output.append(&mut self.shared.records);
+                    self.output.push(Record::Lost(record));
+                    told.map(|(state, after)| {
+                        self.graphs.before.insert(process, after);
+                        state
+                    })
+                }
                 Err(TryRecvError::Empty) => continue,
                 Err(TryRecvError::Disconnected) => Err("it was given up".into()),
             };
-            if let Some(look) = teller.look.take() {
-                self.take_look(look, result);
+            teller.look = None;
+            self.graphs.has_news = true;
+            let states = &mut self.graphs.told;
+            if let Some(state) = states.iter_mut().find(|state| state.number == number) {
+                state.lost = Some(told);
             }
         }
-    }
-
-    fn take_look(&mut self, look: Look, result: Result<Found, String>) {
-        let mut record = look.record;
-        let number = record.graph;
-        let told = match result {
-            Ok(found) => {
-                Ok(self.count_lost(&mut record, &found, look.live.as_deref(), &look.mappings))
-            }
-            Err(why) => {
-                record.why.clone_from(&why);
-                Err(why)
-            }
-        };
-        self.output.append(&mut self.shared.records);
-        self.output.push(Record::Lost(record));
-        self.graphs.has_news = true;
-        let states = &mut self.graphs.told;
-        if let Some(state) = states.iter_mut().find(|state| state.number == number) {
-            state.lost = Some(told);
-        }
-    }
-
-    /// Sums up by site what a look has found.
-    fn count_lost(
-        &mut self,
-        record: &mut Lost,
-        found: &Found,
-        live: Option<&Layer>,
-        mappings: &Mappings,
-    ) -> LostState {
-        const NATIVE: u8 = Domain::Native as u8;
-        let weights = &self.shared.weights;
-        let tally = &self.shared.tally;
-        let pieces: FxHashMap<u64, Block> = mappings.all().collect();
-        let block_at = |at: u64| pieces.get(&at).copied().or_else(|| live?.get(at));
-        let mut sites: FxHashMap<u32, LostSite> = FxHashMap::default();
-        let mut add = |block: &Block| {
-            let amount = weights.weigh(block).amount;
-            record.blocks += amount.blocks;
-            record.bytes += amount.bytes;
-            sites.entry(block.site).or_default().known += 1;
-        };
-        if let Some(live) = live {
-            live.each(|_, block| {
-                if tally.domain_of(block.site) == Some(NATIVE) {
-                    add(&block);
-                }
-            });
-        }
-        pieces.values().for_each(add);
-        let before = self
-            .graphs
-            .before
-            .remove(&record.process)
-            .unwrap_or_default();
-        let mut after = Before {
-            graph: record.graph,
-            ..Before::default()
-        };
-        let mut state = LostState {
-            blocks: 0,
-            bytes: 0,
-            of: record.blocks,
-        };
-        // Examples are direct ones, where there are any.
-        let direct = found.lost.iter().filter(|lost| !lost.is_indirect);
-        let indirect = found.lost.iter().filter(|lost| lost.is_indirect);
-        for lost in direct.chain(indirect) {
-            let Some(block) = block_at(lost.start) else {
-                continue;
-            };
-            let amount = weights.weigh(&block).amount;
-            let site = sites.entry(block.site).or_default();
-            let (blocks, bytes) = if lost.is_indirect {
-                (&mut site.indirect_blocks, &mut site.indirect_bytes)
-            } else {
-                (&mut site.direct_blocks, &mut site.direct_bytes)
-            };
-            *blocks += amount.blocks;
-            *bytes += amount.bytes;
-            site.lost += 1;
-            state.blocks += amount.blocks;
-            state.bytes += amount.bytes;
-            let key = (lost.start, block.birth);
-            if before.blocks.contains(&key) {
-                site.again_blocks += amount.blocks;
-                site.again_bytes += amount.bytes;
-            }
-            if site.examples.len() < MOST_EXAMPLES {
-                site.examples.push(lost.start);
-            }
-            if after.blocks.len() < MOST_BEFORE {
-                after.blocks.insert(key);
-            }
-        }
-        for at in &found.inner {
-            if let Some(block) = block_at(*at) {
-                let amount = weights.weigh(&block).amount;
-                let site = sites.entry(block.site).or_default();
-                site.inner_blocks += amount.blocks;
-                site.inner_bytes += amount.bytes;
-            }
-        }
-        record.before = before.graph;
-        record.threads = found.threads;
-        record.root_bytes = found.root_bytes;
-        record.block_bytes = found.block_bytes;
-        record.unread_bytes = found.unread_bytes;
-        record.microseconds = found.took_ns / 1000;
-        record.sites = sites
-            .into_iter()
-            .filter(|(_, site)| site.lost > 0 || site.inner_blocks > 0)
-            .map(|(id, site)| LostSite { site: id, ..site })
-            .collect();
-        record.sites.sort_unstable_by_key(|site| site.site);
-        self.graphs.before.insert(record.process, after);
-        state
     }
 
     fn add_teller(
@@ -834,6 +732,96 @@ impl Engine {
             self.release_slot(slot);
         }
     }
+}
+
+/// Sums up by site what a look has found.
+fn count_lost(
+    record: &mut Lost,
+    found: &Found,
+    order: &Order,
+    weights: &Weights,
+    before: &Before,
+) -> (LostState, Before) {
+    const NATIVE: u8 = Domain::Native as u8;
+    let live = order.live.as_deref();
+    let pieces: FxHashMap<u64, Block> = order.mappings.all().collect();
+    let block_at = |at: u64| pieces.get(&at).copied().or_else(|| live?.get(at));
+    let mut sites: FxHashMap<u32, LostSite> = FxHashMap::default();
+    let mut add = |block: &Block| {
+        let amount = weights.weigh(block).amount;
+        record.blocks += amount.blocks;
+        record.bytes += amount.bytes;
+        sites.entry(block.site).or_default().known += 1;
+    };
+    if let Some(live) = live {
+        live.each(|_, block| {
+            if order.domains.get(block.site as usize) == Some(&NATIVE) {
+                add(&block);
+            }
+        });
+    }
+    pieces.values().for_each(add);
+    let mut after = Before {
+        graph: record.graph,
+        ..Before::default()
+    };
+    let mut state = LostState {
+        blocks: 0,
+        bytes: 0,
+        of: record.blocks,
+    };
+    // Examples are direct ones, where there are any.
+    let direct = found.lost.iter().filter(|lost| !lost.is_indirect);
+    let indirect = found.lost.iter().filter(|lost| lost.is_indirect);
+    for lost in direct.chain(indirect) {
+        let Some(block) = block_at(lost.start) else {
+            continue;
+        };
+        let amount = weights.weigh(&block).amount;
+        let site = sites.entry(block.site).or_default();
+        let (blocks, bytes) = if lost.is_indirect {
+            (&mut site.indirect_blocks, &mut site.indirect_bytes)
+        } else {
+            (&mut site.direct_blocks, &mut site.direct_bytes)
+        };
+        *blocks += amount.blocks;
+        *bytes += amount.bytes;
+        site.lost += 1;
+        state.blocks += amount.blocks;
+        state.bytes += amount.bytes;
+        let key = (lost.start, block.birth);
+        if before.blocks.contains(&key) {
+            site.again_blocks += amount.blocks;
+            site.again_bytes += amount.bytes;
+        }
+        if site.examples.len() < MOST_EXAMPLES {
+            site.examples.push(lost.start);
+        }
+        if after.blocks.len() < MOST_BEFORE {
+            after.blocks.insert(key);
+        }
+    }
+    for at in &found.inner {
+        if let Some(block) = block_at(*at) {
+            let amount = weights.weigh(&block).amount;
+            let site = sites.entry(block.site).or_default();
+            site.inner_blocks += amount.blocks;
+            site.inner_bytes += amount.bytes;
+        }
+    }
+    record.before = before.graph;
+    record.threads = found.threads;
+    record.root_bytes = found.root_bytes;
+    record.block_bytes = found.block_bytes;
+    record.unread_bytes = found.unread_bytes;
+    record.microseconds = found.took_ns / 1000;
+    record.sites = sites
+        .into_iter()
+        .filter(|(_, site)| site.lost > 0 || site.inner_blocks > 0)
+        .map(|(id, site)| LostSite { site: id, ..site })
+        .collect();
+    record.sites.sort_unstable_by_key(|site| site.site);
+    (state, after)
 }
 
 impl Teller {
