@@ -170,6 +170,8 @@ impl<'a> Lost<'a> {
         }
         for group in &mut groups {
             group.sites.sort_unstable();
+            // What a forked child inherited is looked at in both.
+            group.sites.dedup();
         }
         groups.sort_by(|one, other| {
             let (one_all, other_all) = (one.figures.all(), other.figures.all());

@@ -179,7 +179,7 @@ fn lost_sites<'a>(
     };
     let lost = Lost::new(model, stacks, Some(&sites));
     let (known, gone) = lost.figures().known;
-    Ok(if gone * 2 >= known && gone > 0 {
+    Ok(if gone.saturating_mul(2) >= known && gone > 0 {
         sites
     } else {
         Vec::new()
