@@ -591,14 +591,18 @@ impl Leaks {
         if self.query.filter.is_some() {
             return;
         }
-        for (site, lost) in lost_by_site(model) {
-            let is_told = |cause: &Cause| cause.members.binary_search(&site).is_ok();
-            if !self.suspects.iter().any(is_told) {
-                let all = lost.all();
-                self.lost_besides.blocks = self.lost_besides.blocks.saturating_add(all.blocks);
-                self.lost_besides.bytes = self.lost_besides.bytes.saturating_add(all.bytes);
+        let lost = lost_by_site(model);
+        let besides = lost.iter().filter(|(site, _)| {
+            let is_told = |cause: &Cause| cause.members.binary_search(site).is_ok();
+            !self.suspects.iter().any(is_told)
+        });
+        self.lost_besides = besides.fold(Held::default(), |sum, (_, lost)| {
+            let all = lost.all();
+            Held {
+                blocks: sum.blocks.saturating_add(all.blocks),
+                bytes: sum.bytes.saturating_add(all.bytes),
             }
-        }
+        });
     }
 
     fn suppress(&mut self, at: usize, bytes: u64) {
