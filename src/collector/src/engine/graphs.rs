@@ -72,10 +72,13 @@ struct Teller {
     look: Option<Look>,
 }
 
+/// What is told of a look, and what the next one is compared with; or why nothing is.
+type Told = Result<(LostState, Before), String>;
+
 /// A look at a child's memory, by a thread of ours.
 #[derive(Debug)]
 struct Look {
-    result: Receiver<(Lost, Result<(LostState, Before), String>)>,
+    result: Receiver<(Lost, Told)>,
     /// The graph's number.
     number: u32,
 }

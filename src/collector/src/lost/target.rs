@@ -73,13 +73,14 @@ pub(crate) fn look(order: &Order, go_on: impl FnOnce()) -> Result<Found, String>
     let layout = layout(&maps, &own, order.stack, &mut |map, what| match what {
         Pages::Private => runs(&pagemap, map, &mut unread),
         // A fork leaves it to the child to map such pages again.
-        Pages::Shared => match &parent_pagemap {
-            Some(pagemap) => runs(pagemap, map, &mut unread),
-            None => {
+        Pages::Shared => {
+            if let Some(pagemap) = &parent_pagemap {
+                runs(pagemap, map, &mut unread)
+            } else {
                 unread += map.end - map.start;
                 Vec::new()
             }
-        },
+        }
     });
     go_on();
     let threads = fs::read_dir(format!("/proc/{}/task", order.parent))
