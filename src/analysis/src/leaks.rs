@@ -21,8 +21,10 @@ use crate::filter::Filter;
 use crate::frame::{FrameId, Role};
 use crate::heap;
 use crate::instant::{Instant, InstantError, Span};
+use crate::lost::{Lost, LostFigures, lost_by_site, lost_of};
 use crate::model::Model;
 use crate::names::Name;
+use crate::report::text::lost_evidence;
 use crate::stack::{Head, Stacks};
 use crate::survivors::Held;
 use crate::top::Matching;
@@ -81,7 +83,7 @@ pub struct Share {
 pub struct Cause {
     /// `L1`: the most serious.
     pub id: String,
-    /// *Leaking* or *growing*.
+    /// *Leaking*, *unreachable* or *growing*.
     pub verdict: Verdict,
     /// Why it is no more than growing.
     pub doubt: Option<Doubt>,
@@ -103,6 +105,17 @@ pub struct Cause {
     pub held: Option<HeldBy>,
     /// What the graph shows of it.
     pub reason: Option<Reason>,
+    /// What of it nothing points to, if anything.
+    pub lost: Option<LostPart>,
+}
+
+/// What of a cause is lost.
+#[derive(Clone, Debug)]
+pub struct LostPart {
+    /// How much.
+    pub figures: LostFigures,
+    /// What shows it, in a sentence.
+    pub evidence: String,
 }
 
 /// Who holds a cause's objects in a heap graph.
@@ -169,7 +182,7 @@ pub struct Leaks {
     pub suspects: Vec<Cause>,
     /// How many there are without the limit.
     pub total_suspects: usize,
-    /// How many of them all leak, and how fast together.
+    /// How many of them all leak or are lost, and how fast together.
     pub leaking: (usize, Rate),
     /// What grew besides, by verdict.
     pub acquitted: Vec<Acquitted>,
@@ -177,6 +190,8 @@ pub struct Leaks {
     pub suppressed: Vec<Suppressed>,
     /// The smallest growth that would have been listed.
     pub detectable_bytes_per_second: f64,
+    /// What is lost, or looks so, and is no cause: it is little, or not certain.
+    pub lost_besides: Held,
     /// Resident bytes at `from_ns` and at `to_ns`, where they are known.
     pub rss: Option<(u64, u64)>,
     /// Live bytes at `from_ns` and at `to_ns`.
@@ -292,9 +307,12 @@ impl Leaks {
         }
         let judgement = judge.finish();
 
+        let lost = lost_by_site(model);
         let mut judged = Vec::new();
         let mut start_up = (0, 0);
         for (group, found) in groups.iter().zip(&judgement.sites) {
+            let live = histories.live(&group.sites, group.to_ns);
+            let lost = lost_of(&lost, &group.sites);
             match found {
                 Some(found) => {
                     let found = if model.is_imported() {
@@ -302,7 +320,10 @@ impl Leaks {
                     } else {
                         *found
                     };
-                    judged.push((group, found));
+                    judged.push((group, found.with_lost(lost, from_ns)));
+                }
+                None if is_cause(&lost) => {
+                    judged.push((group, Judged::lost(lost, live, from_ns)));
                 }
                 None if group.import != Import::Outside && group.most_bytes >= FLOOR_BYTES => {
                     let bytes = histories.live(&group.sites, group.to_ns).bytes;
@@ -322,6 +343,7 @@ impl Leaks {
             acquitted: Vec::new(),
             suppressed: Vec::new(),
             detectable_bytes_per_second: judgement.detectable_bytes_per_second,
+            lost_besides: Held::default(),
             rss: rss(model, from_ns).zip(rss(model, to_ns)),
             live: (live_at(model, from_ns), live_at(model, to_ns)),
             forecast: None,
@@ -348,7 +370,7 @@ impl Leaks {
         let filter = self.query.filter.clone();
         let mut matching = Matching::new(filter.as_ref());
         let mut causes: Vec<(Vec<CauseSite>, Vec<u32>)> = Vec::new();
-        let mut index: FxHashMap<(Name, Name, Name), usize> = FxHashMap::default();
+        let mut index: FxHashMap<((Name, Name, Name), bool), usize> = FxHashMap::default();
         let mut rest = Vec::new();
         for (group, judged) in judged {
             let largest =
@@ -365,7 +387,10 @@ impl Leaks {
                 merged: group.sites.len(),
                 judged,
             };
-            if !matches!(judged.verdict, Verdict::Leaking | Verdict::Growing) {
+            if !matches!(
+                judged.verdict,
+                Verdict::Leaking | Verdict::Unreachable | Verdict::Growing
+            ) {
                 rest.push(found);
                 continue;
             }
@@ -378,9 +403,11 @@ impl Leaks {
             }
             // What is lost in one function is lost together.
             let named = head.your_code.or(head.made_in).map(|id| *stacks.frame(id));
-            let key = named.map_or((Name::EMPTY, Name::EMPTY, Name::EMPTY), |frame| {
+            let place = named.map_or((Name::EMPTY, Name::EMPTY, Name::EMPTY), |frame| {
                 (frame.function, frame.file, frame.module)
             });
+            // What somebody holds is another cause.
+            let key = (place, judged.verdict == Verdict::Unreachable);
             let at = *index.entry(key).or_insert_with(|| {
                 causes.push((Vec::new(), Vec::new()));
                 causes.len() - 1
@@ -401,15 +428,23 @@ impl Leaks {
                         .bytes_per_second
                         .total_cmp(&one.rate.bytes_per_second),
                 )
+                .then_with(|| {
+                    let lost = |cause: &Cause| {
+                        let lost = cause.lost.as_ref();
+                        lost.map_or(0, |lost| lost.figures.all().bytes)
+                    };
+                    lost(other).cmp(&lost(one))
+                })
                 .then(one.sites[0].site.cmp(&other.sites[0].site))
         });
+        self.lost_besides(model);
         for (at, cause) in (1..).zip(&mut self.suspects) {
             cause.id = format!("L{at}");
         }
         let leaking = self
             .suspects
             .iter()
-            .filter(|cause| cause.verdict == Verdict::Leaking);
+            .filter(|cause| matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable));
         self.leaking.0 = leaking.clone().count();
         self.leaking.1 = sum(leaking);
         self.total_suspects = self.suspects.len();
@@ -501,6 +536,15 @@ impl Leaks {
             },
             held: None,
             reason: None,
+            lost: {
+                let mut members = members.to_vec();
+                members.sort_unstable();
+                let lost = Lost::new(model, stacks, Some(&members));
+                (!lost.groups.is_empty()).then(|| LostPart {
+                    figures: lost.figures(),
+                    evidence: lost_evidence(&lost),
+                })
+            },
             sites,
         }
     }
@@ -554,6 +598,25 @@ impl Leaks {
         })
     }
 
+    /// Sums up what is lost at sites of no cause.
+    fn lost_besides(&mut self, model: &Model<'_>) {
+        if self.query.filter.is_some() {
+            return;
+        }
+        let lost = lost_by_site(model);
+        let besides = lost.iter().filter(|(site, _)| {
+            let is_told = |cause: &Cause| cause.members.binary_search(site).is_ok();
+            !self.suspects.iter().any(is_told)
+        });
+        self.lost_besides = besides.fold(Held::default(), |sum, (_, lost)| {
+            let all = lost.all();
+            Held {
+                blocks: sum.blocks.saturating_add(all.blocks),
+                bytes: sum.bytes.saturating_add(all.bytes),
+            }
+        });
+    }
+
     fn suppress(&mut self, at: usize, bytes: u64) {
         let suppression = &self.query.suppressions[at];
         let known = self
@@ -596,7 +659,7 @@ impl Leaks {
     pub fn verdict(&self) -> Verdict {
         let first = self.suspects.iter().map(|cause| cause.verdict).min();
         match first {
-            _ if self.leaking.0 > 0 => Verdict::Leaking,
+            None if self.leaking.0 > 0 => Verdict::Leaking,
             Some(verdict) => verdict,
             None if self.to_ns <= self.from_ns || self.has_few_snapshots() => Verdict::Unclear,
             None => Verdict::Plateau,
@@ -625,6 +688,48 @@ fn sum<'c>(causes: impl Iterator<Item = &'c Cause>) -> Rate {
         blocks_per_second: sum.blocks_per_second + cause.rate.blocks_per_second,
         blocks_per_unit: sum.blocks_per_unit + cause.rate.blocks_per_unit,
     })
+}
+
+/// Whether so much is lost for certain that it is listed, whether it grows or not.
+fn is_cause(lost: &LostFigures) -> bool {
+    lost.sure.bytes >= FLOOR_BYTES
+}
+
+impl Judged {
+    /// Of what does not grow, or grew and stopped, but is lost.
+    fn lost(lost: LostFigures, live: Held, from_ns: u64) -> Judged {
+        Judged {
+            verdict: Verdict::Unreachable,
+            doubt: None,
+            rate: None,
+            since_ns: from_ns,
+            live,
+            grown_bytes: 0,
+            most_bytes: lost.all().bytes,
+            kept: (0, 0),
+            lasting_seconds: 0.0,
+            axis: AxisKind::Clock,
+            chance: 0.0,
+        }
+    }
+
+    /// With what is lost of it.
+    fn with_lost(self, lost: LostFigures, from_ns: u64) -> Judged {
+        let grows = matches!(self.verdict, Verdict::Leaking | Verdict::Growing);
+        // Blocks are counted as they are, samples and estimates alike.
+        let is_most = lost.known.1.saturating_mul(2) >= lost.known.0;
+        if lost.sure.blocks == 0 || (grows && !is_most) || !(grows || is_cause(&lost)) {
+            return self;
+        }
+        if grows {
+            return Judged {
+                verdict: Verdict::Unreachable,
+                doubt: None,
+                ..self
+            };
+        }
+        Judged::lost(lost, self.live, from_ns)
+    }
 }
 
 /// How each node's stack stands to imports: a caller's is known before its

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Loss, Mark, Node, Note, Peak,
-    Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter, Sizes,
-    SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Loss, Lost, Mark, Node, Note,
+    Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter,
+    Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -176,6 +176,7 @@ pub struct Model<'a> {
     scatter: FxHashMap<u32, SiteScatter>,
     losses: Vec<Loss>,
     heap_graphs: Vec<&'a HeapGraph>,
+    lost: Vec<&'a Lost>,
     marks: Vec<&'a Mark>,
     notes: Vec<&'a Note>,
     sources: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
@@ -254,6 +255,7 @@ impl<'a> Model<'a> {
             scatter: FxHashMap::default(),
             losses: Vec::new(),
             heap_graphs: Vec::new(),
+            lost: Vec::new(),
             marks: Vec::new(),
             notes: Vec::new(),
             sources: BTreeMap::new(),
@@ -417,6 +419,10 @@ impl<'a> Model<'a> {
                 self.seen(graph.at_ns);
                 self.heap_graphs.push(graph);
             }
+            Record::Lost(lost) => {
+                self.seen(lost.at_ns);
+                self.lost.push(lost);
+            }
             // Kinds of later versions say nothing to this one.
             _ => {}
         }
@@ -510,6 +516,11 @@ impl<'a> Model<'a> {
     /// Heap graphs, in order.
     pub fn heap_graphs(&self) -> &[&'a HeapGraph] {
         &self.heap_graphs
+    }
+
+    /// What looks for lost blocks have found, in order.
+    pub fn lost(&self) -> &[&'a Lost] {
+        &self.lost
     }
 
     /// Allocations by size.

@@ -13,8 +13,8 @@
 //!   grew gives the same ones, and none tells anything of its path.
 
 use leakline_recording::record::{
-    Code, HeapGraph, HeapPart, Mark, Module, Note, Process, Record, Session, Source, SymbolFrame,
-    Symbols, Thread,
+    Code, HeapGraph, HeapPart, Lost, LostSite, Mark, Module, Note, Process, Record, Session,
+    Source, SymbolFrame, Symbols, Thread,
 };
 use rustc_hash::FxHashMap;
 
@@ -98,6 +98,23 @@ impl Tokens {
             Record::HeapGraph(graph) => Record::HeapGraph(HeapGraph {
                 name: self.mark(&graph.name),
                 ..graph.clone()
+            }),
+            Record::Lost(lost) => Record::Lost(Lost {
+                name: self.mark(&lost.name),
+                why: if lost.why.is_empty() {
+                    String::new()
+                } else {
+                    LEFT_OUT.into()
+                },
+                sites: lost
+                    .sites
+                    .iter()
+                    .map(|site| LostSite {
+                        examples: Vec::new(),
+                        ..site.clone()
+                    })
+                    .collect(),
+                ..lost.clone()
             }),
             Record::HeapPart(part) => Record::HeapPart(HeapPart {
                 graph: part.graph,

@@ -270,6 +270,8 @@ fn live(history: &History, instant: usize) -> Held {
 pub enum Verdict {
     /// A part of what is made there stays for good, at a steady rate.
     Leaking,
+    /// Nothing points to what is left of it: it is lost for good.
+    Unreachable,
     /// It grows; whether it will stop cannot be told yet.
     Growing,
     /// It does not fit any of the others.
@@ -287,6 +289,7 @@ impl Verdict {
     pub const fn word(self) -> &'static str {
         match self {
             Verdict::Leaking => "leaking",
+            Verdict::Unreachable => "unreachable",
             Verdict::Growing => "growing",
             Verdict::Unclear => "unclear",
             Verdict::Plateau => "plateau",

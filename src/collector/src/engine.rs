@@ -180,6 +180,7 @@ impl Engine {
             graphs: Graphs::default(),
         };
         engine.reserve_slots();
+        engine.permit_newcomers();
         engine
     }
 
@@ -1059,6 +1060,11 @@ impl Engine {
         self.graphs.headroom = headroom;
     }
 
+    /// Its processes were running before: blocks of theirs are not known.
+    pub(crate) fn is_attached(&mut self, is_attached: bool) {
+        self.graphs.is_attached = is_attached;
+    }
+
     /// Whether nobody is left to hear of.
     pub(crate) fn is_deserted(&self) -> bool {
         self.living() == 0 && !self.is_told_of_heaps()
@@ -1250,6 +1256,19 @@ impl Engine {
             };
             self.note(format!(
                 "{unanswered} {processes} not recorded: the collector did not answer in time"
+            ));
+        }
+        let missed = self
+            .shared
+            .session
+            .header()
+            .missed_ends
+            .load(Ordering::Relaxed);
+        if missed > 0 {
+            let processes = if missed == 1 { "process" } else { "processes" };
+            self.note(format!(
+                "{missed} {processes} without Python were not looked at for lost blocks at the \
+                 end: others were being looked at, or memory was short"
             ));
         }
         let dropped = self.output.dropped();

@@ -14,6 +14,10 @@ use crate::weights::Weights;
 const HEADS: [u64; 3] = [0, 16, 32];
 
 /// A graph that is being told of.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says of what its name does"
+)]
 #[derive(Debug)]
 pub(crate) struct Graph {
     pub(crate) number: u32,
@@ -31,6 +35,8 @@ pub(crate) struct Graph {
     pub(crate) has_losses: bool,
     /// Nobody wants to know of it.
     pub(crate) is_dropped: bool,
+    /// Of a process without Python: there is nothing to tell but its end.
+    pub(crate) is_native: bool,
     /// Bytes before an object of each type, where its block begins.
     heads: Vec<u64>,
 }
@@ -47,6 +53,7 @@ impl Graph {
             is_searched: false,
             has_losses: false,
             is_dropped: false,
+            is_native: false,
             heads: Vec::new(),
         }
     }

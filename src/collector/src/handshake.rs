@@ -228,6 +228,9 @@ impl Handshake {
                 .is_ok();
             if is_claimed {
                 clear(slot, pid);
+                // It may be over before anybody looks at it.
+                let may = self.session.header().may_graph.load(Ordering::Relaxed);
+                slot.may_graph.store(may, Ordering::Relaxed);
             }
             is_claimed
         })
@@ -308,6 +311,8 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.graph_error,
         &slot.may_graph,
         &slot.is_graph,
+        &slot.scan,
+        &slot.scan_threads,
     ];
     for word in words.into_iter().chain(&slot.trie) {
         word.store(0, Ordering::Relaxed);
@@ -321,6 +326,8 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.sampling_ticks,
         &slot.truncated_stacks,
         &slot.broken_unwinds,
+        &slot.scan_stack,
+        &slot.scan_own,
     ];
     for word in words {
         word.store(0, Ordering::Relaxed);

@@ -189,6 +189,11 @@ pub(crate) struct ForkPoint {
 }
 
 impl ForkPoint {
+    /// The blocks themselves: those of allocators, and mappings.
+    pub(crate) fn blocks(&self) -> (Option<Arc<Layer>>, Mappings) {
+        (self.base.clone(), self.mappings.clone())
+    }
+
     /// Live blocks and bytes at the fork.
     pub(crate) fn live(&self) -> (u64, u64) {
         (self.live_blocks, self.live_bytes)
@@ -334,6 +339,11 @@ impl Image {
         self.mappings = Mappings::default();
         self.sites = Default::default();
         self.inherited = None;
+    }
+
+    /// Whether events of it were lost.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.lossy_since.is_some()
     }
 
     /// Blocks born before events were lost: they may have died unseen.
@@ -1170,6 +1180,9 @@ impl Image {
             graph.has_losses = true;
             return;
         };
+        if graph.is_native {
+            return;
+        }
         shared.records.push(Record::HeapPart(HeapPart {
             graph: graph.number,
             entries: bytes.to_vec(),

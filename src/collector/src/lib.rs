@@ -17,6 +17,7 @@
 //! | `image` | what events mean to one process |
 //! | `live`, `maps` | its live blocks and mappings |
 //! | `graph` | what a forked child tells of its heap, joined with live blocks |
+//! | `lost` | native blocks to which nothing in a process's memory points |
 //! | `tally` | counters by site, thread and session; the state at the peak |
 //! | `names`, `lines` | stacks, modules, code objects |
 //! | `output`, `compaction` | what waits for the file, and the file kept small |
@@ -37,6 +38,7 @@ mod handshake;
 mod image;
 mod lines;
 mod live;
+mod lost;
 mod maps;
 mod names;
 mod order;

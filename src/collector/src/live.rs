@@ -509,7 +509,24 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    fn get(&self, address: u64) -> Option<Block> {
+    /// All blocks that are live in it, in no order.
+    pub(crate) fn each(&self, mut found: impl FnMut(u64, Block)) {
+        let mut above: Vec<&Table> = Vec::new();
+        let mut layer = Some(self);
+        while let Some(here) = layer {
+            for entry in here.table.iter() {
+                let address = entry.address();
+                let is_covered = above.iter().any(|table| table.get(address).is_some());
+                if !is_covered && !entry.is_tombstone() {
+                    found(address, entry.block());
+                }
+            }
+            above.push(&here.table);
+            layer = here.below.as_deref();
+        }
+    }
+
+    pub(crate) fn get(&self, address: u64) -> Option<Block> {
         let mut layer = self;
         loop {
             if let Some(entry) = layer.table.get(address) {
@@ -804,6 +821,13 @@ mod tests {
                         let at = pick(process);
                         let base = sets[at].0.freeze();
                         let model = sets[at].1.clone();
+                        let mut all = HashMap::new();
+                        if let Some(layer) = &base {
+                            layer.each(|address, block| {
+                                assert_eq!(all.insert(address, block), None);
+                            });
+                        }
+                        prop_assert_eq!(&all, &model);
                         sets.push((LiveSet::forked(base), model));
                     }
                     Step::Fork(process) => {

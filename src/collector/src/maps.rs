@@ -83,6 +83,13 @@ impl Mappings {
         cuts
     }
 
+    /// All pieces, by address.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u64, Block)> + '_ {
+        self.by_start
+            .iter()
+            .map(|(start, piece)| (*start, piece.block))
+    }
+
     /// The piece that begins at `start` and is `length` bytes long, exactly.
     pub(crate) fn exact(&self, start: u64, length: u64) -> Option<Block> {
         self.by_start

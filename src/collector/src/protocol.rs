@@ -169,6 +169,22 @@ pub struct GraphState {
     pub name: String,
     /// How far it is.
     pub outcome: GraphOutcome,
+    /// Whether there are objects in it: else it is of a process without Python.
+    pub has_objects: bool,
+    /// What was found of native blocks that nothing points to. `None`: nothing yet, or
+    /// nobody looks.
+    pub lost: Option<Result<LostState, String>>,
+}
+
+/// Native blocks that nothing points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostState {
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of how many.
+    pub of: u64,
 }
 
 /// How far a heap graph is.

@@ -281,6 +281,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let shared = Shared::new(session.clone(), pool, clock, window);
     let mut engine = Engine::new(shared, output, memory_limit());
     let mean = options.session.sample_bytes;
+    engine.is_attached(options.attached);
     engine.most_share = options.most_share;
     engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk
@@ -463,7 +464,7 @@ impl Collector {
                 }
                 ToCollector::Leave => self.leave(),
                 ToCollector::TakeGraphs { name } => {
-                    if self.engine.want_graphs(&name).is_err() {
+                    if self.engine.want_graphs(&name, false).is_err() {
                         self.control.send(&FromCollector::Graphs(Vec::new()));
                     }
                 }
@@ -506,7 +507,7 @@ impl Collector {
                 }
                 Request::TakeGraphs { name } => {
                     self.take_joined();
-                    let reply = match self.engine.want_graphs(&name) {
+                    let reply = match self.engine.want_graphs(&name, true) {
                         Ok(()) => Reply::Graphs(self.engine.graph_states()),
                         Err(why) => Reply::Refused { why },
                     };

@@ -386,6 +386,13 @@ impl Tally {
         self.sites.get(site).map(|site| site.domain)
     }
 
+    /// The domain of each site, by id; of those that are over, any.
+    pub(crate) fn domains(&self) -> Vec<u8> {
+        (0..self.sites.count)
+            .map(|id| self.domain_of(id).unwrap_or(u8::MAX))
+            .collect()
+    }
+
     /// Moves a site and the scopes around it by a block's change, and then
     /// does to the site whatever else the event does.
     #[expect(

@@ -166,6 +166,19 @@ impl Weights {
         nearest.unwrap_or(0) + 1
     }
 
+    /// What [`Weights::weigh`] needs, for another thread.
+    pub(crate) fn scale(&self) -> Weights {
+        Weights {
+            means: self.means.clone(),
+            ..Weights::default()
+        }
+    }
+
+    /// Whether any block was sampled so far.
+    pub(crate) fn has_samples(&self) -> bool {
+        !self.means.is_empty()
+    }
+
     /// Whether a block of the live table may be a sample: false is certain.
     #[inline]
     pub(crate) fn is_sample(block: &Block) -> bool {

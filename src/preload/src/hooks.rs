@@ -30,7 +30,7 @@ use crate::python::{self, Allocator};
 use crate::real::{self, Real};
 use crate::session::{self, Session};
 use crate::thread::{self, PAIRS, Pair, Thread, depth};
-use crate::{early, modules, sampling, sys, trie, unwind};
+use crate::{early, graph, modules, sampling, sys, trie, unwind};
 
 type Block = *mut u8;
 
@@ -1654,6 +1654,10 @@ extern "C" fn mark_exiting(sp: u64) {
                 let stamp = thread::stamp(t, session);
                 let word = event::head(Kind::Mark, MarkKind::Exiting as u8, 0);
                 thread::emit(t, session, [word, stamp]);
+                // What Python has is looked at when `__main__` is left.
+                if session.mode() & mode::GRAPH_AT_END != 0 && python::is_absent() {
+                    graph::take_last(t, session, None, true);
+                }
             }
             thread::set_depth(t, depth::IDLE);
         }

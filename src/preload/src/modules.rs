@@ -17,7 +17,7 @@ use leakline_wire::layout::mode;
 
 use crate::session::{FLUSH, MODULES_CHANGED, Session};
 use crate::thread::{self, Thread};
-use crate::{elf, got, python, sys};
+use crate::{elf, got, graph, python, sys};
 
 /// Module ids are below this (and above 0).
 const MAX_MODULES: usize = 4096;
@@ -211,7 +211,24 @@ pub fn keep_looking() {
 
 /// ... and no more.
 pub fn stop_looking() {
+    IS_GRAPH_DUE.store(0, Ordering::Relaxed);
     NEXT_LOOK.store(u64::MAX, Ordering::Relaxed);
+}
+
+/// 1: what [`look`] is to do next is to have a heap graph taken, and then to go on as
+/// before, that is from [`AFTER_GRAPH`] on.
+static IS_GRAPH_DUE: AtomicU32 = AtomicU32::new(0);
+static AFTER_GRAPH: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// In a program without Python: has the next birth take the heap graph that is wanted. It
+/// costs births nothing as long as none is.
+pub fn look_soon() {
+    let next = NEXT_LOOK.load(Ordering::Relaxed);
+    if next != 0 {
+        AFTER_GRAPH.store(next, Ordering::Relaxed);
+    }
+    IS_GRAPH_DUE.store(1, Ordering::Relaxed);
+    NEXT_LOOK.store(0, Ordering::Relaxed);
 }
 
 /// Looks, if it is time to, whether objects came that have to be redirected.
@@ -230,6 +247,12 @@ pub unsafe fn look(t: *mut Thread, session: &Session, stamp: u64) {
 #[cold]
 #[inline(never)]
 unsafe fn look_now(t: *mut Thread, session: &Session, stamp: u64) {
+    if IS_GRAPH_DUE.swap(0, Ordering::Relaxed) != 0 {
+        NEXT_LOOK.store(AFTER_GRAPH.load(Ordering::Relaxed), Ordering::Relaxed);
+        // SAFETY: the caller's.
+        unsafe { graph::take_wanted(t, session) };
+        return;
+    }
     let due = NEXT_LOOK.load(Ordering::Relaxed);
     let next = stamp.saturating_add(LOOK_EVERY);
     if due == u64::MAX

@@ -21,12 +21,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::blob::{CodeDef, Encoder};
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
-use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, may_graph, mode};
+use leakline_wire::layout::mode;
 use leakline_wire::trie::{NO_STACK, kind, python_frame};
 
 use crate::session::{self, CODE_DIED, FLUSH, Session};
 use crate::thread::{self, MAX_PYTHON, Thread, depth};
-use crate::{elf, graph, hooks, sampling, sys, trie, unwind};
+use crate::{elf, graph, hooks, modules, sampling, sys, trie, unwind};
 
 /// `PyMemAllocatorEx`.
 #[repr(C)]
@@ -367,9 +367,18 @@ pub fn look_for_graph(session: &Session) {
     let slot = session.slot();
     let wanted = slot.graph_wanted.load(Ordering::Relaxed);
     if wanted != slot.graph_begun.load(Ordering::Relaxed) {
-        DUE.fetch_or(GRAPH, Ordering::Relaxed);
+        if is_absent() {
+            modules::look_soon();
+        } else {
+            DUE.fetch_or(GRAPH, Ordering::Relaxed);
+        }
     }
     graph::reap();
+}
+
+/// Whether this is a program without Python, as far as is known.
+pub fn is_absent() -> bool {
+    READY.load(Ordering::Relaxed) == NOT_FOUND && PENDING_END.load(Ordering::Relaxed) == 0
 }
 
 /// Whether an interpreter was found.
@@ -1156,7 +1165,7 @@ impl Interpreter {
                 // Whatever comes of it, it is not begun twice.
                 slot.graph_error.store(0, Ordering::Relaxed);
                 let taken = if fit == FITS && !self.is_ending() {
-                    graph::take(t, session, self, wanted)
+                    graph::take(t, session, Some(self), wanted)
                 } else {
                     Err(ENOSYS)
                 };
@@ -1166,20 +1175,9 @@ impl Interpreter {
                 // Release pairs with the collector's Acquire: it sees the error.
                 slot.graph_begun.store(wanted, Ordering::Release);
             }
-            let may = slot.may_graph.load(Ordering::Relaxed);
-            if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 && may != may_graph::ENOUGH {
-                let taking = &session.header().end_graphs;
+            if END_IS_DUE.swap(0, Ordering::Relaxed) != 0 {
                 // Mostly this is early in the interpreter's end: nothing is taken down yet.
-                let is_taken = may == may_graph::YES
-                    && fit == FITS
-                    && taking.fetch_add(1, Ordering::Relaxed) < MOST_END_GRAPHS
-                    && graph::take(t, session, self, END_GRAPH).is_ok();
-                if !is_taken {
-                    session.tell(
-                        b"no heap graph was taken at the end: there was not enough memory, \
-                          others were being taken, or this process cannot bear a fork",
-                    );
-                }
+                graph::take_last(t, session, Some(self), fit == FITS);
             }
         }
     }

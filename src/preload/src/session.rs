@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use leakline_wire::Kind;
 use leakline_wire::event::{self, BlobKind};
 use leakline_wire::layout::{
-    self, ChunkHeader, Header, Hello, IdlePage, Slot, Welcome, may_graph, mode, slot_state,
+    self, ChunkHeader, Header, Hello, IdlePage, Slot, Welcome, may_graph, mode, scan, slot_state,
 };
 use leakline_wire::pool::FreeList;
 use leakline_wire::sync::AtomicU32 as SharedU32;
@@ -1245,6 +1245,7 @@ impl Session {
         slot.graph_wanted.store(0, Ordering::Relaxed);
         slot.graph_begun.store(0, Ordering::Relaxed);
         slot.may_graph.store(may_graph::NO, Ordering::Relaxed);
+        slot.scan.store(scan::WAITS, Ordering::Relaxed);
         slot.python_version.store(
             parent_slot.python_version.load(Ordering::Relaxed),
             Ordering::Relaxed,
@@ -1292,6 +1293,11 @@ impl Session {
         slot.start_stamp.store(fork.forked, Ordering::Relaxed);
         slot.is_graph.store(1, Ordering::Relaxed);
         slot.graph_wanted.store(number, Ordering::Relaxed);
+        slot.scan.store(scan::WAITS, Ordering::Relaxed);
+        slot.scan_stack.store(fork.stack, Ordering::Relaxed);
+        let own = core::ptr::from_ref(sys::own_memory()) as u64;
+        slot.scan_own.store(own, Ordering::Relaxed);
+        slot.scan_threads.store(fork.threads, Ordering::Relaxed);
         slot.left.store(0, Ordering::Relaxed);
         slot.lossy.store(0, Ordering::Relaxed);
         for counter in [
@@ -1315,6 +1321,12 @@ impl Session {
         slot.state.store(slot_state::LIVE, Ordering::Release);
         self.header().claims.fetch_add(1, Ordering::Release);
         true
+    }
+
+    /// Whether the collector has come so far with its look at this child's memory.
+    pub fn has_scanned(&self, step: u32) -> bool {
+        // Acquire pairs with the collector's Release: it has read what this changes next.
+        self.slot().scan.load(Ordering::Acquire) >= step
     }
 
     /// Chunks that nobody has, roughly.

@@ -1,8 +1,11 @@
 //! System calls, made without libc: nothing here allocates, locks or touches
 //! `errno`, so all of it may run in any hook, signal handler or forked child.
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::ffi::c_void;
+
+use leakline_wire::layout::{OWN_MAPPINGS, OwnMemory};
+use leakline_wire::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A failed call's error number.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,8 +120,29 @@ pub fn map_late(bytes: usize) -> Option<*mut u8> {
             ],
         )
         .ok()
-        .map(|at| at as *mut u8)
+        .map(|at| note_own(at as *mut u8, bytes))
     }
+}
+
+/// Where all memory lies that is ours: what is found in it says nothing of the program.
+static OWN: OwnMemory = OwnMemory {
+    count: AtomicU32::new(0),
+    pad: 0,
+    mappings: [const { [const { AtomicU64::new(0) }; 2] }; OWN_MAPPINGS],
+};
+
+/// See [`OwnMemory`].
+pub fn own_memory() -> &'static OwnMemory {
+    &OWN
+}
+
+fn note_own(at: *mut u8, bytes: usize) -> *mut u8 {
+    let place = OWN.count.fetch_add(1, Ordering::Relaxed) as usize;
+    if let Some([address, length]) = OWN.mappings.get(place) {
+        length.store(bytes as u64, Ordering::Relaxed);
+        address.store(at as u64, Ordering::Relaxed);
+    }
+    at
 }
 
 /// Asks that a mapping's pages are never merged into huge ones.
@@ -159,7 +183,7 @@ pub fn map_private(bytes: usize) -> Option<*mut u8> {
             number::PRCTL,
             [PR_SET_VMA, 0, at, bytes, name.as_ptr() as usize, 0],
         );
-        Some(at as *mut u8)
+        Some(note_own(at as *mut u8, bytes))
     }
 }
 
@@ -219,11 +243,45 @@ pub fn is_on_signal_stack() -> bool {
 /// # Safety
 ///
 /// The child may use nothing that a lock guards which another thread could hold.
-#[inline(never)]
-pub unsafe fn fork_quietly() -> Result<u32, Errno> {
-    // SAFETY: no flag: the child has a copy of the memory and of this stack, and no word
-    // of either is written to.
-    unsafe { syscall(number::CLONE, [0; 6]) }.map(|child| child as u32)
+///
+/// `registers` gets what the caller, or who called it, may have put into registers that a
+/// function keeps, and last the stack pointer: all of the stack above it is then as it is
+/// now as long as the caller does not return.
+pub unsafe fn fork_quietly(registers: &mut [u64; 7]) -> Result<u32, Errno> {
+    // SAFETY: no flag: the child has a copy of the memory and of this stack; what is
+    // written are the caller's words.
+    let result = unsafe { clone_with_registers(registers) };
+    if (-4095..0).contains(&result) {
+        Err(Errno(-result as i32))
+    } else {
+        Ok(result as u32)
+    }
+}
+
+/// Not even a prologue comes before the registers are kept.
+#[unsafe(naked)]
+unsafe extern "C" fn clone_with_registers(registers: *mut [u64; 7]) -> isize {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov [rdi], rbx",
+        "mov [rdi + 8], rbp",
+        "mov [rdi + 16], r12",
+        "mov [rdi + 24], r13",
+        "mov [rdi + 32], r14",
+        "mov [rdi + 40], r15",
+        "mov [rdi + 48], rsp",
+        "mov eax, {clone}",
+        "xor edi, edi",
+        "xor esi, esi",
+        "xor edx, edx",
+        "xor r10d, r10d",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "syscall",
+        "ret",
+        ".cfi_endproc",
+        clone = const number::CLONE,
+    )
 }
 
 /// Whether a child from [`fork_quietly`] has ended, or is none of ours; then it is gone.
@@ -236,11 +294,12 @@ pub fn has_ended(child: u32) -> bool {
 }
 
 /// What a child from [`fork_quietly`] does first: it runs no handler of its parent's, has no
-/// descriptor of its parent's, is the first to go where memory is short, leaves no core,
-/// does not come before others, and ends after so many seconds, whatever it waits for.
+/// descriptor of its parent's, is the first to go where memory is short, does not come
+/// before others, and ends after so many seconds, whatever it waits for. The process
+/// `reader` may look at its memory, where only ancestors may otherwise.
 /// Gives what it may read of itself. `None`: it could not be made so.
-pub fn be_a_quiet_child(seconds: u64) -> Option<OwnFiles> {
-    const PR_SET_DUMPABLE: usize = 4;
+pub fn be_a_quiet_child(seconds: u64, reader: u32) -> Option<OwnFiles> {
+    const PR_SET_PTRACER: usize = 0x5961_6d61;
     const WRITE_ONLY: usize = 1;
     const NICER: usize = 10;
     const SET: usize = 2;
@@ -278,12 +337,12 @@ pub fn be_a_quiet_child(seconds: u64) -> Option<OwnFiles> {
             write(fd as i32, b"1000");
             close(fd as i32);
         }
-        // Who leaves no core may not open all of them any more.
+        // Who leaves no core (soon) may not open all of them any more.
         let files = OwnFiles {
             maps: open(c"/proc/self/maps"),
             pages: open(c"/proc/self/pagemap"),
         };
-        let _ = syscall(number::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]);
+        let _ = syscall(number::PRCTL, [PR_SET_PTRACER, reader as usize, 0, 0, 0, 0]);
         let _ = syscall(number::SETPRIORITY, [0, 0, NICER, 0, 0, 0]);
         armed.is_ok().then_some(files)
     }
@@ -346,6 +405,14 @@ pub fn read_words_at(fd: i32, words: &mut [u64], offset: u64) -> Option<usize> {
         )
     };
     read.ok().map(|bytes| bytes / 8)
+}
+
+/// From here on this process leaves no core, and nobody who has not done so yet may open
+/// its memory.
+pub fn leave_no_core() {
+    const PR_SET_DUMPABLE: usize = 4;
+    // SAFETY: takes no pointer.
+    let _ = unsafe { syscall(number::PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0]) };
 }
 
 /// Closes all descriptors, where the kernel cannot do it at once (before 5.9).

@@ -670,6 +670,20 @@ pub fn are_idle(but: *mut Thread) -> bool {
     })
 }
 
+/// How many threads have a state, beside one: those that allocated, and are not known to
+/// have ended.
+pub fn others(but: *mut Thread) -> u32 {
+    let count = THREAD_COUNT.load(Ordering::Acquire).min(MAX_THREADS as u32);
+    let is_other = |place: &&AtomicPtr<Thread>| {
+        let t = place.load(Ordering::Acquire);
+        // SAFETY: states are never unmapped.
+        !t.is_null()
+            && t != but
+            && unsafe { owner::parts((*t).owner.load(Ordering::Acquire)).1 == owner::USED }
+    };
+    THREADS[..count as usize].iter().filter(is_other).count() as u32
+}
+
 /// Has threads that rest look at the mode with their next hook, and not only with
 /// their next sample: all but those at work just now, which overwrite it.
 pub fn end_sampling() {

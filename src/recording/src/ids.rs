@@ -26,9 +26,8 @@ pub(crate) mod kind {
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
-    pub(crate) const HEAP_PART: u8 = 24;
-    /// The newest one.
-    pub(crate) const LAST: u8 = HEAP_PART;
+    pub(crate) const LOST: u8 = 25;
+    pub(crate) const LAST: u8 = LOST;
 }
 
 /// Counts of the numbered kinds.
@@ -148,6 +147,12 @@ impl Ids {
             Record::Cohorts(cohorts) => self.admit_cohorts(cohorts),
             Record::Mark(mark) => mark.process.is_none_or(process),
             Record::HeapGraph(graph) => process(graph.process),
+            Record::Lost(lost) => {
+                let sites = &lost.sites;
+                process(lost.process)
+                    && sites.last().is_none_or(|last| last.site < self.sites)
+                    && sites.is_sorted_by(|a, b| a.site < b.site)
+            }
             Record::Scatter(scatter) => {
                 let sites = &scatter.sites;
                 sites.last().is_none_or(|last| last.site < self.sites)

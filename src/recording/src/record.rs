@@ -75,6 +75,8 @@ pub enum Record {
     HeapGraph(HeapGraph),
     /// A part of it.
     HeapPart(HeapPart),
+    /// Which native blocks nothing pointed to at an instant.
+    Lost(Lost),
 }
 
 /// How the recording was made.
@@ -680,6 +682,76 @@ pub struct HeapPart {
     /// the live block that it is; for a pointer's site also the block's bytes. Varints.
     #[serde(with = "serde_bytes")]
     pub sites: Vec<u8>,
+}
+
+/// Which native blocks of a process nothing pointed to, by a look at all of its memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Lost {
+    /// Its number: a heap graph's that was taken at the same instant, or, of a process
+    /// without Python, its own among theirs.
+    pub graph: u32,
+    /// Whose memory.
+    pub process: u32,
+    /// The instant.
+    pub at_ns: u64,
+    /// Why it was looked: a snapshot's name, or a mark's.
+    pub name: String,
+    /// How long the process stood still for it.
+    pub paused_ns: u64,
+    /// Why it could not be found out; empty where it was.
+    pub why: String,
+    /// All blocks of the process are known. Else what lies between those that are was
+    /// taken for memory that may hold pointers.
+    pub knows_all: bool,
+    /// Other threads of the process: what only their registers held was not seen.
+    pub threads: u32,
+    /// The look before at the same process, with which it was compared; 0 for none.
+    pub before: u32,
+    /// Blocks of which it was asked whether anything points to them.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that were looked at where pointers begin: data, stacks, registers.
+    pub root_bytes: u64,
+    /// Bytes that were looked at in blocks which were reached.
+    pub block_bytes: u64,
+    /// Bytes that could not be looked at: swapped out, or not to be read.
+    pub unread_bytes: u64,
+    /// Microseconds that it took, while the process went on.
+    pub microseconds: u64,
+    /// Sites with something to tell, rising.
+    pub sites: Vec<LostSite>,
+}
+
+/// Blocks of a site to which nothing pointed. Of sampled blocks figures are estimates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct LostSite {
+    /// Which.
+    pub site: u32,
+    /// Blocks of which it was asked, as many as are known.
+    pub known: u64,
+    /// Of them, lost ones.
+    pub lost: u64,
+    /// Lost blocks to which nothing points at all.
+    pub direct_blocks: u64,
+    /// Their bytes.
+    pub direct_bytes: u64,
+    /// Lost blocks to which only other lost blocks point.
+    pub indirect_blocks: u64,
+    /// Their bytes.
+    pub indirect_bytes: u64,
+    /// Of all of these, those that were lost in the look before, too.
+    pub again_blocks: u64,
+    /// Their bytes.
+    pub again_bytes: u64,
+    /// Blocks that are not lost, but to whose beginnings nothing points.
+    pub inner_blocks: u64,
+    /// Their bytes.
+    pub inner_bytes: u64,
+    /// Addresses of some lost blocks, direct ones first.
+    pub examples: Vec<u64>,
 }
 
 /// How a cohort changed.

@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -119,8 +119,13 @@ pub struct Header {
     /// Heap graphs of [`mode::GRAPH_AT_END`] that are being taken, roughly: added to by
     /// producers, set by the collector. There are to be [`MOST_END_GRAPHS`].
     pub end_graphs: AtomicU32,
+    /// What a process's [`Slot::may_graph`] is until it was looked at: it is small then.
+    pub may_graph: AtomicU32,
+    /// Processes without Python at whose ends nothing was looked at, though that was
+    /// wanted. Written by them.
+    pub missed_ends: AtomicU32,
     #[doc(hidden)]
-    pub pad2: [u32; 10],
+    pub pad2: [u32; 8],
 }
 
 /// States of [`Slot::state`].
@@ -145,6 +150,30 @@ pub mod may_graph {
     /// The session has enough of them.
     pub const ENOUGH: u32 = 2;
 }
+
+/// Values of [`Slot::scan`].
+pub mod scan {
+    /// The collector has not looked yet.
+    pub const WAITS: u32 = 0;
+    /// It knows what is mapped: the child may map more, and change what it mapped.
+    pub const GO_ON: u32 = 1;
+    /// It is done, or will not look.
+    pub const DONE: u32 = 2;
+}
+
+/// Mappings that are leakline's own, in the memory of a target.
+#[repr(C)]
+pub struct OwnMemory {
+    /// How many there were; more than [`OWN_MAPPINGS`] were not all noted.
+    pub count: AtomicU32,
+    #[doc(hidden)]
+    pub pad: u32,
+    /// Address and bytes of each.
+    pub mappings: [[AtomicU64; 2]; OWN_MAPPINGS],
+}
+
+/// Most mappings of an [`OwnMemory`].
+pub const OWN_MAPPINGS: usize = 4096;
 
 /// [`Slot::graph_wanted`] of a child that takes the graph of [`mode::GRAPH_AT_END`].
 pub const END_GRAPH: u32 = u32::MAX;
@@ -213,8 +242,18 @@ pub struct Slot {
     pub may_graph: AtomicU32,
     /// 1: not a process of the program's but a child that tells of its parent's heap.
     pub is_graph: AtomicU32,
+    /// How far the collector is with its look at the memory of such a child: one of
+    /// [`scan`].
+    pub scan: AtomicU32,
+    /// Such a child's stack from here on, with all registers that a caller may have put
+    /// something into, is as it was at the fork.
+    pub scan_stack: AtomicU64,
+    /// Where in its memory the [`OwnMemory`] lies; 0 for nowhere.
+    pub scan_own: AtomicU64,
+    /// Threads of the process, beside the one that forked, that are known to allocate.
+    pub scan_threads: AtomicU32,
     #[doc(hidden)]
-    pub pad: [u32; 4065],
+    pub pad: [u32; 4058],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

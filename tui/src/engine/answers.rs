@@ -33,6 +33,7 @@ const MOST_CALLS: usize = 20_000;
 fn word(verdict: leakline_analysis::Verdict) -> Verdict {
     match verdict {
         leakline_analysis::Verdict::Leaking => Verdict::Leaking,
+        leakline_analysis::Verdict::Unreachable => Verdict::Unreachable,
         leakline_analysis::Verdict::Growing => Verdict::Growing,
         leakline_analysis::Verdict::Unclear => Verdict::Unclear,
         leakline_analysis::Verdict::Plateau => Verdict::Plateau,

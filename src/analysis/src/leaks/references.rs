@@ -285,7 +285,8 @@ impl Cause {
 
     /// It is surely a leak.
     pub fn is_leak(&self) -> bool {
-        self.verdict == Verdict::Leaking || self.reason.as_ref().is_some_and(Reason::is_certain)
+        matches!(self.verdict, Verdict::Leaking | Verdict::Unreachable)
+            || self.reason.as_ref().is_some_and(Reason::is_certain)
     }
 }
 
@@ -414,6 +415,7 @@ impl Leaks {
         };
         Cause {
             id: String::new(),
+            lost: None,
             verdict: Verdict::Growing,
             doubt: None,
             rate,

@@ -6,10 +6,12 @@
 
 mod leaks;
 mod ledger;
+mod lost;
 mod why;
 
 pub use leaks::{check, leaks};
 pub use ledger::ledger;
+pub use lost::lost;
 pub use why::why;
 
 use std::cell::OnceCell;

@@ -125,11 +125,18 @@ impl Leaks {
             0 => format!(
                 "No {matching}leak found in {span}: growth above {would_show} would have shown"
             ),
-            1 => format!("LEAK: 1 cause, {}", self.unit().with_name(rate)),
-            count => format!(
-                "LEAK: {count} causes, together {}",
-                self.unit().with_name(rate)
-            ),
+            count => {
+                let causes = counted(*count as u64, "cause", "causes");
+                let together = if *count > 1 { "together " } else { "" };
+                if rate.bytes_per_second > 0.0 {
+                    format!("LEAK: {causes}, {together}{}", self.unit().with_name(rate))
+                } else {
+                    let lost = self.suspects.iter().filter_map(|cause| cause.lost.as_ref());
+                    let lost = lost.map(|lost| lost.figures.all().bytes);
+                    let lost = bytes(lost.fold(0, u64::saturating_add));
+                    format!("LEAK: {causes}, {together}{lost} lost")
+                }
+            }
         }
     }
 
@@ -161,7 +168,13 @@ impl Leaks {
             more => format!(", and {more} more"),
         };
         let rate = self.unit().with_name(&cause.rate);
-        if cause.is_leak() {
+        if cause.verdict == Verdict::Unreachable {
+            format!(
+                "{} unreachable {}  {place}{more}",
+                cause.id,
+                self.pace(cause)
+            )
+        } else if cause.is_leak() {
             format!("{} {} {rate}  {place}{more}", cause.id, cause.word())
         } else {
             format!("not clear yet: {} grows by {rate}  {place}{more}", cause.id)
@@ -191,6 +204,16 @@ impl Leaks {
                 bytes(forecast.rss_bytes)
             ),
         })
+    }
+
+    /// How fast a cause grows, or, of what is lost and does not, how much it is.
+    pub(crate) fn pace(&self, cause: &Cause) -> String {
+        match &cause.lost {
+            Some(lost) if cause.rate.bytes_per_second <= 0.0 => {
+                format!("{} lost", bytes(lost.figures.all().bytes))
+            }
+            _ => self.unit().with_name(&cause.rate),
+        }
     }
 
     /// What would decide, of a cause that only grows.
@@ -269,6 +292,9 @@ pub(crate) fn evidence(model: &Model<'_>, stacks: &Stacks<'_>, cause: &Cause) ->
             });
         }
         None => {}
+    }
+    if let Some(lost) = &cause.lost {
+        words.push(lost.evidence.clone());
     }
     if let Some(doubt) = cause.doubt {
         words.push(doubt.words().to_owned());
@@ -470,11 +496,17 @@ pub(crate) fn frozen_words(findings: &Findings) -> Option<String> {
     })
 }
 
+/// Who holds a lost block.
+pub(crate) const NOTHING: &str = "nothing: no pointer leads to it";
+
 /// Where no heap graph was looked at.
 const NOT_KNOWN: &str = "not known: no heap graph";
 
 /// Who holds a cause, in a line; without that and why where it is not known.
 pub(crate) fn held_by(cause: &Cause) -> Result<String, String> {
+    if cause.verdict == Verdict::Unreachable {
+        return Ok(NOTHING.into());
+    }
     let Some(held) = &cause.held else {
         return Err(NOT_KNOWN.into());
     };

@@ -98,7 +98,7 @@ fn show(
             referents: true,
             findings: &Findings::new(model, stacks, (2, &heap), None),
         };
-        text::why(model, stacks, &subject, &answer, styled(width), out)
+        text::why(model, stacks, &subject, &answer, None, styled(width), out)
     })
 }
 
@@ -188,7 +188,14 @@ fn json_has_steps_and_holders() {
             referents: false,
             findings: &Findings::new(model, stacks, (2, &heap), None),
         };
-        json::why(model, stacks, &subject, &answer, out)
+        json::why(
+            model,
+            stacks,
+            &subject,
+            &answer,
+            &crate::Lost::default(),
+            out,
+        )
     });
     let report: Value = serde_json::from_str(&text).unwrap();
     let path = &report["groups"][0]["paths"][0];

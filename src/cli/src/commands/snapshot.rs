@@ -38,8 +38,9 @@ pub(crate) struct Args {
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// Take a heap graph, too: which objects there are, and what holds them. Each
-    /// process with Python stands still as long as a fork of it takes
+    /// Take a heap graph, too: which objects there are, what holds them, and which
+    /// native blocks nothing points to. Each process stands still as long as a fork
+    /// of it takes
     #[arg(long)]
     heap: bool,
 
@@ -153,16 +154,40 @@ pub(super) fn graph_words(state: &GraphState) -> String {
             bytes: size,
             paused_ns,
             ..
-        } => format!(
-            "heap graph {number} of process {pid}: {} objects, {}; paused {:.1} ms",
-            blocks(*nodes),
-            bytes(*size),
-            *paused_ns as f64 / 1e6
-        ),
+        } => {
+            let objects = if state.has_objects {
+                format!(
+                    "heap graph {number} of process {pid}: {} objects, {}",
+                    blocks(*nodes),
+                    bytes(*size)
+                )
+            } else {
+                format!("memory of process {pid} (look {number})")
+            };
+            let paused = *paused_ns as f64 / 1e6;
+            format!("{objects}; paused {paused:.1} ms{}", lost_words(state))
+        }
         GraphOutcome::CutOff(why) => {
             format!("heap graph {number} of process {pid} is not whole: {why}")
         }
         GraphOutcome::Refused(why) => format!("no heap graph of process {pid}: {why}"),
+    }
+}
+
+/// What is lost, as the end of a line.
+fn lost_words(state: &GraphState) -> String {
+    match &state.lost {
+        None => String::new(),
+        Some(Ok(lost)) if lost.blocks == 0 => {
+            format!("; lost: none of {} native blocks", blocks(lost.of))
+        }
+        Some(Ok(lost)) => format!(
+            "; lost: {} of {} native blocks, {}",
+            blocks(lost.blocks),
+            blocks(lost.of),
+            bytes(lost.bytes)
+        ),
+        Some(Err(why)) => format!("; what is lost could not be found out: {why}"),
     }
 }
 
@@ -181,6 +206,15 @@ fn graph_json(state: &GraphState) -> serde_json::Value {
             json["references"] = (*edges).into();
             json["bytes"] = (*bytes).into();
             json["paused_seconds"] = (*paused_ns as f64 / 1e9).into();
+            match &state.lost {
+                None => {}
+                Some(Ok(lost)) => {
+                    json["lost_blocks"] = lost.blocks.into();
+                    json["lost_bytes"] = lost.bytes.into();
+                    json["native_blocks"] = lost.of.into();
+                }
+                Some(Err(why)) => json["lost_error"] = why.as_str().into(),
+            }
         }
         GraphOutcome::CutOff(why) => {
             json["outcome"] = "cut off".into();

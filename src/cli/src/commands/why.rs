@@ -7,7 +7,7 @@ use leakline_analysis::heap::{Asked, Ended, Graph, Heap, read_last, read_parts, 
 use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::text::Subject;
 use leakline_analysis::report::{json, text};
-use leakline_analysis::{Leaks, LeaksQuery, Model, Stacks, Suppression};
+use leakline_analysis::{Leaks, LeaksQuery, Lost, Model, Stacks, Suppression};
 
 use super::report::{Input, Output, report_with_file, resolved, unopened};
 use crate::CliError;
@@ -81,7 +81,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let (file, question) = args.words();
     let input = Input::new(file, args.json);
     report_with_file(&input, |model, stacks, file, output| {
+        let sites = match &question {
+            Some(text) => lost_sites(text, model, stacks)?,
+            None => Vec::new(),
+        };
+        if let (Some(text), false) = (&question, sites.is_empty()) {
+            let lost = Lost::new(model, stacks, Some(&sites));
+            return match output {
+                Output::Json(out) => json::lost(model, stacks, text, &lost, out),
+                Output::Text(out, style) => {
+                    text::lost_sites(model, stacks, text, &lost, style, out)
+                }
+            }
+            .map_err(CliError::Output);
+        }
         if model.heap_graphs().is_empty() {
+            if question.is_none() && args.graph.is_none() && !model.lost().is_empty() {
+                let lost = Lost::new(model, stacks, None);
+                return match output {
+                    Output::Json(out) => json::lost(model, stacks, "", &lost, out),
+                    Output::Text(out, style) => text::lost_alone(model, stacks, &lost, style, out),
+                }
+                .map_err(CliError::Output);
+            }
             return Err(failed(
                 format!("there is no heap graph in {}", model.origin().file),
                 "`leakline snapshot PID NAME --heap` takes one of a program that is being recorded,\n\
@@ -133,12 +155,67 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             referents: args.referents,
             findings: &findings,
         };
+        let lost = Lost::new(model, stacks, None);
+        let is_general = question.is_none();
         match output {
-            Output::Json(out) => json::why(model, stacks, &subject, &why, out),
-            Output::Text(out, style) => text::why(model, stacks, &subject, &why, style, out),
+            Output::Json(out) => json::why(model, stacks, &subject, &why, &lost, out),
+            Output::Text(out, style) => {
+                let lost = is_general.then_some(&lost);
+                text::why(model, stacks, &subject, &why, lost, style, out)
+            }
         }
         .map_err(CliError::Output)
     })
+}
+
+/// Sites that a text means, if most of what they made that lives is lost: then that is the
+/// answer.
+fn lost_sites<'a>(
+    text: &str,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+) -> Result<Vec<u32>, CliError> {
+    if model.lost().is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(digits) = text.strip_prefix("0x") {
+        let address = u64::from_str_radix(digits, 16).unwrap_or(0);
+        let sites = model.lost().iter().flat_map(|look| &look.sites);
+        let found = sites.filter(|site| site.examples.contains(&address));
+        let mut sites: Vec<u32> = found.map(|site| site.site).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        return Ok(sites);
+    }
+    let sites = if is_cause(text) {
+        // Those that a heap graph adds come after these.
+        let leaks = resolved(Leaks::new(model, stacks, causes()))?;
+        let cause = leaks.named(text);
+        cause.map_or_else(Vec::new, |cause| cause.members.clone())
+    } else {
+        sites_named(model, stacks, text)
+    };
+    let lost = Lost::new(model, stacks, Some(&sites));
+    let (known, gone) = lost.figures().known;
+    Ok(if gone.saturating_mul(2) >= known && gone > 0 {
+        sites
+    } else {
+        Vec::new()
+    })
+}
+
+/// Whether a text is the name of a cause.
+fn is_cause(text: &str) -> bool {
+    text.strip_prefix('L')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Of all causes.
+fn causes() -> LeaksQuery {
+    LeaksQuery {
+        suppressions: Suppression::shipped(),
+        ..LeaksQuery::default()
+    }
 }
 
 /// The graph that was asked for, or else the last whole one.
@@ -223,15 +300,8 @@ fn asked<'a>(
             }),
         };
     }
-    let is_cause = text
-        .strip_prefix('L')
-        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    if is_cause {
-        let query = LeaksQuery {
-            suppressions: Suppression::shipped(),
-            ..LeaksQuery::default()
-        };
-        let mut leaks = resolved(Leaks::new(model, stacks, query))?;
+    if is_cause(text) {
+        let mut leaks = resolved(Leaks::new(model, stacks, causes()))?;
         leaks.look_into(model, stacks, heap, findings);
         return match leaks.named(text) {
             Some(cause) => Ok(Asked::Sites(cause.members.clone())),

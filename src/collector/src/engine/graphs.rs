@@ -1,29 +1,41 @@
 //! Heap graphs: who is to take one, children that do, what became of them.
 //!
+//! While such a child lives, a thread of ours looks at its memory for native blocks that
+//! nothing points to ([`crate::lost`]); of a process without Python that is all.
+//!
 //! One process at a time is asked. Its child claims a slot as any forked process does,
 //! and comes into the recording as a graph instead: its image has the parent's live
 //! blocks as they were at the fork, which nothing of the child's changes.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 
-use leakline_recording::record::{HeapGraph, Record};
+use leakline_recording::record::{HeapGraph, Lost, LostSite, Record};
+use leakline_wire::Domain;
 use leakline_wire::graph::status;
-use leakline_wire::layout::{END_GRAPH, Slot, may_graph, mode};
+use leakline_wire::layout::{END_GRAPH, Slot, may_graph, mode, scan};
 use leakline_wire::sync::Ordering;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{Engine, Newborn};
 use crate::graph::Graph;
 use crate::image::{ForkPoint, Image, MARKS};
+use crate::live::Block;
+use crate::lost::Found;
+use crate::lost::target::{self, Order};
 use crate::names::LocalNames;
 use crate::order::Rings;
 use crate::process;
-use crate::protocol::{GraphOutcome, GraphState};
+use crate::protocol::{GraphOutcome, GraphState, LostState};
+use crate::weights::Weights;
 
 /// How long a process may take to come by.
 const PATIENCE_NS: u64 = 10_000_000_000;
+/// The same of one without Python: in a tree there may be many that wait for others.
+const PLAIN_PATIENCE_NS: u64 = 3_000_000_000;
 /// How long a child may take, beyond the 20 s that it gives itself.
 const CHILD_PATIENCE_NS: u64 = 30_000_000_000;
 /// Between two looks at how much memory is left.
@@ -37,6 +49,10 @@ const NEEDED_BYTES: u64 = 32 << 20;
 /// Processes of which a graph is taken at their ends, and how large others have to be.
 const MOST_OF_END: u32 = 24;
 const LARGE_BYTES: u64 = 256 << 20;
+/// What one without Python has to have to be looked at beside one with it.
+const PLAIN_BYTES: u64 = 1 << 20;
+/// Processes without Python whose memory is looked after at a time.
+const MOST_PLAIN: u32 = 64;
 /// How long a fork takes, with small pages, and how long it may.
 const PAUSE_MS_PER_GIB: u64 = 20;
 const MOST_PAUSE_MS: u64 = 200;
@@ -52,7 +68,32 @@ struct Teller {
     /// Somebody asked for it: it is none of the end.
     is_asked: bool,
     is_killed: bool,
+    /// The look at its memory, as long as that goes on.
+    look: Option<Look>,
 }
+
+/// What is told of a look, and what the next one is compared with; or why nothing is.
+type Told = Result<(LostState, Before), String>;
+
+/// A look at a child's memory, by a thread of ours.
+#[derive(Debug)]
+struct Look {
+    result: Receiver<(Lost, Told)>,
+    /// The graph's number.
+    number: u32,
+}
+
+/// Lost blocks: address and birth of each.
+#[derive(Debug, Default)]
+struct Before {
+    graph: u32,
+    blocks: FxHashSet<(u64, u32)>,
+}
+
+/// Most lost blocks that are kept to be compared with: some 16 bytes each.
+const MOST_BEFORE: usize = 4 << 20;
+/// Most lost blocks of a site whose addresses are told.
+const MOST_EXAMPLES: usize = 4;
 
 /// A process that was asked.
 #[derive(Debug)]
@@ -76,6 +117,12 @@ pub(super) struct Graphs {
     permit_ns: u64,
     /// Graphs that were taken at a process's end.
     of_end: u32,
+    /// What the last look at each process found.
+    before: FxHashMap<u32, Before>,
+    /// The session's processes were running before it began.
+    pub(super) is_attached: bool,
+    /// Blocks were sampled at some time.
+    was_sampled: bool,
     /// Memory that a process may still take, where that is limited: bytes by pid.
     pub(super) headroom: fn(u32) -> Option<u64>,
 }
@@ -91,6 +138,9 @@ impl Default for Graphs {
             has_news: false,
             permit_ns: 0,
             of_end: 0,
+            before: FxHashMap::default(),
+            is_attached: false,
+            was_sampled: false,
             headroom: |_| None,
         }
     }
@@ -120,12 +170,14 @@ impl Graphs {
 }
 
 impl Engine {
-    /// Has the heap graphs of all processes with Python taken, one after the other.
+    /// Has the heap graphs of all processes taken, one after the other: first of those with
+    /// Python, then, `with_plain` ones, of the others. Beside Python, small ones are left
+    /// out: mostly they wait for it, and would have to be waited for.
     ///
     /// # Errors
     ///
     /// None can be: why.
-    pub(crate) fn want_graphs(&mut self, name: &str) -> Result<(), String> {
+    pub(crate) fn want_graphs(&mut self, name: &str, with_plain: bool) -> Result<(), String> {
         if self.mode() & mode::ON == 0 {
             return Err("nothing is recorded any more".into());
         }
@@ -135,17 +187,23 @@ impl Engine {
                 .slot(slot)
                 .is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) != 0)
         };
-        let living: Vec<(u32, u32)> = self
+        let with_plain = with_plain && self.mode() & mode::NATIVE != 0;
+        let mut living: Vec<(bool, u32, u32)> = self
             .processes
             .iter()
             .filter(|(_, process)| process.ended.is_none() && process.ending.is_none())
-            .filter(|(_, process)| has_python(process.slot))
-            .map(|(id, process)| (*id, process.identity.pid))
+            .map(|(id, process)| (!has_python(process.slot), *id, process.identity.pid))
+            .filter(|(is_plain, ..)| !is_plain || with_plain)
             .collect();
-        if living.is_empty() {
-            return Err("no process with Python lives".into());
+        living.sort_unstable();
+        if living.first().is_some_and(|(is_plain, ..)| !is_plain) {
+            let live = |id: &u32| self.processes.get(id).map(|one| one.image.scope.live_bytes);
+            living.retain(|(is_plain, id, _)| !is_plain || live(id) >= Some(PLAIN_BYTES));
         }
-        for (id, pid) in living {
+        if living.is_empty() {
+            return Err("no process lives of which one could be".into());
+        }
+        for (is_plain, id, pid) in living {
             let number = self.graphs.number();
             self.graphs.queue.push_back((id, number));
             self.graphs.tell(GraphState {
@@ -153,6 +211,8 @@ impl Engine {
                 pid,
                 name: name.to_owned(),
                 outcome: GraphOutcome::Waiting,
+                has_objects: !is_plain,
+                lost: None,
             });
         }
         self.ask_next();
@@ -257,16 +317,25 @@ impl Engine {
     /// Looks after graphs: to be called ten times a second.
     pub(super) fn see_to_graphs(&mut self) {
         let now_ns = self.now_ns();
+        self.graphs.was_sampled |= self.mode() & mode::SAMPLED != 0;
         let session = self.shared.session.clone();
         if self.mode() & mode::GRAPH_AT_END != 0 && now_ns >= self.graphs.permit_ns {
             self.graphs.permit_ns = now_ns + PERMIT_EVERY_NS;
+            // Of more without Python it is not looked: finding out takes the time of rounds.
+            let mut plain_left = MOST_PLAIN;
             for process in self.processes.values().filter(|one| one.ended.is_none()) {
-                // Of others there are none, and finding out takes the time of rounds.
-                let has_python = |slot: &&Slot| slot.python_version.load(Ordering::Relaxed) != 0;
-                if let Some(slot) = session.slot(process.slot).filter(has_python) {
-                    let may = self.may_graph(process.identity.pid);
-                    slot.may_graph.store(may, Ordering::Relaxed);
-                }
+                let Some(slot) = session.slot(process.slot) else {
+                    continue;
+                };
+                let may = if slot.python_version.load(Ordering::Relaxed) != 0 {
+                    self.may_graph(process.identity.pid)
+                } else if plain_left > 0 {
+                    plain_left -= 1;
+                    self.may_graph(process.identity.pid)
+                } else {
+                    may_graph::ENOUGH
+                };
+                slot.may_graph.store(may, Ordering::Relaxed);
             }
         }
         let of_end = self.graphs.tellers.iter().filter(|one| !one.is_asked);
@@ -287,7 +356,14 @@ impl Engine {
             let error = slot.map_or(0, |slot| slot.graph_error.load(Ordering::Relaxed));
             let number = asked.number;
             let waited_ns = now_ns.saturating_sub(asked.since_ns);
-            let is_late = waited_ns > PATIENCE_NS;
+            let is_plain =
+                slot.is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) == 0);
+            let patience_ns = if is_plain {
+                PLAIN_PATIENCE_NS
+            } else {
+                PATIENCE_NS
+            };
+            let is_late = waited_ns > patience_ns;
             let outcome = if has_ended {
                 Some(GraphOutcome::Refused("it has ended".into()))
             } else if has_begun && error != 0 {
@@ -298,9 +374,10 @@ impl Engine {
                     let begun = slot.graph_begun.load(Ordering::Relaxed);
                     slot.graph_wanted.store(begun, Ordering::Relaxed);
                 }
-                Some(GraphOutcome::Refused(
-                    "it did not come by in 10 s: it allocates nothing, or too little".into(),
-                ))
+                Some(GraphOutcome::Refused(format!(
+                    "it did not come by in {} s: it allocates nothing, or too little",
+                    patience_ns / 1_000_000_000
+                )))
             } else if waited_ns > 2 * PATIENCE_NS {
                 Some(GraphOutcome::Refused("its child was not seen".into()))
             } else {
@@ -321,13 +398,27 @@ impl Engine {
         if self.mode() & mode::GRAPH_AT_END != 0
             && let Some(slot) = self.shared.session.slot(slot)
         {
-            let may = if self.graphs.of_end >= MOST_OF_END {
-                may_graph::ENOUGH
-            } else {
-                may_graph::YES
-            };
+            let may = self
+                .shared
+                .session
+                .header()
+                .may_graph
+                .load(Ordering::Relaxed);
             slot.may_graph.store(may, Ordering::Relaxed);
         }
+    }
+
+    /// Says what those may that are still to come.
+    pub(super) fn permit_newcomers(&self) {
+        let may = if self.mode() & mode::GRAPH_AT_END == 0 {
+            may_graph::NO
+        } else if self.graphs.of_end >= MOST_OF_END {
+            may_graph::ENOUGH
+        } else {
+            may_graph::YES
+        };
+        let header = self.shared.session.header();
+        header.may_graph.store(may, Ordering::Relaxed);
     }
 
     /// Whether a process may take a graph at its end. Of many short processes those of the
@@ -353,21 +444,24 @@ impl Engine {
         });
         let Some((process, fork)) = found else {
             // It goes on telling, under its slot: what it tells is let go.
+            slot.scan.store(scan::DONE, Ordering::Release);
             let why = "the instant of its fork was lost";
             self.note(format!("a heap graph was not taken: {why}"));
             self.graphs
                 .settle(wanted, GraphOutcome::CutOff(why.to_owned()));
-            self.add_teller(newborn, u32::MAX, Graph::dropped(), None);
+            self.add_teller(newborn, u32::MAX, Graph::dropped(), None, None);
             return;
         };
         let pid = self
             .processes
             .get(&process)
             .map_or(0, |process| process.identity.pid);
+        let has_objects = slot.python_version.load(Ordering::Relaxed) != 0;
         let (number, name) = if wanted == END_GRAPH {
             let number = self.graphs.number();
-            let name = MARKS[1].to_owned();
+            let name = MARKS[if has_objects { 1 } else { 2 }].to_owned();
             self.graphs.of_end += 1;
+            self.permit_newcomers();
             if self.graphs.of_end == MOST_OF_END {
                 self.graphs.permit_ns = 0;
                 self.note(format!(
@@ -380,6 +474,8 @@ impl Engine {
                 pid,
                 name: name.clone(),
                 outcome: GraphOutcome::Waiting,
+                has_objects,
+                lost: None,
             });
             (number, name)
         } else {
@@ -398,16 +494,138 @@ impl Engine {
         let at_ns = self.shared.clock.ns(fork.stamp);
         let paused_ns = self.shared.clock.ns(stamp).saturating_sub(at_ns);
         self.output.append(&mut self.shared.records);
-        self.output.push(Record::HeapGraph(HeapGraph {
+        if has_objects {
+            self.output.push(Record::HeapGraph(HeapGraph {
+                graph: number,
+                process,
+                at_ns,
+                name: name.clone(),
+                paused_ns,
+            }));
+        }
+        self.graphs.settle(number, GraphOutcome::Begun);
+        let record = Lost {
             graph: number,
             process,
             at_ns,
             name,
             paused_ns,
-        }));
-        self.graphs.settle(number, GraphOutcome::Begun);
-        let graph = Graph::new(number, paused_ns);
-        self.add_teller(newborn, process, graph, Some(&fork));
+            why: String::new(),
+            knows_all: self.knows_all_blocks(),
+            threads: 0,
+            before: 0,
+            blocks: 0,
+            bytes: 0,
+            root_bytes: 0,
+            block_bytes: 0,
+            unread_bytes: 0,
+            microseconds: 0,
+            sites: Vec::new(),
+        };
+        let look = self.begin_look(&newborn, slot, pid, &fork, record);
+        let mut graph = Graph::new(number, paused_ns);
+        graph.is_native = !has_objects;
+        self.add_teller(newborn, process, graph, Some(&fork), look);
+    }
+
+    /// Whether all blocks are known that there are.
+    fn knows_all_blocks(&self) -> bool {
+        let graphs = &self.graphs;
+        let has_losses = self.past.lost_events > 0
+            || self
+                .processes
+                .values()
+                .any(|process| process.image.has_losses());
+        !(graphs.is_attached || graphs.was_sampled || has_losses)
+            && self.mode() & mode::SAMPLED == 0
+            && !self.shared.weights.has_samples()
+    }
+
+    /// Has a thread look at a child's memory. Without one the child does not wait for it.
+    fn begin_look(
+        &mut self,
+        newborn: &Newborn,
+        slot: &Slot,
+        parent: u32,
+        fork: &ForkPoint,
+        mut record: Lost,
+    ) -> Option<Look> {
+        if self.mode() & mode::NATIVE == 0 {
+            slot.scan.store(scan::DONE, Ordering::Release);
+            return None;
+        }
+        let (live, mappings) = fork.blocks();
+        let order = Order {
+            child: newborn.identity.clone(),
+            parent,
+            stack: slot.scan_stack.load(Ordering::Relaxed),
+            own: slot.scan_own.load(Ordering::Relaxed),
+            threads: slot.scan_threads.load(Ordering::Relaxed),
+            live,
+            mappings,
+            domains: self.shared.tally.domains(),
+            knows_all: record.knows_all,
+        };
+        let (session, number) = (self.shared.session.clone(), newborn.slot);
+        let number_of_graph = record.graph;
+        let weights = self.shared.weights.scale();
+        let before = self.graphs.before.remove(&record.process);
+        let before = before.unwrap_or_default();
+        let (send, result) = mpsc::channel();
+        let look = move || {
+            let step = |step| {
+                if let Some(slot) = session.slot(number) {
+                    // Release pairs with the child's Acquire.
+                    slot.scan.store(step, Ordering::Release);
+                }
+            };
+            let found = target::look(&order, || step(scan::GO_ON));
+            step(scan::DONE);
+            let told =
+                found.map(|found| count_lost(&mut record, &found, &order, &weights, &before));
+            if let Err(why) = &told {
+                record.why.clone_from(why);
+            }
+            // Nobody may wait any more.
+            let _ = send.send((record, told));
+        };
+        let thread = std::thread::Builder::new().name("leakline lost".into());
+        if thread.spawn(look).is_err() {
+            slot.scan.store(scan::DONE, Ordering::Release);
+            return None;
+        }
+        Some(Look {
+            result,
+            number: number_of_graph,
+        })
+    }
+
+    /// Takes in what looks have found.
+    fn hear_looks(&mut self) {
+        for at in 0..self.graphs.tellers.len() {
+            let teller = &mut self.graphs.tellers[at];
+            let Some(look) = &teller.look else { continue };
+            let number = look.number;
+            let told = match look.result.try_recv() {
+                Ok((record, told)) => {
+                    let process = record.process;
+                    self.output.append(&mut self.shared.records);
+                    self.output.push(Record::Lost(record));
+                    told.map(|(state, after)| {
+                        self.graphs.before.insert(process, after);
+                        state
+                    })
+                }
+                Err(TryRecvError::Empty) => continue,
+                Err(TryRecvError::Disconnected) => Err("it was given up".into()),
+            };
+            teller.look = None;
+            self.graphs.has_news = true;
+            let states = &mut self.graphs.told;
+            if let Some(state) = states.iter_mut().find(|state| state.number == number) {
+                state.lost = Some(told);
+            }
+        }
     }
 
     fn add_teller(
@@ -416,6 +634,7 @@ impl Engine {
         process: u32,
         graph: Graph,
         fork: Option<&ForkPoint>,
+        look: Option<Look>,
     ) {
         let slot = self.shared.session.slot(newborn.slot);
         let is_asked =
@@ -433,6 +652,7 @@ impl Engine {
             began_ns: self.now_ns(),
             is_asked,
             is_killed: false,
+            look,
         });
     }
 
@@ -458,6 +678,7 @@ impl Engine {
     /// Closes the accounts of children that have told everything, or are gone.
     pub(crate) fn end_tellers(&mut self) {
         let now_ns = self.now_ns();
+        self.hear_looks();
         let tellers = self.graphs.tellers.iter_mut().enumerate();
         let mut over: Vec<usize> = tellers
             .filter_map(|(at, teller)| teller.is_over(now_ns).then_some(at))
@@ -516,6 +737,96 @@ impl Engine {
     }
 }
 
+/// Sums up by site what a look has found.
+fn count_lost(
+    record: &mut Lost,
+    found: &Found,
+    order: &Order,
+    weights: &Weights,
+    before: &Before,
+) -> (LostState, Before) {
+    const NATIVE: u8 = Domain::Native as u8;
+    let live = order.live.as_deref();
+    let pieces: FxHashMap<u64, Block> = order.mappings.all().collect();
+    let block_at = |at: u64| pieces.get(&at).copied().or_else(|| live?.get(at));
+    let mut sites: FxHashMap<u32, LostSite> = FxHashMap::default();
+    let mut add = |block: &Block| {
+        let amount = weights.weigh(block).amount;
+        record.blocks += amount.blocks;
+        record.bytes += amount.bytes;
+        sites.entry(block.site).or_default().known += 1;
+    };
+    if let Some(live) = live {
+        live.each(|_, block| {
+            if order.domains.get(block.site as usize) == Some(&NATIVE) {
+                add(&block);
+            }
+        });
+    }
+    pieces.values().for_each(add);
+    let mut after = Before {
+        graph: record.graph,
+        ..Before::default()
+    };
+    let mut state = LostState {
+        blocks: 0,
+        bytes: 0,
+        of: record.blocks,
+    };
+    // Examples are direct ones, where there are any.
+    let direct = found.lost.iter().filter(|lost| !lost.is_indirect);
+    let indirect = found.lost.iter().filter(|lost| lost.is_indirect);
+    for lost in direct.chain(indirect) {
+        let Some(block) = block_at(lost.start) else {
+            continue;
+        };
+        let amount = weights.weigh(&block).amount;
+        let site = sites.entry(block.site).or_default();
+        let (blocks, bytes) = if lost.is_indirect {
+            (&mut site.indirect_blocks, &mut site.indirect_bytes)
+        } else {
+            (&mut site.direct_blocks, &mut site.direct_bytes)
+        };
+        *blocks += amount.blocks;
+        *bytes += amount.bytes;
+        site.lost += 1;
+        state.blocks += amount.blocks;
+        state.bytes += amount.bytes;
+        let key = (lost.start, block.birth);
+        if before.blocks.contains(&key) {
+            site.again_blocks += amount.blocks;
+            site.again_bytes += amount.bytes;
+        }
+        if site.examples.len() < MOST_EXAMPLES {
+            site.examples.push(lost.start);
+        }
+        if after.blocks.len() < MOST_BEFORE {
+            after.blocks.insert(key);
+        }
+    }
+    for at in &found.inner {
+        if let Some(block) = block_at(*at) {
+            let amount = weights.weigh(&block).amount;
+            let site = sites.entry(block.site).or_default();
+            site.inner_blocks += amount.blocks;
+            site.inner_bytes += amount.bytes;
+        }
+    }
+    record.before = before.graph;
+    record.threads = found.threads;
+    record.root_bytes = found.root_bytes;
+    record.block_bytes = found.block_bytes;
+    record.unread_bytes = found.unread_bytes;
+    record.microseconds = found.took_ns / 1000;
+    record.sites = sites
+        .into_iter()
+        .filter(|(_, site)| site.lost > 0 || site.inner_blocks > 0)
+        .map(|(id, site)| LostSite { site: id, ..site })
+        .collect();
+    record.sites.sort_unstable_by_key(|site| site.site);
+    (state, after)
+}
+
 impl Teller {
     /// Whether it has ended: then whoever waits for it in the target does not have to.
     fn is_over(&mut self, now_ns: u64) -> bool {
@@ -523,7 +834,7 @@ impl Teller {
             .image
             .graph
             .as_ref()
-            .is_none_or(|graph| graph.is_searched);
+            .is_none_or(|graph| graph.is_searched || graph.is_native && graph.status.is_some());
         let has_ended = self.pidfd.as_ref().map(|pidfd| {
             let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
             let now = Timespec {
@@ -540,7 +851,8 @@ impl Teller {
         {
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
-        has_ended.unwrap_or(has_told || is_late)
+        // A look ends soon after its child did.
+        self.look.is_none() && has_ended.unwrap_or(has_told || is_late)
     }
 }
 

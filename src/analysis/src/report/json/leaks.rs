@@ -8,7 +8,7 @@ use super::why::{StepJson, TypeJson, step_json, types_json};
 use super::{FrameJson, Frames, Header, Place, ProcessJson, StackJson, seconds, write};
 use crate::leaks::{Cause, CauseSite, Leaks};
 use crate::model::Model;
-use crate::report::leaks_words::{evidence, held_by};
+use crate::report::leaks_words::{NOTHING, evidence, held_by};
 use crate::stack::Stacks;
 use crate::verdict::{AxisKind, Verdict};
 
@@ -32,6 +32,10 @@ struct Suspect<'s, 'a> {
     axis: &'static str,
     held_by: Option<HeldByJson<'s>>,
     held_by_note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_blocks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_bytes: Option<u64>,
     types: Vec<TypeJson<'s>>,
     evidence: Vec<String>,
     decides: Option<String>,
@@ -162,7 +166,13 @@ fn suspect<'s, 'a>(
                     .collect(),
             })
         }),
-        held_by_note: held_by(cause).err(),
+        held_by_note: if cause.verdict == Verdict::Unreachable {
+            Some(NOTHING.into())
+        } else {
+            held_by(cause).err()
+        },
+        lost_blocks: cause.lost.as_ref().map(|lost| lost.figures.all().blocks),
+        lost_bytes: cause.lost.as_ref().map(|lost| lost.figures.all().bytes),
         types: held.map_or_else(Vec::new, |(_, group)| types_json(&group.types)),
         evidence: evidence(model, stacks, cause),
         decides: leaks.decides(cause),
@@ -194,7 +204,7 @@ const fn note(verdict: Verdict) -> &'static str {
         Verdict::Burst => "grew and came back down",
         Verdict::StartUp => "made by imports",
         Verdict::Unclear => "fits no other word yet",
-        Verdict::Leaking | Verdict::Growing => "",
+        Verdict::Leaking | Verdict::Unreachable | Verdict::Growing => "",
     }
 }
 
@@ -224,6 +234,8 @@ struct Judgement<'s, S> {
     rest: Option<usize>,
     suspects: S,
     acquitted: Vec<AcquittedJson<'s>>,
+    lost_besides_blocks: u64,
+    lost_besides_bytes: u64,
     suppressed: Vec<SuppressedJson<'s>>,
 }
 
@@ -240,6 +252,8 @@ fn judgement<'s, S>(stacks: &'s Stacks<'_>, leaks: &'s Leaks, suspects: S) -> Ju
         detectable_bytes_per_second: leaks.detectable_bytes_per_second,
         from_seconds: seconds(leaks.from_ns),
         to_seconds: seconds(leaks.to_ns),
+        lost_besides_blocks: leaks.lost_besides.blocks,
+        lost_besides_bytes: leaks.lost_besides.bytes,
         live_bytes_from: leaks.live.0,
         live_bytes_to: leaks.live.1,
         rss_bytes_from: leaks.rss.map(|rss| rss.0),

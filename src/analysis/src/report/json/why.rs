@@ -4,11 +4,13 @@ use std::io;
 
 use serde::Serialize;
 
+use super::lost::{LostJson, lost_json};
 use super::{Header, Place, ProcessJson, seconds, write};
 use crate::frame::FrameId;
 use crate::heap::{Ended, Holder, Object, OfType, Path, Step, Why};
 use crate::instant::Span;
 use crate::leaks::Findings;
+use crate::lost::Lost;
 use crate::model::Model;
 use crate::report::text::Subject;
 use crate::stack::Stacks;
@@ -98,7 +100,7 @@ struct ObjectJson<'s> {
 }
 
 #[derive(Serialize)]
-struct LostJson<'s> {
+struct LostReferenceJson<'s> {
     #[serde(rename = "type")]
     type_name: &'s str,
     objects: u64,
@@ -131,7 +133,7 @@ struct HiddenJson<'s> {
 /// What is wrong with references: the same of `why`, `leaks` and `check`.
 #[derive(Serialize)]
 pub(super) struct FindingsJson<'s> {
-    lost_references: Vec<LostJson<'s>>,
+    lost_references: Vec<LostReferenceJson<'s>>,
     hidden_cycles: Vec<HiddenJson<'s>>,
     collectable_objects: u64,
     collectable_bytes: u64,
@@ -146,7 +148,7 @@ pub(super) fn findings_json<'s>(
     findings: &'s Findings,
 ) -> FindingsJson<'s> {
     let place = |id: Option<FrameId>| id.map(|id| Place::new(stacks, id));
-    let lost = findings.lost.iter().map(|one| LostJson {
+    let lost = findings.lost.iter().map(|one| LostReferenceJson {
         type_name: &one.lost.type_name,
         objects: one.lost.objects,
         held_objects: one.lost.objects - one.lost.unheld,
@@ -257,6 +259,7 @@ pub fn why<'a>(
     stacks: &mut Stacks<'a>,
     subject: &Subject<'_>,
     why: &Why,
+    lost: &Lost<'_>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     #[derive(Serialize)]
@@ -283,6 +286,7 @@ pub fn why<'a>(
         total_rows: usize,
         object: Option<ObjectJson<'m>>,
         groups: Vec<GroupJson<'m>>,
+        lost: Option<LostJson<'m>>,
     }
     let all = why.groups.iter().flat_map(|group| &group.paths);
     let all = all.flat_map(|path| path.steps.iter().chain(&path.below));
@@ -367,6 +371,7 @@ pub fn why<'a>(
             total_rows: why.total_groups,
             object: why.object.as_ref().map(object_json),
             groups,
+            lost: lost_json(model, stacks, lost),
         },
     )
 }

@@ -75,7 +75,10 @@ pub fn leaks<'a>(
         ns => format!("top --sort growth --from +{:.3}s", ns as f64 / 1e9),
     };
     let grown = (from.as_str(), "all that grew");
-    let is_held = |cause: &&Cause| cause.held.as_ref().is_some_and(|held| held.group.is_some());
+    let is_held = |cause: &&Cause| {
+        cause.verdict == Verdict::Unreachable
+            || cause.held.as_ref().is_some_and(|held| held.group.is_some())
+    };
     if let Some(cause) = leaks.suspects.iter().find(is_held) {
         let why = format!("why {}", cause.id);
         let lines = source.map(|source| format!("lines {}", quoted(&source)));
@@ -104,7 +107,7 @@ fn one(
 ) -> io::Result<()> {
     let head = cause.sites[0].head;
     let title = format!("{} {}", cause.id, cause.word());
-    let rate = leaks.unit().with_name(&cause.rate);
+    let rate = leaks.pace(cause);
     let mut line = format!(
         "{} {rate}, {}",
         padded(&title, 16),
@@ -159,12 +162,12 @@ fn since(model: &Model<'_>, leaks: &Leaks, cause: &Cause) -> String {
     };
     match cause.verdict {
         Verdict::Leaking => format!("steady since {at}"),
+        Verdict::Unreachable if cause.rate.bytes_per_second <= 0.0 => "not growing".into(),
         _ => format!("since {at}"),
     }
 }
 
 fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
-    let unit = leaks.unit();
     // Headers are fixed; the unit goes with the figures.
     let mut table = Table::new(
         &["verdict", "grows by", "live"],
@@ -186,7 +189,7 @@ fn table(model: &Model<'_>, stacks: &Stacks<'_>, leaks: &Leaks) -> Table {
         };
         table.row(vec![
             Cell::Figure(format!("{} {}", cause.id, cause.word())),
-            Cell::Figure(unit.with_name(&cause.rate)),
+            Cell::Figure(leaks.pace(cause)),
             Cell::Figure(bytes(cause.live.bytes)),
             frame(head.made_in),
             own,
@@ -260,6 +263,15 @@ fn closing(
         );
         style.wrapped(out, plain, 11, &text)?;
     }
+    if leaks.lost_besides.blocks > 0 {
+        let text = format!(
+            "Lost:      {} more, {}, too little for a cause or seen in one look only: see \
+             `leakline why`.",
+            counted(leaks.lost_besides.blocks, "block", "blocks"),
+            bytes(leaks.lost_besides.bytes)
+        );
+        style.wrapped(out, plain, 11, &text)?;
+    }
     for one in &leaks.suppressed {
         let text = format!(
             "Suppressed: {}, {}, by `leak:{}`{}.",
@@ -327,7 +339,7 @@ pub fn check<'a>(
             if *fails { "fails" } else { "known" },
             cause.id,
             cause.word(),
-            leaks.unit().with_name(&cause.rate),
+            leaks.pace(cause),
             frame(head.made_in),
         );
         style.wrapped(out, anstyle::Style::new(), 6, &text)?;

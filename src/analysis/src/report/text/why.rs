@@ -7,11 +7,13 @@ use unicode_width::UnicodeWidthStr;
 use super::WIDE;
 use super::closing::next_commands;
 use super::heading::facts;
+use super::lost::lost_part;
 use super::naming::frame_words;
 use crate::frame::Role;
 use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Searched, Step, Why};
 use crate::instant::clock;
 use crate::leaks::Findings;
+use crate::lost::Lost;
 use crate::model::Model;
 use crate::report::leaks_words::{REUSED, frozen_words, garbage_words, hidden_words, lost_words};
 use crate::report::table::{BOLD, DIM, Style, WARN, cut, padded, printable};
@@ -42,6 +44,7 @@ pub fn why<'a>(
     stacks: &mut Stacks<'a>,
     subject: &Subject<'_>,
     why: &Why,
+    lost: Option<&Lost<'_>>,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
@@ -76,6 +79,9 @@ pub fn why<'a>(
         }
         let is_off = subject.findings.collects == Some(false);
         style.wrapped(out, if is_off { WARN } else { DIM }, 0, &text)?;
+    }
+    if let Some(lost) = lost {
+        lost_part(model, stacks, lost, style, out)?;
     }
     let next: &[(&str, &str)] = if subject.name.is_empty() {
         &[("leaks", "what of it grows")]

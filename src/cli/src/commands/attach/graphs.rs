@@ -82,6 +82,8 @@ mod tests {
             pid: 7,
             name: name.into(),
             outcome,
+            has_objects: true,
+            lost: None,
         }
     }
 
