@@ -214,7 +214,8 @@ def test_a_failure_names_types_and_holders(suite: Suite) -> None:
         "test_held.STORE.by_id[*]",
         "test_held.STORE.by_id[*].history",
     }, out
-    assert all(words.startswith("C code ") for words in held_by(out, "test_lost")), out
+    lost = held_by(out, "test_lost")
+    assert all(words.startswith("lost reference test_held.") for words in lost), out
     (native,) = held_by(out, "test_native")
     assert native == "not known: the heap graph has no Python object of it", out
     (short,) = held_by(out, "test_short")

@@ -230,7 +230,8 @@ def why(obj: object, *, paths: int = 3) -> Why:
     address: int = kept.address()
     with _graph() as ask:
         try:
-            answer = ask(hex(address), "--paths", str(max(paths, 1)))
+            # One more: this call's own may be among them.
+            answer = ask(hex(address), "--paths", str(max(paths, 1) + 1))
         except _session.LeaklineError as error:
             raise _session.LeaklineError(
                 f"{error}: CPython's collector does not know the object, and nothing that it "
@@ -238,7 +239,10 @@ def why(obj: object, *, paths: int = 3) -> Why:
             ) from error
     told, groups = answer["object"], answer["groups"]
     group = groups[0] if groups else {}
-    holders = [_holder(holder) for holder in told["holders"]]
+    own = hex(id(kept))
+    others = [holder for holder in told["holders"] if holder["address"] != own]
+    is_seen = len(others) < len(told["holders"])
+    holders = [_holder(holder) for holder in others]
     if shown is not None:
         holders = [
             Holder(shown, one.type, one.address) if _is_of_out(one.words) else one
@@ -246,8 +250,12 @@ def why(obj: object, *, paths: int = 3) -> Why:
         ]
     # Less the one by which it is kept here.
     references, unexplained = told["references"], told["unexplained_references"] or 0
-    unexplained = max(unexplained - 1, 0)
-    found = tuple(_path(path) for path in group.get("paths", ()))
+    unexplained = max(unexplained - (not is_seen), 0)
+    found = tuple(
+        _path(path)
+        for path in group.get("paths", ())
+        if all(step.get("address") != own for step in path["steps"])
+    )[: max(paths, 1)]
     if not unexplained:
         found = tuple(path for path in found if not path.words.startswith("C code"))
     return Why(
@@ -258,7 +266,7 @@ def why(obj: object, *, paths: int = 3) -> Why:
         references=None if references is None else references - 1,
         unexplained_references=unexplained,
         holders=tuple(holders),
-        total_holders=told["total_holders"],
+        total_holders=told["total_holders"] - is_seen,
         paths=found,
     )
 
