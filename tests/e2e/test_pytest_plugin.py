@@ -214,8 +214,9 @@ def test_a_failure_names_types_and_holders(suite: Suite) -> None:
         "test_held.STORE.by_id[*]",
         "test_held.STORE.by_id[*].history",
     }, out
-    lost = held_by(out, "test_lost")
-    assert all(words.startswith("lost reference test_held.") for words in lost), out
+    # Which of the two it is depends on old words in memory that was freed.
+    ways = ("lost reference test_held.", "C code test_held.")
+    assert all(words.startswith(ways) for words in held_by(out, "test_lost")), out
     (native,) = held_by(out, "test_native")
     assert native == "not known: the heap graph has no Python object of it", out
     (short,) = held_by(out, "test_short")
