@@ -17,8 +17,9 @@
 //!
 //! No allocator is asked. Memory of the heap is what lies between two blocks without
 //! a whole page of it, all of `brk`'s memory from the first block on, what the header of
-//! one of glibc's heaps claims, and a pool of CPython's. All other memory is a root: so a page that was freed as a whole may keep
-//! a block from being called lost, but no block is called lost for what was not understood.
+//! one of glibc's heaps claims, and a pool of CPython's. All other memory is a root: so a
+//! page that was freed as a whole may keep a block from being called lost, but no block is
+//! called lost for what was not understood.
 //!
 //! Where not all blocks are known (blocks were born before the recording began, are
 //! sampled, or events were lost), everything but the known blocks is a root.
@@ -125,7 +126,7 @@ struct Index {
     /// By 2 MiB of addresses: for each page and the end the first node that begins there
     /// or behind.
     regions: FxHashMap<u64, Box<[u32; PAGES + 1]>>,
-    /// Nodes too large for `regions`: their numbers.
+    /// Nodes too large for `regions`: their numbers, rising.
     large: Vec<u32>,
     lowest: u64,
     highest: u64,
@@ -233,9 +234,11 @@ impl Index {
                 return Some(before as u32);
             }
         }
-        let large = |number: &&u32| covers(&self.nodes[**number as usize]);
-        if let Some(number) = self.large.iter().find(large) {
-            return Some(*number);
+        let after = (self.large).partition_point(|&large| self.nodes[large as usize].start <= word);
+        if let Some(&large) = after.checked_sub(1).and_then(|last| self.large.get(last))
+            && covers(&self.nodes[large as usize])
+        {
+            return Some(large);
         }
         let after = self.mappings.partition_point(|node| node.start <= word);
         let mapping = after.checked_sub(1)?;

@@ -128,6 +128,8 @@ pub mod status {
     pub const TOO_MANY: u64 = 4;
     /// Of a search: memory, or which there is, cannot be read.
     pub const UNREADABLE: u64 = 5;
+    /// Of a search: too much of the memory is swapped out.
+    pub const SWAPPED_OUT: u64 = 6;
 }
 
 /// Longest text, in bytes: longer ones are cut.

@@ -827,6 +827,7 @@ fn searched(how: u64, bytes: u64, left_out: u64, collects: u64) -> Searched {
             status::OUT_OF_MEMORY => Some("there was no memory for its tables"),
             status::TOO_MANY => Some("too many objects count references that nothing explains"),
             status::UNREADABLE => Some("the process may not read what memory it has"),
+            status::SWAPPED_OUT => Some("much of the process's memory is swapped out"),
             _ => Some("the walk of the heap was given up"),
         },
         bytes,

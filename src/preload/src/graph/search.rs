@@ -12,7 +12,8 @@
 //!
 //! * What is found is read, but never followed: what looks like an object may be none. No
 //!   function of the program's is called for it.
-//! * Only pages that are there are read: who has reserved a terabyte does not get it.
+//! * Only pages that are there are read: who has reserved a terabyte does not get it; and
+//!   few that are swapped out.
 //! * The walk's tables are not found (see [`Map`]).
 
 use leakline_wire::graph::{status, suspect_flag};
@@ -29,6 +30,9 @@ const MOST_SUSPECTS: usize = 1 << 20;
 /// A mapping that is larger is left out, as asking for its pages would take too long.
 const MOST_MAPPED: u64 = 1 << 36;
 const PAGE: u64 = 4096;
+/// Most pages that are read though they are swapped out: 16 MiB. With more of them there is
+/// no search, since memory is short, and what was not read might hold any reference.
+const MOST_SWAPPED: u32 = 4096;
 /// Who counts more is no object, or is never freed.
 const MOST_REFERENCES: u64 = 1 << 28;
 /// Pages that are asked for at once.
@@ -177,6 +181,8 @@ pub struct Search<'w, 'a, H: FnMut(&[u8]) -> bool> {
     mappings: Mappings,
     began: u64,
     bytes: u64,
+    /// Pages that were swapped out and had to be read.
+    swapped: u32,
     status: u64,
 }
 
@@ -199,6 +205,7 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
             mappings: Mappings::default(),
             began: sys::monotonic_ns(),
             bytes: 0,
+            swapped: 0,
             status: status::COMPLETE,
         };
         unsafe {
@@ -309,8 +316,15 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
                 for (i, what) in batch.iter().chain([&0]).enumerate() {
                     let here = page + i as u64 * PAGE;
                     // What is not present may be a guard page (of stacks, glibc 2.42).
-                    let is_there =
-                        what & PRESENT != 0 || what & SWAPPED != 0 && sys::is_readable(here);
+                    let is_swapped = what & SWAPPED != 0;
+                    if is_swapped {
+                        self.swapped += 1;
+                        if self.swapped > MOST_SWAPPED {
+                            self.status = status::SWAPPED_OUT;
+                            return false;
+                        }
+                    }
+                    let is_there = what & PRESENT != 0 || is_swapped && sys::is_readable(here);
                     match (begin, is_there) {
                         (None, true) => begin = Some(here),
                         (Some(from), false) => {
