@@ -292,6 +292,67 @@ def test_python_between_all_blocks_and_a_sample(leakline: Leakline) -> None:
     assert kept[1]["live_blocks"] == 0, kept
 
 
+def test_switched_domains(leakline: Leakline, programs: Programs) -> None:
+    """While a domain is left out its new blocks are not told of, and all deaths are."""
+    with running(programs.program("attached"), "4", "20000") as target:
+        assert target.ask("busy") == "busy"
+        with attached(leakline, target.pid) as attach:
+            for _ in range(10):
+                time.sleep(0.02)
+                said = mode(leakline, target.pid, "--domains", "python")
+                assert said == "every block is recorded, of Python's memory only"
+                time.sleep(0.02)
+                said = mode(leakline, target.pid, "--domains", "all")
+                assert said == "every block is recorded"
+            mode(leakline, target.pid, "--domains", "python")
+            before = attach.recording.rows()
+            time.sleep(0.1)
+            target.ask("calm")
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    rows = by_function(attach.recording.rows(), ["busy"])["busy"]
+    assert sum(row["total_blocks"] for row in rows) > 1000
+    assert [row for row in rows if row["live_blocks"]] == []
+    then = by_function(before, ["busy"])["busy"]
+    # Who was about to say so may have been.
+    late = sum(r["total_blocks"] for r in rows) - sum(r["total_blocks"] for r in then)
+    assert late <= 100
+    notes = attach.recording.stats()["notes"]
+    assert any("native new blocks are not recorded" in note["text"] for note in notes)
+
+
+@pytest.mark.parametrize("options", [("--exact",), ("--sample", "256")], ids=str)
+def test_switched_domains_of_python(
+    leakline: Leakline, options: tuple[str, ...]
+) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        with attached(leakline, target.pid, options) as attach:
+            target.truth("pid")
+            lines = target.truth("work 2000")["lines"]
+            said = mode(leakline, target.pid, "--domains", "native")
+            assert said.endswith(", of native memory only")
+            target.truth("work 2000")
+            target.ask("drop")
+            mode(leakline, target.pid, "--domains", "all")
+            target.truth("work 1000")
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    found = python_lines(attach.recording.rows("--filter", "attached.py"), script)
+    texts = found[(lines["texts"], "obj")]
+    if options == ("--exact",):
+        # Each is made of the same number of blocks.
+        assert texts["total_blocks"] % 3000 == 0
+        assert texts["live_blocks"] == 1000
+    else:
+        rows = attach.recording.rows("--filter", f"attached.py:{lines['texts']}")
+        size = sum(len(str(number)) + 601 + 49 for number in range(1000))
+        off = deviations(rows, "live_bytes", size)
+        assert abs(off) < FAR, off
+
+
 def test_only_what_can_be_switched_is(leakline: Leakline, programs: Programs) -> None:
     with running(programs.program("attached"), "1", "10") as target:
         result = execute([leakline.binary, "mode", str(target.pid), "--exact"])

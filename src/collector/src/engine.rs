@@ -37,7 +37,9 @@ use crate::names::LocalNames;
 use crate::order::{Found, Rings};
 use crate::output::Output;
 use crate::process::{self, Identity};
-use crate::protocol::{COMMAND_BYTES, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary};
+use crate::protocol::{
+    COMMAND_BYTES, Domains, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary,
+};
 use crate::session;
 use crate::steering::{Bounds, LEAST_MEAN, MOST_SHARE, Steering, Step, Taken};
 
@@ -635,7 +637,7 @@ impl Engine {
         Err(why.to_owned())
     }
 
-    fn is_sampled(&self) -> bool {
+    pub(crate) fn is_sampled(&self) -> bool {
         self.mode() & mode::SAMPLED != 0
     }
 
@@ -663,6 +665,11 @@ impl Engine {
             } else {
                 0
             },
+            begun_with: Domains {
+                native: self.mode() & mode::NATIVE != 0,
+                python: self.mode() & mode::PYTHON != 0,
+            },
+            domains: self.domains(),
             is_on: self.mode() & mode::ON != 0,
             started_unix_ns: self.shared.clock.started_unix_ns(),
             at_ns: self.now_ns(),
@@ -861,6 +868,57 @@ impl Engine {
         let mode = &self.shared.session.header().mode;
         mode.fetch_or(mode::SAMPLED, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Has new blocks of these domains recorded from now on, of those that the
+    /// session was begun with. The deaths of all that were recorded are.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::record_all`].
+    pub(crate) fn record_domains(&mut self, wanted: Domains) -> Result<(), String> {
+        self.check_on()?;
+        let Domains { native, python } = wanted;
+        let has = |bit: u32| self.mode() & bit != 0;
+        if native && !has(mode::NATIVE) || python && !has(mode::PYTHON) {
+            let what = if python { "Python's" } else { "native" };
+            return Err(format!("the recording was begun without {what} blocks"));
+        }
+        if has(mode::OBJECTS) && !python {
+            return Err("`run --objects` is of every object".into());
+        }
+        if !native && !python {
+            return Err("nothing would be recorded".into());
+        }
+        if wanted == self.domains() {
+            return Ok(());
+        }
+        self.round();
+        let off = |is_wanted: bool, bit: u32| if is_wanted { 0 } else { bit };
+        let left_out = off(native, mode::NO_NATIVE_BIRTHS) | off(python, mode::NO_PYTHON_BIRTHS);
+        let word = &self.shared.session.header().mode;
+        // One bit after the other: nobody else changes these.
+        word.fetch_or(left_out, Ordering::Relaxed);
+        word.fetch_and(
+            !(mode::NO_NATIVE_BIRTHS | mode::NO_PYTHON_BIRTHS) | left_out,
+            Ordering::Relaxed,
+        );
+        let at = std::time::Duration::from_nanos(self.now_ns()).as_secs_f64();
+        self.note(match (native, python) {
+            (true, true) => format!("blocks of all domains are recorded again from +{at:.1} s on"),
+            (true, false) => format!("Python's new blocks are not recorded from +{at:.1} s on"),
+            (false, _) => format!("native new blocks are not recorded from +{at:.1} s on"),
+        });
+        Ok(())
+    }
+
+    /// Whose new blocks are recorded now.
+    fn domains(&self) -> Domains {
+        let mode = self.mode();
+        Domains {
+            native: mode & (mode::NATIVE | mode::NO_NATIVE_BIRTHS) == mode::NATIVE,
+            python: mode & (mode::PYTHON | mode::NO_PYTHON_BIRTHS) == mode::PYTHON,
+        }
     }
 
     fn check_on(&self) -> Result<(), String> {

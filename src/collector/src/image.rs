@@ -91,6 +91,12 @@ impl Shared {
         }
     }
 
+    /// Whether blocks of this domain are not recorded now, in a session that does
+    /// record them at other times. Who told of one may not have known yet.
+    fn leaves_out(&self, domain: Domain) -> bool {
+        self.session.header().mode.load(Ordering::Relaxed) & mode::no_births(domain) != 0
+    }
+
     /// Marks an instant, up to which all events were handled and no further:
     /// what changed by then is told, in a bin that ends there.
     pub(crate) fn mark(
@@ -999,7 +1005,12 @@ impl Image {
                 let is_temporary = ring.is_temporary(old, &block);
                 self.count_death(shared, &block, is_temporary, stamp);
             }
-            Some((_, None)) => self.totals.unknown_frees += 1,
+            Some((_, None)) => {
+                self.totals.unknown_frees += 1;
+                if shared.leaves_out(domain) {
+                    return;
+                }
+            }
             None => {}
         }
         self.alloc(shared, ring, address, domain, size, stack, stamp);
@@ -1102,10 +1113,14 @@ impl Image {
             self.mappings.resize(address, length);
             return;
         }
+        let is_known = self.mappings.exact(old_address, old_length).is_some();
         // Before this event was stamped another thread may have mapped, and
         // told of it, what the call had left: not before it began.
         self.cut(shared, old_address, old_length, stamp, began);
         self.cut(shared, address, length, stamp, u64::MAX);
+        if !is_known && shared.leaves_out(Domain::Map) {
+            return;
+        }
         self.map(shared, ring, address, length, stack, stamp);
     }
 

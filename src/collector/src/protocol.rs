@@ -43,7 +43,7 @@ pub const LISTENER_FD: i32 = 4;
 pub const CONTROL_FD: i32 = 5;
 
 /// Version of [`Request`] and [`Reply`], which two installations may exchange.
-const COMMANDS_VERSION: u32 = 2;
+const COMMANDS_VERSION: u32 = 3;
 /// Largest packet of a command, and of its answer.
 pub const COMMAND_BYTES: usize = 64 * 1024;
 /// Longest name of a snapshot, in bytes.
@@ -106,6 +106,8 @@ pub enum Request {
         /// It follows what samples cost.
         auto: bool,
     },
+    /// Record new blocks of these domains only from now on.
+    Domains(Domains),
     /// Have heap graphs taken of all processes with Python, one after the other.
     TakeGraphs {
         /// What they are called: need not be new.
@@ -115,11 +117,20 @@ pub enum Request {
     Graphs,
 }
 
+/// Whose blocks are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domains {
+    /// malloc's family and mmap's.
+    pub native: bool,
+    /// CPython's three.
+    pub python: bool,
+}
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To [`Request::Status`], and to [`Request::Flush`], [`Request::Exact`] and
-    /// [`Request::Sample`] once that is done.
+    /// To [`Request::Status`], and to [`Request::Flush`], [`Request::Exact`],
+    /// [`Request::Sample`] and [`Request::Domains`] once that is done.
     Status(Box<Status>),
     /// To [`Request::Snapshot`].
     Snapshot(Snapshot),
@@ -144,6 +155,10 @@ pub struct Status {
     pub mode: String,
     /// Mean bytes between samples now; 0 when exact.
     pub sample_bytes: u64,
+    /// Whose blocks are recorded at all.
+    pub begun_with: Domains,
+    /// Whose new blocks are recorded now.
+    pub domains: Domains,
     /// Hooks are at work: nothing is recorded any more when they are not.
     pub is_on: bool,
     /// When it began, nanoseconds since 1970.

@@ -74,13 +74,18 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the thread. `sources`: look up lines too.
-    pub(crate) fn start(sources: bool) -> std::io::Result<Self> {
+    /// Starts the thread. `sources`: look up lines too. `is_patient`: what else wants
+    /// the processor comes first.
+    pub(crate) fn start(sources: bool, is_patient: bool) -> std::io::Result<Self> {
         let (questions, inbox) = channel();
         let (outbox, answers) = channel();
         let thread = std::thread::Builder::new()
             .name("symbols".to_owned())
             .spawn(move || {
+                if is_patient {
+                    // Of this thread only; without it, it works too.
+                    let _ = rustix::process::setpriority_process(None, 19);
+                }
                 let mut worker = Worker {
                     symbolizer: Symbolizer::new(),
                     sources,
@@ -378,7 +383,7 @@ mod tests {
         let path = folder.path().join("a.py");
         std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
         let file = path.to_str().unwrap().to_owned();
-        let mut resolver = Resolver::start(true).unwrap();
+        let mut resolver = Resolver::start(true, false).unwrap();
         let ask = |resolver: &mut Resolver, lines: &[u32]| {
             let lines = lines.iter().map(|line| (file.clone(), *line)).collect();
             resolver.ask(Question::Lines {

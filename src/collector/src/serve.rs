@@ -318,9 +318,8 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
         .spawn(|| handshake.run())
         .map_err(|error| failed("start a thread", error))?;
     let resolver = if options.symbols || options.sources {
-        let resolver =
-            Resolver::start(options.sources).map_err(|error| failed("start a thread", error))?;
-        Some(resolver)
+        let resolver = Resolver::start(options.sources, options.attached);
+        Some(resolver.map_err(|error| failed("start a thread", error))?)
     } else {
         None
     };
@@ -379,6 +378,7 @@ impl Collector {
     fn take_joined(&mut self) {
         let session = self.engine.shared.session.clone();
         while let Ok(joined) = self.joined.try_recv() {
+            self.pace.joined_at = Instant::now();
             // It may end another process, which takes as long as that is large.
             let pid = joined.identity.pid;
             session::while_busy(&session, || self.engine.join(joined));
@@ -522,6 +522,11 @@ impl Collector {
                 Request::Sample { mean_bytes, auto } => {
                     self.take_joined();
                     let switched = self.engine.sample(mean_bytes, auto);
+                    self.answer_switched(&client, switched);
+                }
+                Request::Domains(wanted) => {
+                    self.take_joined();
+                    let switched = self.engine.record_domains(wanted);
                     self.answer_switched(&client, switched);
                 }
             }
@@ -831,6 +836,8 @@ struct Pace {
     progress: u64,
     several_cpus: bool,
     idle_since: Option<Instant>,
+    /// When a process was last taken in.
+    joined_at: Instant,
 }
 
 const SHORTEST: Duration = Duration::from_micros(200);
@@ -838,6 +845,11 @@ const BUSY: Duration = Duration::from_millis(1);
 const RESTING: Duration = Duration::from_millis(3);
 /// A burst out of the blue fills the first chunks of the pool in about this.
 const IDLE: Duration = Duration::from_millis(10);
+/// Samples are few: waking up for each would cost the target's neighbours, and the
+/// target itself where processors are scarce, more than the samples do.
+const SAMPLING: Duration = Duration::from_millis(20);
+/// How long processes that join are waited for as in exact mode.
+const ARRIVAL: Duration = Duration::from_secs(1);
 
 impl Default for Pace {
     fn default() -> Self {
@@ -847,6 +859,7 @@ impl Default for Pace {
             progress: 0,
             several_cpus: cpus > 1,
             idle_since: None,
+            joined_at: Instant::now(),
         }
     }
 }
@@ -866,6 +879,10 @@ impl Pace {
             } else {
                 SHORTEST
             };
+        }
+        if engine.is_sampled() && chunks <= 1 && self.joined_at.elapsed() > ARRIVAL {
+            self.pause = BUSY;
+            return SAMPLING;
         }
         if !busy {
             let since = *self.idle_since.get_or_insert_with(Instant::now);

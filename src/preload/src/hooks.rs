@@ -529,6 +529,10 @@ unsafe fn born(
     size: usize,
     caller: Caller,
 ) {
+    let is_known = matches!(kinds.0, Kind::ReallocEnd);
+    if !is_known && session.mode() & mode::no_births(domain) != 0 {
+        return;
+    }
     // SAFETY: the caller's.
     unsafe {
         let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
@@ -668,6 +672,9 @@ unsafe fn born_nested(t: *mut Thread, session: &Session, block: Block, size: usi
     }
     // The handler may be the first to notice that all blocks are recorded.
     sampling::note_exact();
+    if session.mode() & mode::NO_NATIVE_BIRTHS != 0 {
+        return;
+    }
     let word = event::head(Kind::AllocLarge, Domain::Native as u8, block as u64);
     // SAFETY: the caller's.
     unsafe { thread::emit_nested(t, session, [word, 0, 0, size as u64]) };
@@ -872,6 +879,9 @@ unsafe fn choose(
             thread::begin(t, depth::HOOK, caller.sp);
             python::look_at_main(t, session);
         }
+        if session.mode() & mode::no_births(what.domain) != 0 {
+            return None;
+        }
         Some((session, mean?))
     }
 }
@@ -943,6 +953,9 @@ unsafe fn sample_nested(t: *mut Thread, session: &Session, block: Block, size: u
         let Some(mean) = countdown.is_chosen(session, size, looks) else {
             return;
         };
+        if session.mode() & mode::NO_NATIVE_BIRTHS != 0 {
+            return;
+        }
         if sampling::blocks().insert(block as u64) {
             let word = event::head(Kind::Sample, Domain::Native as u8, block as u64);
             thread::emit_nested(t, session, [word, 0, 0, size as u64, mean]);
@@ -1330,6 +1343,11 @@ fn is_memory(protection: i32, flags: i32) -> bool {
     protection != 0 && flags & MAP_ANONYMOUS != 0
 }
 
+/// Whether such a mapping is told of.
+fn counts(session: &Session, protection: i32, flags: i32) -> bool {
+    is_memory(protection, flags) && session.mode() & mode::NO_NATIVE_BIRTHS == 0
+}
+
 extern "C" fn on_mmap(
     address: u64,
     length: usize,
@@ -1358,7 +1376,7 @@ extern "C" fn on_mmap(
                 let at = call();
                 if at != MAP_FAILED {
                     thread::set_depth(t, depth::HOOK);
-                    if is_memory(protection, flags) {
+                    if counts(session, protection, flags) {
                         let stack = capture(t, session, caller, false);
                         let stamp = thread::stamp(t, session);
                         let word = event::head(Kind::Map, Domain::Map as u8, at);
@@ -1375,7 +1393,7 @@ extern "C" fn on_mmap(
         // Below malloc it is the real allocator's own: its blocks count.
         Entry::Nested(t, session) if !is_below_malloc(t) => {
             let at = call();
-            if at != MAP_FAILED && is_memory(protection, flags) {
+            if at != MAP_FAILED && counts(session, protection, flags) {
                 let word = event::head(Kind::Map, Domain::Map as u8, at);
                 // SAFETY: this thread's state, in a handler.
                 unsafe {

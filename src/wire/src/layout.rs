@@ -61,6 +61,22 @@ pub mod mode {
     pub const LEAVE: u32 = 128;
     /// A heap graph is taken when `__main__` was left ([`super::Slot::may_graph`]).
     pub const GRAPH_AT_END: u32 = 256;
+    /// No birth of the native domain is told of, though deaths are. May change during a
+    /// session, as the next.
+    pub const NO_NATIVE_BIRTHS: u32 = 512;
+    /// No birth of Python's domains is told of, though deaths are.
+    pub const NO_PYTHON_BIRTHS: u32 = 1024;
+
+    /// The bit that keeps births of a domain from being told of. (A reallocated
+    /// block's is told of: whether the block was known, the collector knows.)
+    #[inline]
+    pub const fn no_births(domain: crate::event::Domain) -> u32 {
+        use crate::event::Domain;
+        match domain {
+            Domain::Native | Domain::Map => NO_NATIVE_BIRTHS,
+            Domain::Raw | Domain::Mem | Domain::Obj => NO_PYTHON_BIRTHS,
+        }
+    }
 }
 
 /// Where event stamps come from: [`Header::clock`].

@@ -10,8 +10,8 @@ use std::time::Duration;
 use leakline_analysis::Instant;
 use leakline_analysis::report::printable;
 use leakline_collector::protocol::{
-    COMMAND_BYTES, GraphState, NAME_BYTES, Reply, Request, Snapshot, Status, commands_name, packet,
-    receive, unpacked,
+    COMMAND_BYTES, Domains, GraphState, NAME_BYTES, Reply, Request, Snapshot, Status,
+    commands_name, packet, receive, unpacked,
 };
 use leakline_inject::inspect::{self, Glance, Obstacle, Process};
 use rustix::net::{
@@ -135,7 +135,16 @@ impl Live {
             None => Request::Exact,
             Some((mean_bytes, auto)) => Request::Sample { mean_bytes, auto },
         };
-        match self.ask(&request)? {
+        self.switch_by(&request)
+    }
+
+    /// Has new blocks of these domains recorded from now on.
+    pub(super) fn switch_domains(self, to: Domains) -> Result<Status, CliError> {
+        self.switch_by(&Request::Domains(to))
+    }
+
+    fn switch_by(self, request: &Request) -> Result<Status, CliError> {
+        match self.ask(request)? {
             Reply::Status(status) => Ok(*status),
             Reply::Refused { why } => Err(error(format!("cannot switch: {why}"), "")),
             Reply::Snapshot(_) | Reply::Graphs(_) => Err(self.silent()),
@@ -199,6 +208,7 @@ impl Live {
             Request::Snapshot { .. }
             | Request::Exact
             | Request::Sample { .. }
+            | Request::Domains(_)
             | Request::TakeGraphs { .. }
             | Request::Graphs => PATIENCE,
             Request::Status | Request::Flush => READING_PATIENCE,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use leakline_analysis::report::bytes;
-use leakline_collector::protocol::Status;
+use leakline_collector::protocol::{Domains, Status};
 use serde_json::json;
 
 use super::live::Live;
@@ -13,7 +13,7 @@ use super::report::{Output, answer_with};
 use super::run::{Sample, parse_sample};
 use crate::CliError;
 
-/// Says whether every block is recorded or a sample of them; switches.
+/// Says whether every block is recorded or a sample of them, and whose; switches.
 ///
 /// What was recorded before stays as it was, and its deaths are seen whatever is
 /// recorded now: a recording may have exact stretches and sampled ones. The process
@@ -29,6 +29,8 @@ Examples:
   leakline mode 4121 --exact
   leakline mode 4121 --sample auto
   leakline mode 4121 --sample 64KiB
+  leakline mode 4121 --domains native     # of Python's, only what dies
+  leakline mode 4121 --domains all
 
 Exit status: 0 when it is as wanted, 3 if the process is not being recorded or
 cannot be switched.")]
@@ -46,21 +48,51 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES|auto", value_parser = parse_sample)]
     sample: Option<Sample>,
 
+    /// Record new blocks of these domains only from now on, of those that the recording
+    /// was begun with
+    #[arg(long, value_name = "DOMAINS")]
+    domains: Option<Which>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Domains to record.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Which {
+    /// malloc's family and mmap's, and CPython's three
+    All,
+    /// malloc's family and mmap's
+    Native,
+    /// CPython's three
+    Python,
+}
+
 /// Does it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     answer_with(args.json, |output| {
-        let live = Live::named(&args.process)?;
+        let live = || Live::named(&args.process);
         let to = args.sample.map(|sample| (sample.mean_bytes, sample.auto));
-        let status = if args.exact || to.is_some() {
-            live.switch(to)?
-        } else {
-            live.status()?
-        };
+        let mut status = live()?.status()?;
+        if let Some(which) = args.domains {
+            let begun = status.begun_with;
+            let wanted = match which {
+                Which::All => begun,
+                Which::Native => Domains {
+                    native: true,
+                    python: false,
+                },
+                Which::Python => Domains {
+                    native: false,
+                    python: true,
+                },
+            };
+            status = live()?.switch_domains(wanted)?;
+        }
+        if args.exact || to.is_some() {
+            status = live()?.switch(to)?;
+        }
         match output {
             Output::Json(out) => {
                 let answer = json!({
@@ -68,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                     "version": 1,
                     "mode": status.mode,
                     "sample_bytes": (status.sample_bytes > 0).then_some(status.sample_bytes),
+                    "domains": names(status.domains),
                     "is_on": status.is_on,
                 });
                 writeln!(out, "{answer}")
@@ -82,8 +115,24 @@ fn words(status: &Status) -> String {
     if !status.is_on {
         return "nothing is recorded any more".to_owned();
     }
+    let of = match (status.domains == status.begun_with, status.domains.native) {
+        (true, _) => "",
+        (false, true) => ", of native memory only",
+        (false, false) => ", of Python's memory only",
+    };
     match status.sample_bytes {
-        0 => "every block is recorded".to_owned(),
-        mean => format!("a sample is recorded: one in {} on average", bytes(mean)),
+        0 => format!("every block is recorded{of}"),
+        mean => format!(
+            "a sample is recorded: one in {} on average{of}",
+            bytes(mean)
+        ),
     }
+}
+
+fn names(domains: Domains) -> Vec<&'static str> {
+    let native = domains.native.then_some("native");
+    native
+        .into_iter()
+        .chain(domains.python.then_some("python"))
+        .collect()
 }
