@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from harness import (
     deviations,
     execute,
     python_lines,
+    reads_filters,
     wait_for,
 )
 
@@ -712,8 +714,8 @@ def test_an_idle_program_is_fetched(leakline: Leakline, programs: Programs) -> N
         target.end()
 
 
-FILTERED = """
-import ctypes, sys
+FILTER = """
+import ctypes, os, sys
 # Allows everything: PR_SET_NO_NEW_PRIVS, then PR_SET_SECCOMP with one instruction.
 libc = ctypes.CDLL(None, use_errno=True)
 class Instruction(ctypes.Structure):
@@ -724,6 +726,9 @@ class Program(ctypes.Structure):
 allow = Instruction(6, 0, 0, 0x7FFF0000)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.byref(Program(1, ctypes.pointer(allow)))) == 0
+"""
+FILTERED = f"""
+{FILTER}
 print("ready", flush=True)
 kept = []
 for line in sys.stdin:
@@ -840,16 +845,38 @@ def test_a_detach_of_one_child_is_told(leakline: Leakline) -> None:
 
 def test_despite_seccomp(leakline: Leakline) -> None:
     with running(TARGET_PYTHON, "-c", FILTERED) as target:
-        refused = execute([leakline.binary, "attach", str(target.pid)])
+        # Who has a filter himself may read none.
+        filtered = f"{FILTER}\nos.execv(sys.argv[1], sys.argv[1:])"
+        command: list[Part] = [sys.executable, "-c", filtered, leakline.binary]
+        refused = execute([*command, "attach", str(target.pid)])
         assert refused.status == 3
         assert b"--despite-seccomp" in refused.err
-        with attached(leakline, target.pid, ["--despite-seccomp"]) as attach:
+        options = [] if reads_filters() else ["--despite-seccomp"]
+        with attached(leakline, target.pid, options) as attach:
             assert target.ask("work") == "done"
             assert target.ask("work") == "done"
+            snapshot: list[Part] = [
+                leakline.binary,
+                "snapshot",
+                str(target.pid),
+                "held",
+            ]
+            with subprocess.Popen(
+                [*snapshot, "--heap", "--json"], stdout=subprocess.PIPE
+            ) as taking:
+                while taking.poll() is None:
+                    assert target.ask("work") == "done"
+                taken, _ = taking.communicate()
             result = attach.leave()
         assert result.status == 0, result.err.decode()
         target.end()
     assert attach.recording.stats()["totals"]["allocations"] > 1000
+    [graph] = json.loads(taken)["heap_graphs"]
+    if reads_filters():
+        # It is known that the filter lets it fork.
+        assert graph["outcome"] == "taken", graph
+    else:
+        assert "seccomp" in graph["why"], graph
 
 
 def as_nobody() -> None:

@@ -186,6 +186,7 @@ fn options(settings: &Settings, invitation: &Invitation) -> Options {
         sources: settings.sources,
         symbols: true,
         attached: true,
+        forking_filters: 0,
     }
 }
 

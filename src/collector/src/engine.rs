@@ -140,6 +140,8 @@ pub(crate) struct Engine {
     pub(crate) steering: Option<Steering>,
     /// What part of the processor time samples may take, where the user said so.
     pub(crate) most_share: Option<f64>,
+    /// See [`crate::protocol::Options::forking_filters`].
+    pub(crate) forking_filters: u32,
     coarser: Option<Step>,
     graphs: Graphs,
 }
@@ -178,6 +180,7 @@ impl Engine {
             is_full: false,
             steering: None,
             most_share: None,
+            forking_filters: 0,
             coarser: None,
             graphs: Graphs::default(),
         };

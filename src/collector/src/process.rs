@@ -96,8 +96,9 @@ pub(crate) fn rss_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Why a fork may be the end of a process, by what watches over it, if so.
-pub(crate) fn forbids_fork(pid: u32) -> Option<&'static str> {
+/// Why a fork may be the end of a process, by what watches over it, if so. `known`: that
+/// many seccomp filters are known to let it fork.
+pub(crate) fn forbids_fork(pid: u32, known: u32) -> Option<&'static str> {
     let filters = |of: &str| -> Option<u32> {
         let status = fs::read_to_string(format!("/proc/{of}/status")).ok()?;
         let line = |name: &str| {
@@ -115,7 +116,7 @@ pub(crate) fn forbids_fork(pid: u32) -> Option<&'static str> {
         return Some("a debugger or tracer is attached to it");
     }
     // A container's filter is ours, too, and lets programs fork.
-    (filters(&pid.to_string())? > filters("self")?)
+    (filters(&pid.to_string())? > filters("self")?.max(known))
         .then_some("a seccomp filter of its own limits its system calls, perhaps forks")
 }
 

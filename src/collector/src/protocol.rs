@@ -307,6 +307,8 @@ pub struct Options {
     pub symbols: bool,
     /// The processes were running before; the supervisor is not their parent.
     pub attached: bool,
+    /// Processes with no more seccomp filters than these may fork for a heap graph.
+    pub forking_filters: u32,
 }
 
 /// From the collector.

@@ -283,6 +283,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     let mean = options.session.sample_bytes;
     engine.is_attached(options.attached);
     engine.most_share = options.most_share;
+    engine.forking_filters = options.forking_filters;
     engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk
     // without room shows before the target is touched.

@@ -30,6 +30,7 @@ pub use cgroup::MemoryLimit;
 pub use image::{Allocator, PythonVersion};
 pub use obstacle::{Denied, NoPlace, Obstacle, Refused, Warning};
 
+use crate::filter::{self, Filters};
 use cgroup::{Group, Mounts};
 use image::{Depth, Image, Images, sanitizer_of_library};
 use procfs::{Mapping, Stat, Status};
@@ -635,6 +636,31 @@ impl Process {
         Inspector::new().look(pid)
     }
 
+    /// How many seccomp filters it has that let it fork; 0 where they do not, or cannot be
+    /// read.
+    pub fn forking_filters(&self) -> u32 {
+        if self.seccomp != Seccomp::Filter || !filter::are_readable() {
+            return 0;
+        }
+        match filter::look(self.pid) {
+            Filters::Allowing { forks: true, count } => count,
+            _ => 0,
+        }
+    }
+
+    /// What its seccomp filters forbid of what recording it takes, where they can be read
+    /// (else [`Process::obstacles`] has that). Threads of it are stopped for a moment.
+    pub fn forbidden(&self) -> Option<Obstacle> {
+        if self.seccomp != Seccomp::Filter || !filter::are_readable() {
+            return None;
+        }
+        match filter::look(self.pid) {
+            Filters::Allowing { .. } => None,
+            Filters::Forbidding { call, kills } => Some(Obstacle::Forbidden { call, kills }),
+            Filters::Unreadable(_) => Some(Obstacle::Seccomp),
+        }
+    }
+
     /// Everything that would stop an attach, first what to name. Empty: it may
     /// begin.
     pub fn obstacles(&self) -> Vec<Obstacle> {
@@ -671,7 +697,8 @@ impl Process {
         if let Some(program) = &self.program {
             found.extend(program.obstacles());
         }
-        if self.seccomp != Seccomp::Off {
+        let is_unread = self.seccomp == Seccomp::Filter && !filter::are_readable();
+        if is_unread || self.seccomp == Seccomp::Strict {
             found.push(Obstacle::Seccomp);
         }
         if self.has_shadow_stack {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `inspect` | what a process is, and what would stop an attach |
 //! | `ledger` | what its resident memory is made of |
+//! | `filter` | what its seccomp filters would do with an attach |
 //! | `injection` | has a thread of it load a library, or call a function of one |
 //!
 //! Below `injection`: `borrow` (a thread makes one call and comes back), `frame`
@@ -12,6 +13,7 @@
 //! (symbols in its memory), `python` (what the interpreter is asked to run).
 
 mod borrow;
+pub mod filter;
 mod frame;
 mod image;
 pub mod injection;

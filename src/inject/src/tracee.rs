@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, c_long, c_void};
 
+use crate::filter::Instruction;
+
 /// A stop that was asked for or came with a stop signal, in a wait status.
 const EVENT_STOP: c_int = 128;
 /// The regset of the vector state.
@@ -154,6 +156,26 @@ impl Tracee {
     /// Lets it go, which delivers `signal` (0: none). It must be stopped.
     pub(crate) fn detach(&self, signal: c_int) -> io::Result<()> {
         ptrace(libc::PTRACE_DETACH, self.tid, 0, signal as usize).map(drop)
+    }
+
+    /// The thread's seccomp filter number `at`, oldest first; `None`: it has no more. It
+    /// must be stopped.
+    pub(crate) fn seccomp_filter(&self, at: usize) -> io::Result<Option<Vec<Instruction>>> {
+        const PTRACE_SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
+        /// `BPF_MAXINSNS`: longer programs the kernel takes none.
+        const MOST_INSTRUCTIONS: usize = 4096;
+        let mut program = vec![Instruction::default(); MOST_INSTRUCTIONS];
+        let room = program.as_mut_ptr().cast::<c_void>();
+        // SAFETY: the kernel writes one filter of the thread there, for which there is
+        // room however long it is; any bytes are instructions.
+        let length = unsafe { libc::ptrace(PTRACE_SECCOMP_GET_FILTER, self.tid, at, room) };
+        let Ok(length) = usize::try_from(length) else {
+            let error = io::Error::last_os_error();
+            let is_last = error.raw_os_error() == Some(libc::ENOENT);
+            return if is_last { Ok(None) } else { Err(error) };
+        };
+        program.truncate(length);
+        Ok(Some(program))
     }
 
     /// Waits for the next event.

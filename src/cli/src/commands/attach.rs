@@ -372,7 +372,15 @@ fn look(pid: u32, despite_seccomp: bool) -> Result<Process, CliError> {
     let refused = |refused: inspect::Refused| CliError::Refused(refused);
     let process = Process::look(pid).map_err(refused)?;
     let stops = |obstacle: &Obstacle| !(despite_seccomp && matches!(obstacle, Obstacle::Seccomp));
-    match process.obstacles().into_iter().find(stops) {
+    let found = process.obstacles().into_iter().find(stops);
+    let forbidden = || {
+        if despite_seccomp {
+            None
+        } else {
+            process.forbidden()
+        }
+    };
+    match found.or_else(forbidden) {
         None => check_room(pid).map(|()| process),
         Some(obstacle) => Err(refused(inspect::Refused { pid, obstacle })),
     }
@@ -519,6 +527,7 @@ impl Args {
             sources: !self.no_source,
             symbols: true,
             attached: true,
+            forking_filters: target.forking_filters(),
         }
     }
 }

@@ -426,6 +426,7 @@ impl Args {
             sources: !self.no_source,
             symbols: true,
             attached: false,
+            forking_filters: 0,
         }
     }
 }

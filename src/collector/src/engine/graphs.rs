@@ -288,7 +288,7 @@ impl Engine {
                 "it would stand still for about {pause_ms} ms, and {MOST_PAUSE_MS} are the most"
             ));
         }
-        if let Some(why) = process::forbids_fork(pid) {
+        if let Some(why) = process::forbids_fork(pid, self.forking_filters) {
             return Some(why.into());
         }
         let device = process::open_files(pid)

@@ -42,6 +42,7 @@ fn options(mode: u32) -> Options {
         sources: true,
         symbols: true,
         attached: false,
+        forking_filters: 0,
     }
 }
 

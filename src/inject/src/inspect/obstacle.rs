@@ -77,6 +77,17 @@ pub enum Obstacle {
     /// A filter may kill it for a system call that loading a library takes.
     #[error("a seccomp filter limits its system calls, and may kill it when it loads a library")]
     Seccomp,
+    /// A filter does, or fails one that nothing works without.
+    #[error(
+        "its seccomp filter forbids `{call}`, which recording it takes: {}",
+        if *kills { "it would be killed, or wait for ever" } else { "it fails" }
+    )]
+    Forbidden {
+        /// The system call's name.
+        call: &'static str,
+        /// It would not come back from that.
+        kills: bool,
+    },
     /// Return addresses are guarded by the processor.
     #[error("its return addresses are guarded (shadow stack), so no call can be made in it")]
     ShadowStack,
@@ -171,7 +182,7 @@ impl Obstacle {
             Obstacle::NoGlibc => "no glibc",
             Obstacle::Valgrind => "valgrind",
             Obstacle::Sanitizer(_) => "sanitizer",
-            Obstacle::Seccomp => "seccomp",
+            Obstacle::Seccomp | Obstacle::Forbidden { .. } => "seccomp",
             Obstacle::ShadowStack => "shadow stack",
             Obstacle::Stopped => "stopped",
             Obstacle::Frozen => "frozen",
@@ -211,10 +222,13 @@ impl Obstacle {
                 format!("run a build of it without `-fsanitize`, {again}")
             }
             Obstacle::Seccomp => format!(
-                "the filters of Docker, containerd and systemd let a library be loaded: if it is \
-                 one of\nthese, `leakline attach {pid} --despite-seccomp`; else start it under \
-                 `leakline run`"
+                "as root on its machine, leakline reads the filter and decides; those of Docker, \
+                 containerd\nand systemd let a library be loaded: if it is one of these, \
+                 `leakline attach {pid}\n--despite-seccomp`; else start it under `leakline run`"
             ),
+            Obstacle::Forbidden { .. } => {
+                "have the filter allow it, or start the process under `leakline run`".into()
+            }
             Obstacle::ShadowStack => {
                 "start it with `GLIBC_TUNABLES=glibc.cpu.hwcaps=-SHSTK`, or under `leakline run`"
                     .into()

@@ -24,8 +24,12 @@ pub(super) struct Examined {
 
 impl Examined {
     pub(super) fn new(process: Process, inspector: &mut Inspector) -> Examined {
+        let mut obstacles = process.obstacles();
+        if obstacles.is_empty() {
+            obstacles.extend(process.forbidden());
+        }
         Examined {
-            obstacles: process.obstacles(),
+            obstacles,
             warnings: inspector.warnings(&process),
             process,
         }
@@ -164,6 +168,8 @@ impl Examined {
         }
         if process.seccomp == Seccomp::Off {
             parts.push("no seccomp filter".into());
+        } else if self.obstacles.is_empty() {
+            parts.push("its seccomp filter allows what recording takes".into());
         }
         if !process.has_shadow_stack {
             parts.push("no shadow stack".into());
