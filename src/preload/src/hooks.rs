@@ -1,7 +1,7 @@
 //! Every function that the interposer exports, in one list, and what happens
 //! in them.
 //!
-//! An exported function is three instructions: it hands its stack pointer (the
+//! An exported function is three instructions, but for those that leave blocks out: it hands its stack pointer (the
 //! slot of its return address) and the caller's rbp to the hook behind it as
 //! further arguments, so that no frame of ours is ever unwound. The compiler
 //! never sees a function called `malloc`, about which it has ideas of its own.
@@ -18,16 +18,19 @@
 
 use core::arch::naked_asm;
 use core::ffi::CStr;
+use core::mem::offset_of;
 use core::ptr::addr_of_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leakline_wire::Domain;
 use leakline_wire::event::{self, BlobKind, Kind, MarkKind};
 use leakline_wire::layout::mode;
+use leakline_wire::sampling::{CELL_SHIFT, CELLS};
 use leakline_wire::trie::{NO_STACK, kind};
 
 use crate::python::{self, Allocator};
 use crate::real::{self, Real};
+use crate::sampling::Countdown;
 use crate::session::{self, Session};
 use crate::thread::{self, PAIRS, Pair, Thread, depth};
 use crate::{early, graph, modules, sampling, sys, trie, unwind};
@@ -59,16 +62,12 @@ macro_rules! export {
 }
 
 export! {
-    /// `malloc(3)`, observed.
-    malloc("rsi", "rdx") => on_malloc;
     /// `calloc(3)`, observed.
     calloc("rdx", "rcx") => on_calloc;
     /// `realloc(3)`, observed.
     realloc("rdx", "rcx") => on_realloc;
     /// `reallocarray(3)`, observed.
     reallocarray("rcx", "r8") => on_reallocarray;
-    /// `free(3)`, observed.
-    free("rsi", "rdx") => on_free;
     /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
     cfree("rsi", "rdx") => on_cfree;
     /// `free_sized` (C23), observed.
@@ -100,6 +99,116 @@ export! {
     _exit("rsi", "rdx") => on_exit_at_once;
     /// `_Exit(3)`: as `exit`.
     _Exit("rsi", "rdx") => on_exit_at_once;
+}
+
+// -------------------------------------------------------------- leaving out
+
+// In sampled mode nearly all blocks are left out. `malloc`, `free` and what CPython
+// calls for its objects see for themselves that a block is, and are the real function
+// then; in all other cases they change nothing, and the hook decides.
+//
+// * A birth: the thread samples (so nothing is at work on it), its countdown does not
+//   end, and the real function calls no hook.
+// * A death: the filter of sampled blocks denies the block. It denies none that was
+//   recorded, whatever the thread is at and was told of the mode, see `sampling`.
+//
+// A handler that comes between a subtraction and its addition finds a countdown that
+// is far from its end, and samples nothing.
+
+/// `rax`: this thread's state. To `2` where it does not sample.
+macro_rules! sampling_thread {
+    () => {
+        concat!(
+            "mov rax, qword ptr [rip + leakline_thread@GOTTPOFF]\n",
+            "mov rax, qword ptr fs:[rax]\n",
+            "test rax, rax\n",
+            "je 2f\n",
+            "cmp dword ptr [rax + {depth}], {sampling}\n",
+            "jne 2f",
+        )
+    };
+}
+
+/// To `2` where the filter does not deny the block in the register (64 bits, 32 bits).
+macro_rules! denied {
+    ($block:literal) => {
+        concat!(
+            "mov rax, qword ptr [rip + {filter}]\n",
+            "test rax, rax\n",
+            "je 2f\n",
+            concat!("mov ecx, ", $block, "\n"),
+            "shr ecx, {shift}\n",
+            "movzx ecx, cx\n",
+            "cmp byte ptr [rax + rcx], 0\n",
+            "jne 2f",
+        )
+    };
+}
+
+const _: () = assert!(CELLS == 1 << 16 && CELL_SHIFT <= 16);
+/// Of a thread's state: what is left of its countdown.
+const UNTIL: usize = offset_of!(Thread, countdown) + offset_of!(Countdown, until);
+
+/// `malloc(3)`, observed.
+///
+/// # Safety
+///
+/// As for the function of that name.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn malloc() {
+    naked_asm!(
+        ".cfi_startproc",
+        sampling_thread!(),
+        "cmp dword ptr [rip + {starting}], 0",
+        "jne 2f",
+        "cmp dword ptr [rip + {is_libc}], 0",
+        "je 2f",
+        "lea rdx, [rdi + 1]",
+        "sub qword ptr [rax + {until}], rdx",
+        "jb 3f",
+        "jmp qword ptr [rip + {reals} + {malloc}]",
+        "3:",
+        "add qword ptr [rax + {until}], rdx",
+        "2:",
+        "mov rsi, rsp",
+        "mov rdx, rbp",
+        "jmp {hook}",
+        ".cfi_endproc",
+        depth = const offset_of!(Thread, depth),
+        sampling = const depth::SAMPLING,
+        until = const UNTIL,
+        starting = sym python::STARTING,
+        is_libc = sym real::IS_LIBC,
+        reals = sym real::REALS,
+        malloc = const Real::malloc as usize * size_of::<u64>(),
+        hook = sym on_malloc,
+    )
+}
+
+/// `free(3)`, observed.
+///
+/// # Safety
+///
+/// As for the function of that name.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn free() {
+    naked_asm!(
+        ".cfi_startproc",
+        denied!("edi"),
+        "jmp qword ptr [rip + {reals} + {free}]",
+        "2:",
+        "mov rsi, rsp",
+        "mov rdx, rbp",
+        "jmp {hook}",
+        ".cfi_endproc",
+        filter = sym sampling::FILTER,
+        shift = const CELL_SHIFT,
+        reals = sym real::REALS,
+        free = const Real::free as usize * size_of::<u64>(),
+        hook = sym on_free,
+    )
 }
 
 macro_rules! export_mmap {
@@ -1748,12 +1857,69 @@ pub fn python_hooks(hooks: usize) -> Allocator {
     }
 }
 
-macro_rules! python_domain {
-    ($hooks:literal: $malloc:ident $calloc:ident $realloc:ident $free:ident) => {
+/// Where [`python::ORIGINALS`] has this word of an allocator.
+macro_rules! original_word {
+    ($hooks:literal, $field:ident) => {
+        $hooks * size_of::<Allocator>() + offset_of!(Allocator, $field)
+    };
+}
+
+/// What CPython calls for a block of no domain in particular.
+macro_rules! python_malloc {
+    ($hooks:literal: $malloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $malloc() {
-            naked_asm!(".cfi_startproc", "mov rdx, rsp", "mov rcx, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_malloc::<$hooks>)
+            naked_asm!(
+                ".cfi_startproc",
+                "mov rdx, rsp",
+                "mov rcx, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                hook = sym py_malloc::<$hooks>
+            )
         }
+    };
+}
+
+/// As [`python_malloc`], of a domain whose blocks may be CPython's pools': these are left
+/// out as by [`malloc`].
+macro_rules! python_pool_malloc {
+    ($hooks:literal: $malloc:ident) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $malloc() {
+            naked_asm!(
+                ".cfi_startproc",
+                sampling_thread!(),
+                "lea rdx, [rsi - 1]",
+                "cmp rdx, qword ptr [rip + {pooled}]",
+                "jae 2f",
+                "add rdx, 2",
+                "sub qword ptr [rax + {until}], rdx",
+                "jb 3f",
+                "mov rdi, qword ptr [rip + {originals} + {context}]",
+                "jmp qword ptr [rip + {originals} + {malloc}]",
+                "3:",
+                "add qword ptr [rax + {until}], rdx",
+                "2:",
+                "mov rdx, rsp",
+                "mov rcx, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                depth = const offset_of!(Thread, depth),
+                sampling = const depth::SAMPLING,
+                until = const UNTIL,
+                pooled = sym python::POOLED,
+                originals = sym python::ORIGINALS,
+                context = const original_word!($hooks, context),
+                malloc = const original_word!($hooks, malloc),
+                hook = sym py_malloc::<$hooks>
+            )
+        }
+    };
+}
+
+macro_rules! python_domain {
+    ($hooks:literal: $calloc:ident $realloc:ident $free:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $calloc() {
             naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_calloc::<$hooks>)
@@ -1764,17 +1930,39 @@ macro_rules! python_domain {
         }
         #[unsafe(naked)]
         unsafe extern "C" fn $free() {
-            naked_asm!(".cfi_startproc", "mov rdx, rsp", "mov rcx, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_free::<$hooks>)
+            naked_asm!(
+                ".cfi_startproc",
+                denied!("esi"),
+                "mov rdi, qword ptr [rip + {originals} + {context}]",
+                "jmp qword ptr [rip + {originals} + {free}]",
+                "2:",
+                "mov rdx, rsp",
+                "mov rcx, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                filter = sym sampling::FILTER,
+                shift = const CELL_SHIFT,
+                originals = sym python::ORIGINALS,
+                context = const original_word!($hooks, context),
+                free = const original_word!($hooks, free),
+                hook = sym py_free::<$hooks>
+            )
         }
     };
 }
 
-python_domain!(0: raw_malloc raw_calloc raw_realloc raw_free);
-python_domain!(1: mem_malloc mem_calloc mem_realloc mem_free);
-python_domain!(2: obj_malloc obj_calloc obj_realloc obj_free);
-python_domain!(3: raw_malloc_2 raw_calloc_2 raw_realloc_2 raw_free_2);
-python_domain!(4: mem_malloc_2 mem_calloc_2 mem_realloc_2 mem_free_2);
-python_domain!(5: obj_malloc_2 obj_calloc_2 obj_realloc_2 obj_free_2);
+python_malloc!(0: raw_malloc);
+python_pool_malloc!(1: mem_malloc);
+python_pool_malloc!(2: obj_malloc);
+python_malloc!(3: raw_malloc_2);
+python_pool_malloc!(4: mem_malloc_2);
+python_pool_malloc!(5: obj_malloc_2);
+python_domain!(0: raw_calloc raw_realloc raw_free);
+python_domain!(1: mem_calloc mem_realloc mem_free);
+python_domain!(2: obj_calloc obj_realloc obj_free);
+python_domain!(3: raw_calloc_2 raw_realloc_2 raw_free_2);
+python_domain!(4: mem_calloc_2 mem_realloc_2 mem_free_2);
+python_domain!(5: obj_calloc_2 obj_realloc_2 obj_free_2);
 
 const fn domain_of(hooks: usize) -> Domain {
     match hooks % python::DOMAINS {

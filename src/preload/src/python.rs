@@ -50,12 +50,13 @@ const NO_ALLOCATOR: Allocator = Allocator {
 /// The allocators below our hooks: raw, mem, obj, and the three again for a
 /// second layer. A tool that wrapped our hooks may be wrapped by that layer;
 /// one layer for both would call itself for ever.
-struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
+#[repr(transparent)]
+pub struct Originals(UnsafeCell<[Allocator; 2 * DOMAINS]>);
 // SAFETY: an entry is written before its hooks are published, by a thread that
 // nobody races (start-up, or under the GIL).
 unsafe impl Sync for Originals {}
 
-static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAINS]));
+pub static ORIGINALS: Originals = Originals(UnsafeCell::new([NO_ALLOCATOR; 2 * DOMAINS]));
 
 /// `PyObjectArenaAllocator`.
 #[repr(C)]
@@ -83,7 +84,7 @@ static ORIGINAL_ARENAS: OriginalArenas = OriginalArenas(UnsafeCell::new(NO_ARENA
 const LARGEST_POOLED: u64 = 512;
 
 /// See [`is_pooled`].
-static POOLED: AtomicU64 = AtomicU64::new(0);
+pub static POOLED: AtomicU64 = AtomicU64::new(0);
 
 /// Python's allocator domains.
 pub const DOMAINS: usize = 3;
@@ -241,7 +242,7 @@ static PENDING_END: AtomicU64 = AtomicU64::new(0);
 /// 1 when there is an interpreter that is not supported, and we said so.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// 1 from when the interpreter was found until it is up.
-static STARTING: AtomicU32 = AtomicU32::new(0);
+pub static STARTING: AtomicU32 = AtomicU32::new(0);
 /// What is to be done by the next thread that holds the GIL: [`SET`] the reference
 /// tracer when `__main__` runs, [`LOOK`] at it when that is left, a [`GRAPH`].
 static DUE: AtomicU32 = AtomicU32::new(0);

@@ -13,7 +13,8 @@ macro_rules! reals {
         #[expect(non_camel_case_types, reason = "the functions' own names")]
         pub enum Real { $($index),* }
         const NAMES: &[&core::ffi::CStr] = &[$($name),*];
-        static REALS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+        /// Their addresses, see [`address`].
+        pub static REALS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
     };
 }
 
@@ -60,7 +61,7 @@ pub fn resolve_for_late_start() {
 
 /// 1 where blocks are libc's own: it calls none of our hooks from within, as another
 /// allocator does for its pages.
-static IS_LIBC: AtomicU32 = AtomicU32::new(0);
+pub static IS_LIBC: AtomicU32 = AtomicU32::new(0);
 
 /// Whether the real functions that give blocks call no hook.
 #[inline(always)]
@@ -91,6 +92,7 @@ pub fn own_free() -> Option<u64> {
 
 fn note_libc() {
     let (start, end) = elf::span_of(address(Real::start_main));
+    let is_there = address(Real::malloc) != 0;
     let is_libc = [
         Real::malloc,
         Real::calloc,
@@ -103,7 +105,7 @@ fn note_libc() {
     ]
     .into_iter()
     .all(|which| matches!(address(which), 0) || (start..end).contains(&address(which)));
-    IS_LIBC.store(is_libc.into(), Ordering::Relaxed);
+    IS_LIBC.store((is_there && is_libc).into(), Ordering::Relaxed);
 }
 
 fn look_up(which: usize) {

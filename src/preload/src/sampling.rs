@@ -3,7 +3,8 @@
 //! A thread that samples rests at [`depth::SAMPLING`], so that the hooks tell
 //! the two modes apart by the word that they look at anyway. What is not
 //! sampled costs a subtraction at its birth and a byte's look-up at its death
-//! (`leakline_wire::sampling`).
+//! (`leakline_wire::sampling`). Both are done by the exported functions themselves
+//! where nothing else is to be done (`hooks`, "leaving out").
 //!
 //! # Invariants
 //!
@@ -28,6 +29,11 @@ use crate::thread::{Thread, depth};
 use crate::{early, python, sys, thread};
 
 static SET: AtomicPtr<SampledSet> = AtomicPtr::new(null_mut());
+
+/// The filter of [`SET`] once that is there, which `free` looks at before anything
+/// else. It denies nothing that matters, whatever the thread that frees is at: see the
+/// invariants.
+pub static FILTER: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 
 /// What this process records, as far as its threads have noticed. (`SeqCst` with
 /// [`SET`]: of who makes the set and who notes that all blocks are recorded, one
@@ -116,7 +122,7 @@ const LOOKS: u64 = 16;
 #[repr(C)]
 pub struct Countdown {
     /// Bytes until something is to be done.
-    until: u64,
+    pub until: u64,
     /// Bytes from then on until the next sample.
     beyond: u64,
     /// The mean of the distribution that it was drawn from.
@@ -247,6 +253,9 @@ fn set_up() -> bool {
         // SAFETY: there is one.
         unsafe { blocks().deny_nothing() };
     }
+    // SAFETY: as above.
+    let filter = unsafe { blocks() }.filter().cast_mut();
+    FILTER.store(filter, Ordering::Release);
     true
 }
 

@@ -86,10 +86,10 @@ fn negative_log(number: u64) -> u64 {
 }
 
 /// Counters of the filter.
-const CELLS: usize = 1 << 16;
+pub const CELLS: usize = 1 << 16;
 /// Bytes of address space to a counter, as a shift: neighbours share a line of
 /// cache, and 32 MiB on the counters are used again.
-const CELL_SHIFT: u32 = 9;
+pub const CELL_SHIFT: u32 = 9;
 /// A counter that has come here stays: how many are behind it is not known.
 const MANY: u8 = u8::MAX;
 
@@ -123,6 +123,12 @@ impl SampledSet {
     #[expect(clippy::inline_always, reason = "three instructions of every `free`")]
     pub fn may_have(&self, address: u64) -> bool {
         self.cell(address).load(Ordering::Relaxed) != 0
+    }
+
+    /// The filter: [`CELLS`] counters, in turns for each `1 << CELL_SHIFT` bytes of
+    /// address space. One that is 0 denies.
+    pub fn filter(&self) -> *const u8 {
+        self.filter.as_ptr().cast()
     }
 
     /// Has [`SampledSet::may_have`] say of every block, from now on, that it may be
