@@ -931,6 +931,12 @@ impl<'a> Model<'a> {
             .unwrap_or(0)
     }
 
+    /// What was recorded last, where that was switched or steered: the mean bytes between
+    /// samples, 0 for every block.
+    pub fn newest_mean(&self) -> Option<u64> {
+        self.samplings.last().map(|sampling| sampling.mean_bytes)
+    }
+
     /// The largest and the smallest of the means between samples.
     pub fn sample_range(&self) -> (u64, u64) {
         let means = self.samplings.iter().map(|sampling| sampling.mean_bytes);

@@ -142,8 +142,14 @@ impl<'m, 'a> Answers<'m, 'a> {
         Facts {
             file: model.origin().file.clone(),
             program: model.target(),
-            mode: session.map_or_else(String::new, |session| session.mode.clone()),
-            sample_bytes: session.map_or(0, |session| session.sample_bytes),
+            mode: match model.newest_mean() {
+                Some(0) => "exact".to_owned(),
+                Some(_) => "sampled".to_owned(),
+                None => session.map_or_else(String::new, |session| session.mode.clone()),
+            },
+            sample_bytes: model
+                .newest_mean()
+                .unwrap_or_else(|| session.map_or(0, |session| session.sample_bytes)),
             started_local_ns: i64::try_from(started)
                 .unwrap_or(i64::MAX)
                 .saturating_add(offset),

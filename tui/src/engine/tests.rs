@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use leakline_analysis::GroupBy;
 use leakline_recording::Writer;
-use leakline_recording::record::Record;
+use leakline_recording::record::{Record, Sampling};
 
 use super::{Said, Store, start};
 use crate::state::data::{Answer, Column, Content, Facts, Moment, Subject, Table, TableWant, Want};
@@ -218,4 +218,24 @@ fn a_recording_that_goes_on_is_followed() {
             break;
         }
     }
+}
+
+#[test]
+fn the_mean_is_the_newest() {
+    let mean_after = |means: &[u64]| {
+        let mut all = records();
+        let at = all.len() - 1;
+        for (number, &mean_bytes) in means.iter().enumerate() {
+            let at_ns = SECOND * (number as u64 + 1);
+            all.insert(
+                at + number,
+                Record::Sampling(Sampling { at_ns, mean_bytes }),
+            );
+        }
+        let facts = engine(&all).facts();
+        (facts.mode.clone(), facts.sample_bytes)
+    };
+    assert_eq!(mean_after(&[]), ("exact".to_owned(), 0));
+    assert_eq!(mean_after(&[512, 64]), ("sampled".to_owned(), 64));
+    assert_eq!(mean_after(&[512, 0]), ("exact".to_owned(), 0));
 }
