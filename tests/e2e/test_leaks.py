@@ -7,6 +7,8 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,98 @@ def test_the_limit_is_forecast(recorded: Recording) -> None:
     assert limit["reached_in_seconds"] == pytest.approx(expected)
     soonest, latest = limit["interval"]
     assert soonest < expected < latest
+
+
+LOSING = """
+import os, sys, time
+kept = []
+def lose():
+    kept.append(bytearray(4000))
+if len(sys.argv) > 1:
+    os.fork()
+for _ in range(400):
+    lose()
+    time.sleep(0.005)
+"""
+
+
+@contextmanager
+def memory_group(bytes_allowed: int) -> Iterator[Path]:
+    """A control group with a limit, for `cgroup.procs`."""
+    for place in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
+        controllers = place / "cgroup.subtree_control"
+        is_there = (place / "cgroup.procs").exists() and os.access(place, os.W_OK)
+        if is_there and (
+            not controllers.exists() or "memory" in controllers.read_text()
+        ):
+            break
+    else:
+        pytest.skip("needs a writable memory cgroup")
+    group = place / f"leakline-leaks-{os.getpid()}"
+    group.mkdir()
+    try:
+        unified = group / "memory.max"
+        limit = unified if unified.exists() else group / "memory.limit_in_bytes"
+        limit.write_text(str(bytes_allowed))
+        yield group
+    finally:
+        group.rmdir()
+
+
+def check_forecast(limit: Json, bytes_allowed: int, bytes_per_second: float) -> None:
+    assert limit["bytes"] == bytes_allowed
+    left = bytes_allowed - limit["used_bytes"]
+    assert limit["reached_in_seconds"] == pytest.approx(
+        left / bytes_per_second, rel=0.1
+    )
+    soonest, latest = limit["interval"]
+    assert soonest < limit["reached_in_seconds"] < latest
+
+
+def test_the_limit_of_a_tree_s_control_group_is_known(leakline: Leakline) -> None:
+    allowed = 1 << 30
+    program = leakline.directory / "losing.py"
+    program.write_text(LOSING)
+    # Who enters the group, and then becomes the program.
+    enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+    with memory_group(allowed) as group:
+        line = ["sh", "-c", enter, group, TARGET_PYTHON, program, "fork"]
+        result, recording = leakline.run(*line)
+    assert result.status == 0, result.err.decode()
+    report = recording.report("leaks")
+    (leak,) = leaking(report)
+    assert leak["function"] == "lose"
+    # Both processes lose, and the group has room for what both take.
+    assert len(leak["per_process"]) == 2
+    limit = report["limit"]
+    assert (limit["of"], limit["pid"]) == ("control group", None)
+    check_forecast(limit, allowed, report["rate_bytes_per_second"])
+    # Libraries that others brought into memory count for those.
+    assert leak["live_bytes"] < limit["used_bytes"] < limit["rss_bytes"] * 2, limit
+    text = execute([recording.leakline, "leaks", recording.path]).out.decode()
+    words = " ".join(text.split())
+    assert re.search(r"limit of 1\.00 GiB reached in about \S+ .*? to ", words), text
+
+
+def test_a_process_s_own_limit_is_known(leakline: Leakline) -> None:
+    allowed = 4 << 30
+    program = leakline.directory / "losing.py"
+    program.write_text(LOSING)
+    line = ["sh", "-c", f'ulimit -v {allowed >> 10} && exec "$@"', "sh"]
+    result, recording = leakline.run(*line, TARGET_PYTHON, program)
+    assert result.status == 0, result.err.decode()
+    report = recording.report("leaks")
+    limit = report["limit"]
+    assert limit["of"] == "RLIMIT_AS"
+    (leak,) = leaking(report)
+    assert limit["pid"] == leak["per_process"][0]["pid"]
+    check_forecast(limit, allowed, report["rate_bytes_per_second"])
+    text = execute([recording.leakline, "leaks", recording.path]).out.decode()
+    words = " ".join(text.split())
+    assert "address space limit (RLIMIT_AS) of 4.00 GiB reached in about" in words
+    # What the user says counts before what was recorded.
+    told = recording.report("leaks", "--memory-limit", "64MiB")["limit"]
+    assert (told["of"], told["bytes"]) == ("given", 64 << 20)
 
 
 def test_suppressions_leave_out_and_are_counted(

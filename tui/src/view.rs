@@ -271,9 +271,15 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             (1, _) => format!("LEAK  1 cause, {}", words::per_minute(rate)),
             _ => format!("LEAK  {count} causes, {}", words::per_minute(rate)),
         };
-        if let Some(seconds) = verdicts.limit_in_seconds {
+        if let Some((limit, seconds)) = verdicts.limit {
             let ns = (seconds.max(0.0) * 1e9) as u64;
-            text.push_str("   limit in ");
+            text.push_str("   limit ");
+            if width >= 100 {
+                text.push_str("of ");
+                text.push_str(&bytes(limit));
+                text.push(' ');
+            }
+            text.push_str("in ");
             text.push_str(&duration(ns));
         }
         let style = match count {

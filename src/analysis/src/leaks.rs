@@ -5,10 +5,12 @@
 //! warm-up ended, which stacks are an import's, when a process had done its
 //! work.
 
+mod forecast;
 mod history;
 mod references;
 mod suppressions;
 
+pub use forecast::{Forecast, LimitOf};
 pub use references::{FEWEST, Findings, Hidden, LostReferences, Reason};
 pub use suppressions::{Suppression, SuppressionError};
 
@@ -152,19 +154,6 @@ pub struct Suppressed {
     pub sites: usize,
     /// What is live there.
     pub bytes: u64,
-}
-
-/// When memory will have run out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forecast {
-    /// Bytes that the program may take.
-    pub limit_bytes: u64,
-    /// What it took when last looked at.
-    pub rss_bytes: u64,
-    /// Seconds from the end; `None` where nothing leaks.
-    pub reached_in_seconds: Option<f64>,
-    /// At the interval's ends; the later may be never.
-    pub interval: Option<(f64, Option<f64>)>,
 }
 
 /// An answer of `leaks`.
@@ -354,7 +343,7 @@ impl Leaks {
             query,
         };
         leaks.arrange(model, stacks, &histories, judged, start_up);
-        leaks.forecast = leaks.forecast();
+        leaks.forecast = leaks.forecast(model);
         Ok(leaks)
     }
 
@@ -369,7 +358,8 @@ impl Leaks {
     ) {
         let filter = self.query.filter.clone();
         let mut matching = Matching::new(filter.as_ref());
-        let mut causes: Vec<(Vec<CauseSite>, Vec<u32>)> = Vec::new();
+        // Their sites, each with when its process had done its work.
+        let mut causes: Vec<(Vec<CauseSite>, Vec<(u32, u64)>)> = Vec::new();
         let mut index: FxHashMap<((Name, Name, Name), bool), usize> = FxHashMap::default();
         let mut rest = Vec::new();
         for (group, judged) in judged {
@@ -413,7 +403,8 @@ impl Leaks {
                 causes.len() - 1
             });
             causes[at].0.push(found);
-            causes[at].1.extend(&group.sites);
+            let members = group.sites.iter().map(|&site| (site, group.to_ns));
+            causes[at].1.extend(members);
         }
         self.suspects = causes
             .into_iter()
@@ -441,12 +432,8 @@ impl Leaks {
         for (at, cause) in (1..).zip(&mut self.suspects) {
             cause.id = format!("L{at}");
         }
-        let leaking = self
-            .suspects
-            .iter()
-            .filter(|cause| matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable));
-        self.leaking.0 = leaking.clone().count();
-        self.leaking.1 = sum(leaking);
+        self.leaking.0 = self.leaking_causes().count();
+        self.leaking.1 = sum(self.leaking_causes());
         self.total_suspects = self.suspects.len();
 
         for verdict in [
@@ -486,7 +473,7 @@ impl Leaks {
         stacks: &mut Stacks<'a>,
         histories: &Histories<'_, 'a>,
         mut sites: Vec<CauseSite>,
-        members: &[u32],
+        members: &[(u32, u64)],
     ) -> Cause {
         // A list that grows beside what it holds is no news.
         let verdict = sites.iter().map(|site| site.judged.verdict).min();
@@ -520,6 +507,8 @@ impl Leaks {
             }
         }
         let node = model.sites()[sites[0].site as usize].node;
+        let mut numbers: Vec<u32> = members.iter().map(|(site, _)| *site).collect();
+        numbers.sort_unstable();
         Cause {
             id: String::new(),
             verdict,
@@ -529,22 +518,16 @@ impl Leaks {
             live,
             stack: stacks.stack(model, node),
             shares: self.shares(model, histories, members),
-            members: {
-                let mut members = members.to_vec();
-                members.sort_unstable();
-                members
-            },
             held: None,
             reason: None,
             lost: {
-                let mut members = members.to_vec();
-                members.sort_unstable();
-                let lost = Lost::new(model, stacks, Some(&members));
+                let lost = Lost::new(model, stacks, Some(&numbers));
                 (!lost.groups.is_empty()).then(|| LostPart {
                     figures: lost.figures(),
                     evidence: lost_evidence(&lost),
                 })
             },
+            members: numbers,
             sites,
         }
     }
@@ -553,12 +536,12 @@ impl Leaks {
         &self,
         model: &Model<'_>,
         histories: &Histories<'_, '_>,
-        members: &[u32],
+        members: &[(u32, u64)],
     ) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
-        for &site in members {
+        for &(site, to_ns) in members {
             let before = histories.live(&[site], self.from_ns).bytes as i64;
-            let after = histories.live(&[site], self.to_ns);
+            let after = histories.live(&[site], to_ns);
             let process = model.sites()[site as usize].process;
             let known = shares.iter().position(|share| share.process == process);
             let at = known.unwrap_or_else(|| {
@@ -635,24 +618,10 @@ impl Leaks {
         }
     }
 
-    fn forecast(&self) -> Option<Forecast> {
-        let limit_bytes = self.query.memory_limit?;
-        // Where no resident size is known, what is live is the least of it.
-        let rss_bytes = self.rss.map_or(self.live.1, |(_, rss)| rss);
-        let left = limit_bytes.saturating_sub(rss_bytes) as f64;
-        let rate = self.leaking.1;
-        let is_leaking = rate.bytes_per_second > 0.0;
-        let after = |speed: f64| left / speed;
-        Some(Forecast {
-            limit_bytes,
-            rss_bytes,
-            reached_in_seconds: is_leaking.then(|| after(rate.bytes_per_second)),
-            interval: is_leaking.then(|| {
-                let slowest = rate.bytes_per_second - rate.error;
-                let latest = (slowest > 0.0).then(|| after(slowest));
-                (after(rate.bytes_per_second + rate.error), latest)
-            }),
-        })
+    fn leaking_causes(&self) -> impl Iterator<Item = &Cause> {
+        let is_leaking =
+            |cause: &&Cause| matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable);
+        self.suspects.iter().filter(is_leaking)
     }
 
     /// The word for the whole.

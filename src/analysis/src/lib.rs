@@ -53,7 +53,7 @@ pub use frame::{Frame, FrameId, FrameKind, Role};
 pub use groups::{Group, Groups};
 pub use instant::{At, Instant, InstantError, Span};
 pub use kinds::{Kinds, Sums};
-pub use leaks::{Leaks, LeaksQuery, Suppression};
+pub use leaks::{Leaks, LeaksQuery, LimitOf, Suppression};
 pub use ledger::{Judgement, Ledger, Line, LineKind};
 pub use lines::{Lines, LinesError, LinesQuery};
 pub use lost::Lost;

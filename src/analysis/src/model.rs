@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Loss, Lost, Mark, Node, Note,
-    Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site, SiteScatter,
-    Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Limits, Loss, Lost, Mark, Node,
+    Note, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site,
+    SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -175,6 +175,7 @@ pub struct Model<'a> {
     samplings: Vec<Sampling>,
     scatter: FxHashMap<u32, SiteScatter>,
     losses: Vec<Loss>,
+    limits: Vec<&'a Limits>,
     heap_graphs: Vec<&'a HeapGraph>,
     lost: Vec<&'a Lost>,
     marks: Vec<&'a Mark>,
@@ -254,6 +255,7 @@ impl<'a> Model<'a> {
             samplings: Vec::new(),
             scatter: FxHashMap::default(),
             losses: Vec::new(),
+            limits: Vec::new(),
             heap_graphs: Vec::new(),
             lost: Vec::new(),
             marks: Vec::new(),
@@ -406,6 +408,10 @@ impl<'a> Model<'a> {
             Record::Sampling(sampling) => {
                 self.seen(sampling.at_ns);
                 self.samplings.push(*sampling);
+            }
+            Record::Limits(limits) => {
+                self.seen(limits.at_ns);
+                self.limits.push(limits);
             }
             Record::Scatter(scatter) => {
                 let told = scatter.sites.iter().map(|site| (site.site, *site));
@@ -963,6 +969,11 @@ impl<'a> Model<'a> {
             (true, false) => "sampled",
             (false, _) => self.session.map_or("", |session| session.mode.as_str()),
         }
+    }
+
+    /// What limited processes' memory, as it was told.
+    pub(crate) fn limits(&self) -> &[&'a Limits] {
+        &self.limits
     }
 
     /// When the mean between samples changed; 0 where it was every block from then on.

@@ -93,6 +93,7 @@ impl Tokens {
             | Record::Inherited(_)
             | Record::Cohorts(_)
             | Record::Sampling(_)
+            | Record::Limits(_)
             | Record::Scatter(_) => return None,
             // A graph is names for the most part: what is left says that there was one.
             Record::HeapGraph(graph) => Record::HeapGraph(HeapGraph {

@@ -23,7 +23,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use leakline_recording::cohorts::TICK_NS;
 use leakline_recording::record::{
-    Bin, End, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals, Record, Sampling,
+    Bin, End, Limit, Limits, Note, Peak, Process as ProcessRecord, ProcessEnd, ProcessTotals,
+    Record, Sampling,
 };
 use leakline_wire::layout::{SLOT_COUNT, Slot, TRIE_BLOCKS, mode, slot_state};
 use leakline_wire::sampling::MAX_MEAN;
@@ -33,6 +34,7 @@ use leakline_wire::trie::NODES_PER_BLOCK;
 use self::graphs::Graphs;
 use crate::bins::{Bins, Due};
 use crate::image::{ForkPoint, Image, MARKS, Shared, cohort_records};
+use crate::limits::LimitReader;
 use crate::names::LocalNames;
 use crate::order::{Found, Rings};
 use crate::output::Output;
@@ -49,6 +51,10 @@ mod graphs;
 const CHORES_EVERY_NS: u64 = 100_000_000;
 /// How often peaks are written.
 const PEAKS_EVERY_NS: u64 = 10_000_000_000;
+/// When a process's limits on memory are looked at again after it joined, ...
+const FIRST_LIMITS_NS: u64 = 1_000_000_000;
+/// ... and how often from then on.
+const LIMITS_EVERY_NS: u64 = 60_000_000_000;
 /// How long a fork waits for its child to turn up, and an ended process keeps
 /// its slot for one.
 const FORK_PATIENCE_NS: u64 = 10_000_000_000;
@@ -93,6 +99,10 @@ struct Process {
     python_version: u32,
     reported: ProcessTotals,
     reported_peak: u64,
+    /// What was told of its limits.
+    limits: Vec<Limit>,
+    /// When to look at them again.
+    limits_ns: u64,
 }
 
 /// A forked process whose parent's stream has not passed the fork.
@@ -144,6 +154,7 @@ pub(crate) struct Engine {
     pub(crate) forking_filters: u32,
     coarser: Option<Step>,
     graphs: Graphs,
+    limits: LimitReader,
 }
 
 /// What a round did.
@@ -183,6 +194,7 @@ impl Engine {
             forking_filters: 0,
             coarser: None,
             graphs: Graphs::default(),
+            limits: LimitReader::new(),
         };
         engine.reserve_slots();
         engine.permit_newcomers();
@@ -289,6 +301,10 @@ impl Engine {
             inherited_blocks,
             inherited_bytes,
         }));
+        // Of one that was forked no earlier than after a second: it may live for
+        // a few milliseconds, and there may be thousands.
+        let is_forked = fork.is_some();
+        let limits_ns = self.shared.clock.ns(stamp) + FIRST_LIMITS_NS;
         let names = LocalNames::new(identity.pid, identity.executable.clone());
         let mut image = Image::new(id, slot_index, names);
         if let Some((point, names)) = fork {
@@ -307,8 +323,13 @@ impl Engine {
                 python_version,
                 reported: ProcessTotals::default(),
                 reported_peak: 0,
+                limits: Vec::new(),
+                limits_ns,
             },
         );
+        if !is_forked {
+            self.tell_limits(id);
+        }
         self.by_slot[slot_index as usize] = Some(id);
         self.permit_graph(slot_index);
         self.past.processes += 1;
@@ -779,6 +800,7 @@ impl Engine {
             process.image.expire_forks(patience);
         }
         self.steer();
+        self.look_at_limits(now_ns);
         self.see_to_graphs();
         self.note_vanished();
         self.release_slots();
@@ -787,6 +809,45 @@ impl Engine {
             self.report_peaks();
         }
         self.check_memory();
+    }
+
+    /// Looks at what limits processes' memory, of each once a minute.
+    fn look_at_limits(&mut self, now_ns: u64) {
+        let living = self.processes.iter_mut().filter(|(_, process)| {
+            process.ended.is_none() && process.ending.is_none() && now_ns >= process.limits_ns
+        });
+        let due = living.map(|(id, process)| {
+            process.limits_ns = now_ns + LIMITS_EVERY_NS;
+            *id
+        });
+        for id in due.collect::<Vec<u32>>() {
+            self.tell_limits(id);
+        }
+    }
+
+    /// Tells what limits a process's memory, where that is news.
+    fn tell_limits(&mut self, id: u32) {
+        let at_ns = self.now_ns();
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        let found = self.limits.read(process.identity.pid);
+        let is_known = found.limits.len() == process.limits.len()
+            && found.limits.iter().zip(&process.limits).all(|(new, old)| {
+                // What is taken in between follows from resident memory.
+                let moved = new.used_bytes.abs_diff(old.used_bytes);
+                (new.of, new.bytes) == (old.of, old.bytes) && moved <= new.bytes / 64
+            });
+        if is_known {
+            return;
+        }
+        process.limits.clone_from(&found.limits);
+        self.output.push(Record::Limits(Limits {
+            process: id,
+            at_ns,
+            rss_bytes: found.rss_bytes,
+            limits: found.limits,
+        }));
     }
 
     /// Decides on the mean between samples, where it may.
@@ -1114,11 +1175,6 @@ impl Engine {
         for (id, ending) in dead {
             self.end(id, ending, !last);
         }
-    }
-
-    /// What a process may still take of memory that is limited, in bytes, by its pid.
-    pub(crate) fn ask_for_headroom(&mut self, headroom: fn(u32) -> Option<u64>) {
-        self.graphs.headroom = headroom;
     }
 
     /// Its processes were running before: blocks of theirs are not known.

@@ -36,6 +36,7 @@ mod engine;
 mod graph;
 mod handshake;
 mod image;
+mod limits;
 mod lines;
 mod live;
 mod lost;

@@ -24,6 +24,7 @@ use crate::compaction::Recorder;
 use crate::engine::{Ending, Engine, Joined};
 use crate::handshake::Handshake;
 use crate::image::Shared;
+use crate::limits::LimitReader;
 use crate::names::Lookup;
 use crate::output::Output;
 use crate::protocol::{
@@ -63,25 +64,18 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// `output` is the recording (empty, readable and writable), `listener` the
 /// bound and listening socket that targets say hello to, `control` the
-/// collector's end of the control socket pair (see [`crate::protocol`]). `headroom` says
-/// what a process (by its pid) may still take of memory that is limited, in bytes.
+/// collector's end of the control socket pair (see [`crate::protocol`]).
 ///
 /// What goes wrong is told to the supervisor in a
 /// [`FromCollector::Failed`]; the exit code then is that of failure. Changes
 /// the process's signal mask and dispositions: it is for a process of its own.
-pub fn serve(
-    output: File,
-    listener: OwnedFd,
-    control: OwnedFd,
-    headroom: fn(u32) -> Option<u64>,
-) -> ExitCode {
+pub fn serve(output: File, listener: OwnedFd, control: OwnedFd) -> ExitCode {
     let control = Control {
         socket: control,
         is_open: true,
     };
     match start(output, listener, control) {
         Ok(mut collector) => {
-            collector.engine.ask_for_headroom(headroom);
             collector.run();
             ExitCode::SUCCESS
         }
@@ -917,21 +911,9 @@ fn memory_limit() -> u64 {
             let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
             Some(kib * 1024)
         });
-    let free = free
-        .unwrap_or(u64::MAX)
-        .min(cgroup_headroom().unwrap_or(u64::MAX));
+    let allowed = LimitReader::new().headroom(std::process::id());
+    let free = free.unwrap_or(u64::MAX).min(allowed.unwrap_or(u64::MAX));
     free / 5 * 4
-}
-
-/// What our cgroup (version 2) still allows.
-fn cgroup_headroom() -> Option<u64> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let read = |name: &str| -> Option<u64> {
-        let file = format!("/sys/fs/cgroup{path}/{name}");
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
-    };
-    Some(read("memory.max")?.saturating_sub(read("memory.current")?))
 }
 
 /// Has SIGTERM and SIGINT arrive through a descriptor, and ignores what would

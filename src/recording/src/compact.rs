@@ -259,7 +259,9 @@ fn replaced_by(record: &[u8]) -> Result<Option<(u8, Option<u32>)>, CompactError>
     Ok(match of {
         kind::SIZES => Some((of, None)),
         kind::PEAK => Some((of, fields(record)?)),
-        kind::TOTALS | kind::THREAD_TOTALS | kind::INHERITED => Some((of, Some(fields(record)?))),
+        kind::TOTALS | kind::THREAD_TOTALS | kind::INHERITED | kind::LIMITS => {
+            Some((of, Some(fields(record)?)))
+        }
         _ => None,
     })
 }

@@ -26,8 +26,8 @@ pub(crate) mod kind {
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
-    pub(crate) const LOST: u8 = 25;
-    pub(crate) const LAST: u8 = LOST;
+    pub(crate) const LIMITS: u8 = 26;
+    pub(crate) const LAST: u8 = LIMITS;
 }
 
 /// Counts of the numbered kinds.
@@ -147,6 +147,7 @@ impl Ids {
             Record::Cohorts(cohorts) => self.admit_cohorts(cohorts),
             Record::Mark(mark) => mark.process.is_none_or(process),
             Record::HeapGraph(graph) => process(graph.process),
+            Record::Limits(limits) => process(limits.process),
             Record::Lost(lost) => {
                 let sites = &lost.sites;
                 process(lost.process)

@@ -77,6 +77,8 @@ pub enum Record {
     HeapPart(HeapPart),
     /// Which native blocks nothing pointed to at an instant.
     Lost(Lost),
+    /// What limits a process's memory; the last of its process counts.
+    Limits(Limits),
 }
 
 /// How the recording was made.
@@ -752,6 +754,45 @@ pub struct LostSite {
     pub inner_bytes: u64,
     /// Addresses of some lost blocks, direct ones first.
     pub examples: Vec<u64>,
+}
+
+/// What limits a process's memory, and how near it was to that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Limits {
+    /// Which.
+    pub process: u32,
+    /// When it was looked at.
+    pub at_ns: u64,
+    /// Resident bytes of the process then.
+    pub rss_bytes: u64,
+    /// Its limits; none where there were some before.
+    pub limits: Vec<Limit>,
+}
+
+/// A limit on memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Limit {
+    /// What it is a limit of.
+    pub of: Limited,
+    /// The limit, in bytes.
+    pub bytes: u64,
+    /// What was taken of it.
+    pub used_bytes: u64,
+}
+
+/// What a limit on memory limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub enum Limited {
+    /// All processes of a control group and of those below it, together. The number
+    /// stands for the group in all of the recording.
+    ControlGroup(u32),
+    /// The process's address space (`RLIMIT_AS`).
+    AddressSpace,
+    /// The process's private writable memory (`RLIMIT_DATA`).
+    Data,
 }
 
 /// How a cohort changed.

@@ -241,9 +241,9 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
         Some(Verdicts {
             causes,
-            limit_in_seconds: leaks
+            limit: leaks
                 .forecast
-                .and_then(|forecast| forecast.reached_in_seconds),
+                .and_then(|forecast| Some((forecast.limit_bytes, forecast.reached_in_seconds?))),
         })
     }
 

@@ -571,8 +571,8 @@ pub struct SourceLine {
 pub struct Verdicts {
     /// Causes, the most serious first.
     pub causes: Vec<Cause>,
-    /// Seconds until a limit is reached.
-    pub limit_in_seconds: Option<f64>,
+    /// A limit on memory, in bytes, and the seconds until it is reached.
+    pub limit: Option<(u64, f64)>,
 }
 
 /// Sites that leak together, or one that does not.

@@ -163,7 +163,7 @@ fn verdicts() {
             cause("L1", Verdict::Leaking, Some((21_146.0, 1922.0))),
             cause("", Verdict::Plateau, None),
         ],
-        limit_in_seconds: Some(18_000.0),
+        limit: Some((2 << 30, 18_000.0)),
     }));
     assert_snapshot!("verdicts", shown(&state));
 }

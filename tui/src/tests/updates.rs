@@ -385,7 +385,7 @@ fn w_on_the_overview_asks_of_the_leak_that_a_site_is_of() {
             held_by: None,
             members: members.clone(),
         }],
-        limit_in_seconds: None,
+        limit: None,
     }));
     let cause = About::Cause("L1".into(), members);
     press(&mut state, "w");

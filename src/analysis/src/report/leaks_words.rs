@@ -1,7 +1,7 @@
 //! Verdicts in words: the same in text, JSON and the formats of CI.
 
 use crate::frame::FrameId;
-use crate::leaks::{Cause, Findings, Hidden, Leaks, LostReferences, Reason};
+use crate::leaks::{Cause, Findings, Hidden, Leaks, LimitOf, LostReferences, Reason};
 use crate::model::Model;
 use crate::report::text::frame_words;
 use crate::report::words::{blocks, bytes, counted, duration};
@@ -181,29 +181,39 @@ impl Leaks {
         }
     }
 
-    /// `limit of 2.00 GiB reached in about 5 h (4 h 33 min to 5 h 29 min)`.
+    /// `limit of 2.00 GiB reached in about 5 h (4 h 33 min to 5 h 29 min)`. Of a limit
+    /// that the user did not ask about only where something leaks.
     pub(crate) fn forecast_words(&self) -> Option<String> {
         let forecast = self.forecast?;
-        let limit = bytes(forecast.limit_bytes);
+        let of = match forecast.of {
+            LimitOf::Given | LimitOf::ControlGroup => "limit of",
+            LimitOf::AddressSpace(_) => "address space limit (RLIMIT_AS) of",
+            LimitOf::Data(_) => "data limit (RLIMIT_DATA) of",
+        };
+        let limit = format!("{of} {}", bytes(forecast.limit_bytes));
         let after = |seconds: f64| duration((seconds * 1e9) as u64);
-        if forecast.rss_bytes >= forecast.limit_bytes {
+        if forecast.of != LimitOf::Given && self.leaking.0 == 0 {
+            return None;
+        }
+        if forecast.used_bytes >= forecast.limit_bytes {
             return Some(format!(
-                "limit of {limit} reached: it takes {}",
-                bytes(forecast.rss_bytes)
+                "{limit} reached: it takes {}",
+                bytes(forecast.used_bytes)
             ));
         }
-        Some(match (forecast.reached_in_seconds, forecast.interval) {
-            (Some(about), Some((soonest, latest))) => format!(
-                "limit of {limit} reached in about {} ({} to {})",
+        match (forecast.reached_in_seconds, forecast.interval) {
+            (Some(about), Some((soonest, latest))) => Some(format!(
+                "{limit} reached in about {} ({} to {})",
                 after(about),
                 after(soonest),
                 latest.map_or_else(|| "never".into(), after)
-            ),
-            _ => format!(
-                "limit of {limit}: no leak leads there, {} taken",
-                bytes(forecast.rss_bytes)
-            ),
-        })
+            )),
+            _ if forecast.of == LimitOf::Given => Some(format!(
+                "{limit}: no leak leads there, {} taken",
+                bytes(forecast.used_bytes)
+            )),
+            _ => None,
+        }
     }
 
     /// How fast a cause grows, or, of what is lost and does not, how much it is.

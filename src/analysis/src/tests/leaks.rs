@@ -2,11 +2,11 @@
 //! first made is then the first to die.
 
 use insta::assert_snapshot;
-use leakline_recording::record::{Domain, Record};
+use leakline_recording::record::{Domain, Limit, Limited, Limits, Record};
 use serde_json::Value;
 
 use crate::heap::{Graph, Heap};
-use crate::leaks::{Findings, Leaks, LeaksQuery, Suppression};
+use crate::leaks::{Findings, Leaks, LeaksQuery, LimitOf, Suppression};
 use crate::model::Model;
 use crate::report::{Style, ci, json, text};
 use crate::stack::Stacks;
@@ -415,4 +415,98 @@ fn a_check_is_told_to_machines() {
         assert!(baseline.knows(stacks, &leaks.suspects[0]));
         assert!(!ci::Baseline::default().knows(stacks, &leaks.suspects[0]));
     });
+}
+
+/// The workers, whose resident memory grows with what they lose from 50 MB on, and
+/// these limits, as they were a minute after the start.
+fn under(limits: &[(u32, Limited, u64, u64)]) -> Vec<Record> {
+    const AT: u64 = 60;
+    let rss = |second: u64| 50_000_000 + second * 3000;
+    let mut records = workers();
+    let mut at = 0;
+    for (place, record) in records.iter_mut().enumerate() {
+        if let Record::Bin(bin) = record {
+            bin.rss = [0, 1]
+                .map(|process| (process, rss(bin.end_ns / SECOND)))
+                .to_vec();
+            if bin.end_ns == AT * SECOND {
+                at = place + 1;
+            }
+        }
+    }
+    for process in [1, 0] {
+        let of_process = limits.iter().filter(|limit| limit.0 == process);
+        let limits = of_process.map(|&(_, of, bytes, used_bytes)| Limit {
+            of,
+            bytes,
+            used_bytes,
+        });
+        let limits = Record::Limits(Limits {
+            process,
+            at_ns: AT * SECOND,
+            rss_bytes: rss(AT),
+            limits: limits.collect(),
+        });
+        records.insert(at, limits);
+    }
+    records
+}
+
+#[test]
+fn a_recorded_limit_is_forecast() {
+    let forecast = |limits: &[(u32, Limited, u64, u64)]| {
+        let records = under(limits);
+        ask(&records, LeaksQuery::default(), |_, _, leaks| {
+            leaks.forecast
+        })
+    };
+    assert_eq!(forecast(&[]), None);
+    let grown = (SECONDS - 60) * 3000;
+    // Both workers are in the group: each loses 3,000 bytes a second.
+    let group = Limited::ControlGroup(0);
+    let both = [
+        (0, group, 200_000_000, 110_000_000),
+        (1, group, 200_000_000, 110_000_000),
+    ];
+    let found = forecast(&both).unwrap();
+    assert_eq!(found.of, LimitOf::ControlGroup);
+    assert_eq!(found.used_bytes, 110_000_000 + 2 * grown);
+    let left = (200_000_000 - found.used_bytes) as f64;
+    let about = found.reached_in_seconds.unwrap();
+    assert!((about / (left / 6000.0) - 1.0).abs() < 0.01, "{about}");
+    let (soonest, latest) = found.interval.unwrap();
+    assert!(soonest <= about && about <= latest.unwrap());
+
+    // One of them alone: half as fast.
+    let found = forecast(&both[1..]).unwrap();
+    assert_eq!(found.used_bytes, 110_000_000 + grown);
+    let left = (200_000_000 - found.used_bytes) as f64;
+    let about = found.reached_in_seconds.unwrap();
+    assert!((about / (left / 3000.0) - 1.0).abs() < 0.01, "{about}");
+
+    // What is reached first counts.
+    let mut all = both.to_vec();
+    all.push((1, Limited::AddressSpace, 1 << 30, (1 << 30) - 20_000_000));
+    all.push((0, Limited::Data, 1 << 30, 60_000_000));
+    let found = forecast(&all).unwrap();
+    assert_eq!(found.of, LimitOf::AddressSpace(1));
+    let left = (20_000_000 - grown) as f64;
+    let about = found.reached_in_seconds.unwrap();
+    assert!((about / (left / 3000.0) - 1.0).abs() < 0.01, "{about}");
+
+    // What the user says goes before all of them.
+    let told = ask(&under(&all), limited(), |_, _, leaks| leaks.forecast);
+    assert_eq!(told.unwrap().of, LimitOf::Given);
+    let text = shown(&under(&all), LeaksQuery::default(), 120);
+    assert!(
+        text.contains("address space limit (RLIMIT_AS) of 1.00 GiB reached in about 1 h "),
+        "{text}"
+    );
+    // Nobody asked where nothing leaks.
+    let late = LeaksQuery {
+        filter: Some(Filter::new("nothing of the kind")),
+        ..LeaksQuery::default()
+    };
+    let text = shown(&under(&all), late, 120);
+    assert!(!text.contains("limit"), "{text}");
 }

@@ -5,7 +5,6 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use leakline_collector::protocol::{CONTROL_FD, LISTENER_FD, OUTPUT_FD};
-use leakline_inject::inspect::{self, MemoryLimit};
 
 /// Serves one session with the descriptors it was started with. What goes
 /// wrong is told to the supervisor over the control socket: this process has
@@ -28,6 +27,5 @@ pub(crate) fn run() -> ExitCode {
     else {
         return ExitCode::from(2);
     };
-    let headroom = |pid| inspect::memory_limit(pid).map(MemoryLimit::headroom_bytes);
-    leakline_collector::serve(File::from(output), listener, control, headroom)
+    leakline_collector::serve(File::from(output), listener, control)
 }

@@ -123,8 +123,6 @@ pub(super) struct Graphs {
     pub(super) is_attached: bool,
     /// Blocks were sampled at some time.
     was_sampled: bool,
-    /// Memory that a process may still take, where that is limited: bytes by pid.
-    pub(super) headroom: fn(u32) -> Option<u64>,
 }
 
 impl Default for Graphs {
@@ -141,7 +139,6 @@ impl Default for Graphs {
             before: FxHashMap::default(),
             is_attached: false,
             was_sampled: false,
-            headroom: |_| None,
         }
     }
 }
@@ -301,7 +298,7 @@ impl Engine {
 
     /// Why there is not memory enough for a graph of a process, if so.
     fn lacks_memory(&self, pid: u32) -> Option<String> {
-        let left = (self.graphs.headroom)(pid)?;
+        let left = self.limits.headroom(pid)?;
         let rss = process::rss_bytes(pid)?;
         let needed = rss / 100 * NEEDED_PERCENT + NEEDED_BYTES;
         (left < needed).then(|| {

@@ -98,7 +98,10 @@ struct SuppressedJson<'s> {
 
 #[derive(Serialize)]
 struct LimitJson {
+    of: &'static str,
+    pid: Option<u32>,
     bytes: u64,
+    used_bytes: u64,
     rss_bytes: u64,
     reached_in_seconds: Option<f64>,
     interval: Option<[Option<f64>; 2]>,
@@ -239,7 +242,12 @@ struct Judgement<'s, S> {
     suppressed: Vec<SuppressedJson<'s>>,
 }
 
-fn judgement<'s, S>(stacks: &'s Stacks<'_>, leaks: &'s Leaks, suspects: S) -> Judgement<'s, S> {
+fn judgement<'s, S>(
+    model: &Model<'_>,
+    stacks: &'s Stacks<'_>,
+    leaks: &'s Leaks,
+    suspects: S,
+) -> Judgement<'s, S> {
     let rate = &leaks.leaking.1;
     let left_out = leaks.total_suspects - leaks.suspects.len();
     Judgement {
@@ -259,7 +267,12 @@ fn judgement<'s, S>(stacks: &'s Stacks<'_>, leaks: &'s Leaks, suspects: S) -> Ju
         rss_bytes_from: leaks.rss.map(|rss| rss.0),
         rss_bytes_to: leaks.rss.map(|rss| rss.1),
         limit: leaks.forecast.map(|forecast| LimitJson {
+            of: forecast.of.name(),
+            pid: (forecast.of.process())
+                .and_then(|id| model.processes().get(id as usize))
+                .map(|facts| facts.process.pid),
             bytes: forecast.limit_bytes,
+            used_bytes: forecast.used_bytes,
             rss_bytes: forecast.rss_bytes,
             reached_in_seconds: forecast.reached_in_seconds,
             interval: forecast
@@ -320,7 +333,7 @@ pub fn leaks<'a>(
         out,
         &Report {
             header: Header::new("leakline.leaks", model, &leaks.span),
-            judgement: judgement(stacks, leaks, suspects),
+            judgement: judgement(model, stacks, leaks, suspects),
         },
     )
 }
@@ -366,7 +379,7 @@ pub fn check<'a>(
             header: Header::new("leakline.check", model, &leaks.span),
             passed: !new.contains(&true),
             baseline,
-            judgement: judgement(stacks, leaks, suspects),
+            judgement: judgement(model, stacks, leaks, suspects),
         },
     )
 }
