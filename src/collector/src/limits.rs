@@ -101,13 +101,22 @@ impl LimitReader {
         let (mut directories, is_unified) = directories(&text, &self.mounts);
         if directories.is_empty() {
             // Beside ours in the hierarchy, so out of our sight, but not of its own.
-            directories.push(format!("/proc/{pid}/root/sys/fs/cgroup").into());
+            let own = PathBuf::from(format!("/proc/{pid}/root/sys/fs/cgroup"));
+            // There it may have put what it likes, a pipe that never answers, too.
+            directories.extend(is_of_control_groups(&own).then_some(own));
         }
         let limits = directories
             .into_iter()
             .filter_map(|directory| group_limit(directory, is_unified));
         limits.take(MOST_GROUPS).collect()
     }
+}
+
+/// Whether what lies there is the kernel's.
+fn is_of_control_groups(directory: &Path) -> bool {
+    /// `linux/magic.h`: of version 2, of version 1.
+    const MAGIC: [i64; 2] = [0x6367_7270, 0x0027_e0eb];
+    rustix::fs::statfs(directory).is_ok_and(|of| MAGIC.contains(&of.f_type))
 }
 
 fn parse_mounts(mountinfo: &str) -> Vec<Mount> {
@@ -213,6 +222,14 @@ mod tests {
 31 25 0:27 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 32 25 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
 33 25 0:29 / /tmp rw - tmpfs tmpfs rw,size=1k";
+
+    #[test]
+    fn a_directory_of_its_own_is_not_believed() {
+        let fake = tempfile::tempdir().unwrap();
+        fs::write(fake.path().join("memory.max"), "1").unwrap();
+        assert!(!is_of_control_groups(fake.path()));
+        assert!(!is_of_control_groups(Path::new("/nothing/here")));
+    }
 
     #[test]
     fn a_group_and_those_above_it_are_found() {
