@@ -85,6 +85,41 @@ pub struct Path {
     pub others: Vec<(String, u64)>,
 }
 
+impl Path {
+    /// What lets go, where the path begins with what a notebook or an interpreter at a
+    /// prompt keeps by itself: results that it showed, and the last exception.
+    pub fn remedy(&self) -> Option<&'static str> {
+        if self.root != Some(RootKind::Module) {
+            return None;
+        }
+        remedy(&self.words)
+    }
+}
+
+/// By the path in a line.
+fn remedy(words: &str) -> Option<&'static str> {
+    let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+    if let Some(name) = words.strip_prefix("__main__.") {
+        let is_result = name.starts_with("Out[") || name.starts_with("_oh[") || {
+            let rest = name.trim_start_matches('_');
+            let dashes = name.len() - rest.len();
+            let number = rest.trim_start_matches(|next: char| next.is_ascii_digit());
+            dashes > 0 && ends(number) && (dashes == 1 || (dashes <= 3 && number == rest))
+        };
+        return is_result.then_some(
+            "held by the notebook, which keeps what its cells showed: `%reset -f out` frees all \
+             of it, `del Out[N]` and `del _N` one",
+        );
+    }
+    let name = words.strip_prefix("sys.last_")?;
+    let of = ["value", "traceback", "exc", "type"];
+    let rest = of.iter().find_map(|of| name.strip_prefix(of))?;
+    ends(rest).then_some(
+        "held by the last exception that was shown, with the variables of its frames: \
+         `sys.last_value = sys.last_traceback = sys.last_exc = None` frees it",
+    )
+}
+
 /// Objects that the same step leads to.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
@@ -878,4 +913,48 @@ fn types_named(graph: &graph::Graph, name: &str) -> Vec<bool> {
         return exact;
     }
     by(&|type_| ends(name, type_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remedy;
+
+    #[test]
+    fn what_a_notebook_keeps_has_a_remedy() {
+        for words in [
+            "__main__.Out[int]",
+            "__main__._oh[int].rows",
+            "__main__._",
+            "__main__.___[*]",
+            "__main__._12.rows",
+        ] {
+            assert!(
+                remedy(words).is_some_and(|said| said.contains("%reset -f out")),
+                "{words}"
+            );
+        }
+        for words in [
+            "sys.last_value",
+            "sys.last_traceback.tb_frame",
+            "sys.last_exc.args",
+        ] {
+            assert!(
+                remedy(words).is_some_and(|said| said.contains("sys.last_value = ")),
+                "{words}"
+            );
+        }
+        for words in [
+            "__main__.Output[*]",
+            "__main__._cache[*]",
+            "__main__.__dict__",
+            "__main__._12th",
+            "__main__.____",
+            "app.Out[int]",
+            "sys.last_values",
+            "sys.modules",
+            "",
+        ] {
+            assert_eq!(remedy(words), None, "{words}");
+        }
+    }
 }

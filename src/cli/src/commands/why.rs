@@ -219,7 +219,11 @@ fn causes() -> LeaksQuery {
 }
 
 /// The graph that was asked for, or else the last whole one.
-fn chosen(name: Option<&str>, model: &Model<'_>, file: &Path) -> Result<(u32, Graph), CliError> {
+pub(super) fn chosen(
+    name: Option<&str>,
+    model: &Model<'_>,
+    file: &Path,
+) -> Result<(u32, Graph), CliError> {
     let all = model.heap_graphs();
     let empty = || {
         failed(

@@ -48,6 +48,7 @@ struct PathJson<'s> {
     count: u64,
     retained_bytes: u64,
     words: &'s str,
+    remedy: Option<&'static str>,
     others: Vec<OtherJson<'s>>,
     steps: Vec<StepJson<'s>>,
     holds: Vec<StepJson<'s>>,
@@ -324,6 +325,7 @@ pub fn why<'a>(
                         count: path.steps.last().map_or(0, |step| step.count),
                         retained_bytes: path.steps.last().map_or(0, |step| step.retained),
                         words: &path.words,
+                        remedy: path.remedy(),
                         others: (path.others.iter())
                             .map(|(path, count)| OtherJson {
                                 path,

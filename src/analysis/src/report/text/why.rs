@@ -500,7 +500,12 @@ fn closing<'a>(
     if style.width < WIDE {
         made(model, stacks, group, style, out)?;
     }
-    if let Some(advice) = advice(group) {
+    let mut remedies: Vec<&str> = group.paths.iter().filter_map(Path::remedy).collect();
+    remedies.dedup();
+    for remedy in &remedies {
+        style.wrapped(out, plain, 12, &format!("To let go: {remedy}."))?;
+    }
+    if let (Some(advice), true) = (advice(group), remedies.is_empty()) {
         style.wrapped(out, plain, 12, &advice)?;
     }
     Ok(())
