@@ -4,6 +4,8 @@
 //! [`leakline_analysis::rounds`]'; the package in `python/leakline` is what users
 //! see. Long work is done without the GIL.
 
+mod arrow;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -310,6 +312,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<HeapGraph>()?;
     module.add_class::<Kept>()?;
     module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_function(wrap_pyfunction!(arrow::arrow_stream, module)?)?;
     module.add_function(wrap_pyfunction!(ledger, module)?)?;
     module.add_function(wrap_pyfunction!(rounds, module)?)
 }

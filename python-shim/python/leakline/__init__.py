@@ -17,8 +17,9 @@ In tests, the fixture ``no_growth`` and the markers ``no_growth`` and
 
 from __future__ import annotations
 
-from leakline._recording import Frame, Recording, Row, open
+from leakline._recording import Frame, Recording, Row, Rows, open
 from leakline._retention import (
+    Allocation,
     HeldPath,
     Holder,
     Ledger,
@@ -26,6 +27,8 @@ from leakline._retention import (
     Retained,
     Step,
     Why,
+    allocated_at,
+    allocations_at,
     ledger,
     top_retained,
     why,
@@ -45,6 +48,7 @@ from leakline._snapshot import Diff, Snapshot, snapshot
 from leakline._words import GrowthError, GrowthWarning, LimitError
 
 __all__ = [
+    "Allocation",
     "Diff",
     "Frame",
     "GrowthError",
@@ -58,12 +62,15 @@ __all__ = [
     "Recording",
     "Retained",
     "Row",
+    "Rows",
     "Session",
     "Snapshot",
     "Step",
     "Summary",
     "Unsupported",
     "Why",
+    "allocated_at",
+    "allocations_at",
     "ledger",
     "mark",
     "open",

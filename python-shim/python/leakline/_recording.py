@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from leakline._session import LeaklineError, helper
 
@@ -22,6 +23,10 @@ class Frame:
     module: str
     kind: str
     """``python``, ``native`` or ``inlined``."""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file else self.module
+        return f"{self.function} ({place})"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,51 @@ class Row:
         else:
             figures = f"{self.live_bytes:,} bytes  {self.live_blocks:,} blocks"
         return f"{figures}{name}  {place}"
+
+
+class Rows:
+    """Rows of a report: a sequence of `Row`, which is an Arrow table too::
+
+        pandas.DataFrame.from_arrow(rows)
+        polars.DataFrame(rows)
+        pyarrow.table(rows)
+
+    Columns are the fields of `Row`; the stack is a text.
+    """
+
+    # No list, and no `Sequence` by name: of these pyarrow and polars look at the elements.
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> Rows: ...
+    def __getitem__(self, at: int | slice) -> Row | Rows:
+        return Rows(self._rows[at]) if isinstance(at, slice) else self._rows[at]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Rows):
+            return self._rows == other._rows
+        return self._rows == other if isinstance(other, list) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} rows>"
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        """For the Arrow PyCapsule interface; a schema that is asked for is not looked at."""
+        from leakline._arrow import stream
+
+        return stream(self)
 
 
 def _text(value: Any) -> str:
@@ -117,7 +167,7 @@ class Recording:
         sort: str | None = None,
         limit: int | None = None,
         filter: str | None = None,
-    ) -> list[Row]:
+    ) -> Rows:
         """Sites, largest first; arguments as the options of ``leakline top``."""
         return self._rows("top", _options(at=at, sort=sort, limit=limit, filter=filter))
 
@@ -128,7 +178,7 @@ class Recording:
         *,
         limit: int | None = None,
         filter: str | None = None,
-    ) -> list[Row]:
+    ) -> Rows:
         """What changed between two instants: marks' names, ``start``, ``end``, ``peak``."""
         options = ["--from", start, "--to", end, *_options(limit=limit, filter=filter)]
         return self._rows("diff", options)
@@ -142,8 +192,12 @@ class Recording:
         """Totals."""
         return self.report("stats")
 
-    def _rows(self, command: str, options: list[str]) -> list[Row]:
-        return [_row(row) for row in self.report(command, *options)["rows"]]
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        """All sites, as `top` has them, for the Arrow PyCapsule interface."""
+        return self.top(limit=0).__arrow_c_stream__(requested_schema)
+
+    def _rows(self, command: str, options: list[str]) -> Rows:
+        return Rows(_row(row) for row in self.report(command, *options)["rows"])
 
 
 def _options(**given: str | int | None) -> list[str]:

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import tracemalloc
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from leakline import _session
+from leakline._recording import Frame
 from leakline._words import size
 
 _PATIENCE = 60.0
@@ -268,6 +271,147 @@ def why(obj: object, *, paths: int = 3) -> Why:
         holders=tuple(holders),
         total_holders=told["total_holders"] - is_seen,
         paths=found,
+    )
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Where an object was made; made by `allocated_at`."""
+
+    type: str
+    bytes: int
+    """The object's own, the collector's header included."""
+    domain: str
+    """``obj``, ``mem``, ``raw`` or ``native``; ``python`` where tracemalloc tells."""
+    stack: tuple[Frame, ...]
+    """Python's frames and native ones in one stack, the innermost first."""
+    is_of_block: bool
+    """The object may have been made later than its block: CPython keeps freed objects of
+    this type and makes new ones of them. The stack is that of the first one in the block."""
+
+    @property
+    def python(self) -> tuple[Frame, ...]:
+        """Python's frames alone."""
+        return tuple(frame for frame in self.stack if frame.kind == "python")
+
+    @property
+    def native(self) -> tuple[Frame, ...]:
+        """Native frames alone."""
+        return tuple(frame for frame in self.stack if frame.kind != "python")
+
+    def __str__(self) -> str:
+        place = next(iter(self.python or self.stack), None)
+        where = "an unknown place" if place is None else str(place)
+        note = " (or its block was)" if self.is_of_block else ""
+        return f"{self.type}, {size(self.bytes)}, made in {where}{note}"
+
+
+_REUSED: tuple[type, ...] = (
+    tuple,
+    list,
+    dict,
+    float,
+    slice,
+    types.MethodType,
+)
+"""Types of whose freed objects CPython makes new ones, in one version or the other."""
+
+
+def _is_reused(kind: type) -> bool:
+    if kind in _REUSED:
+        return True
+    if sys.version_info >= (3, 14) and kind in (
+        int,
+        type(iter(())),
+        range,
+        type(iter(range(0))),
+    ):
+        return True
+    return kind.__module__ == "builtins" and kind.__name__ in (
+        "async_generator_asend",
+        "async_generator_wrapped_value",
+        "Context",
+    )
+
+
+def allocated_at(obj: object) -> Allocation | None:
+    """Where an object was made, by the session under way::
+
+        >>> print(leakline.allocated_at(session))
+        app.Session, 48 bytes, made in login (app/views.py:88)
+
+    None where it was made before the session began. A heap graph is taken for the answer, as
+    `why` does. Without a session tracemalloc is asked, if it traces: then there are no native
+    frames.
+
+    :raises LeaklineError: where nothing is recorded, or no graph can be taken.
+    """
+    return allocations_at([obj])[0]
+
+
+def allocations_at(objects: Iterable[object]) -> list[Allocation | None]:
+    """Where each of some objects was made: as `allocated_at`, by one heap graph for all."""
+    # A list, so that the collector's walk comes to each of them by it.
+    kept = list(objects)
+    session = _session.current()
+    if session is None:
+        if tracemalloc.is_tracing():
+            return [_traced(obj) for obj in kept]
+        raise _session.LeaklineError(
+            "nothing is recorded: begin with leakline.start(FILE), or tracemalloc.start()"
+        )
+    answer = _origins(session.path, session.next_name(), kept)
+    frames = [Frame(**frame) for frame in answer["frames"]]
+    found: list[Allocation | None] = []
+    for obj, told in zip(kept, answer["objects"]):
+        if told is None or told["stack"] is None:
+            found.append(None)
+            continue
+        found.append(
+            Allocation(
+                type=told["type"],
+                bytes=told["bytes"],
+                domain=told["domain"],
+                stack=tuple(frames[at] for at in told["stack"]),
+                is_of_block=_is_reused(type(obj)),
+            )
+        )
+    return found
+
+
+def _origins(
+    path: str | os.PathLike[str], name: str, kept: list[object]
+) -> dict[str, Any]:
+    """Where objects were made, by a heap graph that is taken of them now."""
+    take_graph(path, name)
+    addresses = "".join(f"{id(obj):x}\n" for obj in kept)
+    command = [*_session.helper(), "__origins", str(path), "--graph", name]
+    done = subprocess.run(
+        command, input=addresses.encode(), capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        raise _session.LeaklineError(_failure(done.stdout, done.stderr))
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _traced(obj: object) -> Allocation | None:
+    traceback = tracemalloc.get_object_traceback(obj)
+    if traceback is None:
+        return None
+    # The most recent call is the last one there.
+    stack = tuple(
+        Frame("", frame.filename, frame.lineno, module="", kind="python")
+        for frame in reversed(traceback)
+    )
+    kind = type(obj)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return Allocation(
+        type=f"{module}{kind.__qualname__}",
+        bytes=sys.getsizeof(obj),
+        domain="python",
+        stack=stack,
+        is_of_block=_is_reused(kind),
     )
 
 

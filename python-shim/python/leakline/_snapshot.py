@@ -6,12 +6,12 @@ import os
 import subprocess
 import tempfile
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from leakline import _session
-from leakline._recording import Frame, Recording, Row
+from leakline._recording import Frame, Recording, Row, Rows
 
 LEAKLINE, TRACEMALLOC = "leakline", "tracemalloc"
 
@@ -21,36 +21,23 @@ _NUMPY = 389047
 _GROUPS = ("site", "line", "file")
 
 
-class Diff(Sequence[Row]):
+class Diff(Rows):
     """What changed between two snapshots: rows, the largest change first."""
 
-    def __init__(self, rows: list[Row]) -> None:
-        self._rows = sorted(rows, key=lambda row: -abs(row.delta_bytes))
+    def __init__(self, rows: Iterable[Row]) -> None:
+        super().__init__(sorted(rows, key=lambda row: -abs(row.delta_bytes)))
 
-    def growing(self) -> list[Row]:
+    def growing(self) -> Rows:
         """Rows that have more bytes than before, the largest growth first."""
-        return [row for row in self._rows if row.delta_bytes > 0]
+        return Rows(row for row in self if row.delta_bytes > 0)
 
-    def shrinking(self) -> list[Row]:
+    def shrinking(self) -> Rows:
         """Rows that have fewer bytes than before."""
-        return [row for row in self._rows if row.delta_bytes < 0]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        return self._rows[at]
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._rows)
+        return Rows(row for row in self if row.delta_bytes < 0)
 
     def __repr__(self) -> str:
-        total = sum(row.delta_bytes for row in self._rows)
-        return f"<Diff of {len(self._rows)} rows, {total:+,} bytes>"
+        total = sum(row.delta_bytes for row in self)
+        return f"<Diff of {len(self)} rows, {total:+,} bytes>"
 
 
 class Snapshot:
@@ -79,7 +66,7 @@ class Snapshot:
 
     def top(
         self, *, by: str = "site", source: str | None = None, limit: int | None = None
-    ) -> list[Row]:
+    ) -> Rows:
         """What lives, the largest first.
 
         :param by: ``site`` (a stack in a domain), ``line`` or ``file``.
@@ -94,7 +81,7 @@ class Snapshot:
             _row(key, held, held) for key, held in _grouped(self.traces, by).items()
         ]
         rows.sort(key=lambda row: -row.live_bytes)
-        return rows[:limit]
+        return Rows(rows[:limit])
 
     def diff(
         self, before: Snapshot, *, by: str = "site", source: str | None = None

@@ -91,10 +91,14 @@ class _Tracer:
 
     def mark(self, what: str) -> str:
         """Marks this instant; gives its name."""
-        self.taken += 1
-        name = f"tracemalloc {what} {self.taken}"
+        name = self.next_name(what)
         self.session.mark(name)
         return name
+
+    def next_name(self, what: str) -> str:
+        """A name for a mark or a heap graph."""
+        self.taken += 1
+        return f"tracemalloc {what} {self.taken}"
 
     def ask(self, *options: str) -> dict[str, Any]:
         command = [*_session.helper(), "__traces", self.path, *options]
@@ -207,10 +211,27 @@ def get_tracemalloc_memory() -> int:
 
 
 def get_object_traceback(obj: object) -> Traceback | None:
-    """Where an object was made. In a session None: `leakline.why` tells of an object."""
-    if _tracer is not None:
+    """Where an object was made.
+
+    In a session this takes a heap graph: tens of milliseconds and more, where the standard
+    library's takes a microsecond. `leakline.allocations_at` asks for many objects at once.
+    """
+    tracer = _tracer
+    if tracer is None:
+        return _standard.get_object_traceback(obj)
+    from leakline._retention import _origins
+
+    answer = _origins(tracer.path, tracer.next_name("object"), [obj])
+    told = answer["objects"][0]
+    if told is None or told["stack"] is None:
         return None
-    return _standard.get_object_traceback(obj)
+    frames = [answer["frames"][at] for at in told["stack"]]
+    stack = [
+        (frame["file"], frame["line"]) for frame in frames if frame["kind"] == "python"
+    ]
+    if not stack:
+        return None
+    return Traceback(tuple(stack[: tracer.limit]), len(stack))
 
 
 def take_snapshot() -> _standard.Snapshot:

@@ -19,6 +19,7 @@ mod ledger;
 mod lines;
 pub(crate) mod live;
 mod mode;
+mod origins;
 mod processes;
 mod ps;
 mod report;
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     /// What `leakline.tracemalloc` asks: not for people
     #[command(name = "__traces", hide = true)]
     Traces(traces::Args),
+    /// What `leakline.allocated_at` asks: not for people
+    #[command(name = "__origins", hide = true)]
+    Origins(origins::Args),
     /// The process that wakes a program started with `run --idle`: not for people
     #[command(name = "__keeper", hide = true)]
     Keeper,
@@ -117,6 +121,7 @@ impl Command {
             Command::Tui(args) => tui::run(&args),
             Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
             Command::Traces(args) => traces::run(&args),
+            Command::Origins(args) => origins::run(&args),
             Command::Collector => Ok(collector::run()),
             Command::Keeper => Ok(run::idle::keep()),
         }
