@@ -36,7 +36,7 @@ LEAST_WARMUP = 2
 FEWEST = 6
 MOST = 30
 USUAL_WARMUP = 4
-USUAL = 16
+USUAL = 10
 USUAL_SECONDS = 10.0
 GRAPH_SECONDS = 10.0
 """How long a heap graph may take: a second is that of two million objects."""
@@ -72,7 +72,7 @@ class Plan:
     """Rounds that do not count; None: 4, and others after them where those do not
     suffice."""
     rounds: int | None = None
-    """Rounds that count; None: 16, and another 30 where those leave a doubt."""
+    """Rounds that count; None: 10, and another 30 where those leave a doubt."""
     tolerance: int = 0
     """Bytes that may be left of a round, all sites together."""
     max_time: float = USUAL_SECONDS
@@ -149,6 +149,11 @@ class Judgement:
     """Why nobody looked who holds what grows; None where somebody did."""
     recording: str | None = None
     """Of the rounds that decided; whoever asked for the judgement removes it."""
+
+    @property
+    def calls(self) -> int:
+        """How often the body was called: the last round does not count."""
+        return self.warmup + self.rounds + 1
 
 
 class Calm:

@@ -31,6 +31,7 @@ class _Verdict:
     word: str = FINE
     seconds: float = 0.0
     reason: str = ""
+    calls: int = 0
 
     def add(self, word: str, seconds: float, reason: str = "") -> None:
         """Of several in a test, the most serious counts."""
@@ -47,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options, and their keys in a configuration file."""
     group = parser.getgroup("leakline", "memory growth (leakline)")
     options = [
-        ("rounds", "N", "rounds that count, 6 or more [16, and 30 more in doubt]"),
+        ("rounds", "N", "rounds that count, 6 or more [10, and 30 more in doubt]"),
         ("warmup", "N", "rounds before that do not count [4]"),
         ("max-time", "SECONDS", "start no further round of a test after this [10]"),
         ("tolerance", "BYTES", "what may be left of a round, e.g. `1 KiB` [0]"),
@@ -175,6 +176,7 @@ def _judge(
             pytest.fail(f"leakline: not judged: {reason}", pytrace=False)
         _once(body)
         return None
+    verdict.calls += judgement.calls
     try:
         _conclude(item, judgement, verdict, time.monotonic() - began, is_strict)
     finally:
@@ -412,6 +414,16 @@ def pytest_runtest_makereport(
     verdict = item.stash.get(_VERDICT, None)
     if call.when == "call" and verdict is not None:
         report.__dict__["leakline"] = [verdict.word, verdict.seconds, verdict.reason]
+        # These are in JUnit's XML, and in what other plugins make of a report.
+        told = [
+            ("leakline_verdict", verdict.word),
+            ("leakline_seconds", f"{verdict.seconds:.3f}"),
+            ("leakline_calls", str(verdict.calls)),
+        ]
+        if verdict.reason:
+            told.append(("leakline_reason", verdict.reason))
+        item.user_properties += told
+        report.user_properties += told
     return report
 
 
