@@ -22,7 +22,6 @@ version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["requirements.txt"]
 html_theme = "furo"
 html_title = "leakline"
 html_copy_source = False

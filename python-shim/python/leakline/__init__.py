@@ -82,3 +82,10 @@ __all__ = [
     "why",
     "why_not",
 ]
+
+
+def load_ipython_extension(shell: object) -> None:
+    """What ``%load_ext leakline`` calls: there is ``%%leakline`` then."""
+    from leakline._notebook import load
+
+    load(shell)
