@@ -17,7 +17,7 @@ from IPython.core.magic import Magics, cell_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 from leakline import _retention, _session
-from leakline._recording import Frame, Recording, Row, Rows
+from leakline._recording import Frame, Recording, Row, Rows, _row
 from leakline._words import size
 
 MOST_HELD = 5
@@ -33,7 +33,7 @@ class CellGrowth:
     held: tuple[_retention.HeldPath | None, ...]
     """By row, what keeps most of it; None: not looked for, or not known."""
     others_bytes: int
-    """What IPython itself made meanwhile and keeps, as its history."""
+    """What else changed meanwhile: mostly what IPython itself keeps, as its history."""
     lost_events: int
     """Events that were lost; 0 where these rows are exact."""
     recording: Path | None
@@ -55,7 +55,9 @@ class CellGrowth:
     def _notes(self) -> list[str]:
         notes = []
         if self.others_bytes > 0:
-            notes.append(f"Not counted: {size(self.others_bytes)} of IPython's own.")
+            notes.append(
+                f"Not counted: {size(self.others_bytes)} of IPython's own, or too small."
+            )
         if self.lost_events:
             notes.append(f"{self.lost_events:,} events were lost.")
         if self.no_graph is not None:
@@ -213,12 +215,13 @@ class LeaklineMagics(Magics):
         if is_own:
             lost = session.stop().lost_events
         recording = Recording(session.path)
-        changed = recording.diff(begin, end, limit=0)
-        grown = [row for row in changed if row.delta_bytes > 0]
+        # The largest changes; of small ones only the sum, which is less than it costs to
+        # have all stacks of what an import makes.
+        options = ["--from", begin, "--to", end, "--limit", "500"]
+        report = recording.report("diff", *options)
+        grown = [row for row in map(_row, report["rows"]) if row.delta_bytes > 0]
         rows = _by_line([row for row in grown if _is_of_cell(row.stack)])
-        others = sum(row.delta_bytes for row in grown) - sum(
-            row.delta_bytes for row in rows
-        )
+        others = report["sum"]["delta_bytes"] - sum(row.delta_bytes for row in rows)
         rows = rows[: max(asked.limit, 0)]
         return CellGrowth(
             rows=Rows(rows),

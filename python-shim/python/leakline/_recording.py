@@ -193,8 +193,18 @@ class Recording:
         return self.report("stats")
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
-        """All sites, as `top` has them, for the Arrow PyCapsule interface."""
-        return self.top(limit=0).__arrow_c_stream__(requested_schema)
+        """For the Arrow PyCapsule interface: sites as `top` has them, the largest first.
+
+        After so many that their stacks have some 100,000 frames, a row ``[rest]`` has the sums
+        of all others: of a large program all stacks of all sites are gigabytes.
+        """
+        report = self.report("top")
+        rows = [_row(row) for row in report["rows"]]
+        rest = report["rest"]
+        if rest is not None:
+            named = {"function": f"[rest: {rest['rows']} sites]", "domain": ""}
+            rows.append(_row({**rest, **named}))
+        return Rows(rows).__arrow_c_stream__(requested_schema)
 
     def _rows(self, command: str, options: list[str]) -> Rows:
         return Rows(_row(row) for row in self.report(command, *options)["rows"])
