@@ -15,10 +15,9 @@ sys.path.insert(0, str(ROOT / "python-shim" / "python"))
 project = "leakline"
 author = "the leakline authors"
 copyright = author
-release = re.search(
+version = release = re.findall(
     r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
-)[1]
-version = release
+)[0]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}

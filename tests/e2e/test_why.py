@@ -141,3 +141,36 @@ def test_without_a_graph_it_says_how_to_take_one(leakline: Leakline) -> None:
     asked = execute([recording.leakline, "why", recording.path])
     assert asked.status == 3
     assert b"--heap" in asked.err
+
+
+NOTEBOOK = """\
+import sys
+
+class Page:
+    def __init__(self):
+        self.text = bytearray(1000)
+
+Out = {number: Page() for number in range(200)}
+
+def fail():
+    kept = [bytearray(5000) for _ in range(100)]
+    raise ValueError(len(kept))
+
+try:
+    fail()
+except ValueError as error:
+    sys.last_value = error
+    sys.last_traceback = error.__traceback__
+"""
+
+
+def test_what_a_notebook_keeps_by_itself_has_a_remedy(leakline: Leakline) -> None:
+    result, recording = leakline.run(TARGET_PYTHON, "-c", NOTEBOOK)
+    assert result.status == 0
+    found = path(recording, "Page")
+    assert found["words"].startswith("__main__.Out["), found
+    assert "%reset -f out" in found["remedy"], found
+    assert "sys.last_value = " in path(recording, "traceback")["remedy"]
+    text = execute([leakline.binary, "why", recording.path, "Page"]).out.decode()
+    assert "\nHeld by the notebook, which keeps what its cells showed" in text, text
+    assert "only holder" not in text, text

@@ -107,7 +107,7 @@ fn remedy(words: &str) -> Option<&'static str> {
             dashes > 0 && ends(number) && (dashes == 1 || (dashes <= 3 && number == rest))
         };
         return is_result.then_some(
-            "held by the notebook, which keeps what its cells showed: `%reset -f out` frees all \
+            "Held by the notebook, which keeps what its cells showed: `%reset -f out` frees all \
              of it, `del Out[N]` and `del _N` one",
         );
     }
@@ -115,7 +115,7 @@ fn remedy(words: &str) -> Option<&'static str> {
     let of = ["value", "traceback", "exc", "type"];
     let rest = of.iter().find_map(|of| name.strip_prefix(of))?;
     ends(rest).then_some(
-        "held by the last exception that was shown, with the variables of its frames: \
+        "Held by the last exception that was shown, with the variables of its frames: \
          `sys.last_value = sys.last_traceback = sys.last_exc = None` frees it",
     )
 }

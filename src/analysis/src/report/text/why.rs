@@ -503,7 +503,7 @@ fn closing<'a>(
     let mut remedies: Vec<&str> = group.paths.iter().filter_map(Path::remedy).collect();
     remedies.dedup();
     for remedy in &remedies {
-        style.wrapped(out, plain, 12, &format!("To let go: {remedy}."))?;
+        style.wrapped(out, plain, 6, &format!("{remedy}."))?;
     }
     if let (Some(advice), true) = (advice(group), remedies.is_empty()) {
         style.wrapped(out, plain, 12, &advice)?;
