@@ -14,6 +14,7 @@
 //!   boundaries, with every change until then.
 //! * Cohorts are told at marks, at the end, and at 64 instants in between at
 //!   most (16 where coarse); the bin that ends there tells everything.
+//! * Of looks at processes' memory those without a name are fewer with age, too.
 //! * Cells of one width divide into those of a smaller: bins that were merged
 //!   are only ever merged with their neighbours. To compact twice at the same
 //!   age changes nothing.
@@ -32,10 +33,13 @@ use crate::ids::kind;
 use crate::record::{Bin, Cohorts, Counters, Mark, Packed, Record};
 use crate::standing::Standing;
 use crate::writer::Writer;
+use looks::Looks;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+
+mod looks;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -144,6 +148,7 @@ pub fn compact(
         }
     }
     survey.choose_cohort_instants(detail);
+    survey.looks.choose(survey.now_ns, detail);
     survey.pins.extend(survey.peak_ns);
     survey.pins.sort_unstable();
     let mut writer = Writer::new(file).map_err(CompactError::Write)?;
@@ -281,6 +286,7 @@ struct Survey {
     cohorts: Vec<(u64, bool)>,
     /// Those of the instants at which they are told, rising.
     cohort_instants: Vec<u64>,
+    looks: Looks,
     /// When the last bin ends.
     now_ns: u64,
     bins: u64,
@@ -311,6 +317,7 @@ impl Survey {
                 let (at_ns, _, is_boundary) = fields::<(u64, u32, bool)>(record)?;
                 self.cohorts.push((at_ns, is_boundary));
             }
+            kind::LEDGER | kind::PAGE_COST => self.looks.take(record, position)?,
             of if of > kind::LAST => return Err(CompactError::Damaged),
             _ => {}
         }
@@ -415,7 +422,8 @@ impl Copy<'_> {
             _ => {}
         }
         let replaced = replaced_by(record)?.and_then(|key| self.survey.last.get(&key));
-        if replaced.is_none_or(|last| *last == position) {
+        let is_left_out = self.survey.looks.leaves_out(position);
+        if !is_left_out && replaced.is_none_or(|last| *last == position) {
             self.writer.push_encoded(record);
         }
         Ok(())

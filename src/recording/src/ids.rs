@@ -27,7 +27,9 @@ pub(crate) mod kind {
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
     pub(crate) const LIMITS: u8 = 26;
-    pub(crate) const LAST: u8 = LIMITS;
+    pub(crate) const LEDGER: u8 = 27;
+    pub(crate) const PAGE_COST: u8 = 28;
+    pub(crate) const LAST: u8 = PAGE_COST;
 }
 
 /// Counts of the numbered kinds.
@@ -153,6 +155,12 @@ impl Ids {
                 process(lost.process)
                     && sites.last().is_none_or(|last| last.site < self.sites)
                     && sites.is_sorted_by(|a, b| a.site < b.site)
+            }
+            Record::Ledger(ledger) => process(ledger.process),
+            Record::PageCost(cost) => {
+                process(cost.process)
+                    && cost.sites.last().is_none_or(|last| last.0 < self.sites)
+                    && cost.sites.is_sorted_by(|a, b| a.0 < b.0)
             }
             Record::Scatter(scatter) => {
                 let sites = &scatter.sites;

@@ -8,6 +8,10 @@
 //!
 //! Times are nanoseconds since the session began (`Session::started_unix_ns`).
 
+mod ledger;
+
+pub use ledger::{Ledger, PageCost};
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes that are text where the file system and the programs behave: paths
@@ -79,6 +83,10 @@ pub enum Record {
     Lost(Lost),
     /// What limits a process's memory; the last of its process counts.
     Limits(Limits),
+    /// What a process's resident memory was made of at an instant.
+    Ledger(Ledger),
+    /// What pages a process's live blocks kept at an instant.
+    PageCost(PageCost),
 }
 
 /// How the recording was made.

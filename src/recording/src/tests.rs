@@ -214,6 +214,14 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
             sites.dedup_by_key(|site| site.site);
             return below(&mut lost.process, ids.processes);
         }
+        Record::Ledger(ledger) => return below(&mut ledger.process, ids.processes),
+        Record::PageCost(cost) => {
+            let sites = &mut cost.sites;
+            sites.retain_mut(|(site, _)| below(site, ids.sites));
+            sites.sort_by_key(|(site, _)| *site);
+            sites.dedup_by_key(|(site, _)| *site);
+            return below(&mut cost.process, ids.processes);
+        }
         Record::Totals(totals) => return below(&mut totals.process, ids.processes),
         Record::ThreadTotals(totals) => return below(&mut totals.thread, ids.threads),
         Record::Loss(loss) => return below(&mut loss.process, ids.processes),
@@ -355,6 +363,8 @@ fn fields_are_those_of_the_format() {
     6 HeapPart(HeapPart { graph: 1, entries: [1], sites: [1] })
     32 Lost(Lost { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1, why: "\u{1}", knows_all: true, threads: 1, before: 1, blocks: 1, bytes: 1, root_bytes: 1, block_bytes: 1, unread_bytes: 1, microseconds: 1, sites: [LostSite { site: 1, known: 1, lost: 1, direct_blocks: 1, direct_bytes: 1, indirect_blocks: 1, indirect_bytes: 1, again_blocks: 1, again_bytes: 1, inner_blocks: 1, inner_bytes: 1, examples: [1] }] })
     8 Limits(Limits { process: 1, at_ns: 1, rss_bytes: 1, limits: [Limit { of: AddressSpace, bytes: 1, used_bytes: 1 }] })
+    30 Ledger(Ledger { process: 1, at_ns: 1, name: "\u{1}", microseconds: 1, parts: [(1, 1)], swapped_bytes: 1, arenas: 1, trimmable_bytes: 1, free_of_threads_bytes: 1, mapped_bytes: 1, python_arenas: 1, sparse_arenas: 1, sparse_live_bytes: 1, stacks: 1, largest_file: Some(([1], 1)), is_python: true, allocators: [("\u{1}", 1, 1)], not_read: "\u{1}" })
+    11 PageCost(PageCost { process: 1, at_ns: 1, name: "\u{1}", one_of: 1, pages: 1, block_bytes: 1, sites: [(1, 1)] })
     "#);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::cohorts::{coarsen, cohort_of};
 use crate::ids::{Ids, placeholder};
 use crate::record::{
-    CohortChange, Cohorts, Domain, End, Inherited, Note, Packed, Peak, Point, ProcessEnd,
+    CohortChange, Cohorts, Domain, End, Inherited, Ledger, Note, Packed, Peak, Point, ProcessEnd,
     ProcessTotals, Session, Site, SiteCohorts, Sizes, Thread, ThreadTotals,
 };
 use crate::{OpenError, Reader, Recording};
@@ -413,6 +413,36 @@ proptest! {
         check_loosely(&all, &read(file.path()));
         prop_assert_eq!(writer.bytes(), fs::metadata(file.path()).unwrap().len());
     }
+}
+
+/// Ledgers are fewer with age, and no other record is touched by that.
+#[test]
+fn old_looks_at_memory_are_left_out() {
+    let ledger = |minute: u64| {
+        Record::Ledger(Ledger {
+            at_ns: minute * MINUTE_NS,
+            ..Ledger::default()
+        })
+    };
+    let bin = |minute: u64| {
+        Record::Bin(Bin {
+            end_ns: minute * MINUTE_NS,
+            ..Bin::default()
+        })
+    };
+    let mut records = vec![session(), placeholder(kind::PROCESS).unwrap()];
+    records.extend((0..30).map(ledger));
+    records.push(bin(3 * 24 * 60));
+    let records: Vec<_> = records.into_iter().map(Some).collect();
+    let (writer, _file) = write(&records);
+    let (_, file) = compacted(&writer, Detail::Full);
+    let left = read(file.path());
+    let looks = left.iter().filter_map(|record| match record {
+        Record::Ledger(ledger) => Some(ledger.at_ns / MINUTE_NS),
+        _ => None,
+    });
+    assert_eq!(looks.collect::<Vec<_>>(), [0, 9, 19, 29]);
+    assert_eq!(left.len(), 2 + 4 + 1);
 }
 
 /// What holds after several compactions at several ages.
