@@ -561,9 +561,16 @@ def test_a_thread_is_not_a_process(leakline: Leakline, tmp_path: Path) -> None:
 
 
 def test_wrong_usage(leakline: Leakline) -> None:
-    for wrong in ("0", "x", "99999999999", "a.leakline"):
-        assert "is no pid" in refused(leakline, wrong, status=2)
-    for arguments in ([], ["1", "--interval", "0"], ["1", "--interval", "x"]):
+    for wrong in ("x", "99999999999", "a.leakline"):
+        result = execute([leakline.binary, "ledger", wrong])
+        assert (result.status, result.out) == (3, b"")
+        assert wrong.encode() in result.err
+    for arguments in (
+        ["1", "--interval", "0"],
+        ["1", "--interval", "x"],
+        ["1", "--interval", "5", "--from", "start"],
+        ["a.leakline", "--interval", "5"],
+    ):
         assert execute([leakline.binary, "ledger", *arguments]).status == 2
 
 

@@ -10,6 +10,12 @@
 //!   printed sum: [`apportioned`] rounds them together.
 //! * One look cannot tell a leak from a cache, so it never says either.
 
+mod history;
+mod lines;
+
+pub use history::{Account, Accounts, Blamed, NoLedger, OfCause};
+pub use lines::INSIDE;
+
 use crate::report::{bytes, counted};
 
 /// What a line is about.
@@ -87,14 +93,41 @@ pub struct Line {
     pub kind: LineKind,
     /// In place of the kind's title, where more is known.
     pub title: Option<String>,
+    /// There are more of its kind.
+    pub is_one_of_several: bool,
     /// Resident bytes.
     pub bytes: u64,
     /// Of them, what other processes have mapped, too.
     pub shared_bytes: u64,
     /// A few words more.
     pub note: String,
-    /// What is part of it, and not added: a name and its bytes.
-    pub of_it: Vec<(String, u64)>,
+    /// What is part of it, and not added.
+    pub of_it: Vec<OfIt>,
+}
+
+/// A part of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfIt {
+    /// Its name.
+    pub title: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// How much more than before, where that is known.
+    pub since_bytes: Option<i64>,
+    /// The cause that it is what is live of, by its id.
+    pub cause: Option<String>,
+}
+
+impl OfIt {
+    /// A part of which no more is known.
+    pub fn new(title: impl Into<String>, bytes: u64) -> Self {
+        OfIt {
+            title: title.into(),
+            bytes,
+            since_bytes: None,
+            cause: None,
+        }
+    }
 }
 
 impl Line {
@@ -137,6 +170,47 @@ impl Ledger {
         lines.map(|line| line.bytes).sum()
     }
 
+    /// Adds another process's.
+    fn add(&mut self, other: &Ledger) {
+        for line in &other.lines {
+            let same = |own: &&mut Line| own.kind == line.kind && own.title() == line.title();
+            match self.lines.iter_mut().find(same) {
+                Some(own) => {
+                    own.bytes = own.bytes.saturating_add(line.bytes);
+                    own.shared_bytes = own.shared_bytes.saturating_add(line.shared_bytes);
+                    own.note.clear();
+                }
+                None => self.lines.push(Line {
+                    note: String::new(),
+                    ..line.clone()
+                }),
+            }
+        }
+        self.lines.sort_by_key(|line| line.kind);
+        self.swapped_bytes = self.swapped_bytes.saturating_add(other.swapped_bytes);
+        self.trimmable_bytes = self.trimmable_bytes.saturating_add(other.trimmable_bytes);
+        let of_threads = self.free_of_threads_bytes;
+        self.free_of_threads_bytes = of_threads.saturating_add(other.free_of_threads_bytes);
+        self.arenas = self.arenas.saturating_add(other.arenas);
+        self.python_arenas = self.python_arenas.saturating_add(other.python_arenas);
+        self.sparse_arenas.0 = self.sparse_arenas.0.saturating_add(other.sparse_arenas.0);
+        self.sparse_arenas.1 = self.sparse_arenas.1.saturating_add(other.sparse_arenas.1);
+        if self.not_read.is_none() {
+            self.not_read.clone_from(&other.not_read);
+        }
+    }
+
+    /// What this ledger has of another's line: that of the same kind, by its title
+    /// where there are several.
+    pub fn bytes_of(&self, line: &Line) -> u64 {
+        let same = || self.lines.iter().filter(|own| own.kind == line.kind);
+        if line.kind == LineKind::OtherAllocator && (same().count() > 1 || line.is_one_of_several) {
+            let named = same().filter(|own| own.title() == line.title());
+            return named.map(|own| own.bytes).sum();
+        }
+        self.bytes(line.kind)
+    }
+
     /// What allocators that were looked into have handed out.
     pub fn live_bytes(&self) -> u64 {
         self.bytes(LineKind::PythonLive) + self.bytes(LineKind::MallocLive)
@@ -165,6 +239,8 @@ pub enum Finding {
     Other,
     /// It cannot be told.
     NotKnown,
+    /// Between two looks: what grew is known to leak.
+    Leak,
     /// Between two looks: live memory grew.
     LiveGrew,
     /// RSS grew, live memory did not.
@@ -185,6 +261,7 @@ impl Finding {
             Finding::Held => "held",
             Finding::Other => "other",
             Finding::NotKnown => "not_known",
+            Finding::Leak => "leak",
             Finding::LiveGrew => "live_grew",
             Finding::Fragmentation => "fragmentation",
             Finding::OtherGrew => "other_grew",
@@ -333,7 +410,7 @@ fn change(now: &Ledger, then: &Ledger) -> (Finding, String) {
         let words = format!("FRAGMENTATION, not a leak: {live} while RSS grew");
         return (Finding::Fragmentation, words);
     }
-    let grown = |line: &&Line| line.bytes.cast_signed() - then.bytes(line.kind).cast_signed();
+    let grown = |line: &&Line| line.bytes.cast_signed() - then.bytes_of(line).cast_signed();
     let words = now.lines.iter().max_by_key(grown).map_or_else(
         || "it grew".into(),
         |line| {
@@ -410,6 +487,7 @@ pub(crate) mod tests {
         let lines = parts.iter().map(|(kind, mib)| Line {
             kind: *kind,
             title: None,
+            is_one_of_several: false,
             bytes: mib * MIB,
             shared_bytes: 0,
             note: String::new(),

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Limits, Loss, Lost, Mark, Node,
-    Note, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site,
-    SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Ledger, Limits, Loss, Lost, Mark,
+    Node, Note, PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling,
+    Session, Site, SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -178,6 +178,8 @@ pub struct Model<'a> {
     limits: Vec<&'a Limits>,
     heap_graphs: Vec<&'a HeapGraph>,
     lost: Vec<&'a Lost>,
+    ledgers: Vec<&'a Ledger>,
+    page_costs: Vec<&'a PageCost>,
     marks: Vec<&'a Mark>,
     notes: Vec<&'a Note>,
     sources: BTreeMap<&'a str, BTreeMap<u32, &'a str>>,
@@ -258,6 +260,8 @@ impl<'a> Model<'a> {
             limits: Vec::new(),
             heap_graphs: Vec::new(),
             lost: Vec::new(),
+            ledgers: Vec::new(),
+            page_costs: Vec::new(),
             marks: Vec::new(),
             notes: Vec::new(),
             sources: BTreeMap::new(),
@@ -429,6 +433,8 @@ impl<'a> Model<'a> {
                 self.seen(lost.at_ns);
                 self.lost.push(lost);
             }
+            Record::Ledger(ledger) => self.ledgers.push(ledger),
+            Record::PageCost(cost) => self.page_costs.push(cost),
             // Kinds of later versions say nothing to this one.
             _ => {}
         }
@@ -527,6 +533,16 @@ impl<'a> Model<'a> {
     /// What looks for lost blocks have found, in order.
     pub fn lost(&self) -> &[&'a Lost] {
         &self.lost
+    }
+
+    /// What processes' memory was made of, in the order in which it was found out.
+    pub fn ledgers(&self) -> &[&'a Ledger] {
+        &self.ledgers
+    }
+
+    /// Which pages live blocks kept, in the order in which it was found out.
+    pub fn page_costs(&self) -> &[&'a PageCost] {
+        &self.page_costs
     }
 
     /// Allocations by size.

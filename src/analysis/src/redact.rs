@@ -13,13 +13,14 @@
 //!   grew gives the same ones, and none tells anything of its path.
 
 use leakline_recording::record::{
-    Code, HeapGraph, HeapPart, Lost, LostSite, Mark, Module, Note, Process, Record, Session,
-    Source, SymbolFrame, Symbols, Thread,
+    Code, HeapGraph, HeapPart, Ledger, Lost, LostSite, Mark, Module, Note, PageCost, Process,
+    Record, Session, Source, SymbolFrame, Symbols, Thread,
 };
 use rustc_hash::FxHashMap;
 
 use crate::frame::{Role, public_module, role_of_module, role_of_python};
 use crate::instant::MAIN_LEFT;
+use crate::ledger::INSIDE;
 use crate::model::Origin;
 use crate::names::{base_name, escaped};
 
@@ -117,6 +118,35 @@ impl Tokens {
                     .collect(),
                 ..lost.clone()
             }),
+            Record::Ledger(ledger) => Record::Ledger(Ledger {
+                name: self.look(&ledger.name),
+                largest_file: ledger
+                    .largest_file
+                    .as_ref()
+                    .map(|(_, bytes)| (LEFT_OUT.into(), *bytes)),
+                // The allocator's name stays, the library's that it is linked into not.
+                allocators: ledger
+                    .allocators
+                    .iter()
+                    .map(|(name, private, shared)| {
+                        let name = match name.split_once(INSIDE) {
+                            Some((name, _)) => format!("{name}{INSIDE}{LEFT_OUT}"),
+                            None => name.clone(),
+                        };
+                        (name, *private, *shared)
+                    })
+                    .collect(),
+                not_read: if ledger.not_read.is_empty() {
+                    String::new()
+                } else {
+                    LEFT_OUT.into()
+                },
+                ..ledger.clone()
+            }),
+            Record::PageCost(cost) => Record::PageCost(PageCost {
+                name: self.look(&cost.name),
+                ..cost.clone()
+            }),
             Record::HeapPart(part) => Record::HeapPart(HeapPart {
                 graph: part.graph,
                 entries: Vec::new(),
@@ -190,6 +220,14 @@ impl Tokens {
             return name.into();
         }
         format!("mark {}", number(&mut self.marks, name.as_bytes()))
+    }
+
+    /// Why memory was looked at: leakline's own reasons stay.
+    fn look(&mut self, name: &str) -> String {
+        if ["", "start", "end"].contains(&name) {
+            return name.into();
+        }
+        self.mark(name)
     }
 
     /// A directory that gives the token the role of the path.

@@ -166,7 +166,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, cloexec, None).unwrap();
     let output = tempfile::tempfile().unwrap();
     let collector = std::thread::spawn(move || {
-        leakline_collector::serve(output, listener, theirs);
+        leakline_collector::serve(output, listener, theirs, None);
         cpu_time(ClockId::ThreadCPUTime)
     });
     let session = Session {

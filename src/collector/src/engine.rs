@@ -32,6 +32,7 @@ use leakline_wire::sync::Ordering;
 use leakline_wire::trie::NODES_PER_BLOCK;
 
 use self::graphs::Graphs;
+use self::ledgers::Ledgers;
 use crate::bins::{Bins, Due};
 use crate::image::{ForkPoint, Image, MARKS, Shared, cohort_records};
 use crate::limits::LimitReader;
@@ -46,6 +47,7 @@ use crate::session;
 use crate::steering::{Bounds, LEAST_MEAN, MOST_SHARE, Steering, Step, Taken};
 
 mod graphs;
+mod ledgers;
 
 /// How often what is not urgent is looked after.
 const CHORES_EVERY_NS: u64 = 100_000_000;
@@ -155,6 +157,7 @@ pub(crate) struct Engine {
     coarser: Option<Step>,
     graphs: Graphs,
     limits: LimitReader,
+    ledgers: Ledgers,
 }
 
 /// What a round did.
@@ -195,6 +198,7 @@ impl Engine {
             coarser: None,
             graphs: Graphs::default(),
             limits: LimitReader::new(),
+            ledgers: Ledgers::default(),
         };
         engine.reserve_slots();
         engine.permit_newcomers();
@@ -332,6 +336,7 @@ impl Engine {
         }
         self.by_slot[slot_index as usize] = Some(id);
         self.permit_graph(slot_index);
+        self.expect_ledger(id);
         self.past.processes += 1;
         self.reserve_slots();
     }
@@ -486,6 +491,7 @@ impl Engine {
         // Peaks, and what a process left, may take a while to tell.
         let session = self.shared.session.clone();
         session::while_busy(&session, || {
+            self.see_to_ledgers();
             self.bury();
             if self.now_ns() >= self.chores_ns {
                 self.chores();
@@ -630,6 +636,7 @@ impl Engine {
         self.told_ns = at_ns;
         self.output.append(&mut self.shared.records);
         self.snapshots.push(name.to_owned());
+        self.want_ledgers(name, at_ns);
         let session = &self.shared.tally.session;
         Ok(Snapshot {
             recording: None,
@@ -1180,6 +1187,7 @@ impl Engine {
     /// Its processes were running before: blocks of theirs are not known.
     pub(crate) fn is_attached(&mut self, is_attached: bool) {
         self.graphs.is_attached = is_attached;
+        self.ledgers.is_attached = is_attached;
     }
 
     /// Whether nobody is left to hear of.

@@ -206,6 +206,18 @@ impl ForkPoint {
     }
 }
 
+/// A process's live blocks at an instant.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) process: u32,
+    pub(crate) at_ns: u64,
+    /// What the instant is called.
+    pub(crate) name: String,
+    pub(crate) live_bytes: u64,
+    pub(crate) live_blocks: u64,
+    pub(crate) live: Option<Arc<Layer>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -221,6 +233,9 @@ pub(crate) struct Image {
     pub(crate) own_sites: Vec<u32>,
     pub(crate) scope: Scope,
     pub(crate) totals: ProcessTotals,
+    /// What was live when it came to its end, until somebody asks.
+    left: Option<Frozen>,
+    has_left: bool,
     inherited: Option<Inherited>,
     inherited_changed: bool,
     parked: Vec<Parked>,
@@ -260,6 +275,8 @@ impl Image {
                 process,
                 ..ProcessTotals::default()
             },
+            left: None,
+            has_left: false,
             inherited: None,
             inherited_changed: false,
             parked: Vec::new(),
@@ -310,6 +327,23 @@ impl Image {
         }
     }
 
+    /// What is live now, by the name of the instant.
+    pub(crate) fn freeze_blocks(&mut self, name: &str, at_ns: u64) -> Frozen {
+        Frozen {
+            process: self.process,
+            at_ns,
+            name: name.to_owned(),
+            live_bytes: self.scope.live_bytes,
+            live_blocks: self.scope.live_blocks,
+            live: self.live.freeze(),
+        }
+    }
+
+    /// What was live when the process came to its end: once, if it has.
+    pub(crate) fn take_left(&mut self) -> Option<Frozen> {
+        self.left.take()
+    }
+
     /// Takes what a fork left for its child.
     pub(crate) fn take_fork(
         &mut self,
@@ -342,6 +376,7 @@ impl Image {
     /// Gives up the tables of an ended process; its counters and forks stay.
     pub(crate) fn forget_blocks(&mut self) {
         self.live = LiveSet::default();
+        self.left = None;
         self.mappings = Mappings::default();
         self.sites = Default::default();
         self.inherited = None;
@@ -1220,6 +1255,10 @@ impl Image {
             }
         };
         self.mark(shared, name, stamp);
+        // A program that is not Python's has the second only.
+        if kind != READY && !std::mem::replace(&mut self.has_left, true) {
+            self.left = Some(self.freeze_blocks("end", shared.clock.ns(stamp)));
+        }
     }
 
     /// Puts a named instant into the recording.

@@ -18,6 +18,7 @@
 //! | `live`, `maps` | its live blocks and mappings |
 //! | `graph` | what a forked child tells of its heap, joined with live blocks |
 //! | `lost` | native blocks to which nothing in a process's memory points |
+//! | `ledgers`, `pages` | what processes' memory is made of, what pages their blocks keep |
 //! | `tally` | counters by site, thread and session; the state at the peak |
 //! | `names`, `lines` | stacks, modules, code objects |
 //! | `output`, `compaction` | what waits for the file, and the file kept small |
@@ -36,6 +37,7 @@ mod engine;
 mod graph;
 mod handshake;
 mod image;
+mod ledgers;
 mod limits;
 mod lines;
 mod live;
@@ -44,6 +46,7 @@ mod maps;
 mod names;
 mod order;
 mod output;
+mod pages;
 mod process;
 pub mod protocol;
 mod resolve;
@@ -57,5 +60,6 @@ mod testing;
 mod weights;
 
 pub use clock::tsc_is_trusted;
+pub use ledgers::LedgerReader;
 pub use process::public_command;
 pub use serve::serve;

@@ -24,6 +24,7 @@ use crate::compaction::Recorder;
 use crate::engine::{Ending, Engine, Joined};
 use crate::handshake::Handshake;
 use crate::image::Shared;
+use crate::ledgers::LedgerReader;
 use crate::limits::LimitReader;
 use crate::names::Lookup;
 use crate::output::Output;
@@ -64,18 +65,27 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// `output` is the recording (empty, readable and writable), `listener` the
 /// bound and listening socket that targets say hello to, `control` the
-/// collector's end of the control socket pair (see [`crate::protocol`]).
+/// collector's end of the control socket pair (see [`crate::protocol`]). `ledgers` makes what
+/// looks at what processes' memory is made of, where that is to be recorded.
 ///
 /// What goes wrong is told to the supervisor in a
 /// [`FromCollector::Failed`]; the exit code then is that of failure. Changes
 /// the process's signal mask and dispositions: it is for a process of its own.
-pub fn serve(output: File, listener: OwnedFd, control: OwnedFd) -> ExitCode {
+pub fn serve(
+    output: File,
+    listener: OwnedFd,
+    control: OwnedFd,
+    ledgers: Option<fn() -> LedgerReader>,
+) -> ExitCode {
     let control = Control {
         socket: control,
         is_open: true,
     };
     match start(output, listener, control) {
         Ok(mut collector) => {
+            if let Some(reader) = ledgers {
+                collector.engine.keep_ledgers(reader);
+            }
             collector.run();
             ExitCode::SUCCESS
         }
@@ -696,6 +706,9 @@ impl Collector {
 
     fn leave(&mut self) {
         self.note_left();
+        if self.leaving.is_none() {
+            self.engine.want_last_ledgers();
+        }
         self.engine.have_all_leave();
         self.leaving.get_or_insert(Leaving {
             since: Instant::now(),
@@ -786,6 +799,13 @@ impl Collector {
         self.take_joined();
         self.engine.round();
         self.engine.switch_off();
+        let session = self.engine.shared.session.clone();
+        session::while_busy(&session, || {
+            if reason == "stopped" {
+                self.engine.want_last_ledgers();
+            }
+            self.engine.finish_ledgers();
+        });
         self.engine.end_all();
         self.engine.settle();
         self.ask();

@@ -10,7 +10,7 @@ mod lost;
 mod why;
 
 pub use leaks::{check, leaks};
-pub use ledger::ledger;
+pub use ledger::{ledger, ledgers};
 pub use lost::lost;
 pub use why::why;
 

@@ -512,6 +512,21 @@ pub(crate) const NOTHING: &str = "nothing: no pointer leads to it";
 /// Where no heap graph was looked at.
 const NOT_KNOWN: &str = "not known: no heap graph";
 
+/// Who holds a cause, as short as can be, or else where it is made.
+pub(crate) fn held_briefly(cause: &Cause) -> String {
+    let group = cause.held.as_ref().and_then(|held| held.group.as_ref());
+    let path = group.and_then(|group| group.paths.first());
+    match path.filter(|path| path.root.is_some()) {
+        // The container says who; what is in it does not.
+        Some(path) => match path.words.find("[*]") {
+            Some(at) if at > 0 => path.words[..at].to_owned(),
+            _ => path.words.clone(),
+        },
+        None if cause.verdict == Verdict::Unreachable => "nothing points to it".into(),
+        None => String::new(),
+    }
+}
+
 /// Who holds a cause, in a line; without that and why where it is not known.
 pub(crate) fn held_by(cause: &Cause) -> Result<String, String> {
     if cause.verdict == Verdict::Unreachable {

@@ -27,5 +27,10 @@ pub(crate) fn run() -> ExitCode {
     else {
         return ExitCode::from(2);
     };
-    leakline_collector::serve(File::from(output), listener, control)
+    leakline_collector::serve(
+        File::from(output),
+        listener,
+        control,
+        Some(super::ledger::reader),
+    )
 }

@@ -1,44 +1,66 @@
 //! `leakline ledger`.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use leakline_analysis::ledger::{self, Ledger, Line, LineKind};
+use leakline_analysis::instant::clock;
+use leakline_analysis::ledger::{self, Accounts, Ledger};
 use leakline_analysis::report::text::About;
-use leakline_analysis::report::{bytes, counted, json as report_json, text};
-use leakline_analysis::{escaped, report};
+use leakline_analysis::report::{bytes, duration, json as report_json, text};
+use leakline_analysis::{Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
+use leakline_collector::LedgerReader;
 use leakline_inject::inspect::{Inspector, Process};
 use leakline_inject::ledger::{Closed, Part, Survey, survey};
+use leakline_recording::record::Ledger as Recorded;
 use serde_json::{Value, json};
 
+use super::leaks::look_into;
+use super::live::{self, Live};
 use super::processes::{command, libc, python};
-use super::report::{Output, answer_with};
+use super::report::{
+    Input, Output, answer_with, by_pid, instant, open_other, report_with_file, resolved,
+};
 use crate::CliError;
 
-/// Says what the resident memory (RSS) of a running process is made of: live
-/// Python objects, live malloc, what is free but held, files, stacks, ..., in
-/// lines that sum to it.
+/// Says what the resident memory (RSS) of a process is made of: live Python objects,
+/// live malloc, what is free but held, files, stacks, ..., in lines that sum to it.
 ///
-/// Nothing has to be recorded. The process is read from outside: it is not
-/// stopped, not written to, and runs nothing for us.
+/// Of a running process nothing has to be recorded. It is read from outside: it is not
+/// stopped, not written to, and runs nothing for us. While it is recorded, what changed
+/// since the recording began is shown, and what is live of causes that `leaks` names.
+///
+/// A recording has ledgers of all its processes, over time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   leakline ledger 4121
   leakline ledger 4121 --interval 60     what grew in a minute, line by line
-  leakline ledger 4121 --json | jq '.lines[] | {name, bytes}'")]
+  leakline ledger 4121 --json | jq '.lines[] | {name, bytes}'
+  leakline ledger app.4121.leakline --from deploy --to +2h")]
 pub(crate) struct Args {
-    /// The process
-    pid: OsString,
+    /// The recording, or the process [default: the newest *.leakline here]
+    #[arg(value_name = "FILE|PID")]
+    file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Look twice, this long apart, and show what changed [default: one look]
-    #[arg(long, value_name = "SECONDS", value_parser = interval)]
+    /// Look at a running process twice, this long apart, and show what changed [default: one
+    /// look]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, conflicts_with_all = ["from", "to"])]
     interval: Option<Duration>,
+    /// Of a recording: show what changed since an instant [default: since each process was
+    /// first looked at]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    from: Option<Instant>,
+    /// Of a recording: the ledger of an instant [default: as late as can be]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    to: Option<Instant>,
+    /// Of a recording: only of this process
+    #[arg(long, value_name = "PID")]
+    process: Option<u32>,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -53,7 +75,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// The ledger of a process after one look, as `--json` writes it.
 pub(crate) fn json_of(pid: u32) -> Result<String, CliError> {
     let process = Inspector::new().look(pid).map_err(Closed::from)?;
-    let ledger = of_survey(&process, &survey(&process)?);
+    let ledger = Ledger::of(&record(&process, &survey(&process)?));
     let judgement = ledger::judge(&ledger, None);
     let mut text = Vec::new();
     report_json::ledger(&ledger, &judgement, &whose(&process), None, &mut text)
@@ -63,74 +85,186 @@ pub(crate) fn json_of(pid: u32) -> Result<String, CliError> {
 
 /// Writes the ledger to stdout.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
-    answer_with(args.json, |output| {
-        let pid = pid(args)?;
-        let mut inspector = Inspector::new();
-        let mut look = || -> Result<(Process, Survey), CliError> {
-            let process = inspector.look(pid).map_err(Closed::from)?;
-            let survey = survey(&process)?;
-            Ok((process, survey))
-        };
-        let begun = Instant::now();
-        let (mut process, first) = look()?;
-        let mut now = of_survey(&process, &first);
-        let mut earlier = None;
-        if let Some(interval) = args.interval {
-            let waiting = Waiting::show(pid, &now, interval);
-            sleep(interval.saturating_sub(begun.elapsed()));
-            drop(waiting);
-            let (later, second) = look()?;
-            if later.start_ticks != process.start_ticks {
-                return Err(CliError::Report {
-                    message: format!("process {pid} ended within the interval"),
-                    hint: Some(
-                        "its pid is another process's by now; `leakline ps` lists them".into(),
-                    ),
-                    source: None,
-                });
-            }
-            process = later;
-            earlier = Some((
-                std::mem::replace(&mut now, of_survey(&process, &second)),
-                begun.elapsed(),
-            ));
-        }
-        let judgement = ledger::judge(&now, earlier.as_ref().map(|(earlier, _)| earlier));
+    // A pid is that of a running process, or it may be in the name of a recording.
+    let pid = args.file.as_deref().and_then(live::as_pid);
+    let is_running = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
+    let running =
+        pid.filter(|pid| args.to.is_none() && (is_running(*pid) || by_pid(*pid).is_none()));
+    match running {
+        Some(pid) => answer_with(args.json, |output| of_process(args, pid, output)),
+        None if args.interval.is_some() => Err(CliError::Usage {
+            message: "`--interval` looks at a running process".into(),
+            hint: Some("`leakline ps` lists processes and their pids".into()),
+        }),
+        None => of_recording(args),
+    }
+}
+
+/// Ledgers that were recorded.
+fn of_recording(args: &Args) -> Result<ExitCode, CliError> {
+    let input = Input::new(args.file.clone(), args.json);
+    report_with_file(&input, |model, stacks, file, output| {
+        let found = Accounts::new(model, args.from.as_ref(), args.to.as_ref(), args.process);
+        let mut accounts = found.map_err(|error| CliError::Report {
+            hint: Some(error.hint()),
+            message: error.to_string(),
+            source: None,
+        })?;
+        let leaks = causes(args, model, stacks, file)?;
+        accounts.look_into(model, &leaks);
         match output {
-            Output::Json(out) => {
-                let earlier = earlier
-                    .as_ref()
-                    .map(|(earlier, apart)| (earlier, apart.as_secs_f64()));
-                report_json::ledger(&now, &judgement, &whose(&process), earlier, out)
-            }
-            Output::Text(out, style) => {
-                let about = About {
-                    process: words(&process),
-                    pid,
-                    earlier: earlier
-                        .as_ref()
-                        .map(|(earlier, apart)| (earlier, apart.as_nanos() as u64)),
-                };
-                text::ledger(&now, &judgement, &about, style, out)
-            }
+            Output::Json(out) => report_json::ledgers(model, &accounts, out),
+            Output::Text(out, style) => text::ledgers(model, &accounts, style, out),
         }
         .map_err(CliError::Output)
     })
 }
 
-/// The process that is meant.
-fn pid(args: &Args) -> Result<u32, CliError> {
-    let text = args.pid.to_string_lossy();
-    let pid = text.parse::<i32>().ok().filter(|pid| *pid > 0);
-    pid.map(i32::cast_unsigned).ok_or_else(|| CliError::Usage {
-        message: format!("`{text}` is no pid"),
-        hint: Some(if text.ends_with(".leakline") {
-            "a ledger is that of a running process; `leakline summary FILE` is for recordings"
-                .into()
-        } else {
-            "`leakline ps` lists processes and their pids".into()
-        }),
-    })
+/// What leaks, and who holds it: of all until the instant that is shown, since what
+/// happened before the other decides, too.
+fn causes<'a>(
+    args: &Args,
+    model: &Model<'a>,
+    stacks: &mut Stacks<'a>,
+    file: &Path,
+) -> Result<Leaks, CliError> {
+    let query = LeaksQuery {
+        to: args.to.clone(),
+        suppressions: Suppression::shipped(),
+        ..LeaksQuery::default()
+    };
+    let mut leaks = resolved(Leaks::new(model, stacks, query))?;
+    look_into(&mut leaks, model, stacks, file)?;
+    Ok(leaks)
+}
+
+/// The ledger of a running process.
+fn of_process(args: &Args, pid: u32, output: Output<'_>) -> Result<(), CliError> {
+    let mut inspector = Inspector::new();
+    let mut look = || -> Result<(Process, Survey), CliError> {
+        let process = inspector.look(pid).map_err(Closed::from)?;
+        let survey = survey(&process)?;
+        Ok((process, survey))
+    };
+    let begun = std::time::Instant::now();
+    let (mut process, first) = look()?;
+    if args.interval.is_none()
+        && let Ok(live) = Live::of_process(pid)
+        && let Ok(path) = live
+            .status()
+            .and_then(|status| live::path(status.recording))
+    {
+        return of_recorded(args, &path, &process, &first, output);
+    }
+    if args.from.is_some() {
+        return Err(CliError::Report {
+            message: format!("process {pid} is not being recorded: nothing is known from before"),
+            hint: Some(format!("`leakline ledger {pid} --interval 60` looks twice")),
+            source: None,
+        });
+    }
+    let mut now = Ledger::of(&record(&process, &first));
+    let mut earlier = None;
+    if let Some(interval) = args.interval {
+        let waiting = Waiting::show(pid, &now, interval);
+        sleep(interval.saturating_sub(begun.elapsed()));
+        drop(waiting);
+        let (later, second) = look()?;
+        if later.start_ticks != process.start_ticks {
+            return Err(CliError::Report {
+                message: format!("process {pid} ended within the interval"),
+                hint: Some("its pid is another process's by now; `leakline ps` lists them".into()),
+                source: None,
+            });
+        }
+        process = later;
+        earlier = Some((
+            std::mem::replace(&mut now, Ledger::of(&record(&process, &second))),
+            begun.elapsed(),
+        ));
+    }
+    let before = earlier.as_ref().map(|(earlier, _)| earlier);
+    let judgement = ledger::judge(&now, before);
+    match output {
+        Output::Json(out) => {
+            let earlier = earlier
+                .as_ref()
+                .map(|(earlier, apart)| (earlier, apart.as_secs_f64()));
+            report_json::ledger(&now, &judgement, &whose(&process), earlier, out)
+        }
+        Output::Text(out, style) => {
+            let apart = earlier.as_ref().map_or(Duration::ZERO, |(_, apart)| *apart);
+            let about = About {
+                process: words(&process),
+                earlier: before,
+                since: format!("in {}", duration(apart.as_nanos() as u64)),
+                next: match args.interval {
+                    None => format!("leakline ledger {pid} --interval 60"),
+                    Some(_) => format!("leakline attach {pid}"),
+                },
+            };
+            text::ledger(&now, &judgement, &about, style, out)
+        }
+    }
+    .map_err(CliError::Output)
+}
+
+/// The ledger of a running process that is being recorded.
+fn of_recorded(
+    args: &Args,
+    path: &Path,
+    process: &Process,
+    survey: &Survey,
+    output: Output<'_>,
+) -> Result<(), CliError> {
+    let opened = open_other(&path.to_owned())?;
+    let model = opened.model();
+    let mut stacks = Stacks::new(&model);
+    let identity = (process.pid, process.start_ticks);
+    let read = record(process, survey);
+    let found = Accounts::of_now(&model, identity, read.clone(), args.from.as_ref());
+    let mut account = None;
+    if let Some(mut accounts) = resolved(found)? {
+        let leaks = causes(args, &model, &mut stacks, path)?;
+        accounts.look_into(&model, &leaks);
+        account = accounts.processes.pop();
+    }
+    let now = account
+        .as_ref()
+        .map_or_else(|| Ledger::of(&read), |account| account.now.clone());
+    let judgement = match &account {
+        Some(account) => account.judgement.clone(),
+        None => ledger::judge(&now, None),
+    };
+    let earlier = account
+        .as_ref()
+        .and_then(|account| account.earlier.as_ref());
+    match output {
+        Output::Json(out) => {
+            let apart = |since: u64| model.duration_ns().saturating_sub(since) as f64 / 1e9;
+            let earlier = earlier.map(|(earlier, ns)| (earlier, apart(*ns)));
+            report_json::ledger(&now, &judgement, &whose(process), earlier, out)
+        }
+        Output::Text(out, style) => {
+            let since = earlier.map(|(_, ns)| format!("since {}", clock(&model, *ns)));
+            let leak = account
+                .iter()
+                .flat_map(|one| &one.causes)
+                .find(|one| one.is_leak);
+            let pid = process.pid;
+            let about = About {
+                process: words(process),
+                earlier: earlier.map(|(earlier, _)| earlier),
+                since: since.unwrap_or_default(),
+                next: match leak {
+                    Some(leak) => format!("leakline why {pid} {}", leak.id),
+                    None => format!("leakline leaks {pid}"),
+                },
+            };
+            text::ledger(&now, &judgement, &about, style, out)
+        }
+    }
+    .map_err(CliError::Output)
 }
 
 /// A line on the terminal while there is nothing to show yet.
@@ -190,151 +324,85 @@ fn whose(process: &Process) -> Value {
     })
 }
 
-/// The lines of what was found.
-fn of_survey(process: &Process, survey: &Survey) -> Ledger {
-    const KINDS: [(Part, LineKind); 11] = [
-        (Part::PythonLive, LineKind::PythonLive),
-        (Part::PythonFree, LineKind::PythonFree),
-        (Part::MallocLive, LineKind::MallocLive),
-        (Part::MallocFree, LineKind::MallocFree),
-        (Part::OtherAllocator, LineKind::OtherAllocator),
-        (Part::Anonymous, LineKind::Anonymous),
-        (Part::Files, LineKind::Files),
-        (Part::Stacks, LineKind::Stacks),
-        (Part::SharedMemory, LineKind::SharedMemory),
-        (Part::Leakline, LineKind::Leakline),
-        (Part::Unexplained, LineKind::Unexplained),
+/// What was found, as recordings have it: of no process and no instant yet.
+pub(crate) fn record(process: &Process, survey: &Survey) -> Recorded {
+    /// In the order of the format.
+    const PARTS: [Part; 11] = [
+        Part::PythonLive,
+        Part::PythonFree,
+        Part::MallocLive,
+        Part::MallocFree,
+        Part::OtherAllocator,
+        Part::Anonymous,
+        Part::Files,
+        Part::Stacks,
+        Part::SharedMemory,
+        Part::Leakline,
+        Part::Unexplained,
     ];
-    let mut lines: Vec<Line> = Vec::new();
-    let mut forked = Line {
-        kind: LineKind::CopyOnWrite,
-        title: None,
-        bytes: 0,
-        shared_bytes: 0,
-        note: String::new(),
-        of_it: Vec::new(),
-    };
-    for (part, kind) in KINDS {
-        let share = survey.part(part);
-        let is_forked = part.is_own() && part != Part::Leakline;
-        let (bytes, shared_bytes) = if is_forked {
-            (share.private, 0)
-        } else {
-            (share.total(), share.shared)
-        };
-        let line = Line {
-            kind,
-            title: title(process, survey, kind),
-            bytes,
-            shared_bytes,
-            note: note(process, survey, kind),
-            of_it: of_it(survey, kind),
-        };
-        if is_forked && share.shared > 0 {
-            forked.bytes += share.shared;
-            forked.of_it.push((line.title().to_owned(), share.shared));
-        }
-        lines.push(line);
-    }
-    forked.shared_bytes = forked.bytes;
-    forked
-        .of_it
-        .retain(|(_, bytes)| *bytes >= (1 << 20).min(forked.bytes));
-    // Before our own and what is not explained.
-    lines.insert(lines.len() - 2, forked);
     let (heaps, arenas) = (
         survey.heaps.unwrap_or_default(),
         survey.python.unwrap_or_default(),
     );
-    Ledger {
-        lines,
+    let python = process
+        .program
+        .as_ref()
+        .and_then(|program| program.python.as_ref());
+    Recorded {
+        parts: PARTS
+            .map(|part| {
+                let share = survey.part(part);
+                (share.private, share.shared)
+            })
+            .to_vec(),
         swapped_bytes: survey.swapped_bytes,
         arenas: heaps.arenas,
         trimmable_bytes: heaps.trimmable_bytes,
         free_of_threads_bytes: heaps.free_of_threads_bytes,
+        mapped_bytes: heaps.mapped_bytes,
         python_arenas: arenas.arenas,
-        sparse_arenas: (arenas.sparse_arenas, arenas.sparse_live_bytes),
-        not_read: survey.not_read.as_ref().map(ToString::to_string),
-    }
-}
-
-/// A better name than a line's own.
-fn title(process: &Process, survey: &Survey, kind: LineKind) -> Option<String> {
-    match kind {
-        LineKind::OtherAllocator => {
-            let program = process.program.as_ref()?;
-            let mut names: Vec<&str> = program
-                .allocators
-                .iter()
-                .map(|own| own.allocator.name())
-                .collect();
-            let python = program.python.as_ref();
-            if python.is_some_and(|python| python.version.is_free_threaded) {
-                names.push("CPython's mimalloc");
-            }
-            names.dedup();
-            (!names.is_empty()).then(|| format!("maps of {}", names.join(", ")))
-        }
-        LineKind::Anonymous if survey.not_read.is_some() && survey.heaps.is_none() => {
-            Some("heap and anonymous maps".into())
-        }
-        _ => None,
-    }
-}
-
-fn note(process: &Process, survey: &Survey, kind: LineKind) -> String {
-    let is_python = process
-        .program
-        .as_ref()
-        .is_some_and(|program| program.python.is_some());
-    match kind {
-        LineKind::PythonLive => "of up to 512 bytes".into(),
-        LineKind::PythonFree => survey.python.map_or(String::new(), |python| {
-            counted(python.arenas, "arena", "arenas")
+        sparse_arenas: arenas.sparse_arenas,
+        sparse_live_bytes: arenas.sparse_live_bytes,
+        stacks: survey.stacks,
+        largest_file: survey.largest_file.as_ref().map(|(path, bytes)| {
+            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+            (name.to_vec(), *bytes)
         }),
-        LineKind::MallocLive if is_python => "and larger objects".into(),
-        LineKind::MallocFree => survey.heaps.map_or(String::new(), |heaps| {
-            counted(heaps.arenas, "arena", "arenas")
-        }),
-        LineKind::OtherAllocator => "live: not known".into(),
-        LineKind::Files => {
-            let shared = survey.part(Part::Files).shared;
-            if shared == 0 {
-                String::new()
-            } else {
-                format!("{} shared", bytes(shared))
-            }
-        }
-        LineKind::Stacks if survey.not_read.is_none() => {
-            // Beside the main thread's.
-            counted(survey.stacks + 1, "stack", "stacks")
-        }
-        _ => String::new(),
+        is_python: python.is_some(),
+        allocators: allocators(process),
+        not_read: survey
+            .not_read
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        ..Recorded::default()
     }
 }
 
-/// What a line has that is worth a line of its own.
-fn of_it(survey: &Survey, kind: LineKind) -> Vec<(String, u64)> {
-    /// Of all that is resident.
-    const PART: u64 = 10;
-    let matters = |bytes: u64| bytes > 0 && bytes * PART >= survey.rss_bytes;
-    match kind {
-        LineKind::Files => survey
-            .largest_file
-            .iter()
-            .filter(|(_, bytes)| matters(*bytes))
-            .map(|(path, bytes)| {
-                let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-                (report::printable(&escaped(name)).into_owned(), *bytes)
-            })
-            .collect(),
-        LineKind::MallocLive => survey
-            .heaps
-            .iter()
-            .map(|heaps| heaps.mapped_bytes)
-            .filter(|bytes| matters(*bytes))
-            .map(|bytes| ("mapped for one block each".into(), bytes))
-            .collect(),
-        _ => Vec::new(),
+/// Allocators beside libc's, by name: how much is whose is not told apart.
+fn allocators(process: &Process) -> Vec<(String, u64, u64)> {
+    let Some(program) = &process.program else {
+        return Vec::new();
+    };
+    let own = program.allocators.iter();
+    let mut names: Vec<String> = own.map(|own| own.allocator.name().into()).collect();
+    let python = program.python.as_ref();
+    if python.is_some_and(|python| python.version.is_free_threaded) {
+        names.push("CPython's mimalloc".into());
     }
+    names.dedup();
+    names.into_iter().map(|name| (name, 0, 0)).collect()
+}
+
+/// Looks at processes for their recording.
+pub(crate) fn reader() -> LedgerReader {
+    let mut inspector = Inspector::new();
+    Box::new(move |pid, start_ticks| {
+        let process = inspector.look(pid).ok()?;
+        if process.start_ticks != start_ticks {
+            return None;
+        }
+        let survey = survey(&process).ok()?;
+        Some(record(&process, &survey))
+    })
 }

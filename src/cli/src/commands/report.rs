@@ -412,7 +412,7 @@ fn note(text: &str) {
 }
 
 /// `4121` means the recording here that is named `PROGRAM.4121.leakline`.
-fn by_pid(pid: u32) -> Option<PathBuf> {
+pub(super) fn by_pid(pid: u32) -> Option<PathBuf> {
     let ending = format!(".{pid}.leakline");
     recordings()
         .filter(|(path, _)| path.to_string_lossy().ends_with(&ending))

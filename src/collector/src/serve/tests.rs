@@ -73,7 +73,7 @@ fn start_collector(name: &str, mode: u32) -> Running {
     let file = tempfile::tempfile().unwrap();
     let output = file.try_clone().unwrap();
     let thread = std::thread::spawn(move || {
-        serve(output, listener, theirs);
+        serve(output, listener, theirs, None);
     });
     tell(&control, &ToCollector::Start(options(mode)));
     let running = Running {

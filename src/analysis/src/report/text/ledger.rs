@@ -7,17 +7,19 @@ use unicode_width::UnicodeWidthStr;
 use super::WIDE;
 use crate::ledger::{Judgement, Ledger, Line, LineKind, apportioned};
 use crate::report::table::{BOLD, DIM, Style, cut, padded, printable};
-use crate::report::words::{blocks, bytes, duration};
+use crate::report::words::{blocks, bytes};
 
 /// What goes with a ledger.
 #[derive(Clone, Debug)]
 pub struct About<'a> {
     /// The process and what it is, in a line.
     pub process: String,
-    /// Its pid, for commands to go on with.
-    pub pid: u32,
-    /// An earlier ledger, and the nanoseconds in between.
-    pub earlier: Option<(&'a Ledger, u64)>,
+    /// An earlier ledger.
+    pub earlier: Option<&'a Ledger>,
+    /// In how long it came to be what it is, or since when: `in 1 min 00 s`.
+    pub since: String,
+    /// The command to go on with; none where it is empty.
+    pub next: String,
 }
 
 /// Below these widths there is no room for a column.
@@ -36,9 +38,9 @@ pub fn ledger(
 ) -> io::Result<()> {
     let unit = Unit::of(ledger.rss_bytes());
     let rss = ledger.rss_bytes();
-    let grown = about.earlier.map(|(earlier, ns)| {
+    let grown = about.earlier.map(|earlier| {
         let by = rss.cast_signed() - earlier.rss_bytes().cast_signed();
-        format!(", {} in {}", crate::report::signed_bytes(by), duration(ns))
+        format!(", {} {}", crate::report::signed_bytes(by), about.since)
     });
     style.wrapped(
         out,
@@ -81,13 +83,11 @@ pub fn ledger(
     for text in below {
         style.wrapped(out, anstyle::Style::new(), 0, &text)?;
     }
-    // Never cut: it is there to be pasted.
-    let pid = about.pid;
-    if about.earlier.is_none() {
-        writeln!(out, "next: leakline ledger {pid} --interval 60")
-    } else {
-        writeln!(out, "next: leakline attach {pid}")
+    if about.next.is_empty() {
+        return Ok(());
     }
+    // Never cut: it is there to be pasted.
+    writeln!(out, "next: {}", about.next)
 }
 
 /// `74.1 %`, but nothing that is not all is `100.0 %`.
@@ -173,7 +173,7 @@ fn rows(
     let then = |line: &Line| {
         about
             .earlier
-            .map_or(line.bytes, |(earlier, _)| earlier.bytes(line.kind))
+            .map_or(line.bytes, |earlier| earlier.bytes_of(line))
     };
     let shown: Vec<&Line> = ledger
         .lines
@@ -220,16 +220,18 @@ fn rows(
             note: line.note.clone(),
             is_added: true,
         });
-        for (name, bytes) in &line.of_it {
+        for part in &line.of_it {
+            let bytes = part.bytes;
             let amount = unit.tenths(&[bytes.cast_signed()])[0];
+            let since = part.since_bytes.map(|since| unit.tenths(&[since])[0]);
             rows.push(Row {
-                title: format!("  of it {name}"),
+                title: format!("  of it {}", part.title),
                 amount: tenths(amount),
-                percent: tenths((u128::from(*bytes) * 1000 / u128::from(rss.max(1))) as i64),
-                since: String::new(),
+                percent: tenths((u128::from(bytes) * 1000 / u128::from(rss.max(1))) as i64),
+                since: since.map(signed_tenths).unwrap_or_default(),
                 private: String::new(),
                 shared: String::new(),
-                bar: bar(*bytes),
+                bar: bar(bytes),
                 note: String::new(),
                 is_added: false,
             });
@@ -342,12 +344,13 @@ fn bar(eighths: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::judge;
+    use crate::ledger::{OfIt, judge};
 
     fn line(kind: LineKind, kib: u64, shared_kib: u64, note: &str) -> Line {
         Line {
             kind,
             title: None,
+            is_one_of_several: false,
             bytes: kib << 10,
             shared_bytes: shared_kib << 10,
             note: note.into(),
@@ -368,7 +371,9 @@ mod tests {
             line(LineKind::CopyOnWrite, 9_412, 9_412, ""),
             line(LineKind::Unexplained, 420, 0, ""),
         ];
-        lines[8].of_it.push(("live Python objects".into(), 8 << 20));
+        lines[8]
+            .of_it
+            .push(OfIt::new("live Python objects", 8 << 20));
         Ledger {
             lines,
             arenas: 8,
@@ -384,8 +389,9 @@ mod tests {
         };
         let about = About {
             process: "gunicorn (pid 21), CPython 3.12.1, glibc 2.36".into(),
-            pid: 21,
-            earlier: earlier.map(|earlier| (earlier, 60_000_000_000)),
+            earlier,
+            since: "in 1 min 00 s".into(),
+            next: "leakline attach 21".into(),
         };
         let mut out = Vec::new();
         ledger(now, &judge(now, earlier), &about, style, &mut out).unwrap();
@@ -413,7 +419,7 @@ mod tests {
         RSS                          407.5  100.0
 
         giving back free memory would return at most 30.6 MiB
-        next: leakline ledger 21 --interval 60
+        next: leakline attach 21
         ");
     }
 
@@ -470,7 +476,7 @@ mod tests {
 
         giving back free memory would return at
         most 30.6 MiB
-        next: leakline ledger 21 --interval 60
+        next: leakline attach 21
         ");
     }
 

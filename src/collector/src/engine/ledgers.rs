@@ -1,0 +1,273 @@
+//! When processes' memory is looked at: what of it belongs to whom, and which pages live
+//! blocks keep.
+//!
+//! Each process is looked at when it has been there for a moment, then at intervals that grow
+//! with its age up to a minute, at snapshots, and at the end. The end of a program cannot
+//! be had from outside: it is looked at when its main thread has left `__main__`, or it
+//! begins to exit, and what was found is thrown away if blocks went meanwhile. Then the
+//! last look before stands.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use leakline_recording::record::Record;
+use leakline_wire::layout::mode;
+
+use super::Engine;
+use crate::image::Frozen;
+use crate::ledgers::{Budget, Done, LedgerReader, Order, Worker};
+
+/// How long after it joined a process is first looked at, if it began with the recording.
+const FIRST_NS: u64 = 1_000_000_000;
+/// The least and the most between two looks.
+const LEAST_NS: u64 = 1_000_000_000;
+const MOST_NS: u64 = 60_000_000_000;
+/// The interval is this part of the process's age.
+const PART_OF_AGE: u64 = 8;
+/// A snapshot's look that has to wait for longer says nothing of its instant.
+const NAMED_PATIENCE_NS: u64 = 5_000_000_000;
+/// How long the end waits for looks that are under way.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// What may change while the end is looked at: bytes, or one in so many.
+const CHANGE_BYTES: u64 = 256 << 10;
+const CHANGE_PART: u64 = 50;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ledgers {
+    worker: Option<Worker>,
+    budget: Budget,
+    /// Processes that are due, and when.
+    due: BTreeMap<u32, Due>,
+    /// Looks that somebody asked for.
+    wanted: VecDeque<Wanted>,
+    /// The session's processes were running before it began.
+    pub(super) is_attached: bool,
+    /// Blocks were sampled: which pages they lie in is not known.
+    was_sampled: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    joined_ns: u64,
+    at_ns: u64,
+    was_looked_at: bool,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    process: u32,
+    name: String,
+    since_ns: u64,
+}
+
+impl Default for Ledgers {
+    fn default() -> Self {
+        Ledgers {
+            worker: None,
+            budget: Budget::new(),
+            due: BTreeMap::new(),
+            wanted: VecDeque::new(),
+            is_attached: false,
+            was_sampled: false,
+        }
+    }
+}
+
+impl Engine {
+    /// Has processes' memory looked at by what `reader` makes.
+    pub(crate) fn keep_ledgers(&mut self, reader: fn() -> LedgerReader) {
+        self.ledgers.worker = Worker::start(reader);
+        if self.ledgers.worker.is_none() {
+            self.note("there is no thread for ledgers of processes' memory".into());
+        }
+    }
+
+    /// Looks after them: to be called with each round, after its events were handled.
+    pub(super) fn see_to_ledgers(&mut self) {
+        if self.ledgers.worker.is_none() {
+            return;
+        }
+        self.ledgers.was_sampled |= self.mode() & mode::SAMPLED != 0;
+        self.take_ledgers(None);
+        self.look_at_those_that_left();
+        let is_busy = |engine: &Self| engine.ledgers.worker.as_ref().is_none_or(Worker::is_busy);
+        if is_busy(self) {
+            return;
+        }
+        let now_ns = self.now_ns();
+        if !self.ledgers.budget.allows(now_ns) {
+            return;
+        }
+        while let Some(wanted) = self.ledgers.wanted.pop_front() {
+            if now_ns.saturating_sub(wanted.since_ns) <= NAMED_PATIENCE_NS
+                && self.look_at(wanted.process, &wanted.name, None)
+            {
+                return;
+            }
+        }
+        if self.mode() & mode::ON == 0 {
+            return;
+        }
+        let next = self.ledgers.due.iter().min_by_key(|(_, due)| due.at_ns);
+        if let Some((&process, due)) = next
+            && due.at_ns <= now_ns
+        {
+            let (due, is_first) = (*due, !due.was_looked_at);
+            if self.look_at(process, if is_first { "start" } else { "" }, None) {
+                let age_ns = now_ns.saturating_sub(due.joined_ns);
+                let interval_ns = (age_ns / PART_OF_AGE).clamp(LEAST_NS, MOST_NS);
+                let next = Due {
+                    at_ns: now_ns + interval_ns,
+                    was_looked_at: true,
+                    ..due
+                };
+                self.ledgers.due.insert(process, next);
+            } else {
+                self.ledgers.due.remove(&process);
+            }
+        }
+    }
+
+    /// A process is there: it is looked at from now on.
+    pub(super) fn expect_ledger(&mut self, process: u32) {
+        let joined_ns = self.now_ns();
+        let first_ns = if self.ledgers.is_attached {
+            0
+        } else {
+            FIRST_NS
+        };
+        let due = Due {
+            joined_ns,
+            at_ns: joined_ns + first_ns,
+            was_looked_at: false,
+        };
+        self.ledgers.due.insert(process, due);
+    }
+
+    /// Has a process looked at. False: it is gone.
+    fn look_at(&mut self, process: u32, name: &str, live_bytes: Option<u64>) -> bool {
+        let Some(found) = self.processes.get(&process) else {
+            return false;
+        };
+        let (Some(worker), None) = (&mut self.ledgers.worker, found.ended) else {
+            return false;
+        };
+        worker.order(Order::Look {
+            process,
+            pid: found.identity.pid,
+            start_ticks: found.identity.start_ticks,
+            name: name.to_owned(),
+            live_bytes,
+        });
+        true
+    }
+
+    /// Wants a look at every process, and its pages counted, for an instant with a name.
+    pub(super) fn want_ledgers(&mut self, name: &str, at_ns: u64) {
+        let since_ns = self.now_ns();
+        let living: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| process.ended.is_none() && process.ending.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for process in living {
+            self.ledgers.wanted.push_back(Wanted {
+                process,
+                name: name.to_owned(),
+                since_ns,
+            });
+            if let Some(process) = self.processes.get_mut(&process) {
+                let frozen = process.image.freeze_blocks(name, at_ns);
+                self.ledgers.count_pages(frozen);
+            }
+        }
+    }
+
+    /// The recording of processes that live on ends: looks at them for the last time,
+    /// whatever it costs.
+    pub(crate) fn want_last_ledgers(&mut self) {
+        if self.ledgers.worker.is_none() {
+            return;
+        }
+        let now_ns = self.now_ns();
+        self.want_ledgers("end", now_ns);
+        for wanted in std::mem::take(&mut self.ledgers.wanted) {
+            self.look_at(wanted.process, &wanted.name, None);
+        }
+        self.ledgers.due.clear();
+    }
+
+    /// Looks at processes that have come to their ends, as long as they are there.
+    fn look_at_those_that_left(&mut self) {
+        let mut left = Vec::new();
+        for (id, process) in &mut self.processes {
+            if let Some(frozen) = process.image.take_left() {
+                left.push((*id, frozen));
+            }
+        }
+        for (process, frozen) in left {
+            let due = self.ledgers.due.remove(&process);
+            // Of programs that come and go many are left out.
+            let is_worth_it = due.is_some_and(|due| due.was_looked_at);
+            let now_ns = self.now_ns();
+            if is_worth_it || self.ledgers.budget.allows(now_ns) {
+                self.look_at(process, "end", Some(frozen.live_bytes));
+                self.ledgers.count_pages(frozen);
+            }
+        }
+    }
+
+    /// Puts what came of looks into the recording; waits for those under way until a
+    /// deadline.
+    fn take_ledgers(&mut self, until: Option<Instant>) {
+        while let Some(done) = self.ledgers.worker.as_mut().and_then(|one| one.take(until)) {
+            self.ledgers.budget.use_up(done.cost_ns());
+            self.output.append(&mut self.shared.records);
+            match done {
+                Done::Ledger {
+                    began,
+                    process,
+                    ledger,
+                    live_bytes,
+                    ..
+                } => {
+                    let is_torn = live_bytes.is_some_and(|before| {
+                        let now = self.processes.get(&process);
+                        let now = now.map_or(0, |process| process.image.scope.live_bytes);
+                        now.abs_diff(before) > CHANGE_BYTES.max(before / CHANGE_PART)
+                    });
+                    if let Some(mut ledger) = ledger.filter(|_| !is_torn) {
+                        let ago = began.elapsed().as_nanos() as u64;
+                        ledger.at_ns = self.now_ns().saturating_sub(ago);
+                        self.output.push(Record::Ledger(*ledger));
+                    }
+                }
+                Done::Pages { cost, .. } => self.output.push(Record::PageCost(*cost)),
+            }
+        }
+    }
+
+    /// Waits for looks that are under way, for a while.
+    pub(crate) fn finish_ledgers(&mut self) {
+        self.take_ledgers(Some(Instant::now() + END_PATIENCE));
+    }
+}
+
+impl Ledgers {
+    fn count_pages(&mut self, frozen: Frozen) {
+        if self.was_sampled {
+            return;
+        }
+        if let (Some(worker), Some(live)) = (&mut self.worker, frozen.live) {
+            worker.order(Order::Pages {
+                process: frozen.process,
+                at_ns: frozen.at_ns,
+                name: frozen.name,
+                blocks: frozen.live_blocks,
+                live,
+            });
+        }
+    }
+}

@@ -1,0 +1,262 @@
+"""Ledgers in recordings: what processes' memory was made of, over time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import TARGET_PYTHON, Json, Leakline, Part, Recording, execute, wait_for
+from test_attach import attached
+from test_ledger import LINES, MIB, python, rss
+
+LEAKS = """
+import sys, time
+SESSIONS = {}
+
+def load_session(number):
+    SESSIONS[number] = [str(number) * 4 for _ in range(10)]
+
+end = time.monotonic() + float(sys.argv[1])
+number = 0
+while time.monotonic() < end:
+    for _ in range(40):
+        load_session(number)
+        number += 1
+    time.sleep(0.01)
+"""
+
+FRAGMENTS = """
+import sys, time
+time.sleep(1.5)
+data = [bytes(100) for _ in range(600_000)]
+del data[:]
+keep = []
+for _ in range(6):
+    blocks = [bytes(200) for _ in range(100_000)]
+    keep.append(blocks[::500])
+    del blocks
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def check(found: Json) -> Json:
+    """Lines of each ledger sum up to it."""
+    assert (found["schema"], found["version"]) == ("leakline.ledger", 1)
+    for ledger in (found, *found["processes"]):
+        lines = ledger["lines"]
+        names = [line["name"] for line in lines]
+        assert sorted(set(names), key=LINES.index) == LINES
+        assert sum(line["bytes"] for line in lines) == ledger["rss_bytes"]
+        if ledger["since_bytes"] is not None:
+            since = [line["since_bytes"] for line in lines]
+            assert sum(since) == ledger["since_bytes"]
+        for line in lines:
+            assert line["bytes"] == line["private_bytes"] + line["shared_bytes"]
+            for part in line["of_it"]:
+                assert part["bytes"] <= line["bytes"]
+    return found
+
+
+def ledgers(recording: Recording, *options: str) -> Json:
+    return check(recording.report("ledger", *options))
+
+
+def script(tmp_path: Path, source: str) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(source)
+    return path
+
+
+def text(leakline: Leakline, *arguments: Part) -> str:
+    result = execute([leakline.binary, "ledger", *arguments], env={"COLUMNS": "80"})
+    assert result.status == 0, result.err.decode()
+    return result.out.decode()
+
+
+def test_a_leak_is_named_in_the_ledger(leakline: Leakline, tmp_path: Path) -> None:
+    program = script(tmp_path, LEAKS)
+    result, recording = leakline.run(TARGET_PYTHON, program, "8")
+    assert result.status == 0, result.err.decode()
+    found = ledgers(recording)
+    assert found["verdict"] == "leak"
+    assert found["words"].startswith("a LEAK (L1")
+    assert found["since_bytes"] > 4 * MIB
+    live = next(line for line in found["lines"] if line["name"] == "python_live")
+    # What leaks is most of what grew, and below what it is part of.
+    cause = next(part for part in live["of_it"] if part["cause"] == "L1")
+    assert cause["since_bytes"] >= live["since_bytes"] * 0.5
+    assert found["causes"][0]["id"] == "L1"
+    # Looked at a second after the start, and as late as an eighth of its age.
+    assert 0.9 < found["since_seconds"] < 4
+    assert found["at_seconds"] > 5
+    words = text(leakline, recording.path)
+    assert "of it L1" in words
+    assert words.endswith(f"next: leakline why {recording.path} L1\n")
+    if "held_by" in found["causes"][0] and found["causes"][0]["held_by"]:
+        assert "SESSIONS" in found["causes"][0]["held_by"]
+
+
+def test_free_memory_that_grew_is_fragmentation(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    program = script(tmp_path, FRAGMENTS)
+    result, recording = leakline.run(TARGET_PYTHON, program, "4")
+    assert result.status == 0, result.err.decode()
+    found = ledgers(recording)
+    if TARGET_PYTHON is not None and found["python_arenas"]:
+        assert found["verdict"] in ("fragmentation", "other_grew", "live_grew"), found
+    free = next(line for line in found["lines"] if line["name"] == "python_free")
+    assert free["since_bytes"] > 10 * MIB
+    assert "arena" in (found["remedy"] or "")
+
+
+def test_a_snapshot_has_a_ledger_of_its_own(leakline: Leakline, tmp_path: Path) -> None:
+    source = """
+held = bytearray(1 << 20)
+def after():
+    for line in sys.stdin:
+        held.extend(bytes(64 << 20))
+        sys.stdout.write("grown\\n"); sys.stdout.flush()
+"""
+    with python(tmp_path, source) as program, attached(leakline, program.pid) as one:
+        wait_for("a first look", lambda: looks(one.recording) >= 1)
+        snapshot = [leakline.binary, "snapshot", str(program.pid)]
+        assert execute([*snapshot, "before"]).status == 0
+        wait_for("its ledger", lambda: looks(one.recording) >= 2)
+        program.tell("grow")
+        assert execute([*snapshot, "after"]).status == 0
+        wait_for("its ledger", lambda: looks(one.recording) >= 3)
+        resident = rss(program.pid)
+        left = one.leave()
+        assert left.status == 0, left.err.decode()
+        found = ledgers(one.recording, "--from", "before", "--to", "after")
+        assert found["since_bytes"] == pytest.approx(64 * MIB, abs=4 * MIB)
+        assert found["rss_bytes"] == pytest.approx(resident, rel=0.1)
+        assert found["pid"] == program.pid
+        malloc = next(line for line in found["lines"] if line["name"] == "malloc_live")
+        assert malloc["since_bytes"] == pytest.approx(64 * MIB, abs=4 * MIB)
+        # Until then it was what it was.
+        found = ledgers(one.recording, "--to", "before")
+        assert abs(found["since_bytes"] or 0) < 4 * MIB
+        # It was looked at as it was left, too.
+        assert ledgers(one.recording)["at_seconds"] >= found["at_seconds"]
+
+
+def looks(recording: Recording) -> int:
+    """How many ledgers a recording has at least: of instants that differ."""
+    seen = set()
+    for at in ("start", "before", "after", "end"):
+        command = [recording.leakline, "ledger", recording.path, "--json", "--to", at]
+        result = execute(command)
+        if result.status == 0:
+            seen.add(json.loads(result.out)["at_seconds"])
+    return len(seen)
+
+
+def test_a_process_that_is_recorded_shows_what_changed(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    source = """
+held = bytearray(1 << 20)
+def after():
+    for line in sys.stdin:
+        held.extend(bytes(48 << 20))
+        sys.stdout.write("grown\\n"); sys.stdout.flush()
+"""
+    with python(tmp_path, source) as program:
+        with attached(leakline, program.pid) as one:
+            wait_for("a first look", lambda: looks(one.recording) >= 1)
+            program.tell("grow")
+            result = execute([leakline.binary, "ledger", str(program.pid), "--json"])
+            assert result.status == 0, result.err.decode()
+            found = json.loads(result.out)
+            assert found["since_bytes"] == pytest.approx(48 * MIB, abs=4 * MIB)
+            assert found["verdict"] in ("live_grew", "leak")
+            assert " since " in text(leakline, str(program.pid))
+            one.leave()
+        # Without a recording nothing is known from before.
+        result = execute([leakline.binary, "ledger", str(program.pid), "--from", "+1s"])
+        assert result.status == 3
+        assert b"not being recorded" in result.err
+
+
+TREE = """
+import os, sys, time
+held = []
+for megabytes in (8, 40, 24):
+    if os.fork() == 0:
+        time.sleep(2)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            if megabytes:
+                held.append(bytearray(b"x") * (1 << 20))
+                megabytes -= 1
+            time.sleep(0.02)
+        os._exit(0)
+for _ in range(3):
+    os.wait()
+"""
+
+
+def test_of_a_tree_the_largest_growth_comes_first(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    program = script(tmp_path, TREE)
+    result, recording = leakline.run(TARGET_PYTHON, program)
+    assert result.status == 0, result.err.decode()
+    found = ledgers(recording, "--to", "+6s")
+    each = found["processes"]
+    assert len(each) == 4
+    grown = [one["since_bytes"] for one in each]
+    assert grown == sorted(grown, reverse=True)
+    assert grown[0] == pytest.approx(40 * MIB, abs=6 * MIB)
+    assert sum(one["rss_bytes"] for one in each) == found["rss_bytes"]
+    assert sum(grown) == found["since_bytes"]
+    pid = each[1]["pid"]
+    only = ledgers(recording, "--to", "+6s", "--process", str(pid))
+    assert [one["pid"] for one in only["processes"]] == [pid]
+    assert only["rss_bytes"] == each[1]["rss_bytes"]
+    words = text(leakline, recording.path, "--to", "+6s")
+    assert "4 processes of" in words
+    assert words.count("\nRSS ") >= 5
+
+
+def test_a_recording_without_ledgers_says_so(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    # One that is too short has none but of its end, if that could be had.
+    dump = tmp_path / "dump"
+    source = "import tracemalloc as t; t.start(); x = [0] * 999; t.take_snapshot().dump(sys.argv[1])"
+    execute([sys.executable, "-c", "import sys;" + source, dump])
+    path = tmp_path / "imported.leakline"
+    made = execute([leakline.binary, "import", "tracemalloc", dump, "-o", path])
+    assert made.status == 0, made.err.decode()
+    result = execute([leakline.binary, "ledger", path])
+    assert result.status == 3
+    assert b"has no ledger" in result.err
+    assert b"hint: " in result.err
+    result = execute([leakline.binary, "ledger", path, "--json"])
+    assert result.status == 3
+    assert "has no ledger" in json.loads(result.out)["error"]
+
+
+def test_a_shared_recording_names_no_files(leakline: Leakline, tmp_path: Path) -> None:
+    secret = tmp_path / "secret-model.bin"
+    secret.write_bytes(os.urandom(1 << 20) * 64)
+    program = script(
+        tmp_path,
+        f"""
+import mmap, time
+file = open({str(secret)!r}, "rb")
+view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+sum(view[at] for at in range(0, len(view), 4096))
+time.sleep(2.5)
+""",
+    )
+    result, recording = leakline.run(TARGET_PYTHON, program)
+    assert result.status == 0, result.err.decode()
+    assert "secret-model.bin" in text(leakline, recording.path)
