@@ -17,8 +17,13 @@ use super::Engine;
 use crate::image::Frozen;
 use crate::ledgers::{Budget, Done, LedgerReader, Order, Worker};
 
-/// How long after it joined a process is first looked at, if it began with the recording.
+/// How long after it joined a process is first looked at, if it began with the recording,
+/// and if it was there before.
 const FIRST_NS: u64 = 1_000_000_000;
+const FIRST_ATTACHED_NS: u64 = 50_000_000;
+/// Sessions that are shorter (a test's) have no look at their end: it would take longer
+/// than they do.
+const LEAST_SESSION_NS: u64 = 1_000_000_000;
 /// The least and the most between two looks.
 const LEAST_NS: u64 = 1_000_000_000;
 const MOST_NS: u64 = 60_000_000_000;
@@ -133,7 +138,7 @@ impl Engine {
     pub(super) fn expect_ledger(&mut self, process: u32) {
         let joined_ns = self.now_ns();
         let first_ns = if self.ledgers.is_attached {
-            0
+            FIRST_ATTACHED_NS
         } else {
             FIRST_NS
         };
@@ -192,6 +197,9 @@ impl Engine {
             return;
         }
         let now_ns = self.now_ns();
+        if now_ns < LEAST_SESSION_NS {
+            return;
+        }
         self.want_ledgers("end", now_ns);
         for wanted in std::mem::take(&mut self.ledgers.wanted) {
             self.look_at(wanted.process, &wanted.name, None);
@@ -269,5 +277,129 @@ impl Ledgers {
                 live,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leakline_recording::record::{Ledger, PageCost};
+
+    use super::*;
+    use crate::testing::{FakeProcess, Records, engine};
+
+    /// What it reads says of whom it was asked.
+    fn reader() -> LedgerReader {
+        Box::new(|pid, _| {
+            Some(Ledger {
+                parts: vec![(pid.into(), 0)],
+                ..Ledger::default()
+            })
+        })
+    }
+
+    fn ledgers(records: &Records) -> Vec<Ledger> {
+        records.pick(|record| match record {
+            Record::Ledger(ledger) => Some(ledger.clone()),
+            _ => None,
+        })
+    }
+
+    fn costs(records: &Records) -> Vec<PageCost> {
+        records.pick(|record| match record {
+            Record::PageCost(cost) => Some(cost.clone()),
+            _ => None,
+        })
+    }
+
+    /// Has done what is to be done now, one after the other.
+    fn go_on(engine: &mut Engine) {
+        for _ in 0..4 {
+            engine.round();
+            engine.finish_ledgers();
+        }
+        engine.flush();
+    }
+
+    #[test]
+    fn a_snapshot_has_a_ledger_and_its_pages() {
+        let (mut engine, records) = engine(16 << 20, 1);
+        engine.keep_ledgers(reader);
+        let mut process = FakeProcess::join(&mut engine, 100);
+        let mut ring = process.thread(100);
+        let stack = process.native(0, 1);
+        process.alloc(&mut ring, 0x1000, 40, stack);
+        process.alloc(&mut ring, 0x5ff0, 32, stack);
+        let snapshot = engine.snapshot("here").unwrap();
+        // It is of the snapshot's instant, whatever comes later.
+        process.free(&mut ring, 0x1000);
+        go_on(&mut engine);
+        let found = ledgers(&records);
+        assert_eq!(found.len(), 1, "its own turn comes a second after it began");
+        assert_eq!((found[0].name.as_str(), found[0].process), ("here", 0));
+        assert_eq!(found[0].parts, [(100, 0)]);
+        assert!(found[0].at_ns >= snapshot.at_ns);
+        let counted = costs(&records);
+        assert_eq!(counted.len(), 1);
+        assert_eq!((counted[0].at_ns, counted[0].pages), (snapshot.at_ns, 3));
+        assert_eq!(counted[0].sites, [(0, 3 * 4096)]);
+
+        std::thread::sleep(Duration::from_nanos(LEAST_SESSION_NS));
+        engine.want_last_ledgers();
+        go_on(&mut engine);
+        // Its own turn has come, too.
+        let names: Vec<_> = ledgers(&records).into_iter().map(|one| one.name).collect();
+        assert!(names.contains(&"end".to_owned()), "{names:?}");
+        assert_eq!(costs(&records)[1].sites, [(0, 2 * 4096)]);
+    }
+
+    #[test]
+    fn a_process_that_is_attached_to_is_looked_at_at_once() {
+        let (mut engine, records) = engine(16 << 20, 1);
+        engine.is_attached(true);
+        engine.keep_ledgers(reader);
+        FakeProcess::join(&mut engine, 100);
+        std::thread::sleep(Duration::from_nanos(FIRST_ATTACHED_NS));
+        go_on(&mut engine);
+        let found = ledgers(&records);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "start");
+    }
+
+    /// Of the interpreter's teardown a look would say that much is free.
+    #[test]
+    fn a_look_at_an_end_is_thrown_away_if_blocks_went() {
+        let (mut engine, records) = engine(16 << 20, 1);
+        engine.keep_ledgers(reader);
+        let mut process = FakeProcess::join(&mut engine, 100);
+        let mut ring = process.thread(100);
+        let stack = process.native(0, 1);
+        process.alloc(&mut ring, 0x10_0000, 1 << 20, stack);
+        process.alloc(&mut ring, 0x90_0000, 1 << 20, stack);
+        engine.round();
+        assert!(engine.look_at(0, "end", Some(2 << 20)));
+        engine.finish_ledgers();
+        process.free(&mut ring, 0x10_0000);
+        engine.round();
+        assert!(engine.look_at(0, "end", Some(2 << 20)));
+        engine.finish_ledgers();
+        engine.flush();
+        assert_eq!(ledgers(&records).len(), 1);
+    }
+
+    #[test]
+    fn blocks_of_a_sample_have_no_pages() {
+        let (mut engine, records) = engine(16 << 20, 1);
+        engine.keep_ledgers(reader);
+        let mut process = FakeProcess::join(&mut engine, 100);
+        let mut ring = process.thread(100);
+        let stack = process.native(0, 1);
+        process.alloc(&mut ring, 0x1000, 40, stack);
+        engine.sample(1 << 20, false).unwrap();
+        engine.round();
+        engine.record_all().unwrap();
+        engine.snapshot("here").unwrap();
+        go_on(&mut engine);
+        assert_eq!(ledgers(&records).len(), 1);
+        assert_eq!(costs(&records), []);
     }
 }
