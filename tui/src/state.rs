@@ -14,6 +14,7 @@ mod why;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use leakline_analysis::ledger::Blamed;
 use leakline_analysis::{Figures, GroupBy};
 
 use crate::message::Action;
@@ -21,8 +22,8 @@ use crate::message::Action;
 pub use why::{WhyRow, WhyView};
 
 use data::{
-    Answer, CallTree, Column, Content, Facts, Moment, Resolved, SourceText, Subject, Table,
-    TableWant, Verdicts, Want,
+    Answer, CallTree, Column, Content, Facts, LedgerWant, Ledgers, Moment, Resolved, SourceText,
+    Subject, Table, TableWant, Verdict, Verdicts, Want,
 };
 
 /// A screen of the tab bar.
@@ -45,11 +46,13 @@ pub enum Screen {
     Why,
     /// Processes and threads.
     Procs,
+    /// What resident memory is made of.
+    Rss,
 }
 
 impl Screen {
     /// All, in the order of the tab bar.
-    pub const ALL: [Screen; 8] = [
+    pub const ALL: [Screen; 9] = [
         Screen::Overview,
         Screen::Sites,
         Screen::Flame,
@@ -58,6 +61,7 @@ impl Screen {
         Screen::Source,
         Screen::Why,
         Screen::Procs,
+        Screen::Rss,
     ];
 
     /// The key that shows it.
@@ -71,6 +75,7 @@ impl Screen {
             Screen::Source => '6',
             Screen::Why => '7',
             Screen::Procs => '8',
+            Screen::Rss => '9',
         }
     }
 
@@ -85,6 +90,7 @@ impl Screen {
             Screen::Source => "Source",
             Screen::Why => "Why",
             Screen::Procs => "Procs",
+            Screen::Rss => "RSS",
         }
     }
 }
@@ -304,6 +310,12 @@ pub struct State {
     pub procs: List,
     /// Their figures: own, and RSS.
     pub proc_figures: Arc<Vec<(Figures, Option<u64>)>>,
+    /// What resident memory is made of at the instant, by process.
+    pub ledgers: Arc<Ledgers>,
+    /// Where that is: the selected one is the process that is shown.
+    pub ledger: List,
+    /// That of the process that grew most, beside the overview.
+    pub overview_ledger: Arc<Ledgers>,
     /// A stack over the screen.
     pub stack: Option<StackView>,
     /// Help is shown.
@@ -349,7 +361,7 @@ impl State {
             Subject::Stack(stack.site)
         } else {
             match self.screen {
-                Screen::Overview => Subject::Overview,
+                Screen::Overview => Subject::Overview(self.ledger_want()),
                 Screen::Sites => Subject::Table(self.sites.want.clone()),
                 Screen::Flame => Subject::Calls { inverted: false },
                 Screen::Tree => Subject::Calls {
@@ -359,9 +371,29 @@ impl State {
                 Screen::Source => Subject::Source(self.source.file.clone()),
                 Screen::Why => Subject::Why(self.why.want.clone()),
                 Screen::Procs => Subject::Processes,
+                Screen::Rss => Subject::Ledgers(self.ledger_want()),
             }
         };
         Want { moment, subject }
+    }
+
+    /// What ledgers are compared with, and the causes that are told in them.
+    fn ledger_want(&self) -> LedgerWant {
+        let verdicts = self.verdicts.iter();
+        let suspects = verdicts
+            .flat_map(|verdicts| &verdicts.causes)
+            .filter(|cause| !cause.id.is_empty());
+        LedgerWant {
+            from: self.diff_from,
+            causes: suspects
+                .map(|cause| Blamed {
+                    id: cause.id.clone(),
+                    is_leak: matches!(cause.verdict, Verdict::Leaking | Verdict::Unreachable),
+                    name: cause.held_by.clone().unwrap_or_default(),
+                    members: Arc::clone(&cause.members),
+                })
+                .collect(),
+        }
     }
 
     /// Takes an answer. One to an earlier question is shown until the next
@@ -384,7 +416,10 @@ impl State {
         self.sum = answer.sum;
         let height = layout::list_height(self);
         match (answer.content, &answer.want.subject) {
-            (Content::Overview(table), _) => self.largest.take(table, height),
+            (Content::Overview(table, ledgers), _) => {
+                self.largest.take(table, height);
+                self.overview_ledger = ledgers;
+            }
             (Content::Table(table), Subject::Diff(..)) => {
                 self.diff_at = answer.from.unwrap_or_default();
                 self.diff.take(table, height);
@@ -409,6 +444,11 @@ impl State {
                 }
             }
             (Content::Processes(figures), _) => self.proc_figures = figures,
+            (Content::Ledgers(ledgers), _) => {
+                let len = ledgers.accounts.len();
+                self.ledgers = ledgers;
+                self.ledger.select(self.ledger.selected, len, 1);
+            }
             // Above.
             (Content::Why(_), _) => {}
             (Content::Stack(frames), _) => {

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use leakline_analysis::ledger::{Account, Accounts, OfIt};
 use leakline_analysis::model::Totals;
-use leakline_analysis::{Figures, GroupBy};
+use leakline_analysis::{Figures, GroupBy, Model, Origin};
 use leakline_recording::record::{
-    Bin, Code, Domain, End, Frame, Mark, Node, Point, Process, Record, Session, Site, Source,
+    Bin, Code, Domain, End, Frame, Ledger, Mark, Node, Point, Process, Record, Session, Site,
+    Source,
 };
 
 use crate::state::data::{
     About, Answer, CallRow, CallTree, Content, Facts, Fate, FrameName, GraphAt, GroupInfo,
-    GroupName, Holders, MarkAt, Moment, Peak, Place, ProcessInfo, Resolved, SourceLine,
+    GroupName, Holders, Ledgers, MarkAt, Moment, Peak, Place, ProcessInfo, Resolved, SourceLine,
     SourceOrigin, SourceText, Step, Subject, Table, TableRow, ThreadInfo, TimePoint, Usual, Want,
     WhyWant,
 };
@@ -443,6 +445,54 @@ pub(crate) fn source() -> SourceText {
     }
 }
 
+/// Ledgers: of all processes, and of each.
+pub(crate) fn accounts() -> Vec<Account> {
+    let read = |live: u64, free: u64, at_ns| Ledger {
+        at_ns,
+        parts: vec![
+            (live, 0),
+            (free, 0),
+            (9 * MIB, 0),
+            (2 * MIB, 0),
+            (0, 0),
+            (3 * MIB, 0),
+            (4 * MIB, 6 * MIB),
+            (MIB / 4, 0),
+            (0, 0),
+            (2 * MIB, 0),
+            (MIB / 8, 0),
+        ],
+        is_python: true,
+        arenas: 2,
+        python_arenas: 40,
+        ..Ledger::default()
+    };
+    let mut records = records();
+    if let Some(Record::Process(process)) = records.get(1).cloned() {
+        records.push(Record::Process(Process {
+            pid: 4130,
+            ..process
+        }));
+    }
+    for (process, live, free) in [(0, 24 * MIB, MIB), (1, 6 * MIB, 5 * MIB)] {
+        for (at_ns, more) in [(2 * SECOND, 0), (9 * SECOND, 6 * MIB)] {
+            records.push(Record::Ledger(Ledger {
+                process,
+                ..read(live + more / (u64::from(process) + 1), free, at_ns)
+            }));
+        }
+    }
+    let model = Model::new(&records, Origin::default());
+    let mut found = Accounts::between(&model, None, 20 * SECOND).unwrap();
+    found.processes[0].now.lines[0].of_it.push(OfIt {
+        title: "L1 app.SESSIONS".into(),
+        bytes: 21 * MIB,
+        since_bytes: Some(5_600_000),
+        cause: Some("L1".into()),
+    });
+    found.sum.into_iter().chain(found.processes).collect()
+}
+
 /// A state that has all answers.
 pub(crate) fn state(screen: Screen, size: (u16, u16)) -> State {
     let mut state = State::new(size, ThemeName::Default);
@@ -463,7 +513,18 @@ pub(crate) fn state(screen: Screen, size: (u16, u16)) -> State {
 pub(crate) fn answer_to(want: &Want) -> Answer {
     let is_diff = matches!(want.subject, Subject::Diff(..));
     let content = match &want.subject {
-        Subject::Overview => Content::Overview(Arc::new(table(false))),
+        Subject::Overview(_) => {
+            let one = Ledgers {
+                accounts: vec![accounts().remove(1)],
+                ..Ledgers::default()
+            };
+            Content::Overview(Arc::new(table(false)), Arc::new(one))
+        }
+        Subject::Ledgers(_) => Content::Ledgers(Arc::new(Ledgers {
+            accounts: accounts(),
+            has_sum: true,
+            failure: None,
+        })),
         Subject::Table(wanted) => {
             let mut table = table(false);
             if wanted.by == GroupBy::Domain || wanted.filter == "nothing" {

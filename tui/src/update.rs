@@ -227,6 +227,10 @@ fn keep_in_sight(state: &mut State) {
             let len = state.facts.processes.len();
             state.procs.select(state.procs.selected, len, height);
         }
+        Screen::Rss => {
+            let len = state.ledgers.accounts.len();
+            state.ledger.select(state.ledger.selected, len, height);
+        }
         Screen::Flame | Screen::Tree | Screen::Why => move_by(state, Move::Rows(0)),
         _ => {}
     }
@@ -297,6 +301,11 @@ fn move_by(state: &mut State, by: Move) {
             let len = state.facts.processes.len();
             let row = moved(state.procs.selected, len, height, by);
             state.procs.select(row, len, height);
+        }
+        Screen::Rss => {
+            let len = state.ledgers.accounts.len();
+            let row = moved(state.ledger.selected, len, height, by);
+            state.ledger.select(row, len, height);
         }
     }
 }
@@ -522,7 +531,7 @@ fn enter(state: &mut State) {
             }
         }
         Screen::Why => why::enter(state),
-        Screen::Procs | Screen::Source => {}
+        Screen::Procs | Screen::Source | Screen::Rss => {}
     }
 }
 
@@ -578,7 +587,7 @@ fn to_source(state: &mut State) {
             Screen::Why => (state.why.selection())
                 .and_then(|(_, step)| step.made_in.as_ref())
                 .map(|frame| (Arc::clone(&frame.file), frame.line)),
-            Screen::Source | Screen::Procs => None,
+            Screen::Source | Screen::Procs | Screen::Rss => None,
         }
     };
     match frame {
@@ -934,6 +943,14 @@ fn click(state: &mut State, x: u16, y: u16) {
                 let row = usize::from(y - rows.y) + state.procs.first;
                 let len = state.facts.processes.len();
                 state.procs.selected = row.min(len.saturating_sub(1));
+            }
+        }
+        Screen::Rss => {
+            let (rows, _) = layout::rss(state);
+            if rows.holds(x, y) {
+                let row = usize::from(y - rows.y) + state.ledger.first;
+                let len = state.ledgers.accounts.len();
+                state.ledger.selected = row.min(len.saturating_sub(1));
             }
         }
     }

@@ -12,6 +12,7 @@ mod help;
 mod overview;
 mod procs;
 mod rows;
+mod rss;
 mod selection;
 mod source;
 mod stack;
@@ -64,6 +65,7 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
             Screen::Source => source::draw(state, &theme, &mut canvas, frame.body),
             Screen::Why => why::draw(state, &theme, &mut canvas),
             Screen::Procs => procs::draw(state, &theme, &mut canvas),
+            Screen::Rss => rss::draw(state, &theme, &mut canvas, frame.body),
         }
     }
     if let Some(y) = frame.foot {
@@ -247,6 +249,9 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     if !state.answered {
         canvas.put(x, y, width, "adding up", theme.dim);
         return;
+    }
+    if state.screen == Screen::Rss && state.stack.is_none() {
+        return rss::answer(state, theme, canvas, x, y);
     }
     if let Some(verdicts) = &state.verdicts
         && state.screen == Screen::Overview
@@ -530,6 +535,16 @@ fn foot(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
                 ("?", "help"),
                 ("q", "quit"),
                 (":", "command"),
+                ("y", "copy"),
+                ("e", "export"),
+            ],
+            Screen::Rss => &[
+                ("j k", "process"),
+                ("←→", "time"),
+                ("a", "since here"),
+                ("[ ]", "marks"),
+                ("?", "help"),
+                ("q", "quit"),
                 ("y", "copy"),
                 ("e", "export"),
             ],

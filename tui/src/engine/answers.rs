@@ -8,6 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use leakline_analysis::ledger::Accounts;
 use leakline_analysis::lines::SourceFrom;
 use leakline_analysis::report::{printable, text::frame_words};
 use leakline_analysis::{
@@ -19,9 +20,9 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::heaps::Heaps;
 use crate::state::data::{
     Answer, CallRow, CallTree, Cause, Column, Content, Facts, Fate, FrameName, GraphAt, GroupInfo,
-    GroupName, Holders, MarkAt, Moment, Peak, ProcessInfo, Resolved, SourceLine, SourceOrigin,
-    SourceText, Subject, TREND_STEPS, Table, TableRow, TableWant, ThreadInfo, TimePoint, Trend,
-    Usual, Verdict, Verdicts, Want,
+    GroupName, Holders, LedgerWant, Ledgers, MarkAt, Moment, Peak, ProcessInfo, Resolved,
+    SourceLine, SourceOrigin, SourceText, Subject, TREND_STEPS, Table, TableRow, TableWant,
+    ThreadInfo, TimePoint, Trend, Usual, Verdict, Verdicts, Want,
 };
 
 /// Rows of the overview.
@@ -262,10 +263,15 @@ impl<'m, 'a> Answers<'m, 'a> {
         let mut sum = Figures::default();
         (figures.of_kind.iter()).for_each(|figures| sum.add(figures));
         let content = match &want.subject {
-            Subject::Overview => {
+            Subject::Overview(asked) => {
+                let mut ledgers = self.ledgers(asked, want.moment, &span);
+                // Of the process that grew most.
+                ledgers.accounts.drain(..usize::from(ledgers.has_sum));
+                ledgers.accounts.truncate(1);
+                ledgers.has_sum = false;
                 let mut table = self.table(&TableWant::default(), &figures, false);
                 table.rows.truncate(LARGEST);
-                Content::Overview(Arc::new(table))
+                Content::Overview(Arc::new(table), Arc::new(ledgers))
             }
             Subject::Table(table) if table.by == GroupBy::Thread => {
                 Content::Table(Arc::new(self.threads(table)))
@@ -279,6 +285,9 @@ impl<'m, 'a> Answers<'m, 'a> {
             Subject::Processes => Content::Processes(Arc::new(self.processes(&figures, &span))),
             Subject::Stack(site) => Content::Stack(Arc::new(self.stack(*site))),
             Subject::Why(_) => Content::Why(Arc::default()),
+            Subject::Ledgers(asked) => {
+                Content::Ledgers(Arc::new(self.ledgers(asked, want.moment, &span)))
+            }
         };
         Answer {
             want: want.clone(),
@@ -286,6 +295,34 @@ impl<'m, 'a> Answers<'m, 'a> {
             from: span.from().map(resolved),
             sum,
             content,
+        }
+    }
+
+    /// What resident memory was made of at the instant of a span.
+    fn ledgers(&self, asked: &LedgerWant, moment: Moment, span: &Span) -> Ledgers {
+        let from_ns = match asked.from {
+            Moment::Start => None,
+            from => Some(self.span(from).to().resolved_ns()),
+        };
+        let found = match moment {
+            Moment::Usual => Accounts::until_done(self.model, from_ns),
+            Moment::End => Accounts::between(self.model, from_ns, u64::MAX),
+            _ => Accounts::between(self.model, from_ns, span.to().resolved_ns()),
+        };
+        match found {
+            Err(why) => Ledgers {
+                failure: Some(why.to_string()),
+                ..Ledgers::default()
+            },
+            Ok(mut found) => {
+                found.blame(self.model, &asked.causes);
+                let has_sum = found.sum.is_some();
+                Ledgers {
+                    accounts: found.sum.into_iter().chain(found.processes).collect(),
+                    has_sum,
+                    failure: None,
+                }
+            }
         }
     }
 
@@ -781,7 +818,7 @@ pub(super) fn about_heap(want: &Want, holders: Arc<Holders>) -> Answer {
 /// The groups whose trends an answer shows.
 fn trends_of(subject: &Subject) -> Option<(GroupBy, bool)> {
     match subject {
-        Subject::Overview => Some((GroupBy::Site, false)),
+        Subject::Overview(_) => Some((GroupBy::Site, false)),
         Subject::Table(table) if table.by != GroupBy::Thread => Some((table.by, table.inclusive)),
         _ => None,
     }

@@ -10,7 +10,9 @@ use leakline_recording::Writer;
 use leakline_recording::record::{Record, Sampling};
 
 use super::{Said, Store, start};
-use crate::state::data::{Answer, Column, Content, Facts, Moment, Subject, Table, TableWant, Want};
+use crate::state::data::{
+    Answer, Column, Content, Facts, LedgerWant, Moment, Subject, Table, TableWant, Want,
+};
 use crate::testing::{SECOND, records};
 
 struct Engine {
@@ -71,7 +73,7 @@ impl Engine {
 }
 
 fn rows(answer: &Answer) -> Vec<(String, i64, i64)> {
-    let (Content::Table(table) | Content::Overview(table)) = &answer.content else {
+    let (Content::Table(table) | Content::Overview(table, _)) = &answer.content else {
         panic!("no table: {answer:?}");
     };
     let table: &Table = table;
@@ -99,7 +101,7 @@ fn answers_are_of_the_instant_asked_for() {
     assert!(facts.ended);
 
     let at = |second: u64, subject| engine.ask(Moment::At(second * SECOND), subject);
-    let end = engine.ask(Moment::End, Subject::Overview);
+    let end = engine.ask(Moment::End, Subject::Overview(LedgerWant::default()));
     assert_eq!(end.sum.live_bytes, 10 * 1024);
     assert_eq!(rows(&end)[0].0, "grow");
     let middle = at(5, Subject::Table(TableWant::default()));
@@ -203,7 +205,7 @@ fn a_recording_that_goes_on_is_followed() {
     assert!(!facts.ended && facts.growing);
     let want = Want {
         moment: Moment::Usual,
-        subject: Subject::Overview,
+        subject: Subject::Overview(LedgerWant::default()),
     };
     let first = engine.ask(want.moment, want.subject.clone());
     assert_eq!(first.sum.live_bytes, 3 << 10);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use leakline_analysis::ledger::{Account, Blamed};
 use leakline_analysis::model::Totals;
 use leakline_analysis::{Figures, GroupBy};
 use leakline_recording::record::Domain;
@@ -256,7 +257,7 @@ pub struct Want {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     /// The first screen.
-    Overview,
+    Overview(LedgerWant),
     /// Rows by group.
     Table(TableWant),
     /// Growth by group, from an instant to `Want::moment`.
@@ -274,6 +275,28 @@ pub enum Subject {
     Stack(u32),
     /// Who holds what, by a heap graph.
     Why(WhyWant),
+    /// What resident memory is made of.
+    Ledgers(LedgerWant),
+}
+
+/// What ledgers are to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LedgerWant {
+    /// They are compared with those of this instant; of the start: with the first looks.
+    pub from: Moment,
+    /// Causes of growth that are told in them.
+    pub causes: Vec<Blamed>,
+}
+
+/// What resident memory is made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledgers {
+    /// All together where there are several, then a process each, the largest growth first.
+    pub accounts: Vec<Account>,
+    /// The first is of all together.
+    pub has_sum: bool,
+    /// Why there is none.
+    pub failure: Option<String>,
 }
 
 /// Of which heap graph, and what of it.
@@ -346,8 +369,8 @@ pub struct Answer {
 /// See [`Answer`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// The largest sites.
-    Overview(Arc<Table>),
+    /// The largest sites, and the ledger of the process that grew most.
+    Overview(Arc<Table>, Arc<Ledgers>),
     /// Rows, also of a diff.
     Table(Arc<Table>),
     /// Calls.
@@ -360,6 +383,8 @@ pub enum Content {
     Stack(Arc<Vec<FrameName>>),
     /// Who holds what.
     Why(Arc<Holders>),
+    /// What resident memory is made of.
+    Ledgers(Arc<Ledgers>),
 }
 
 /// Who holds what, in a heap graph.

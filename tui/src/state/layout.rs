@@ -288,6 +288,7 @@ pub fn list_height(state: &State) -> usize {
             Screen::Tree | Screen::Source => body.below(u16::from(body.height >= 4)).height,
             Screen::Why => why(state.size).1.height,
             Screen::Procs => procs(state.size).0.height,
+            Screen::Rss => rss(state).0.height,
         }
     };
     usize::from(rows)
@@ -317,6 +318,18 @@ pub fn procs(size: (u16, u16)) -> (Area, Area) {
     }
     let upper = body.height / 2;
     (body.top(upper).below(1), body.below(upper))
+}
+
+/// Rows of processes, where there are several, and the ledger of the selected one.
+pub fn rss(state: &State) -> (Area, Area) {
+    let body = frame(state.size).body;
+    let accounts = u16::try_from(state.ledgers.accounts.len()).unwrap_or(u16::MAX);
+    if accounts < 2 || body.height < 6 {
+        return (body.top(0), body);
+    }
+    let rows = accounts.min((body.height / 4).max(2));
+    // With a line of column heads, and one across.
+    (body.below(1).top(rows), body.below(rows + 2))
 }
 
 /// The line that says where one is, the boxes, and the line on the selected.

@@ -111,6 +111,24 @@ fn procs() {
 }
 
 #[test]
+fn rss() {
+    at_sizes("rss", Screen::Rss, "j");
+    let state = state(Screen::Rss, (300, 80));
+    assert_snapshot!("rss_300x80", shown(&state));
+}
+
+/// Of recordings that have no ledgers.
+#[test]
+fn rss_without_a_ledger() {
+    let mut state = state(Screen::Rss, (80, 24));
+    state.ledgers = std::sync::Arc::new(crate::state::data::Ledgers {
+        failure: Some("this recording has no ledger of its processes' memory".into()),
+        ..Default::default()
+    });
+    assert_snapshot!("rss_without", shown(&state));
+}
+
+#[test]
 fn stack() {
     at_sizes("stack", Screen::Sites, "enter answer");
 }

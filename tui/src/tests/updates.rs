@@ -79,8 +79,9 @@ fn digits_and_tab_change_the_screen() {
     assert_eq!(after(Screen::Overview, "8").screen, Screen::Procs);
     assert_eq!(after(Screen::Overview, "7").screen, Screen::Why);
     assert_eq!(after(Screen::Source, "tab").screen, Screen::Why);
-    assert_eq!(after(Screen::Procs, "tab").screen, Screen::Overview);
-    assert_eq!(after(Screen::Overview, "backtab").screen, Screen::Procs);
+    assert_eq!(after(Screen::Procs, "tab").screen, Screen::Rss);
+    assert_eq!(after(Screen::Rss, "tab").screen, Screen::Overview);
+    assert_eq!(after(Screen::Overview, "backtab").screen, Screen::Rss);
 }
 
 #[test]

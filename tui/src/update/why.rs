@@ -63,7 +63,7 @@ pub(super) fn of_selection(state: &mut State) {
             place.map(|(file, line)| About::Named(format!("{file}:{}", line.line).into()))
         }
         Screen::Why => return,
-        Screen::Procs => None,
+        Screen::Procs | Screen::Rss => None,
     };
     match about {
         Some(about) => ask(state, about),

@@ -164,6 +164,13 @@ fn lines(screen: Screen) -> Vec<(String, String)> {
             "processes at the cursor's instant, and threads",
             &[("gp, gt", "the same as a table to sort")],
         ),
+        Screen::Rss => (
+            "what resident memory is made of, by the last look until the cursor's instant",
+            &[
+                ("j k", "another process, the largest growth first"),
+                ("a", "the column since A counts from the cursor's instant"),
+            ],
+        ),
     };
     heading(&mut lines, format!("{}: {what}", screen.name()));
     add(&mut lines, keys);

@@ -5,11 +5,16 @@ use ratatui::style::Style;
 
 use super::canvas::{Canvas, cut_end, width};
 use super::words::{BARS, instant};
-use super::{frame_parts, per_second, rows, words};
+use super::{frame_parts, per_second, rows, rss, words};
 use crate::state::data::{Cause, Facts, Verdict, Verdicts};
 use crate::state::layout::{self, Area};
 use crate::state::{Phase, State};
 use crate::theme::Theme;
+
+/// Columns from which there is room for what memory is made of, and rows that are left
+/// for facts.
+const ROOM_FOR_RSS: u16 = 120;
+const LEAST_FACTS: u16 = 8;
 
 pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
     if state.phase != Phase::Ready || !state.answered {
@@ -282,6 +287,13 @@ fn facts(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, area: Area, is_w
     }
     let mut y = area.y + u16::from(!is_wide);
     let end = area.y + area.height;
+    if is_wide && canvas.columns() >= ROOM_FOR_RSS && area.height > rss::PANE_ROWS + LEAST_FACTS {
+        let rows = rss::pane(state, theme, canvas, area);
+        if rows > 0 {
+            canvas.rule(area.x, y + rows, area.width, theme.dim);
+            y += rows + 1;
+        }
+    }
     let x = area.x + 1;
     for (name, text, style) in lines {
         if y >= end {

@@ -3,6 +3,7 @@
 use leakline_analysis::report::{bytes, bytes_within};
 use leakline_analysis::{Measure, Unit};
 
+use super::rss;
 use crate::state::data::{FrameName, GroupName};
 use crate::state::{Screen, State};
 
@@ -72,6 +73,10 @@ pub(crate) fn selection(state: &State) -> String {
             .processes
             .get(state.procs.selected)
             .map_or_else(String::new, |process| process.pid.to_string()),
+        Screen::Rss => rss::shown(state).map_or_else(String::new, |account| {
+            let bytes = bytes(account.now.rss_bytes());
+            format!("RSS {bytes}: {}", account.judgement.words)
+        }),
     }
 }
 
@@ -110,6 +115,6 @@ pub(super) fn place(state: &State) -> String {
         Screen::Why => {
             (state.why.selection()).map_or_else(String::new, |(place, _)| place.words.clone())
         }
-        Screen::Procs => String::new(),
+        Screen::Procs | Screen::Rss => String::new(),
     }
 }
