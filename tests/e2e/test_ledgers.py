@@ -261,3 +261,47 @@ time.sleep(2.5)
     result, recording = leakline.run(TARGET_PYTHON, program)
     assert result.status == 0, result.err.decode()
     assert "secret-model.bin" in text(leakline, recording.path)
+
+
+SCATTERED = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def small():
+    return libc.malloc(40)
+
+def large():
+    return libc.malloc(4000)
+
+kept, freed = [], []
+for _ in range(2000):
+    kept.append(small())
+    freed.append(large())
+for block in freed:
+    libc.free(block)
+print(len({block >> 12 for block in kept}))
+"""
+
+
+def test_small_blocks_keep_the_pages_that_they_lie_in(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """What is in between was freed, and cannot be given back. Some lie in holes that
+    there were, together with others' blocks."""
+    program = script(tmp_path, SCATTERED)
+    result, recording = leakline.run(TARGET_PYTHON, program)
+    assert result.status == 0, result.err.decode()
+    rows = recording.rows("--filter", "small", at=None)
+    row = max(rows, key=lambda row: row["live_blocks"])
+    assert (row["live_blocks"], row["live_bytes"]) == (2000, 80_000)
+    pages = int(result.out) * 4096
+    assert pages > 20 * 80_000
+    assert pages * 0.6 < row["page_bytes"] <= pages
+    wide = execute(
+        [leakline.binary, "top", recording.path, "--filter", "small"],
+        env={"COLUMNS": "120"},
+    )
+    assert b" pages " in wide.out

@@ -26,6 +26,7 @@ use crate::instant::{Instant, InstantError, Span};
 use crate::lost::{Lost, LostFigures, lost_by_site, lost_of};
 use crate::model::Model;
 use crate::names::Name;
+use crate::pages::Pages;
 use crate::report::text::lost_evidence;
 use crate::stack::{Head, Stacks};
 use crate::survivors::Held;
@@ -95,6 +96,9 @@ pub struct Cause {
     pub since_ns: u64,
     /// What is live of it.
     pub live: Held,
+    /// Bytes of the pages that its blocks keep, and how far that may be off where it is an
+    /// estimate; `None` where pages were not counted.
+    pub pages: Option<(u64, Option<u64>)>,
     /// Its sites, the fastest first: the first one gives it its name.
     pub sites: Vec<CauseSite>,
     /// The stack of the first, innermost frame first.
@@ -344,7 +348,18 @@ impl Leaks {
         };
         leaks.arrange(model, stacks, &histories, judged, start_up);
         leaks.forecast = leaks.forecast(model);
+        leaks.count_pages(model);
         Ok(leaks)
+    }
+
+    /// Says of causes what pages they keep.
+    fn count_pages(&mut self, model: &Model<'_>) {
+        let Some(pages) = Pages::until(model, self.to_ns) else {
+            return;
+        };
+        for cause in &mut self.suspects {
+            cause.pages = Some(pages.of_all(&cause.members));
+        }
     }
 
     /// Makes causes of what grows, and sums of the rest.
@@ -516,6 +531,7 @@ impl Leaks {
             rate,
             since_ns,
             live,
+            pages: None,
             stack: stacks.stack(model, node),
             shares: self.shares(model, histories, members),
             held: None,

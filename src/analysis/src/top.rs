@@ -10,6 +10,7 @@ use crate::frame::FrameId;
 use crate::instant::Span;
 use crate::model::Model;
 use crate::names::Name;
+use crate::pages::Pages;
 use crate::stack::{Head, Stacks};
 
 /// What a row stands for.
@@ -96,6 +97,9 @@ pub struct Row {
     pub site: Option<u32>,
     /// How many sites (stack, domain and process) it sums up.
     pub sites: usize,
+    /// Bytes of the pages that its blocks keep, by the last count until the instant; `None`
+    /// where there is none.
+    pub page_bytes: Option<u64>,
     /// Merged stack of its largest site, innermost first.
     pub stack: Vec<FrameId>,
 }
@@ -132,6 +136,7 @@ struct Group {
     best: i64,
     site: u32,
     sites: usize,
+    page_bytes: Option<u64>,
     domain: Option<Domain>,
     process: u32,
     more_processes: Vec<u32>,
@@ -154,6 +159,7 @@ impl Top {
         figures: Option<&[Figures]>,
     ) -> Self {
         let (compared, by_peak) = (query.span.from().is_some(), query.measure == Measure::Peak);
+        let pages = Pages::until(model, query.span.to().resolved_ns());
         let mut groups: Vec<Group> = Vec::new();
         let mut index: FxHashMap<Key, usize> = FxHashMap::default();
         let mut matching = Matching::new(query.filter.as_ref());
@@ -171,6 +177,7 @@ impl Top {
                     best: i64::MIN,
                     site: id,
                     sites: 0,
+                    page_bytes: pages.as_ref().map(|_| 0),
                     domain: Some(site.domain),
                     process: site.process,
                     more_processes: Vec::new(),
@@ -178,6 +185,9 @@ impl Top {
                 groups.len() - 1
             });
             groups[at].add(id, site.process, site.domain, figures, &query);
+            if let (Some(sum), Some(pages)) = (&mut groups[at].page_bytes, &pages) {
+                *sum = sum.saturating_add(pages.of(id));
+            }
         };
         if let Some(figures) = figures {
             for (id, (site, figures)) in (0..).zip(model.sites().iter().zip(figures)) {
@@ -262,6 +272,7 @@ impl Top {
                 thread: u32::try_from(id).ok(),
                 site: None,
                 sites: 0,
+                page_bytes: None,
                 stack: Vec::new(),
             });
         }
@@ -337,6 +348,7 @@ impl Group {
             thread: None,
             site: Some(self.site),
             sites: self.sites,
+            page_bytes: self.page_bytes,
             stack,
         }
     }

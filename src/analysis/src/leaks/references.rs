@@ -385,6 +385,7 @@ impl Leaks {
         let leaking = self.suspects.iter().filter(|cause| cause.is_leak());
         self.leaking.0 = leaking.clone().count();
         self.leaking.1 = sum(leaking);
+        self.count_pages(model);
     }
 
     /// Leaves out what is beyond the limit.
@@ -421,6 +422,7 @@ impl Leaks {
             rate,
             since_ns: self.from_ns,
             live: held,
+            pages: None,
             stack: stacks.stack(model, facts.node),
             shares: vec![Share {
                 process: facts.process,

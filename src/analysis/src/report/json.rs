@@ -343,6 +343,8 @@ struct RowJson<'s, 'a> {
     inherited_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inherited_blocks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page_bytes: Option<u64>,
     site: Option<u32>,
     sites: usize,
     processes: Vec<ProcessJson>,
@@ -434,6 +436,7 @@ fn row_json<'s, 'a>(
         figures,
         inherited_bytes: inherited.map(|facts| facts.inherited.0),
         inherited_blocks: inherited.map(|facts| facts.inherited.1),
+        page_bytes: row.page_bytes,
         site: row.site,
         sites: row.sites,
         processes: row

@@ -242,6 +242,9 @@ impl Leaks {
     }
 }
 
+/// Fewer bytes of pages matter to nobody.
+const MANY_PAGES: u64 = 256 << 10;
+
 /// What shows that a cause is what it is called, a sentence each.
 pub(crate) fn evidence(model: &Model<'_>, stacks: &Stacks<'_>, cause: &Cause) -> Vec<String> {
     let mut words = Vec::new();
@@ -252,6 +255,14 @@ pub(crate) fn evidence(model: &Model<'_>, stacks: &Stacks<'_>, cause: &Cause) ->
         counted(cause.live.blocks, "block", "blocks"),
         counted(sites, "site", "sites")
     ));
+    // As much as blocks have of their own pages need not be said.
+    if let Some((pages, error)) = cause.pages
+        && pages / 2 >= cause.live.bytes
+        && pages >= MANY_PAGES
+    {
+        let about = if error.is_some() { "about " } else { "" };
+        words.push(format!("its blocks keep {about}{} of pages", bytes(pages)));
+    }
     let judged = &cause.sites[0].judged;
     let counted_sites = cause
         .sites

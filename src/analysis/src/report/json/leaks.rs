@@ -27,6 +27,9 @@ struct Suspect<'s, 'a> {
     blocks_per_round: Option<f64>,
     live_bytes: u64,
     live_blocks: u64,
+    page_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page_bytes_error: Option<u64>,
     since_seconds: f64,
     confidence: f64,
     axis: &'static str,
@@ -151,6 +154,8 @@ fn suspect<'s, 'a>(
         blocks_per_round: (judged.axis == AxisKind::Rounds).then_some(rate.blocks_per_unit),
         live_bytes: cause.live.bytes,
         live_blocks: cause.live.blocks,
+        page_bytes: cause.pages.map(|(bytes, _)| bytes),
+        page_bytes_error: cause.pages.and_then(|(_, error)| error),
         since_seconds: seconds(cause.since_ns),
         confidence: if cause.is_leak() {
             1.0 - judged.chance

@@ -89,10 +89,18 @@ pub(super) fn table_of<'a>(
         _ if two_frames => &["made in"],
         by => &[noun(by).0],
     };
-    let headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
+    let mut headers: Vec<&'static str> = columns.iter().map(|column| column.header()).collect();
+    let has_pages = wide && top.rows.iter().any(|row| row.page_bytes.is_some());
+    if has_pages {
+        headers.push("pages");
+    }
+    let pages = |page_bytes: Option<u64>| {
+        has_pages.then(|| Cell::Figure(page_bytes.map_or_else(|| "-".into(), bytes)))
+    };
     let mut table = Table::new(&headers, texts);
     for row in &top.rows {
         let mut cells = row_cells(&row.figures);
+        cells.extend(pages(row.page_bytes));
         cells.push(row_cell(stacks, query.by, row));
         if two_frames && wide {
             cells.push(your_code_cell(stacks, row.head));
@@ -122,6 +130,7 @@ pub(super) fn table_of<'a>(
     let left_out = top.total_rows - top.rows.len();
     if left_out > 0 {
         let mut cells = row_cells(&top.rest);
+        cells.extend(pages(None));
         let (one, many) = noun(query.by);
         cells.push(Cell::Text(format!(
             "rest: {}",
