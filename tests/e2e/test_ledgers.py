@@ -124,7 +124,7 @@ def after():
 """
     with python(tmp_path, source) as program, attached(leakline, program.pid) as one:
         wait_for("a first look", lambda: looks(one.recording) >= 1)
-        snapshot = [leakline.binary, "snapshot", str(program.pid)]
+        snapshot: list[Part] = [leakline.binary, "snapshot", str(program.pid)]
         assert execute([*snapshot, "before"]).status == 0
         wait_for("its ledger", lambda: looks(one.recording) >= 2)
         program.tell("grow")
@@ -150,8 +150,8 @@ def looks(recording: Recording) -> int:
     """How many ledgers a recording has at least: of instants that differ."""
     seen = set()
     for at in ("start", "before", "after", "end"):
-        command = [recording.leakline, "ledger", recording.path, "--json", "--to", at]
-        result = execute(command)
+        command: list[Part] = [recording.leakline, "ledger", recording.path]
+        result = execute([*command, "--json", "--to", at])
         if result.status == 0:
             seen.add(json.loads(result.out)["at_seconds"])
     return len(seen)
