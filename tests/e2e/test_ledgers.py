@@ -79,7 +79,7 @@ def text(leakline: Leakline, *arguments: Part) -> str:
 
 def test_a_leak_is_named_in_the_ledger(leakline: Leakline, tmp_path: Path) -> None:
     program = script(tmp_path, LEAKS)
-    result, recording = leakline.run(TARGET_PYTHON, program, "8")
+    result, recording = leakline.run(TARGET_PYTHON, program, "12")
     assert result.status == 0, result.err.decode()
     found = ledgers(recording)
     assert found["verdict"] == "leak"
@@ -90,9 +90,10 @@ def test_a_leak_is_named_in_the_ledger(leakline: Leakline, tmp_path: Path) -> No
     cause = next(part for part in live["of_it"] if part["cause"] == "L1")
     assert cause["since_bytes"] >= live["since_bytes"] * 0.5
     assert found["causes"][0]["id"] == "L1"
-    # Looked at a second after the start, and as late as an eighth of its age.
-    assert 0.9 < found["since_seconds"] < 4
-    assert found["at_seconds"] > 5
+    # Looked at a second after the start, and later, as often as a hundredth of a
+    # processor allows.
+    assert found["since_seconds"] > 0.9
+    assert found["at_seconds"] > found["since_seconds"] + 2
     words = text(leakline, recording.path)
     assert "of it L1" in words
     assert words.endswith(f"next: leakline why {recording.path} L1\n")
