@@ -489,14 +489,11 @@ fn line_of(ledger: &mut Ledger, kind: LineKind) -> Option<&mut Line> {
         LineKind::Anonymous,
         LineKind::CopyOnWrite,
     ];
-    let kinds = std::iter::once(kind).chain(OTHERS);
-    let found = kinds
-        .filter_map(|kind| {
-            let mut lines = ledger.lines.iter().enumerate();
-            let found = lines.find(|(_, line)| line.kind == kind && line.bytes > 0);
-            found.map(|(at, _)| at)
-        })
-        .next()?;
+    let mut kinds = std::iter::once(kind).chain(OTHERS);
+    let found = kinds.find_map(|kind| {
+        let mut lines = ledger.lines.iter();
+        lines.position(|line| line.kind == kind && line.bytes > 0)
+    })?;
     ledger.lines.get_mut(found)
 }
 
