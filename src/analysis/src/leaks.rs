@@ -371,10 +371,11 @@ impl Leaks {
         judged: Vec<(&Group, Judged)>,
         start_up: (usize, u64),
     ) {
+        /// A cause's sites, each with when its process had done its work.
+        type Gathered = (Vec<CauseSite>, Vec<(u32, u64)>);
         let filter = self.query.filter.clone();
         let mut matching = Matching::new(filter.as_ref());
-        // Their sites, each with when its process had done its work.
-        let mut causes: Vec<(Vec<CauseSite>, Vec<(u32, u64)>)> = Vec::new();
+        let mut causes: Vec<Gathered> = Vec::new();
         let mut index: FxHashMap<((Name, Name, Name), bool), usize> = FxHashMap::default();
         let mut rest = Vec::new();
         for (group, judged) in judged {
