@@ -193,6 +193,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             sources: false,
             symbols: false,
             attached: false,
+            forking_filters: 0,
         }),
     );
     assert_eq!(hear(&control), FromCollector::Ready);
