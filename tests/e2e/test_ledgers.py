@@ -31,6 +31,7 @@ while time.monotonic() < end:
 
 FRAGMENTS = """
 import sys, time
+began = time.monotonic()
 time.sleep(1.5)
 data = [bytes(100) for _ in range(600_000)]
 del data[:]
@@ -39,7 +40,8 @@ for _ in range(6):
     blocks = [bytes(200) for _ in range(100_000)]
     keep.append(blocks[::500])
     del blocks
-time.sleep(float(sys.argv[1]))
+# Looks come at intervals of an eighth of its age.
+time.sleep(float(sys.argv[1]) + (time.monotonic() - began) / 4)
 """
 
 
