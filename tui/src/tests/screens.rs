@@ -8,7 +8,7 @@ use crate::state::data::{Cause, Content, Holders, Verdict, Verdicts};
 use crate::state::{Phase, Screen, State, ThemeName};
 use crate::testing::{MIB, frame, state};
 
-const SIZES: [(u16, u16); 3] = [(20, 5), (80, 24), (120, 25)];
+const SIZES: [(u16, u16); 4] = [(20, 5), (80, 24), (120, 25), (300, 80)];
 
 /// A screen at each size, after some keys.
 fn at_sizes(name: &str, screen: Screen, keys: &str) {
