@@ -91,6 +91,30 @@ def test_references_to_what_others_hold(recorded: Maker) -> None:
     assert about["groups"][0]["paths"][0]["words"] == "__main__.SHARED"
 
 
+def test_what_an_import_loses_once_is_its_own(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """As NumPy does with its docstrings: a call for each line of a module. What a loop
+    in a module loses is lost as anywhere."""
+    directory = leakline.directory
+    for name, function in (("lines", "make_bytes"), ("loop", "make_str")):
+        lines = ["import losing", "def lose(n):", f"    losing.{function}(n)"]
+        if name == "lines":
+            lines += [f"lose({number})" for number in range(40)]
+        else:
+            lines += ["for number in range(40):", "    lose(number)"]
+        (directory / f"{name}.py").write_text("\n".join(lines) + "\n")
+    path = f"PYTHONPATH={programs.extension('losing')}:{directory}"
+    result, recording = leakline.run(
+        "env", path, TARGET_PYTHON, "-c", "import lines, loop"
+    )
+    assert result.status == 0, result.err.decode()
+    report = recording.report("why")
+    found = {one["made_in"]["function"] for one in report["lost_references"]}
+    assert "make_str" in found
+    assert "make_bytes" not in found
+
+
 def test_causes_are_called_what_they_are(recorded: Maker) -> None:
     recording = recorded("lose")
     suspects = {

@@ -141,14 +141,23 @@ impl Findings {
                 let before = grown.get(&key).copied().unwrap_or(0);
                 one.lost.references.wrapping_sub(before) as i64
             });
-            let is_import = |&site: &u32| {
-                let node = model.sites().get(site as usize).map_or(0, |site| site.node);
-                imports.get(node as usize) == Some(&Import::Itself)
+            let all_are = |is_meant: &dyn Fn(Import) -> bool| {
+                let import_of = |&site: &u32| {
+                    let node = model.sites().get(site as usize).map_or(0, |site| site.node);
+                    imports.get(node as usize).copied()
+                };
+                let mut imports = one.sites.iter().map(import_of);
+                !one.sites.is_empty() && imports.all(|import| import.is_some_and(is_meant))
             };
             // To what an import made somebody may lose many references later.
-            let is_start_up = one.lost.references < FEWEST * one.lost.objects
-                && !one.sites.is_empty()
-                && one.sites.iter().all(is_import);
+            let is_import = one.lost.references < FEWEST * one.lost.objects
+                && all_are(&|import| import == Import::Itself);
+            // What it calls is called once for each line of a module (NumPy keeps its
+            // docstrings so), or again and again, and then by the same stack.
+            let is_once = !model.is_sampled()
+                && one.lost.references < 2 * one.sites.len() as u64
+                && all_are(&|import| import != Import::Outside);
+            let is_start_up = is_import || is_once;
             // A class that somebody has is there for good: its count is nothing that grows.
             let is_class = one.lost.unheld == 0 && is_class(&one.lost.type_name);
             let stands = one.grown.is_some_and(|grown| grown <= 0);
