@@ -1,9 +1,12 @@
 //! Makes the recording of a large program, to measure the terminal UI with.
 //!
 //! `cargo run --release -p leakline-tui --example large -- FILE [SITES
-//! [SECONDS [DEPTH]]]`: sites that all allocate in every second (100,000),
-//! seconds (3,600), frames of a stack (30). One in 100 sites moves by more
-//! than 64 KiB. The file is compacted as the collector's is.
+//! [SECONDS [DEPTH [ACTIVE]]]]`: sites (100,000), seconds (3,600), frames of a
+//! stack (30), and how many of the sites allocate in every bin (all); each of
+//! the others does once, a few blocks of which half stay. One in 100 sites moves
+//! by more than 64 KiB. Bins are as wide as those of their age are after
+//! compaction, and the file is compacted as the collector's is:
+//! `1000000 86400 30 100000` is a busy day.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -42,6 +45,7 @@ fn main() {
             .map_or(default, |argument| argument.parse().unwrap())
     };
     let (sites, seconds, depth) = (number(1, 100_000), number(2, 3600), number(3, 30));
+    let active = number(4, sites).min(sites);
     let mut random = Random(88_172_645_463_325_252);
     let file = File::options()
         .read(true)
@@ -56,9 +60,13 @@ fn main() {
     let sizes: Vec<i64> = (0..sites).map(|_| 16 << random.below(8)).collect();
     let mut live = vec![0_i64; sites as usize];
     let mut sum = 0;
-    for second in 1..=u64::from(seconds) {
-        let mut points = Vec::with_capacity(sites as usize);
-        for (site, (live, size)) in (0..).zip(live.iter_mut().zip(&sizes)) {
+    let ends = bin_ends(seconds.into());
+    let others = u64::from(sites - active);
+    let first_of = |bin: usize| active + (others * bin as u64 / ends.len() as u64) as u32;
+    for (bin, &second) in ends.iter().enumerate() {
+        let mut points = Vec::with_capacity(active as usize);
+        let moving = live.iter_mut().zip(&sizes).take(active as usize);
+        for (site, (live, size)) in (0..).zip(moving) {
             let born = 1 + random.below(20).cast_signed();
             let blocks = if site % 100 == 0 {
                 // Some grow, and some come and go by megabytes.
@@ -80,6 +88,22 @@ fn main() {
                 total_bytes: (born + change.abs()) * size,
                 total_blocks: born + change.abs(),
                 temporary_blocks: born / 2,
+                resizes: 0,
+            });
+        }
+        for site in first_of(bin)..first_of(bin + 1) {
+            let blocks = 1 + random.below(100).cast_signed();
+            let kept = if site % 2 == 0 { blocks } else { 0 };
+            let size = sizes[site as usize];
+            live[site as usize] = kept;
+            sum += kept * size;
+            points.push(Point {
+                site,
+                live_bytes: kept * size,
+                live_blocks: kept,
+                total_bytes: blocks * size,
+                total_blocks: blocks,
+                temporary_blocks: 0,
                 resizes: 0,
             });
         }
@@ -115,6 +139,23 @@ fn main() {
     }));
     writer.flush().unwrap();
     println!("{sites} sites, {seconds} s, {} bytes", writer.bytes());
+}
+
+/// When bins end, in seconds: those of an hour ago are wider than the last ones.
+fn bin_ends(seconds: u64) -> Vec<u64> {
+    let mut ends = Vec::new();
+    let mut second = 0;
+    while second < seconds {
+        let width = match seconds - second {
+            0..=600 => 1,
+            601..=7200 => 10,
+            7201..=86_400 => 60,
+            _ => 600,
+        };
+        second = (second + width).min(seconds);
+        ends.push(second);
+    }
+    ends
 }
 
 fn begin(writer: &mut Writer) {

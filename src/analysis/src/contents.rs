@@ -1,29 +1,62 @@
 //! What a recording holds, as a [`Model`](crate::Model) wants it: small.
 //!
-//! Records take 150 bytes each, and nearly all of a recording's are sites and
-//! points. Sites are kept as a list of their own, points packed.
+//! Records take 150 bytes each, and nearly all of a recording's are nodes, sites
+//! and points. Nodes and sites are kept as lists of their own, points packed.
 
 use std::path::Path;
 
-use leakline_recording::record::{Record, Site};
+use leakline_recording::record::{Frame, Node, Record, Site};
 use leakline_recording::{OpenError, Reader};
 
 use crate::timeline::Timeline;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Contents {
     records: Vec<Record>,
+    nodes: Vec<Node>,
     sites: Vec<Site>,
     timeline: Timeline,
     /// Processes whose end was told since the last complete bin.
     ended: Vec<u32>,
 }
 
+/// Node 0 is the empty stack and is never written.
+pub(crate) const EMPTY_STACK: Node = Node {
+    parent: 0,
+    frame: Frame::Broken,
+};
+
+/// Appends a node to those before it, which it names, or none.
+pub(crate) fn push_node(nodes: &mut Vec<Node>, mut node: Node) {
+    let id = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    if node.parent >= id {
+        node.parent = 0;
+    }
+    if let Frame::Pair { python } = &mut node.frame
+        && *python >= id
+    {
+        *python = 0;
+    }
+    nodes.push(node);
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Contents::new()
+    }
+}
+
 impl Contents {
     /// Of nothing.
     pub fn new() -> Self {
-        Contents::default()
+        Contents {
+            records: Vec::new(),
+            nodes: vec![EMPTY_STACK],
+            sites: Vec::new(),
+            timeline: Timeline::new(),
+            ended: Vec::new(),
+        }
     }
 
     /// Reads a recording; gives what read it, too, for what it says of damage.
@@ -41,6 +74,7 @@ impl Contents {
     /// Takes the next record.
     pub fn push(&mut self, mut record: Record) {
         match &mut record {
+            Record::Node(node) => return push_node(&mut self.nodes, *node),
             Record::Site(site) => {
                 self.timeline.add_site(site);
                 self.sites.push(*site);
@@ -65,10 +99,15 @@ impl Contents {
         self.records.push(record);
     }
 
-    /// All other records: no sites, no parts of heap graphs, and bins without their
+    /// All other records: no nodes, no sites, no parts of heap graphs, and bins without their
     /// points.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The nodes, by id, each behind those that it names.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// The sites, by id.

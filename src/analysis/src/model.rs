@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, Frame, HeapGraph, Ledger, Limits, Loss, Lost, Mark,
-    Node, Note, PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling,
-    Session, Site, SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, HeapGraph, Ledger, Limits, Loss, Lost, Mark, Node,
+    Note, PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session,
+    Site, SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
-use crate::contents::Contents;
+use crate::contents::{Contents, EMPTY_STACK, push_node};
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
@@ -161,7 +161,7 @@ pub struct Model<'a> {
     threads: Vec<ThreadFacts<'a>>,
     modules: Vec<ModuleFacts<'a>>,
     codes: Vec<&'a Code>,
-    nodes: Vec<Node>,
+    nodes: Cow<'a, [Node]>,
     sites: Cow<'a, [Site]>,
     symbols: FxHashMap<(u32, u64), &'a [SymbolFrame]>,
     symbol_notes: Vec<(u32, &'a str)>,
@@ -195,6 +195,7 @@ impl<'a> Model<'a> {
     pub fn new(records: &'a [Record], origin: Origin) -> Self {
         Model::arranged(
             records,
+            Cow::Owned(vec![EMPTY_STACK]),
             Cow::Owned(Vec::new()),
             Cow::Owned(Timeline::new()),
             origin,
@@ -205,6 +206,7 @@ impl<'a> Model<'a> {
     pub fn of(contents: &'a Contents, origin: Origin) -> Self {
         Model::arranged(
             contents.records(),
+            Cow::Borrowed(contents.nodes()),
             Cow::Borrowed(contents.sites()),
             Cow::Borrowed(contents.timeline()),
             origin,
@@ -213,21 +215,23 @@ impl<'a> Model<'a> {
 
     fn arranged(
         records: &'a [Record],
+        nodes: Cow<'a, [Node]>,
         sites: Cow<'a, [Site]>,
         timeline: Cow<'a, Timeline>,
         origin: Origin,
     ) -> Self {
-        let mut model = Model::empty(records, sites, timeline, origin);
+        let mut model = Model::empty(records, nodes, sites, timeline, origin);
         for record in records {
             model.add(record);
         }
         model
     }
 
-    /// Before its records are added; sites and timeline are those of contents,
-    /// or empty ones of its own.
+    /// Before its records are added; nodes, sites and timeline are those of
+    /// contents, or empty ones of its own.
     fn empty(
         records: &'a [Record],
+        nodes: Cow<'a, [Node]>,
         sites: Cow<'a, [Site]>,
         timeline: Cow<'a, Timeline>,
         origin: Origin,
@@ -240,11 +244,7 @@ impl<'a> Model<'a> {
             threads: Vec::new(),
             modules: Vec::new(),
             codes: Vec::new(),
-            // Node 0 is the empty stack and is never written.
-            nodes: vec![Node {
-                parent: 0,
-                frame: Frame::Broken,
-            }],
+            nodes,
             sites,
             symbols: FxHashMap::default(),
             symbol_notes: Vec::new(),
@@ -282,14 +282,20 @@ impl<'a> Model<'a> {
         'a: 'r,
     {
         let records: &'r [Record] = self.records;
-        let (sites, timeline) = match (&self.sites, &self.timeline) {
-            (Cow::Borrowed(sites), Cow::Borrowed(timeline)) => {
-                (Cow::Borrowed(*sites), Cow::Borrowed(*timeline))
-            }
-            _ => (Cow::Owned(Vec::new()), Cow::Owned(Timeline::new())),
+        let (nodes, sites, timeline) = match (&self.nodes, &self.sites, &self.timeline) {
+            (Cow::Borrowed(nodes), Cow::Borrowed(sites), Cow::Borrowed(timeline)) => (
+                Cow::Borrowed(*nodes),
+                Cow::Borrowed(*sites),
+                Cow::Borrowed(*timeline),
+            ),
+            _ => (
+                Cow::Owned(vec![EMPTY_STACK]),
+                Cow::Owned(Vec::new()),
+                Cow::Owned(Timeline::new()),
+            ),
         };
         let origin = Redaction::origin(&self.origin);
-        let mut model = Model::empty(records, sites, timeline, origin);
+        let mut model = Model::empty(records, nodes, sites, timeline, origin);
         for (at, record) in records.iter().enumerate() {
             model.add(redaction.at(at, record));
         }
@@ -331,7 +337,7 @@ impl<'a> Model<'a> {
                 });
             }
             Record::Code(code) => self.codes.push(code),
-            Record::Node(node) => self.add_node(*node),
+            Record::Node(node) => push_node(self.nodes.to_mut(), *node),
             Record::Site(site) => {
                 self.timeline.to_mut().add_site(site);
                 self.sites.to_mut().push(*site);
@@ -438,19 +444,6 @@ impl<'a> Model<'a> {
             // Kinds of later versions say nothing to this one.
             _ => {}
         }
-    }
-
-    fn add_node(&mut self, mut node: Node) {
-        let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        if node.parent >= id {
-            node.parent = 0;
-        }
-        if let Frame::Pair { python } = &mut node.frame
-            && *python >= id
-        {
-            *python = 0;
-        }
-        self.nodes.push(node);
     }
 
     fn seen(&mut self, at_ns: u64) {

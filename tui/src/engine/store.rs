@@ -183,7 +183,8 @@ mod tests {
 
     /// How many records.
     fn held(store: &Store) -> usize {
-        store.contents().records().len() + store.contents().sites().len()
+        let contents = store.contents();
+        contents.records().len() + contents.nodes().len() - 1 + contents.sites().len()
     }
 
     #[test]
