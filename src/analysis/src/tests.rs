@@ -63,6 +63,8 @@ fn packed_points_give_the_same_figures() {
     }
     let model = Model::new(&records, origin());
     let other = Model::of(&contents, origin());
+    assert_eq!(model.nodes(), other.nodes());
+    assert!(model.nodes().len() > 10);
     for instant in ["start", "+1s", "+70s", "peak", "main left", "end"] {
         let instant = Instant::parse(instant).unwrap();
         let span = Span::at(&model, &instant).unwrap();

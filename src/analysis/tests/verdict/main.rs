@@ -91,6 +91,71 @@ fn the_smallest_detectable_growth_is_seen() {
     }
 }
 
+/// The same of samples, where chance has a part in what is seen: in 97 of 100 cases.
+#[test]
+fn the_smallest_detectable_growth_is_seen_in_samples() {
+    let (mut seen, mut all) = (0, 0);
+    for bytes in [64, 1024, 20_000] {
+        for seed in 0..SEEDS {
+            let mut random = Random::new(seed);
+            let mean = random.magnitude(4096.0, 4_194_304.0) as u64;
+            let probe = detectable_leak(&mut random, mean as f64 / 20.0, bytes);
+            let probe = probe.sampled(&mut random, mean);
+            let said = probe.judged(48).1.detectable_bytes_per_second;
+            let leak = detectable_leak(&mut random, said, bytes).sampled(&mut random, mean);
+            let (judged, _) = leak.judged(48);
+            all += 1;
+            seen += usize::from(judged.is_some_and(|judged| {
+                matches!(judged.verdict, Verdict::Leaking | Verdict::Growing)
+            }));
+        }
+    }
+    assert!(seen * 100 >= all * 97, "{seen} of {all}");
+}
+
+#[test]
+fn healthy_processes_are_not_called_leaking_by_samples() {
+    let mut wrong = Vec::new();
+    for kind in &HEALTHY {
+        for seed in 0..SEEDS {
+            let mut random = Random::new(seed);
+            let stream = (kind.make)(&mut random).healthy_sample(&mut random);
+            let (judged, _) = stream.judged(33 + random.below(32));
+            if judged.is_some_and(|judged| judged.verdict == Verdict::Leaking) {
+                wrong.push((kind.name, seed));
+            }
+        }
+    }
+    assert!(wrong.len() <= 2, "called leaking: {wrong:?}");
+}
+
+/// ... and leaks of 1,500 samples are found, with their rates.
+#[test]
+fn leaks_are_found_in_samples() {
+    let (mut found, mut within, mut all) = (0, 0, 0);
+    for kind in &LEAKS {
+        for seed in 0..SEEDS {
+            let mut random = Random::new(seed);
+            let stream = (kind.make)(&mut random).leaking_sample(&mut random, 1500.0);
+            let Some(stream) = stream else {
+                continue;
+            };
+            let (judged, _) = stream.judged(33 + random.below(32));
+            all += 1;
+            let leaking = judged.filter(|judged| judged.verdict == Verdict::Leaking);
+            found += usize::from(leaking.is_some());
+            if let (Some(rate), Some((truth, _))) =
+                (leaking.and_then(|judged| judged.rate), stream.truth)
+            {
+                within += usize::from((rate.bytes_per_second - truth).abs() <= rate.error);
+            }
+        }
+    }
+    assert!(all > 100, "{all}");
+    assert!(found * 100 >= all * 95, "{found} of {all}");
+    assert!(within * 100 >= found * 94, "{within} of {found}");
+}
+
 /// 24 blocks are enough to be listed, 200 at regular times to be called a leak.
 #[test]
 fn few_blocks_are_listed_and_more_are_called_a_leak() {

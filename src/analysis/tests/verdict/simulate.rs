@@ -61,6 +61,8 @@ struct Block {
     born: f64,
     died: f64,
     bytes: u64,
+    /// How many it stands for.
+    count: u64,
 }
 
 /// A site's blocks, and what the program did meanwhile.
@@ -71,6 +73,8 @@ pub(crate) struct Stream {
     span: f64,
     /// When imports end.
     warm: f64,
+    /// Mean bytes between samples; 0 where each block is recorded.
+    sample_bytes: u64,
     /// Bytes a second that leak, and since when.
     pub(crate) truth: Option<(f64, f64)>,
 }
@@ -84,6 +88,7 @@ impl Stream {
             work: Vec::new(),
             span,
             warm: 0.0,
+            sample_bytes: 0,
             truth: None,
         }
     }
@@ -94,6 +99,7 @@ impl Stream {
                 born,
                 died: born + lived,
                 bytes,
+                count: 1,
             });
         }
     }
@@ -136,12 +142,12 @@ impl Stream {
         let mut alive = vec![vec![Held::default(); cohorts]; INSTANTS];
         for block in &self.blocks {
             let cohort = cohort_of(block.born);
-            born[cohort].blocks += 1;
+            born[cohort].blocks += block.count;
             born[cohort].bytes += block.bytes;
             let first = (block.born / self.span * INSTANTS as f64) as usize;
             let last = (block.died / self.span * INSTANTS as f64).min(INSTANTS as f64) as usize;
             for alive in &mut alive[first.min(last)..last] {
-                alive[cohort].blocks += 1;
+                alive[cohort].blocks += block.count;
                 alive[cohort].bytes += block.bytes;
             }
         }
@@ -168,7 +174,7 @@ impl Stream {
         let mut own = vec![0.0; self.work.len()];
         for block in &self.blocks {
             let at = (block.born / self.span * steps) as usize;
-            own[at.min(self.work.len() - 1)] += 1.0;
+            own[at.min(self.work.len() - 1)] += block.count as f64;
         }
         for (&(at, work), own) in self.work.iter().zip(own) {
             sum += work + own;
@@ -177,11 +183,12 @@ impl Stream {
         Context {
             from_ns: (self.warm * 1e9) as u64,
             to_ns: (self.span * 1e9) as u64,
-            sample_bytes: 0,
+            sample_bytes: self.sample_bytes,
             block_bytes: {
                 let live = self.blocks.iter().filter(|block| block.died > self.span);
                 let bytes: u64 = live.clone().map(|block| block.bytes).sum();
-                bytes as f64 / live.count().max(1) as f64
+                let count: u64 = live.map(|block| block.count).sum();
+                bytes as f64 / count.max(1) as f64
             },
             progress: vec![Progress {
                 kind: AxisKind::Allocations,
@@ -190,11 +197,85 @@ impl Stream {
         }
     }
 
+    /// How many of its blocks never die.
+    pub(crate) fn staying(&self) -> usize {
+        let stay = self.blocks.iter().filter(|block| block.died == FOREVER);
+        stay.count()
+    }
+
+    /// A healthy process, recorded as a sample of 24 to 1,000 of its blocks.
+    pub(crate) fn healthy_sample(self, random: &mut Random) -> Self {
+        let samples = random.magnitude(24.0, 1000.0);
+        self.thinned(random, samples)
+    }
+
+    /// A leak, recorded as a sample of so many of the blocks that stay, or more, and
+    /// of one in ten at least; `None` where it has not that many.
+    pub(crate) fn leaking_sample(self, random: &mut Random, samples: f64) -> Option<Self> {
+        let (all, staying) = (self.blocks.len() as f64, self.staying() as f64);
+        let part = random.magnitude(0.1, 0.9).max(samples / staying);
+        (part <= 0.9).then(|| self.thinned(random, all * part))
+    }
+
+    /// As a recorder tells it that takes a sample at a mean: each block with the
+    /// chance that its size gives it, and as what it then stands for.
+    pub(crate) fn sampled(mut self, random: &mut Random, mean_bytes: u64) -> Self {
+        let chosen = |bytes: u64| -(-(bytes as f64 + 1.0) / mean_bytes as f64).exp_m1();
+        let all = std::mem::take(&mut self.blocks);
+        for block in all {
+            let p = chosen(block.bytes);
+            if random.unit() < p {
+                let count = (1.0 / p + random.unit()).floor() as u64;
+                let bytes = (block.bytes as f64 / p).round() as u64;
+                self.blocks.push(Block {
+                    bytes,
+                    count,
+                    ..block
+                });
+            }
+        }
+        // Other sites' blocks are of the usual size.
+        let p = chosen(256);
+        for (_, work) in &mut self.work {
+            // Of many, nearly normal.
+            let seen = *work * p + (*work * p * (1.0 - p)).sqrt() * random.normal();
+            *work = seen.max(0.0) / p;
+        }
+        self.sample_bytes = mean_bytes;
+        self
+    }
+
+    /// As [`Stream::sampled`], with a mean at which about so many of its blocks are
+    /// samples.
+    pub(crate) fn thinned(self, random: &mut Random, samples: f64) -> Self {
+        let blocks = self.blocks.len().max(1) as f64;
+        let bytes: u64 = self.blocks.iter().map(|block| block.bytes).sum();
+        let p = (samples / blocks).min(0.9);
+        let mean = (bytes as f64 / blocks + 1.0) / -(-p).ln_1p();
+        self.sampled(random, mean.ceil() as u64)
+    }
+
+    /// How many blocks an observation stands for, as `leaks` finds it.
+    fn weight(&self) -> u64 {
+        if self.sample_bytes == 0 {
+            return 1;
+        }
+        let bytes: u64 = self.blocks.iter().map(|block| block.bytes).sum();
+        let count: u64 = self.blocks.iter().map(|block| block.count).sum();
+        let size = bytes as f64 / count.max(1) as f64;
+        let p = -(-(size + 1.0) / self.sample_bytes as f64).exp_m1();
+        (1.0 / p).ceil() as u64
+    }
+
     /// What the judge says.
     pub(crate) fn judged(&self, cohorts: usize) -> (Option<Judged>, Judgement) {
         let context = self.context();
         let mut judge = Judge::new(&context);
-        judge.look_at(&self.history(cohorts), Facts::default());
+        let facts = Facts {
+            weight: self.weight(),
+            ..Facts::default()
+        };
+        judge.look_at(&self.history(cohorts), facts);
         let judgement = judge.finish();
         (judgement.sites[0], judgement)
     }
