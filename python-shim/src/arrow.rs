@@ -187,24 +187,21 @@ fn schema_of(table: &Arc<Table>, column: Option<usize>) -> ArrowSchema {
 }
 
 fn array_of(table: &Arc<Table>, column: Option<usize>) -> ArrowArray {
-    let (rows, buffers, children) = match column {
-        Some(at) => {
-            let column = &table.columns[at];
-            let integers: *const c_void = column.integers.as_ptr().cast();
-            // Nulls first: there are none.
-            let buffers = if column.format == TEXT {
-                vec![ptr::null(), integers, column.text.as_ptr().cast()]
-            } else {
-                vec![ptr::null(), integers]
-            };
-            (column.rows, buffers, Vec::new())
-        }
-        None => {
-            let children = (0..table.columns.len())
-                .map(|at| Box::into_raw(Box::new(array_of(table, Some(at)))))
-                .collect();
-            (table.rows, vec![ptr::null()], children)
-        }
+    let (rows, buffers, children) = if let Some(at) = column {
+        let column = &table.columns[at];
+        let integers: *const c_void = column.integers.as_ptr().cast();
+        // Nulls first: there are none.
+        let buffers = if column.format == TEXT {
+            vec![ptr::null(), integers, column.text.as_ptr().cast()]
+        } else {
+            vec![ptr::null(), integers]
+        };
+        (column.rows, buffers, Vec::new())
+    } else {
+        let children = (0..table.columns.len())
+            .map(|at| Box::into_raw(Box::new(array_of(table, Some(at)))))
+            .collect();
+        (table.rows, vec![ptr::null()], children)
     };
     let mut parts = Box::new(ArrayParts {
         table: Arc::clone(table),

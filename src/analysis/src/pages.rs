@@ -78,6 +78,7 @@ mod tests {
 
     #[test]
     fn the_last_count_of_each_process_counts() {
+        const SECOND: u64 = 1_000_000_000;
         let mut records = training();
         let cost = |process, at_ns, one_of, sites: &[(u32, u64)]| {
             Record::PageCost(PageCost {
@@ -88,7 +89,6 @@ mod tests {
                 ..PageCost::default()
             })
         };
-        const SECOND: u64 = 1_000_000_000;
         records.extend([
             cost(0, SECOND, 1, &[(0, 4096), (1, 8192)]),
             cost(0, 2 * SECOND, 1, &[(0, 12_288)]),
