@@ -95,17 +95,19 @@ app.openapi()
 def told(place: Path, text: str) -> Any:
     script = place / "program.py"
     script.write_text(text)
-    ended = execute([sys.executable, script], cwd=place, timeout=300)
+    ended = execute([sys.executable, script], cwd=place, timeout=600)
     assert ended.status == 0, ended.err.decode()
     return json.loads(ended.out)
 
 
 @pytest.mark.parametrize("app", ["standard", "fastapi"])
 def test_a_thousand_objects_were_made_where_tracemalloc_says(
-    tmp_path: Path, app: str
+    tmp_path: Path, app: str, long: bool
 ) -> None:
     if app == "fastapi":
         pytest.importorskip("fastapi")
+        if not long:
+            pytest.skip("a large application: with --long")
     text = LIVE.replace("APP", FASTAPI if app == "fastapi" else STANDARD)
     found = told(tmp_path, text.replace("SEED", "1").replace("COUNT", "1000"))
     assert found["of"] > 10_000, found
