@@ -20,6 +20,7 @@ from harness import (
     TARGET_PYTHON,
     Json,
     Leakline,
+    Part,
     Recording,
     execute,
     find_leakline,
@@ -230,7 +231,7 @@ def test_the_limit_of_a_tree_s_control_group_is_known(leakline: Leakline) -> Non
     # Who enters the group, and then becomes the program.
     enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
     with memory_group(allowed) as group:
-        line = ["sh", "-c", enter, group, TARGET_PYTHON, program, "fork"]
+        line: list[Part] = ["sh", "-c", enter, group, TARGET_PYTHON, program, "fork"]
         result, recording = leakline.run(*line)
     assert result.status == 0, result.err.decode()
     report = recording.report("leaks")
