@@ -113,8 +113,6 @@ fn procs() {
 #[test]
 fn rss() {
     at_sizes("rss", Screen::Rss, "j");
-    let state = state(Screen::Rss, (300, 80));
-    assert_snapshot!("rss_300x80", shown(&state));
 }
 
 /// Of recordings that have no ledgers.
