@@ -895,7 +895,8 @@ impl Pace {
                 SHORTEST
             };
         }
-        if engine.is_sampled() && chunks <= 1 && self.joined_at.elapsed() > ARRIVAL {
+        let has_time = self.joined_at.elapsed() > ARRIVAL && !engine.is_at_graphs();
+        if engine.is_sampled() && chunks <= 1 && has_time {
             self.pause = BUSY;
             return SAMPLING;
         }

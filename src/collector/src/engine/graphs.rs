@@ -226,6 +226,12 @@ impl Engine {
         std::mem::take(&mut self.graphs.has_news).then(|| self.graph_states())
     }
 
+    /// Whether heap graphs are asked for, or told of.
+    pub(crate) fn is_at_graphs(&self) -> bool {
+        let graphs = &self.graphs;
+        !graphs.tellers.is_empty() || !graphs.queue.is_empty() || graphs.asked.is_some()
+    }
+
     /// Whether a child tells of a heap.
     pub(crate) fn is_told_of_heaps(&self) -> bool {
         !self.graphs.tellers.is_empty()
