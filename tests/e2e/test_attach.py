@@ -336,6 +336,16 @@ def test_switched_domains_of_python(
             said = mode(leakline, target.pid, "--domains", "native")
             assert said.endswith(", of native memory only")
             target.truth("work 2000")
+            # Whoever allocates takes it, recorded or not.
+            snapshot: list[Part] = [leakline.binary, "snapshot", str(target.pid)]
+            with subprocess.Popen(
+                [*snapshot, "held", "--heap", "--json"], stdout=subprocess.PIPE
+            ) as taking:
+                while taking.poll() is None:
+                    target.truth("work 100")
+                taken, _ = taking.communicate()
+            [graph] = json.loads(taken)["heap_graphs"]
+            assert graph["outcome"] == "taken", graph
             target.ask("drop")
             mode(leakline, target.pid, "--domains", "all")
             target.truth("work 1000")

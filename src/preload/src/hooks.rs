@@ -1,10 +1,11 @@
 //! Every function that the interposer exports, in one list, and what happens
 //! in them.
 //!
-//! An exported function is three instructions, but for those that leave blocks out: it hands its stack pointer (the
-//! slot of its return address) and the caller's rbp to the hook behind it as
-//! further arguments, so that no frame of ours is ever unwound. The compiler
-//! never sees a function called `malloc`, about which it has ideas of its own.
+//! An exported function is three instructions, but for those that leave blocks
+//! out: it hands its stack pointer (the slot of its return address) and the
+//! caller's rbp to the hook behind it as further arguments, so that no frame of
+//! ours is ever unwound. The compiler never sees a function called `malloc`,
+//! about which it has ideas of its own.
 //!
 //! # Rules
 //!
@@ -129,7 +130,8 @@ macro_rules! sampling_thread {
     };
 }
 
-/// To `2` where the filter does not deny the block in the register (64 bits, 32 bits).
+/// To `2` where the filter does not deny the block in this register, of which the lower
+/// half tells.
 macro_rules! denied {
     ($block:literal) => {
         concat!(
@@ -640,7 +642,8 @@ unsafe fn born(
 ) {
     let is_known = matches!(kinds.0, Kind::ReallocEnd);
     if !is_known && session.mode() & mode::no_births(domain) != 0 {
-        return;
+        // SAFETY: the caller's.
+        return unsafe { pass_by(t, session, domain, caller) };
     }
     // SAFETY: the caller's.
     unsafe {
@@ -668,6 +671,34 @@ unsafe fn born(
                 .lost_bytes
                 .fetch_add(size as u64, Ordering::Relaxed);
         }
+    }
+}
+
+/// What is done at a birth that its domain keeps from being told of: heap graphs are taken,
+/// and libraries found whose calls are to be redirected, as at any other.
+///
+/// # Safety
+///
+/// As for [`capture`].
+#[cold]
+#[inline(never)]
+unsafe fn pass_by(t: *mut Thread, session: &Session, domain: Domain, caller: Caller) {
+    /// About a millisecond, whichever clock stamps are of.
+    const EVERY: u64 = 1 << 20;
+    /// When it was last looked whether a graph is wanted, which may ask the kernel.
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
+    // SAFETY: the caller's.
+    unsafe {
+        let stamp = thread::stamp(t, session);
+        if stamp.wrapping_sub(LOOKED.load(Ordering::Relaxed)) > EVERY {
+            LOOKED.store(stamp, Ordering::Relaxed);
+            python::look_for_graph(session);
+        }
+        if python::is_graph_due() {
+            let holds_gil = matches!(domain, Domain::Mem | Domain::Obj);
+            capture(t, session, caller, holds_gil);
+        }
+        modules::look(t, session, stamp);
     }
 }
 
@@ -989,6 +1020,8 @@ unsafe fn choose(
             python::look_at_main(t, session);
         }
         if session.mode() & mode::no_births(what.domain) != 0 {
+            thread::begin(t, depth::HOOK, caller.sp);
+            pass_by(t, session, what.domain, caller);
             return None;
         }
         Some((session, mean?))

@@ -377,6 +377,11 @@ pub fn look_for_graph(session: &Session) {
     graph::reap();
 }
 
+/// Whether a heap graph is to be taken by the next thread that holds the GIL.
+pub fn is_graph_due() -> bool {
+    DUE.load(Ordering::Relaxed) & GRAPH != 0
+}
+
 /// Whether this is a program without Python, as far as is known.
 pub fn is_absent() -> bool {
     READY.load(Ordering::Relaxed) == NOT_FOUND && PENDING_END.load(Ordering::Relaxed) == 0
