@@ -213,6 +213,18 @@ def test_signals_in_the_midst_of_it(leakline: Leakline, programs: Programs) -> N
         assert abs(deviations(rows["in_churn"], "total_bytes", churn)) < FAR
 
 
+def test_a_handler_between_any_two_instructions(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """Where one allocated at the end of a countdown, its thread sampled never again."""
+    program = programs.program("flooded")
+    result, recording = leakline.run(program, options=["--sample", "256"])
+    assert result.status == 0, result.err.decode()
+    site = result.truth()["sites"]["in_turn"]
+    rows = by_function(recording.rows(), ["in_turn", "in_handler"])["in_turn"]
+    assert abs(deviations(rows, "total_bytes", site["total_bytes"])) < FAR
+
+
 def test_a_frees_many_blocks_that_were_not_sampled(
     leakline: Leakline, programs: Programs
 ) -> None:

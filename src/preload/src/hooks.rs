@@ -113,8 +113,8 @@ export! {
 // * A death: the filter of sampled blocks denies the block. It denies none that was
 //   recorded, whatever the thread is at and was told of the mode, see `sampling`.
 //
-// A handler that comes between a subtraction and its addition finds a countdown that
-// is far from its end, and samples nothing.
+// A handler that comes between a subtraction and its addition makes the countdown
+// negative, or leaves it so: that is an end, too (`Countdown::passes`).
 
 /// `rax`: this thread's state. To `2` where it does not sample.
 macro_rules! sampling_thread {
@@ -169,6 +169,7 @@ pub unsafe extern "C" fn malloc() {
         "lea rdx, [rdi + 1]",
         "sub qword ptr [rax + {until}], rdx",
         "jb 3f",
+        "js 3f",
         "jmp qword ptr [rip + {reals} + {malloc}]",
         "3:",
         "add qword ptr [rax + {until}], rdx",
@@ -1929,6 +1930,7 @@ macro_rules! python_pool_malloc {
                 "add rdx, 2",
                 "sub qword ptr [rax + {until}], rdx",
                 "jb 3f",
+                "js 3f",
                 "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {malloc}]",
                 "3:",

@@ -9,7 +9,8 @@
 //! # Invariants
 //!
 //! * A thread at `SAMPLING` has a countdown of 0 or more, but for the
-//!   instructions between the block that ends it and the next draw; and the set
+//!   instructions between the block that ends it and the next draw, and for as long
+//!   as a handler that left from there is not followed by another block; and the set
 //!   of sampled blocks is there.
 //! * A birth is sampled or not before the real call, by the countdown alone.
 //! * From the first block on that was recorded because all are, every death is told,
@@ -136,13 +137,14 @@ pub struct Countdown {
 
 impl Countdown {
     /// Counts a block. True: something is to be done, see
-    /// [`Countdown::is_chosen`].
+    /// [`Countdown::is_chosen`]. Also where the countdown was negative before: a
+    /// handler allocated, or left for good, between the end of one and the next draw.
     #[inline(always)]
     pub fn passes(&mut self, size: usize) -> bool {
         let bytes = (size as u64).wrapping_add(1);
         let (left, passes) = self.until.overflowing_sub(bytes);
         self.until = left;
-        passes
+        passes || left.cast_signed() < 0
     }
 
     /// Whether the block that has just passed is sampled: then the next
@@ -166,7 +168,8 @@ impl Countdown {
     /// next piece begins. False: it is sampled, and nothing was done.
     pub fn goes_on(&mut self, size: usize, looks: bool) -> bool {
         let bytes = (size as u64).wrapping_add(1);
-        let left = self.until.wrapping_add(bytes).saturating_add(self.beyond);
+        let until = self.until.wrapping_add(bytes).cast_signed().max(0);
+        let left = until.unsigned_abs().saturating_add(self.beyond);
         let goes_on = left >= bytes;
         if goes_on {
             self.newest = 0;
