@@ -335,9 +335,13 @@ pub enum FromCollector {
         /// Part of the processor time that they took.
         share: f64,
     },
-    /// Heap graphs that were asked for, are being taken, or are there. None: there is no
-    /// process to take one of.
+    /// Heap graphs that were asked for, are being taken, or are there.
     Graphs(Vec<GraphState>),
+    /// There is no process to take the heap graph of that was asked for.
+    NoGraphs {
+        /// Why, in words that go on after "cannot be taken".
+        why: String,
+    },
     /// Of an attached session that is to be left: these processes did not come
     /// by.
     Staying {

@@ -469,8 +469,8 @@ impl Collector {
                 }
                 ToCollector::Leave => self.leave(),
                 ToCollector::TakeGraphs { name } => {
-                    if self.engine.want_graphs(&name, false).is_err() {
-                        self.control.send(&FromCollector::Graphs(Vec::new()));
+                    if let Err(why) = self.engine.want_graphs(&name, false) {
+                        self.control.send(&FromCollector::NoGraphs { why });
                     }
                 }
             }

@@ -765,6 +765,7 @@ impl Session {
                 self.coarser = Some((mean_bytes, share));
             }
             Answer::Message(FromCollector::Graphs(states)) => self.graphs.update(states),
+            Answer::Message(FromCollector::NoGraphs { why }) => self.graphs.refuse(why),
             Answer::Message(FromCollector::Ready | FromCollector::Joined { .. }) => {}
         }
         Heard::Something
@@ -815,6 +816,11 @@ impl Session {
                 .any(|received| matches!(received.signal, libc::SIGINT | libc::SIGQUIT));
             if since.elapsed() > patience || is_asked {
                 break;
+            }
+        }
+        if !args.live {
+            for line in self.graphs.missing() {
+                says.line(&line);
             }
         }
     }

@@ -105,9 +105,14 @@ impl Engine {
             return;
         }
         while let Some(wanted) = self.ledgers.wanted.pop_front() {
-            if now_ns.saturating_sub(wanted.since_ns) <= NAMED_PATIENCE_NS
-                && self.look_at(wanted.process, &wanted.name, None)
-            {
+            if now_ns.saturating_sub(wanted.since_ns) > NAMED_PATIENCE_NS {
+                if let Some(process) = self.processes.get(&wanted.process) {
+                    self.note(format!(
+                        "process {} has no ledger of its memory at `{}`: its turn came too late",
+                        process.identity.pid, wanted.name
+                    ));
+                }
+            } else if self.look_at(wanted.process, &wanted.name, None) {
                 return;
             }
         }

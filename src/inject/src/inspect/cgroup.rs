@@ -72,6 +72,9 @@ pub(super) struct Group {
     unified: Option<PathBuf>,
 }
 
+/// `CGROUP2_SUPER_MAGIC`.
+const CGROUP2: i64 = 0x6367_7270;
+
 impl Group {
     pub(super) fn of(pid: u32, mounts: &Mounts) -> Group {
         let text = procfs::read(pid, "cgroup").unwrap_or_default();
@@ -80,7 +83,9 @@ impl Group {
             // Beside ours in the hierarchy, so out of our sight, but not of
             // its own.
             let own = PathBuf::from(format!("/proc/{pid}/root/sys/fs/cgroup"));
-            if own.join("memory.max").is_file() {
+            // There it may have put what it likes, a pipe that never answers, too.
+            let is_kernels = rustix::fs::statfs(&own).is_ok_and(|of| of.f_type == CGROUP2);
+            if is_kernels && own.join("memory.max").is_file() {
                 group.memory = vec![own];
                 group.memory_is_unified = true;
             }

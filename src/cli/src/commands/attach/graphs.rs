@@ -12,20 +12,44 @@ pub(super) struct Graphs {
     /// Not all of them are settled.
     pub(super) is_expected: bool,
     states: Vec<GraphState>,
+    /// Why there are none.
+    refused: Option<String>,
     /// Number of the last that was told of.
     told: u32,
 }
 
 impl Graphs {
-    /// Takes what the collector says. Nothing: there is no process to take one of.
+    /// Takes what the collector says.
     pub(super) fn update(&mut self, states: Vec<GraphState>) {
         self.states = states;
         let asked: Vec<&GraphState> = self.asked().collect();
         let is_settled = asked.iter().all(|state| state.outcome.is_settled());
         // Before it knows of those that were asked for, it may have news of others.
-        if self.states.is_empty() || !asked.is_empty() && is_settled {
+        if !asked.is_empty() && is_settled {
             self.is_expected = false;
         }
+    }
+
+    /// There will be none of those that were asked for.
+    pub(super) fn refuse(&mut self, why: String) {
+        self.is_expected = false;
+        self.refused = Some(why);
+    }
+
+    /// What is to be said of those that were asked for and are not there, now that nobody
+    /// waits any longer. Of a program that never had one nothing.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let late = self.asked().filter(|state| !state.outcome.is_settled());
+        let late = late.map(|state| {
+            let GraphState { number, pid, .. } = state;
+            format!(
+                "heap graph {number} of process {pid} was not waited for: the process did not \
+                 come by, or it took too long"
+            )
+        });
+        let refused = self.refused.iter().filter(|_| self.told > 0);
+        let refused = refused.map(|why| format!("heap graphs cannot be taken now: {why}"));
+        late.chain(refused).collect()
     }
 
     fn asked(&self) -> impl Iterator<Item = &GraphState> {
@@ -126,8 +150,26 @@ mod tests {
             GraphOutcome::Refused(String::new()),
         )]);
         assert!(graphs.is_expected);
+        assert!(graphs.missing().is_empty());
         // There is no Python in it.
-        graphs.update(Vec::new());
-        assert!(!graphs.is_expected);
+        graphs.refuse("nobody is there".into());
+        assert!(!graphs.is_expected && graphs.missing().is_empty());
+        // But there was.
+        graphs.take_settled();
+        assert_eq!(graphs.missing().len(), 1);
+    }
+
+    #[test]
+    fn who_is_not_waited_for_is_named() {
+        let mut graphs = Graphs {
+            name: "detach".into(),
+            is_expected: true,
+            ..Graphs::default()
+        };
+        graphs.update(vec![state(3, "detach", GraphOutcome::Waiting)]);
+        let [missing] = &graphs.missing()[..] else {
+            panic!("one is missing");
+        };
+        assert!(missing.starts_with("heap graph 3 of process 7"));
     }
 }
