@@ -300,6 +300,30 @@ def test_no_graph_where_memory_is_short(leakline: Leakline) -> None:
         group.rmdir()
 
 
+def test_no_graph_that_would_take_longer_than_allowed(leakline: Leakline) -> None:
+    # 128 MiB and more: about 3 ms.
+    program = (
+        "kept = bytearray(b'x') * (160 << 20); print('ready', flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [TARGET_PYTHON, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        command: list[Part] = [leakline.binary, "attach", str(process.pid), "-f", "-o"]
+        command += [leakline.directory / "short.leakline", "--duration", "1s"]
+        result = execute([*command, "--max-pause", "2ms"])
+        assert result.status == 0, result.err.decode()
+        why = r"would stand still for about \d+ ms, longer than --max-pause allows \(2 ms\)"
+        assert re.search(why, result.err.decode()), result.err.decode()
+    finally:
+        process.communicate("\n", timeout=60)
+
+
 def test_the_graph_at_the_end_can_be_left_out(leakline: Leakline) -> None:
     program = "kept = [object() for _ in range(1000)]"
     _, recording = leakline.run(TARGET_PYTHON, "-c", program)

@@ -194,6 +194,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             symbols: false,
             attached: false,
             forking_filters: 0,
+            most_pause: leakline_collector::protocol::MOST_PAUSE,
         }),
     );
     assert_eq!(hear(&control), FromCollector::Ready);

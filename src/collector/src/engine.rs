@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use leakline_recording::cohorts::TICK_NS;
 use leakline_recording::record::{
@@ -41,7 +42,7 @@ use crate::order::{Found, Rings};
 use crate::output::Output;
 use crate::process::{self, Identity};
 use crate::protocol::{
-    COMMAND_BYTES, Domains, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary,
+    COMMAND_BYTES, Domains, MOST_PAUSE, NAME_BYTES, STATUS_PROCESSES, Snapshot, Status, Summary,
 };
 use crate::session;
 use crate::steering::{Bounds, LEAST_MEAN, MOST_SHARE, Steering, Step, Taken};
@@ -154,6 +155,8 @@ pub(crate) struct Engine {
     pub(crate) most_share: Option<f64>,
     /// See [`crate::protocol::Options::forking_filters`].
     pub(crate) forking_filters: u32,
+    /// See [`crate::protocol::Options::most_pause`].
+    pub(crate) most_pause: Duration,
     coarser: Option<Step>,
     graphs: Graphs,
     limits: LimitReader,
@@ -195,6 +198,7 @@ impl Engine {
             steering: None,
             most_share: None,
             forking_filters: 0,
+            most_pause: MOST_PAUSE,
             coarser: None,
             graphs: Graphs::default(),
             limits: LimitReader::new(),
@@ -974,7 +978,7 @@ impl Engine {
             !(mode::NO_NATIVE_BIRTHS | mode::NO_PYTHON_BIRTHS) | left_out,
             Ordering::Relaxed,
         );
-        let at = std::time::Duration::from_nanos(self.now_ns()).as_secs_f64();
+        let at = Duration::from_nanos(self.now_ns()).as_secs_f64();
         self.note(match (native, python) {
             (true, true) => format!("blocks of all domains are recorded again from +{at:.1} s on"),
             (true, false) => format!("Python's new blocks are not recorded from +{at:.1} s on"),

@@ -27,6 +27,7 @@
 //! own ([`commands_name`]): one [`Request`], one [`Reply`], a packet each.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use leakline_recording::record::Session;
 use rustix::io::Errno;
@@ -309,7 +310,13 @@ pub struct Options {
     pub attached: bool,
     /// Processes with no more seccomp filters than these may fork for a heap graph.
     pub forking_filters: u32,
+    /// Longest that a process may stand still for a heap graph, as far as that is
+    /// known beforehand.
+    pub most_pause: Duration,
 }
+
+/// What [`Options::most_pause`] is if nobody says otherwise.
+pub const MOST_PAUSE: Duration = Duration::from_millis(200);
 
 /// From the collector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -288,6 +288,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     engine.is_attached(options.attached);
     engine.most_share = options.most_share;
     engine.forking_filters = options.forking_filters;
+    engine.most_pause = options.most_pause;
     engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk
     // without room shows before the target is touched.

@@ -126,6 +126,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
     heap: Heap,
 
+    /// Take no heap graph of a process that would stand still for longer than TIME
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
+    max_pause: Duration,
+
     /// Attach although a seccomp filter limits the process's system calls: those of
     /// Docker, containerd and systemd let a library be loaded, others may kill the
     /// process for it
@@ -164,7 +168,7 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 }
 
 /// A time as users write it: `90s`, `10m`, `1h30m`, `45` (seconds).
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "not a time such as `90s`, `10m` or `1h`".to_owned();
     let mut seconds = 0.0;
     let mut rest = text;
@@ -528,6 +532,7 @@ impl Args {
             symbols: true,
             attached: true,
             forking_filters: target.forking_filters(),
+            most_pause: self.max_pause,
         }
     }
 }

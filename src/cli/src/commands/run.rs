@@ -17,7 +17,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 use leakline_analysis::escaped;
@@ -119,6 +119,10 @@ pub(crate) struct Args {
     /// `auto` where there is memory enough for it, or `never`
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
     heap: Heap,
+
+    /// Take no heap graph of a process that would stand still for longer than TIME
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = super::attach::parse_duration)]
+    max_pause: Duration,
 
     /// Show the recording in the terminal UI while it is made. The program has no
     /// terminal then: it reads nothing, and its output goes to a file beside the
@@ -427,6 +431,7 @@ impl Args {
             symbols: true,
             attached: false,
             forking_filters: 0,
+            most_pause: self.max_pause,
         }
     }
 }

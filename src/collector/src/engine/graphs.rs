@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Duration;
 
 use leakline_recording::record::{HeapGraph, Lost, LostSite, Record};
 use leakline_wire::Domain;
@@ -53,9 +54,8 @@ const LARGE_BYTES: u64 = 256 << 20;
 const PLAIN_BYTES: u64 = 1 << 20;
 /// Processes without Python whose memory is looked after at a time.
 const MOST_PLAIN: u32 = 64;
-/// How long a fork takes, with small pages, and how long it may.
+/// How long a fork takes, with small pages.
 const PAUSE_MS_PER_GIB: u64 = 20;
-const MOST_PAUSE_MS: u64 = 200;
 
 /// A child that tells of its parent's heap.
 #[derive(Debug)]
@@ -286,9 +286,10 @@ impl Engine {
             "/dev/accel",
         ];
         let pause_ms = process::rss_bytes(pid)? / (1 << 20) * PAUSE_MS_PER_GIB / 1024;
-        if pause_ms > MOST_PAUSE_MS {
+        if Duration::from_millis(pause_ms) > self.most_pause {
             return Some(format!(
-                "it would stand still for about {pause_ms} ms, and {MOST_PAUSE_MS} are the most"
+                "it would stand still for about {pause_ms} ms, longer than --max-pause allows ({} ms)",
+                self.most_pause.as_millis()
             ));
         }
         if let Some(why) = process::forbids_fork(pid, self.forking_filters) {

@@ -43,6 +43,7 @@ fn options(mode: u32) -> Options {
         symbols: true,
         attached: false,
         forking_filters: 0,
+        most_pause: crate::protocol::MOST_PAUSE,
     }
 }
 
