@@ -933,6 +933,90 @@ def test_in_namespaces_of_its_own(leakline: Leakline, programs: Programs) -> Non
     assert not [path for path in left if path.is_socket()], left
 
 
+def test_where_no_library_can_be_put(leakline: Leakline, programs: Programs) -> None:
+    """Nothing to write to but a `noexec` /dev/shm, as in many a container."""
+    program = programs.program("attached")
+    mounts = [
+        f"mount -t tmpfs none {place} && mount -o remount,{options} {place}"
+        for place, options in (
+            ("/tmp", "ro"),
+            ("/var/tmp", "ro"),
+            ("/run", "ro"),
+            ("/dev/shm", "noexec"),
+        )
+        if Path(place).is_dir() and not Path(place).is_symlink()
+    ]
+    # It may lie below what is mounted over.
+    script = f"exec 3<{program}; {' && '.join(mounts)} && exec /proc/self/fd/3 2 1000"
+    command = ["unshare", "-mn", "sh", "-c"]
+    if os.geteuid() != 0 or execute([*command, "true"]).status:
+        pytest.skip("namespaces cannot be made here (root and util-linux)")
+    with running(*command, script) as target:
+        before = sorted(os.listdir(f"/proc/{target.pid}/fd"))
+        recordings = []
+        for _ in range(2):
+            with attached(leakline, target.pid) as attach:
+                truth = target.truth()
+                result = attach.leave()
+            assert result.status == 0, result.err.decode()
+            assert sorted(os.listdir(f"/proc/{target.pid}/fd")) == before
+            recordings.append((attach.recording, truth["sites"]))
+        check_sites(recordings[0][0].rows(), recordings[0][1])
+        [again] = recordings[1][0].rows("--filter", "kept_blocks")
+        assert again["live_blocks"] > 0
+        maps = Path(f"/proc/{target.pid}/maps").read_text()
+        assert "/memfd:leakline-" in maps
+        assert os.listdir(f"/proc/{target.pid}/root/dev/shm") == []
+        target.end()
+
+
+def test_a_collector_that_is_late(leakline: Leakline) -> None:
+    """Processes wait 100 ms for it, and are asked again when it is there."""
+    script = "import os, time\n"
+    script += "if all(os.fork() for _ in range(24)): print('ready', flush=True)\n"
+    script += "while True: time.sleep(0.05)\n"
+    with running(TARGET_PYTHON, "-c", script) as target:
+        path = leakline.directory / "late.leakline"
+        line = [
+            leakline.binary,
+            "attach",
+            str(target.pid),
+            "-o",
+            path,
+            "--heap",
+            "never",
+        ]
+        attach = subprocess.Popen(line, stderr=subprocess.PIPE)
+        maps = Path(f"/proc/{target.pid}/maps")
+        wait_for("the first", lambda: "libleakline_preload" in maps.read_text())
+        [collector] = [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and is_collector_of(int(entry.name), path)
+        ]
+        os.kill(collector, signal.SIGSTOP)
+        time.sleep(0.6)
+        os.kill(collector, signal.SIGCONT)
+        assert attach.stderr is not None
+        said = [attach.stderr.readline()]
+        while said[-1] and not said[-1].startswith(b"recording to"):
+            said.append(attach.stderr.readline())
+        attach.send_signal(signal.SIGINT)
+        _, rest = attach.communicate(timeout=60)
+        assert attach.returncode == 0, b"".join(said) + rest
+        assert b"25 of 25 as before" in rest, rest
+    report = json.dumps(Recording(leakline.binary, path).stats())
+    assert "did not answer" not in report
+
+
+def is_collector_of(pid: int, path: Path) -> bool:
+    """Whether a process writes a recording, of this name."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"__collector" in words and os.readlink(f"/proc/{pid}/fd/3") == str(path)
+    return False
+
+
 def test_a_stopped_program_is_refused(leakline: Leakline, programs: Programs) -> None:
     with running(programs.program("attached"), "2", "1000") as target:
         os.kill(target.pid, signal.SIGSTOP)

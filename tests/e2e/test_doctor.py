@@ -401,18 +401,21 @@ def test_a_program_without_symbols(leakline: Leakline, tmp_path: Path) -> None:
 
 
 def test_another_file_system(leakline: Leakline, program: Path, tmp_path: Path) -> None:
-    """A process with mounts of its own: read-only, and without a place."""
+    """A process with mounts of its own: `noexec`, and without a place."""
     unshare = ["unshare", "--mount", "sh", "-c"]
-    mount = "mount -t tmpfs none {} && mount -o remount,noexec {}"
-    noexec = " && ".join(
-        mount.format(place, place)
-        for place in ("/tmp", "/var/tmp", "/dev/shm", "/run")
-        if Path(place).is_dir() and not Path(place).is_symlink()
-    )
+
+    def mounted(options: str) -> str:
+        mount = "mount -t tmpfs none {} && mount -o remount,{} {}"
+        return " && ".join(
+            mount.format(place, options, place)
+            for place in ("/tmp", "/var/tmp", "/dev/shm", "/run")
+            if Path(place).is_dir() and not Path(place).is_symlink()
+        )
+
     # Not the environment's: that may lie below what is mounted over.
     python = os.path.realpath(TARGET_PYTHON)
     sleeper = f"exec {python} -c {shlex.quote(SLEEP)}"
-    if execute([*unshare, noexec]).status:
+    if execute([*unshare, mounted("noexec")]).status:
         pytest.skip("nothing can be mounted here")
     with target(*unshare, sleeper) as process:
         found = doctor(leakline, process.pid)
@@ -422,10 +425,17 @@ def test_another_file_system(leakline: Leakline, program: Path, tmp_path: Path) 
     assert found["library_place"] == "/tmp"
     assert "other mounts" in names(found["warnings"])
     assert "container its own files; a library can be put into /tmp" in said
-    with target(*unshare, f"{noexec}; {sleeper}") as process:
+    with target(*unshare, f"{mounted('noexec')}; {sleeper}") as process:
+        found = doctor(leakline, process.pid)
+        said = flat(text(leakline, "doctor", str(process.pid)))
+    assert found["obstacles"] == []
+    assert found["library_place"] == "memory"
+    assert "a library can be put into its memory only" in said
+    # Nor a socket.
+    with target(*unshare, f"{mounted('ro')}; {sleeper}") as process:
         found = doctor(leakline, process.pid)
     assert names(found["obstacles"]) == ["no place"]
-    assert "`/tmp` is mounted `noexec`" in found["obstacles"][0]["cause"]
+    assert "`/tmp` is read-only" in found["obstacles"][0]["cause"]
 
 
 @contextmanager

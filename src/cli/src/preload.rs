@@ -11,7 +11,7 @@
 //! * Everybody may read file and directory, for children that change their
 //!   user.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -115,6 +115,14 @@ pub(crate) fn open_below(root: &Path, path: &Path) -> rustix::io::Result<OwnedFd
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+/// The interposer for a process that has no place for it, and the name that its file in
+/// memory gets: as any other's, below a directory that tells attempts apart.
+pub(crate) fn in_memory() -> rustix::io::Result<(CString, &'static [u8])> {
+    let unique = u64::from_ne_bytes(crate::random()?);
+    let name = format!("leakline-{unique:016x}/{}", file_name());
+    Ok((CString::new(name).map_err(|_| Errno::INVAL)?, LIBRARY))
 }
 
 /// Whether a file is named like an interposer, of whichever build.

@@ -184,7 +184,7 @@ impl Handshake {
             return;
         }
         if has_hung_up(&connection.socket) {
-            self.session.count_unanswered();
+            self.session.note_answer(pid.cast_signed(), false);
             return;
         }
         if self.is_over {
@@ -202,9 +202,8 @@ impl Handshake {
             stamp: clock::stamp(header.clock.load(Ordering::Relaxed)),
         };
         if self.joined.send(joined).is_ok() {
-            if !self.answer(connection, Welcome::OK, slot) {
-                self.session.count_unanswered();
-            }
+            let is_there = self.answer(connection, Welcome::OK, slot);
+            self.session.note_answer(pid.cast_signed(), is_there);
         } else {
             self.answer(connection, Welcome::FULL, 0);
         }

@@ -14,12 +14,13 @@
 //!   a ring: a target that names a chunk twice cannot have it handed out
 //!   twice.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use leakline_wire::layout::{
     self, CHUNK_BYTES, CHUNK_COUNT, CHUNK_HEADER_BYTES, CHUNK_WORDS, CHUNKS_OFFSET, ChunkHeader,
@@ -81,7 +82,7 @@ pub(crate) struct SessionMap {
     /// The drain loop is at something long, see [`while_busy`].
     busy: AtomicBool,
     /// Processes that were gone from the door before they were let in.
-    unanswered: AtomicU32,
+    unanswered: Mutex<BTreeSet<i32>>,
 }
 
 /// Chunks that a session has at least, or is refused.
@@ -115,7 +116,7 @@ impl SessionMap {
             chunks,
             backed: AtomicU32::new(0),
             busy: AtomicBool::new(false),
-            unanswered: AtomicU32::new(0),
+            unanswered: Mutex::default(),
         };
         // Whatever producers touch exists beforehand: a page that cannot be
         // had would be a SIGBUS in them.
@@ -163,14 +164,26 @@ impl SessionMap {
         self.memfd.as_fd()
     }
 
-    /// A process did not wait any longer to be let in.
-    pub(crate) fn count_unanswered(&self) {
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    /// A process, by its pid, did not wait any longer to be let in; or it was let in, at
+    /// another attempt maybe.
+    pub(crate) fn note_answer(&self, pid: i32, is_there: bool) {
+        let mut unanswered = self.lock_unanswered();
+        if is_there {
+            unanswered.remove(&pid);
+        } else {
+            unanswered.insert(pid);
+        }
     }
 
-    /// How many did not.
+    /// How many did not wait, and did not come again.
     pub(crate) fn unanswered(&self) -> u32 {
-        self.unanswered.load(Ordering::Relaxed)
+        self.lock_unanswered().len() as u32
+    }
+
+    fn lock_unanswered(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Chunks that there can be.

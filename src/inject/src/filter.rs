@@ -19,6 +19,9 @@ pub enum Filters {
     Allowing {
         /// Forks as well, as a heap graph takes one.
         forks: bool,
+        /// Files in memory as well, from which a library is loaded where there is no
+        /// place for it.
+        memory_files: bool,
         /// How many there are, of the thread that has most.
         count: u32,
     },
@@ -73,12 +76,18 @@ fn judge(programs: &BTreeSet<Vec<Instruction>>, count: u32) -> Filters {
     }
     match failing {
         Some(call) => Filters::Forbidding { call, kills: false },
-        None => Filters::Allowing {
-            forks: programs
-                .iter()
-                .all(|program| program_says(program, &FORK) == Answer::Allows),
-            count,
-        },
+        None => {
+            let all_allow = |call| {
+                programs
+                    .iter()
+                    .all(|program| program_says(program, call) == Answer::Allows)
+            };
+            Filters::Allowing {
+                forks: all_allow(&FORK),
+                memory_files: all_allow(&must("memfd_create", libc::SYS_memfd_create)),
+                count,
+            }
+        }
     }
 }
 

@@ -14,8 +14,9 @@
 //! * What is written into the target lies below the stack pointer's red zone,
 //!   in bytes that nobody uses, or in a buffer of our own library.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -171,6 +172,9 @@ pub enum Error {
     /// The loader refused.
     #[error("the process could not load the library")]
     LoadFailed,
+    /// The kernel refused.
+    #[error("the process could not make a file in its memory (`memfd_create`)")]
+    NoMemoryFile,
     /// It was asked for in good order, but did not happen yet. It may still.
     #[error("a thread was made to do it, but did not come to its end in {} ms", .0.as_millis())]
     Unfinished(Duration),
@@ -194,6 +198,16 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
     }
     let mut target = Target::open(pid)?;
     let identity = target.process.identity(library);
+    load_as(&mut target, library, identity, options)
+}
+
+/// The same, of a file whose device and inode are known.
+fn load_as(
+    target: &mut Target,
+    library: &CStr,
+    identity: Option<(u64, u64)>,
+    options: &Options<'_>,
+) -> Result<Done, Error> {
     let is_loaded = |process: &Process| -> io::Result<bool> {
         Ok(process.mappings()?.iter().any(|map| {
             map.path == library.to_bytes()
@@ -221,6 +235,83 @@ pub fn load(pid: i32, library: &CStr, options: &Options<'_>) -> Result<Done, Err
         fails: Error::LoadFailed,
     };
     target.run(&job, options)
+}
+
+/// Makes a process load a library that it can have in no directory: from a file in its
+/// memory, which it is made to open, and close when it is done. Its mappings show the
+/// file as `/memfd:NAME`.
+///
+/// That takes three injections; what is told of pauses is the longest of them. A process
+/// whose injector is killed between them keeps a descriptor that no program of it
+/// inherits. If the descriptor was closed meanwhile, another one of its number is not.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn load_from_memory(
+    pid: i32,
+    name: &CStr,
+    library: &[u8],
+    options: &Options<'_>,
+) -> Result<Done, Error> {
+    let mut target = Target::open(pid)?;
+    let of_libc = |target: &Target, symbol: &str| {
+        let libc = target.images.iter().find(|image| is_libc(image));
+        libc.and_then(|image| image.symbol(&target.process, symbol))
+            .map(|symbol| symbol.address)
+            .ok_or_else(|| unless_ended(&target.process, Error::NoSymbol(symbol.to_owned())))
+    };
+    let create = of_libc(&target, "memfd_create")?;
+    let close = of_libc(&target, "close")?;
+    // What the link of its descriptor says.
+    let mut link = b"/memfd:".to_vec();
+    link.extend_from_slice(name.to_bytes());
+    link.extend_from_slice(b" (deleted)");
+    let held = |process: &Process| process.descriptor_of(&link);
+    let mut argument = name.to_bytes_with_nul().to_vec();
+    argument.resize(argument.len().next_multiple_of(16), 0);
+    let made = target.run(
+        &Job {
+            direct: Call {
+                function: create,
+                first: First::Data(&argument),
+                second: libc::MFD_CLOEXEC.into(),
+            },
+            pending: Pending::Text(python::memory_file_text(name)),
+            is_done: &|process| held(process).is_some(),
+            fails: Error::NoMemoryFile,
+        },
+        options,
+    )?;
+    let number = held(&target.process).ok_or(Error::NoMemoryFile)?;
+    let filled = target.process.fill(number, library).map_err(refusal);
+    let loaded = filled.and_then(|identity| {
+        let path = CString::new(format!("/proc/self/fd/{number}")).map_err(io::Error::from)?;
+        load_as(&mut target, &path, Some(identity), options)
+    });
+    // Whatever came of it.
+    let closed = target.run(
+        &Job {
+            direct: Call {
+                function: close,
+                first: First::Value(number.into()),
+                second: 0,
+            },
+            pending: Pending::Text(python::close_text(number, &link)),
+            // There may be another one, where a text was run twice.
+            is_done: &|process| {
+                let found = process.descriptor(process.pid, number.into());
+                !found.is_ok_and(|found| found.as_os_str().as_bytes() == link)
+            },
+            fails: Error::Unfinished(options.timeout),
+        },
+        options,
+    );
+    let (loaded, closed) = (loaded?, closed?);
+    Ok(Done {
+        paused: loaded.paused.max(made.paused).max(closed.paused),
+        ..loaded
+    })
 }
 
 /// Makes a process call a function of a library that it has loaded, with bytes
@@ -737,6 +828,7 @@ impl Target {
         }
         Err(match job.fails {
             Error::LoadFailed => Error::LoadFailed,
+            Error::NoMemoryFile => Error::NoMemoryFile,
             _ => Error::Unfinished(options.timeout),
         })
     }

@@ -626,6 +626,16 @@ impl Inspector {
     }
 }
 
+/// How a process is given a library that lies in none of its directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// As a file in this directory, as the process names it; `/proc/PID/root` leads there.
+    Directory(PathBuf),
+    /// As a file in its memory, since it has no place for one
+    /// ([`crate::injection::load_from_memory`]).
+    Memory,
+}
+
 /// Below this it is told: the target's part of a recording is some 8 MiB, and
 /// the rings' pages are its control group's where it fills them first.
 const LOW_HEADROOM: u64 = 64 << 20;
@@ -643,7 +653,9 @@ impl Process {
             return 0;
         }
         match filter::look(self.pid) {
-            Filters::Allowing { forks: true, count } => count,
+            Filters::Allowing {
+                forks: true, count, ..
+            } => count,
             _ => 0,
         }
     }
@@ -655,6 +667,15 @@ impl Process {
             return None;
         }
         match filter::look(self.pid) {
+            Filters::Allowing {
+                memory_files: false,
+                ..
+            } if !self.has_our_files() && self.delivery() == Ok(Delivery::Memory) => {
+                Some(Obstacle::Forbidden {
+                    call: "memfd_create",
+                    kills: false,
+                })
+            }
             Filters::Allowing { .. } => None,
             Filters::Forbidding { call, kills } => Some(Obstacle::Forbidden { call, kills }),
             Filters::Unreadable(_) => Some(Obstacle::Seccomp),
@@ -710,31 +731,63 @@ impl Process {
         if self.is_frozen {
             found.push(Obstacle::Frozen);
         }
-        let is_elsewhere = self.namespaces.mount == Namespace::Other
-            || self.namespaces.network == Namespace::Other
-            || !self.has_our_root;
-        if is_elsewhere
-            && self.denied.is_none()
-            && self.program.is_some()
-            && let Err(no_place) = self.place()
-        {
-            found.push(Obstacle::NoPlace(no_place));
+        if self.denied.is_none() && self.program.is_some() {
+            let has_other_names = self.namespaces.network == Namespace::Other;
+            let no_socket = (has_other_names || !self.has_our_files())
+                .then(|| self.socket_place().err())
+                .flatten();
+            let no_library = (!self.has_our_files())
+                .then(|| self.delivery().err())
+                .flatten();
+            found.extend(no_library.or(no_socket).map(Obstacle::NoPlace));
         }
         found
     }
 
-    /// A directory in its own file system to which we may write, and from
-    /// which it may load a library. As the process names it; `/proc/PID/root`
-    /// leads there.
-    pub fn place(&self) -> Result<PathBuf, NoPlace> {
+    /// Whether a path means the same file to it as to us.
+    pub fn has_our_files(&self) -> bool {
+        self.has_our_root && self.namespaces.mount != Namespace::Other
+    }
+
+    /// How it may be given a library that lies in none of its directories.
+    ///
+    /// # Errors
+    ///
+    /// There is no way: which places were looked at, and why none serves.
+    pub fn delivery(&self) -> Result<Delivery, NoPlace> {
+        let mut wrong = match self.place_that(true) {
+            Ok(place) => return Ok(Delivery::Directory(place)),
+            Err(wrong) => wrong,
+        };
+        // Of our own pid namespace: its own is no less strict. Where its seccomp filter
+        // forbids it, `forbidden` knows.
+        let setting = fs::read_to_string("/proc/sys/vm/memfd_noexec").unwrap_or_default();
+        if setting.trim() != "2" {
+            return Ok(Delivery::Memory);
+        }
+        wrong.push("nothing in memory may be executed (`vm.memfd_noexec`)".into());
+        Err(NoPlace(wrong))
+    }
+
+    /// A directory in its own file system to which we and it may write. As the process
+    /// names it; `/proc/PID/root` leads there.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn socket_place(&self) -> Result<PathBuf, NoPlace> {
+        self.place_that(false).map_err(NoPlace)
+    }
+
+    fn place_that(&self, bears_a_library: bool) -> Result<PathBuf, Vec<String>> {
         let mut wrong = Vec::new();
         for place in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
-            match unfit(self.pid, Path::new(place), self.user) {
+            match unfit(self.pid, Path::new(place), self.user, bears_a_library) {
                 None => return Ok(place.into()),
                 Some(why) => wrong.push(format!("`{place}` {why}")),
             }
         }
-        Err(NoPlace(wrong))
+        Err(wrong)
     }
 }
 
@@ -889,12 +942,12 @@ fn collector_of(session: u64) -> Option<u32> {
 
 /// Why a process of this user cannot load a library that we put into a
 /// directory of its; words that follow the directory's name.
-fn unfit(pid: u32, place: &Path, user: u32) -> Option<String> {
+fn unfit(pid: u32, place: &Path, user: u32, bears_a_library: bool) -> Option<String> {
     let Some(directory) = image::open_inside(pid, place, OFlags::PATH | OFlags::DIRECTORY) else {
         return Some("is no directory".into());
     };
     let flags = fstatvfs(&directory).map_or(StatVfsMountFlags::empty(), |mount| mount.f_flag);
-    if flags.contains(StatVfsMountFlags::NOEXEC) {
+    if bears_a_library && flags.contains(StatVfsMountFlags::NOEXEC) {
         return Some("is mounted `noexec`".into());
     }
     if flags.contains(StatVfsMountFlags::RDONLY) {
@@ -993,7 +1046,7 @@ mod tests {
         assert!(program.glibc.as_ref().unwrap().starts_with("2."));
         assert!(program.path.ends_with("sleep") || program.path.ends_with("coreutils"));
         assert_eq!(program.python, None);
-        assert!(process.place().is_ok());
+        assert!(matches!(process.delivery(), Ok(Delivery::Directory(_))));
 
         let glance = Glance::at(target.pid()).unwrap();
         assert_eq!(glance.start_ticks, process.start_ticks);

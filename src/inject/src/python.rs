@@ -33,28 +33,50 @@ pub(crate) fn is_running(process: &Process, image: &Image) -> bool {
 /// The import machinery is asked for an extension module: its loader opens the
 /// library, finds that it is none, and leaves it open.
 pub(crate) fn load_text(library: &CStr) -> Vec<u8> {
-    let mut path = String::new();
-    for &byte in library.to_bytes() {
-        if byte.is_ascii_graphic() && byte != b'\'' && byte != b'\\' || byte == b' ' {
-            path.push(char::from(byte));
-        } else {
-            // It cannot fail for a string.
-            let _ = write!(path, "\\x{byte:02x}");
-        }
-    }
+    let path = quoted(library.to_bytes());
     let path = if library.to_bytes().is_ascii() {
         format!("'{path}'")
     } else {
         format!("__import__('os').fsdecode(b'{path}')")
     };
-    let text = format!(
-        "try:\n \
-         __import__('_imp').create_dynamic(\
-         type('S',(),{{'name':'leakline','origin':{path}}}))\n\
-         except BaseException:\n \
-         pass\n\0"
-    );
-    text.into_bytes()
+    attempt(&format!(
+        "__import__('_imp').create_dynamic(\
+         type('S',(),{{'name':'leakline','origin':{path}}}))"
+    ))
+}
+
+/// A program that opens a file in memory, which no other program inherits.
+pub(crate) fn memory_file_text(name: &CStr) -> Vec<u8> {
+    let name = quoted(name.to_bytes());
+    attempt(&format!("__import__('os').memfd_create('{name}')"))
+}
+
+/// A program that closes a descriptor, if its link reads so.
+pub(crate) fn close_text(descriptor: u32, link: &[u8]) -> Vec<u8> {
+    let link = quoted(link);
+    let os = "__import__('os')";
+    attempt(&format!(
+        "{os}.readlink('/proc/self/fd/{descriptor}')=='{link}' and {os}.close({descriptor})"
+    ))
+}
+
+/// A program that tries to do something, as a string of C.
+fn attempt(action: &str) -> Vec<u8> {
+    format!("try:\n {action}\nexcept BaseException:\n pass\n\0").into_bytes()
+}
+
+/// Text to be put between single quotes.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in bytes {
+        if byte.is_ascii_graphic() && byte != b'\'' && byte != b'\\' || byte == b' ' {
+            text.push(char::from(byte));
+        } else {
+            // It cannot fail for a string.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -233,6 +233,25 @@ impl Process {
         fs::read_link(self.file(&format!("task/{tid}/fd/{number}")))
     }
 
+    /// Its descriptor of the file whose link reads so.
+    pub(crate) fn descriptor_of(&self, link: &[u8]) -> Option<u32> {
+        let entries = fs::read_dir(self.file("fd")).ok()?;
+        entries.flatten().find_map(|entry| {
+            let found = fs::read_link(entry.path()).ok()?;
+            let is_it = found.as_os_str().as_bytes() == link;
+            entry.file_name().to_str()?.parse().ok().filter(|_| is_it)
+        })
+    }
+
+    /// Writes to the file behind one of its descriptors; gives its device and inode.
+    pub(crate) fn fill(&self, descriptor: u32, bytes: &[u8]) -> io::Result<(u64, u64)> {
+        let path = self.file(&format!("fd/{descriptor}"));
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(bytes, 0)?;
+        let stat = rustix::fs::fstat(&file)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     /// The file that it opens by this path: device and inode.
     pub(crate) fn identity(&self, path: &std::ffi::CStr) -> Option<(u64, u64)> {
         let mut inside = self.file("root").into_os_string();

@@ -22,7 +22,7 @@ use clap::ValueHint;
 use leakline_analysis::escaped;
 use leakline_analysis::report::{blocks, bytes, duration, printable, signed_bytes};
 use leakline_collector::protocol::{FromCollector, GraphState, Options, Summary, ToCollector};
-use leakline_inject::inspect::{self, Glance, Namespace, Obstacle, Process};
+use leakline_inject::inspect::{self, Glance, Namespace, NoPlace, Obstacle, Process};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
 use rustix::process::Signal;
@@ -452,13 +452,11 @@ fn program_path(target: &Process) -> PathBuf {
 
 /// How the processes find the session.
 fn invitation(target: &Process) -> Result<Invitation, CliError> {
-    let made = if target.namespaces.network == Namespace::Other || !has_our_files(target) {
+    let made = if target.namespaces.network == Namespace::Other || !target.has_our_files() {
         // Abstract names are another network namespace's own.
-        let place = target.place().map_err(|error| CliError::Report {
-            message: format!("cannot attach to process {}", target.pid),
-            hint: None,
-            source: Some(Box::new(error)),
-        })?;
+        let place = target
+            .socket_place()
+            .map_err(|error| no_place(target.pid, error))?;
         let root = PathBuf::from(format!("/proc/{}/root", target.pid));
         preload::open_below(&root, &place).and_then(|ours| Invitation::below(ours, &place))
     } else {
@@ -467,9 +465,12 @@ fn invitation(target: &Process) -> Result<Invitation, CliError> {
     made.map_err(|error| failed("make a way into the session", error.into()))
 }
 
-/// Whether a path means the same file to the process as to us.
-fn has_our_files(target: &Process) -> bool {
-    target.has_our_root && target.namespaces.mount != Namespace::Other
+fn no_place(pid: u32, error: NoPlace) -> CliError {
+    CliError::Report {
+        message: format!("cannot attach to process {pid}"),
+        hint: None,
+        source: Some(Box::new(error)),
+    }
 }
 
 fn failed(action: &'static str, source: io::Error) -> CliError {

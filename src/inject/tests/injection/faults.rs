@@ -6,7 +6,7 @@ use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
-use leakline_inject::injection::{Error, Options, Step, load};
+use leakline_inject::injection::{Error, Options, Step, load, load_from_memory};
 
 use crate::programs_in_python;
 use crate::support::{Place, Target};
@@ -21,15 +21,21 @@ fn injector() {
     let library = std::ffi::CString::new(library.as_bytes()).unwrap();
     let mut options = Options::default();
     options.fault = Some(std::env::var("LEAKLINE_FAULT").unwrap().parse().unwrap());
-    load(pid, &library, &options).unwrap();
+    if std::env::var_os("INJECT_FROM_MEMORY").is_some() {
+        let bytes = std::fs::read(library.to_str().unwrap()).unwrap();
+        load_from_memory(pid, c"leakline/library.so", &bytes, &options).unwrap();
+    } else {
+        load(pid, &library, &options).unwrap();
+    }
 }
 
-fn inject_and_die(place: &Place, target: &Target, step: Step) -> ExitStatus {
+fn inject_and_die(place: &Place, target: &Target, step: Step, from_memory: bool) -> ExitStatus {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "faults::injector", "--ignored"])
         .env("INJECT_INTO", target.pid().to_string())
         .env("INJECT", place.path("library.so"))
         .env("LEAKLINE_FAULT", format!("{step:?}"))
+        .envs(from_memory.then_some(("INJECT_FROM_MEMORY", "1")))
         .output()
         .unwrap()
         .status
@@ -40,28 +46,37 @@ fn inject_and_die(place: &Place, target: &Target, step: Step) -> ExitStatus {
 fn die_at_each_step(
     start: &(dyn Fn(&Place) -> Target + Sync),
     is_stopped: bool,
+    from_memory: bool,
     check: &(dyn Fn(&str) + Sync),
 ) -> usize {
     const AT_A_TIME: usize = 5;
     let place = Place::new();
     let try_step = &|step| {
         let target = start(&place);
-        let status = inject_and_die(&place, &target, step);
+        let status = inject_and_die(&place, &target, step, from_memory);
         // A way that does not come by this step ends well.
         assert!(status.success() || status.signal() == Some(9), "{status}");
         // What it began may go on for a moment.
         thread::sleep(Duration::from_millis(20));
-        match target.load(&place) {
-            Ok(_) | Err(Error::AlreadyLoaded) => {}
-            Err(error) => panic!("{step:?}: {error}"),
+        // One that was loaded from memory is another one.
+        if !(from_memory && status.success()) {
+            match target.load(&place) {
+                Ok(_) | Err(Error::AlreadyLoaded) => {}
+                Err(error) => panic!("{step:?}: {error}"),
+            }
+            target.call(&place, "tell", "called").unwrap();
         }
-        target.call(&place, "tell", "called").unwrap();
         if is_stopped {
             target.signal("USR1");
         }
         let (text, marks) = target.end();
         check(&text);
-        assert_eq!(marks, "loaded\ncalled\n", "{step:?}");
+        let expected = if from_memory && status.success() {
+            "loaded\n"
+        } else {
+            "loaded\ncalled\n"
+        };
+        assert_eq!(marks, expected, "{step:?}");
         usize::from(!status.success())
     };
     // Its program is compiled by the first that starts it.
@@ -84,7 +99,7 @@ fn die_at_each_step(
 
 #[test]
 fn with_a_thread_that_waits() {
-    for way in ["poll", "epoll_wait"] {
+    for (way, from_memory) in [("poll", false), ("epoll_wait", false), ("poll", true)] {
         let killed = die_at_each_step(
             &|place| {
                 let target = place.start("waits.c", &[way]);
@@ -92,6 +107,7 @@ fn with_a_thread_that_waits() {
                 target
             },
             false,
+            from_memory,
             &|text| {
                 let expected = if way == "poll" { "0 0 " } else { "1 0 " };
                 assert!(text.starts_with(expected), "{text}");
@@ -105,7 +121,7 @@ fn with_a_thread_that_waits() {
 #[test]
 fn with_a_thread_that_is_busy() {
     let start = |place: &Place| place.start("vectors.c", &[]);
-    let killed = die_at_each_step(&start, true, &|text| {
+    let killed = die_at_each_step(&start, true, false, &|text| {
         assert!(text.starts_with("right"), "{text}");
     });
     assert_eq!(killed, 10 - 1);
@@ -114,6 +130,9 @@ fn with_a_thread_that_is_busy() {
 #[test]
 fn with_python() {
     let start = |place: &Place| programs_in_python::start(place, "busy");
-    let killed = die_at_each_step(&start, true, &|text| assert_eq!(text, "good\n"));
-    assert_eq!(killed, 10);
+    for from_memory in [false, true] {
+        let check = |text: &str| assert_eq!(text, "good\n");
+        let killed = die_at_each_step(&start, true, from_memory, &check);
+        assert_eq!(killed, 10);
+    }
 }

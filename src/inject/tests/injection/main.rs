@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod faults;
+mod from_memory;
 mod programs_in_python;
 mod refusals;
 mod support;

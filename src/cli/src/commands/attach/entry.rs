@@ -10,14 +10,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leakline_inject::injection::{self, Library};
-use leakline_inject::inspect::{Glance, Obstacle, Process, Refused};
+use leakline_inject::inspect::{Delivery, Glance, Obstacle, Process, Refused};
 
-use super::has_our_files;
+use super::no_place;
 use crate::commands::run::session::Invitation;
 use crate::{CliError, preload};
 
 /// How long to look for a thread that may be used, and to wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked to join, where only the collector was late.
+const ATTEMPTS: u32 = 3;
+/// What the interposer answers when the collector was.
+const NO_ANSWER: &[u8] = b"the collector did not answer";
 /// What it is asked to leave by.
 const LEAVE: &[u8] = b"leave\0";
 /// What the interposer answers when all is well.
@@ -37,7 +41,7 @@ impl Entry {
     /// Has a process join.
     pub(super) fn make(process: &Process, invitation: &Invitation) -> Result<Entry, CliError> {
         let pid = process.pid;
-        let (mut library, load) = place(process)?;
+        let found = find(process)?;
         if !is_still(pid, process.start_ticks) {
             return Err(CliError::Refused(Refused {
                 pid,
@@ -52,14 +56,25 @@ impl Entry {
         let mut paused = Duration::ZERO;
         let mut options = injection::Options::default();
         options.timeout = PATIENCE;
-        if load {
-            let done =
-                injection::load(pid.cast_signed(), &library.path, &options).map_err(fails)?;
-            paused = paused.max(done.paused);
-            // As the process's mappings have it: overlay file systems have two numbers
-            // for a file.
-            library = loaded(pid).unwrap_or(library);
-        }
+        let pid_now = pid.cast_signed();
+        let library = match found {
+            Found::Loaded(library) => library,
+            Found::File(library) => {
+                let done = injection::load(pid_now, &library.path, &options).map_err(fails)?;
+                paused = paused.max(done.paused);
+                // As the process's mappings have it: overlay file systems have two
+                // numbers for a file.
+                loaded(pid).unwrap_or(library)
+            }
+            Found::Nowhere => {
+                let (name, bytes) = preload::in_memory()
+                    .map_err(|error| super::failed("name the interposer", error.into()))?;
+                let done =
+                    injection::load_from_memory(pid_now, &name, bytes, &options).map_err(fails)?;
+                paused = paused.max(done.paused);
+                loaded(pid).ok_or_else(|| fails(injection::Error::NotLoaded))?
+            }
+        };
         // Until the function has run, its buffer has the invitation, or nothing.
         let answer = RefCell::new(None);
         let is_done = || {
@@ -71,21 +86,30 @@ impl Entry {
         options.done = Some(&is_done);
         let mut argument = invitation.to_env().into_bytes();
         argument.push(0);
-        let done = injection::call(
-            pid.cast_signed(),
-            &library.identity(),
-            "leakline_attach",
-            &argument,
-            &options,
-        )
-        .map_err(fails)?;
-        let words = answer.into_inner().unwrap_or_default();
-        if words == OK {
-            return Ok(Entry {
-                pid,
-                start_ticks: process.start_ticks,
-                paused: paused.max(done.paused),
-            });
+        let mut words = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let done = injection::call(
+                pid_now,
+                &library.identity(),
+                "leakline_attach",
+                &argument,
+                &options,
+            )
+            .map_err(fails)?;
+            paused = paused.max(done.paused);
+            words = answer.take().unwrap_or_default();
+            if words == OK {
+                return Ok(Entry {
+                    pid,
+                    start_ticks: process.start_ticks,
+                    paused,
+                });
+            }
+            // Where a machine is busy the collector may take longer than a process waits
+            // for it. We can wait.
+            if words != NO_ANSWER || !invitation.is_answered_within(PATIENCE) {
+                break;
+            }
         }
         Err(CliError::Report {
             message: format!(
@@ -166,25 +190,35 @@ impl Interposer {
     }
 }
 
-/// Where the interposer lies for the process, and whether it has to be loaded.
-fn place(process: &Process) -> Result<(Interposer, bool), CliError> {
+/// The interposer, for a process.
+enum Found {
+    /// It has loaded it.
+    Loaded(Interposer),
+    /// It can load it.
+    File(Interposer),
+    /// It has no place for it, but for its memory.
+    Nowhere,
+}
+
+/// Where the interposer lies for the process.
+fn find(process: &Process) -> Result<Found, CliError> {
     let pid = process.pid;
     if let Some(there) = loaded(pid) {
         let path = Path::new(OsStr::from_bytes(there.path.to_bytes()));
         if preload::is_this_builds(path) {
-            return Ok((there, false));
+            return Ok(Found::Loaded(there));
         }
     }
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let path = if has_our_files(process) {
+    let path = if process.has_our_files() {
         preload::unpack().map_err(super::as_report)?
     } else {
-        let place = process.place().map_err(|error| CliError::Report {
-            message: format!("cannot attach to process {pid}"),
-            hint: None,
-            source: Some(Box::new(error)),
-        })?;
-        preload::unpack_below(&root, &place).map_err(super::as_report)?
+        match process.delivery().map_err(|error| no_place(pid, error))? {
+            Delivery::Directory(place) => {
+                preload::unpack_below(&root, &place).map_err(super::as_report)?
+            }
+            Delivery::Memory => return Ok(Found::Nowhere),
+        }
     };
     let ours = root.join(path.strip_prefix("/").unwrap_or(&path));
     let file =
@@ -194,14 +228,11 @@ fn place(process: &Process) -> Result<(Interposer, bool), CliError> {
         hint: None,
         source: None,
     })?;
-    Ok((
-        Interposer {
-            path,
-            device: file.dev(),
-            inode: file.ino(),
-        },
-        true,
-    ))
+    Ok(Found::File(Interposer {
+        path,
+        device: file.dev(),
+        inode: file.ino(),
+    }))
 }
 
 /// A line of `/proc/PID/maps`: where it begins, device and inode, and path.

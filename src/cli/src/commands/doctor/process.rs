@@ -6,7 +6,8 @@ use std::io;
 use leakline_analysis::report::{BOLD, DIM, Style, bytes, counted};
 use leakline_collector::public_command;
 use leakline_inject::inspect::{
-    Inspector, MemoryLimit, Namespace, Obstacle, Process, Program, Refused, Seccomp, Warning,
+    Delivery, Inspector, MemoryLimit, Namespace, Obstacle, Process, Program, Refused, Seccomp,
+    Warning,
 };
 use serde_json::{Value, json};
 
@@ -241,8 +242,14 @@ impl Examined {
             if process.inner_pid != process.pid {
                 words.push(format!("calls itself pid {}", process.inner_pid));
             }
-            if let Ok(place) = process.place() {
-                words.push(format!("a library can be put into {}", place.display()));
+            match process.delivery() {
+                Ok(Delivery::Directory(place)) => {
+                    words.push(format!("a library can be put into {}", place.display()));
+                }
+                Ok(Delivery::Memory) => {
+                    words.push("a library can be put into its memory only".into());
+                }
+                Err(_) => {}
             }
             facts.push(("container", words.join("; ")));
         }
@@ -316,7 +323,10 @@ impl Examined {
             "own_namespaces": other_namespaces(process),
             "memory_limit_bytes": process.memory_limit.map(|limit| limit.limit_bytes),
             "memory_headroom_bytes": process.memory_limit.map(MemoryLimit::headroom_bytes),
-            "library_place": process.place().ok().map(|place| place.to_string_lossy().into_owned()),
+            "library_place": process.delivery().ok().map(|delivery| match delivery {
+                Delivery::Directory(place) => place.to_string_lossy().into_owned(),
+                Delivery::Memory => "memory".into(),
+            }),
         })
     }
 }

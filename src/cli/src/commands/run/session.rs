@@ -14,6 +14,7 @@ use leakline_collector::protocol::{
     self, CONTROL_FD, FromCollector, LISTENER_FD, OUTPUT_FD, Options, ToCollector,
 };
 use leakline_wire::env;
+use leakline_wire::layout::Hello;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{
@@ -81,6 +82,25 @@ impl Invitation {
         let bound = bind(socket, &SocketAddrUnix::new(path)?);
         rustix::process::umask(before);
         bound
+    }
+
+    /// Waits until whoever listens has come to all that was said to it so far. False:
+    /// not in the time given.
+    pub(crate) fn is_answered_within(&self, patience: Duration) -> bool {
+        let attempt = || -> rustix::io::Result<bool> {
+            let address = match &self.path {
+                Some(path) => SocketAddrUnix::new(path)?,
+                None => SocketAddrUnix::new_abstract_name(self.name.as_bytes())?,
+            };
+            let socket = stream_socket()?;
+            connect(&socket, &address)?;
+            // A hello of nobody's: it is hung up on, in its turn.
+            send(&socket, &[0; size_of::<Hello>()], SendFlags::NOSIGNAL)?;
+            let timeout = Timespec::try_from(patience).map_err(|_| rustix::io::Errno::INVAL)?;
+            let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+            Ok(poll(&mut fds, Some(&timeout))? == 1)
+        };
+        attempt().unwrap_or(false)
     }
 
     /// Takes its name away again, where that is a file.
