@@ -284,7 +284,7 @@ pub fn load_from_memory(
         options,
     )?;
     let number = held(&target.process).ok_or(Error::NoMemoryFile)?;
-    let filled = target.process.fill(number, library).map_err(refusal);
+    let filled = target.process.fill(number, &link, library).map_err(refusal);
     let loaded = filled.and_then(|identity| {
         let path = CString::new(format!("/proc/self/fd/{number}")).map_err(io::Error::from)?;
         load_as(&mut target, &path, Some(identity), options)

@@ -4,9 +4,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 /// A mapping of a process.
 #[expect(clippy::struct_excessive_bools, reason = "as the kernel lists them")]
@@ -243,12 +246,30 @@ impl Process {
         })
     }
 
-    /// Writes to the file behind one of its descriptors; gives its device and inode.
-    pub(crate) fn fill(&self, descriptor: u32, bytes: &[u8]) -> io::Result<(u64, u64)> {
-        let path = self.file(&format!("fd/{descriptor}"));
-        let file = fs::OpenOptions::new().write(true).open(path)?;
-        file.write_all_at(bytes, 0)?;
-        let stat = rustix::fs::fstat(&file)?;
+    /// Writes to a file in its memory, behind one of its descriptors, whose link reads so;
+    /// gives its device and inode.
+    ///
+    /// What the descriptor leads to is up to the process: where we may write to more than
+    /// it may, another file must not get the bytes.
+    pub(crate) fn fill(
+        &self,
+        descriptor: u32,
+        link: &[u8],
+        bytes: &[u8],
+    ) -> io::Result<(u64, u64)> {
+        let opened = |path: &Path, flags: OFlags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        };
+        let found = opened(&self.file(&format!("fd/{descriptor}")), OFlags::PATH)?;
+        let again = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let stat = rustix::fs::fstat(&found)?;
+        // All files in memory are of one device, and of no other kind is any.
+        let ours = rustix::fs::memfd_create("leakline", MemfdFlags::CLOEXEC)?;
+        let is_memory = stat.st_dev == rustix::fs::fstat(&ours)?.st_dev;
+        if !is_memory || fs::read_link(&again)?.as_os_str().as_bytes() != link {
+            return Err(io::Error::other("the process exchanged the library's file"));
+        }
+        File::from(opened(&again, OFlags::WRONLY)?).write_all_at(bytes, 0)?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
@@ -269,6 +290,31 @@ pub(crate) fn status(pid: i32) -> io::Result<Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_file_in_memory_is_filled() {
+        let process = Process::open(std::process::id().cast_signed()).unwrap();
+        let link = b"/memfd:a/b (deleted)";
+        let memory = rustix::fs::memfd_create("a/b", MemfdFlags::CLOEXEC).unwrap();
+        let number = process.descriptor_of(link).unwrap();
+        assert_eq!(number, memory.as_raw_fd().cast_unsigned());
+        process.fill(number, link, b"text").unwrap();
+        assert!(
+            process
+                .fill(number, b"/memfd:other (deleted)", b"")
+                .is_err()
+        );
+        // One of the same name that is none.
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("memfd:a");
+        fs::create_dir(&path).unwrap();
+        let disguised = File::create(path.join("b (deleted)")).unwrap();
+        let number = disguised.as_raw_fd().cast_unsigned();
+        let link = process.descriptor(process.pid, number.into()).unwrap();
+        let link = link.as_os_str().as_bytes();
+        assert!(process.fill(number, link, b"text").is_err());
+        assert_eq!(disguised.metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn a_mapping_with_blanks_in_its_name() {
