@@ -308,3 +308,14 @@ def test_small_blocks_keep_the_pages_that_they_lie_in(
         env={"COLUMNS": "120"},
     )
     assert b" pages " in wide.out
+
+
+def test_the_child_of_a_heap_graph_is_no_fork(leakline: Leakline) -> None:
+    """While it tells, it shares all pages with the process."""
+    program = "kept = [str(number) * 8 for number in range(400_000)]"
+    program += "; import time; time.sleep(1.5)"
+    _, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    found = ledgers(recording)
+    lines = {line["name"]: line for line in found["lines"]}
+    assert lines["python_live"]["bytes"] > 30 * MIB, lines
+    assert lines["copy_on_write"]["bytes"] < 2 * MIB, lines

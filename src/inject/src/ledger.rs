@@ -185,6 +185,14 @@ impl Survey {
     pub fn part(&self, part: Part) -> Share {
         self.parts[part as usize]
     }
+
+    /// Takes what is shared with forks as the process's own.
+    fn leave_out_forks(&mut self) {
+        for part in Part::ALL.into_iter().filter(|part| part.is_own()) {
+            let share = &mut self.parts[part as usize];
+            share.private += std::mem::take(&mut share.shared);
+        }
+    }
 }
 
 /// Why there is nothing to tell of a process.
@@ -295,6 +303,7 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
             _ => Why::Unreadable(error),
         })
     };
+    let had_teller = has_teller(pid);
     let text = read_text(pid, "smaps").map_err(gone)?;
     let maps = Map::parse_all(&text);
     drop(text);
@@ -336,7 +345,34 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
             "the heap of musl's malloc is not looked into",
         ));
     }
+    if had_teller || has_teller(pid) {
+        survey.leave_out_forks();
+    }
     Ok(survey)
+}
+
+/// Whether a child of it tells what its heap holds, for a heap graph. Nobody else is
+/// likely to have one that ends without a signal and is the first to go.
+fn has_teller(pid: u32) -> bool {
+    const EXIT_SIGNAL: usize = 38;
+    /// Of those after the name, the first is the third.
+    const STATE: usize = 3;
+    let is_teller = |child: u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let signal = fields.split_ascii_whitespace().nth(EXIT_SIGNAL - STATE);
+        signal == Some("0")
+            && fs::read_to_string(format!("/proc/{child}/oom_score_adj"))
+                .is_ok_and(|text| text.trim() == "1000")
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children
+            .split_ascii_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .any(is_teller)
+    })
 }
 
 /// An allocator beside libc's, or free-threaded CPython's.
