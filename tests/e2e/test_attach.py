@@ -933,6 +933,52 @@ def test_in_namespaces_of_its_own(leakline: Leakline, programs: Programs) -> Non
     assert not [path for path in left if path.is_socket()], left
 
 
+def test_children_in_a_pid_namespace(leakline: Leakline) -> None:
+    """Their pids are others' here: it is they that are watched, and looked at."""
+    program = "import os, sys, time\n"
+    # What it calls its children is the name of nobody here.
+    program += "with open('/proc/sys/kernel/ns_last_pid', 'w') as last:\n"
+    program += " last.write(sys.argv[1])\n"
+    program += "if os.fork(): print('ready', flush=True)\n"
+    # A third, which is born while it is recorded.
+    program += "else:\n time.sleep(1)\n os.fork()\n"
+    program += "while True: [object() for _ in range(1000)]; time.sleep(0.005)"
+    command = ["unshare", "-pm", "--fork", "--mount-proc"]
+    can_choose = Path("/proc/sys/kernel/ns_last_pid").exists()
+    if os.geteuid() != 0 or not can_choose or execute([*command, "true"]).status:
+        pytest.skip("namespaces cannot be made here (root and util-linux)")
+
+    def children(pid: int) -> list[int]:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in text.split()]
+
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+    free = next(
+        pid for pid in range(most - 100, 0, -9) if not alive(range(pid, pid + 9))
+    )
+    with running(*command, TARGET_PYTHON, "-c", program, str(free)) as target:
+        [outside] = children(target.pid)
+        path = leakline.directory / "namespace.leakline"
+        line: list[Part] = [leakline.binary, "attach", str(outside), "-f", "-o", path]
+        result = execute([*line, "--duration", "3s"])
+        [child] = children(outside)
+        [grandchild] = children(child)
+    said = result.err.decode()
+    assert result.status == 0, said
+    assert "3 of 3 as before" in said, said
+    graphs = [line for line in said.splitlines() if "heap graph" in line]
+    assert len(graphs) == 5, said
+    for graph in graphs:
+        assert "lost: none" in graph, said
+    stats = Recording(leakline.binary, path).stats()
+    processes = {one["pid"] for one in stats["processes"]}
+    assert processes == {outside, child, grandchild}
+
+
+def alive(pids: Sequence[int]) -> bool:
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 def test_where_no_library_can_be_put(leakline: Leakline, programs: Programs) -> None:
     """Nothing to write to but a `noexec` /dev/shm, as in many a container."""
     program = programs.program("attached")

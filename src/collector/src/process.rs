@@ -145,15 +145,44 @@ pub(crate) fn watch(pid: u32) -> Option<OwnedFd> {
 /// A child in a pid namespace of its own names itself by a pid that here is
 /// somebody else's, or nobody's.
 pub(crate) fn pid_of_child(inside: u32, parent: u32) -> Option<u32> {
-    let (_, found) = stat(inside)?;
-    // The common case costs one read. An orphan has another parent now.
-    if found == parent || has_session_mapped(inside) != Some(false) {
+    let is_it = |pid: &u32| innermost_pid(*pid) == Some(inside);
+    // An orphan has another parent now.
+    let is_close =
+        |(_, found): (u64, u32)| found == parent || has_session_mapped(inside) != Some(false);
+    if stat(inside).is_some_and(is_close) && is_it(&inside) {
         return Some(inside);
     }
-    fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .find(|pid| innermost_pid(*pid) == Some(inside) && has_session_mapped(*pid) == Some(true))
+    if !has_children_elsewhere(parent) {
+        return None;
+    }
+    let born = || {
+        numbers_in(&format!("/proc/{parent}/task")).flat_map(move |task| {
+            let path = format!("/proc/{parent}/task/{task}/children");
+            let children = fs::read_to_string(path).unwrap_or_default();
+            let pids = children
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+    };
+    let is_recorded = |pid: &u32| is_it(pid) && has_session_mapped(*pid) == Some(true);
+    born()
+        .find(is_it)
+        .or_else(|| numbers_in("/proc").find(is_recorded))
+}
+
+/// Whether children of a process may have other pids than we see; also where that cannot
+/// be told.
+fn has_children_elsewhere(parent: u32) -> bool {
+    let namespace = |path: &str| fs::read_link(path).ok();
+    let theirs = namespace(&format!("/proc/{parent}/ns/pid_for_children"));
+    theirs.is_none() || theirs != namespace("/proc/self/ns/pid")
+}
+
+/// The entries of a directory of `/proc` that are numbers.
+fn numbers_in(path: &str) -> impl Iterator<Item = u32> + use<> {
+    let entries = fs::read_dir(path).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// Whether a process maps a session's memory; `None` when it may not be
@@ -167,15 +196,13 @@ fn has_session_mapped(pid: u32) -> Option<bool> {
     )
 }
 
-/// What a process in a pid namespace below ours calls itself.
+/// What a process calls itself, which may be in a pid namespace below ours.
 fn innermost_pid(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let pids = status
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))?;
-    let mut pids = pids.split_ascii_whitespace();
-    pids.next()?;
-    pids.next_back()?.parse().ok()
+    pids.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
 /// Options of interpreters that take the next argument as their value.
