@@ -196,6 +196,9 @@ for stat in after.traces.compare_to(before.traces, "lineno"):
 assert not change
 growing = after.diff(before).growing()
 recording = after.save("saved.leakline")
+two = after.save("two.leakline", earlier=[before])
+assert sum(r.delta_bytes for r in two.diff("snapshot 1", "snapshot 2")) == sum(
+    stat.size_diff for stat in after.traces.compare_to(before.traces, "traceback"))
 print(json.dumps({
     "domains": {r.domain: r.live_bytes for r in after.top() if r.domain != "python"},
     "first": [growing[0].line, growing[0].delta_blocks, str(growing[0])],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,6 +56,7 @@ class Snapshot:
         """That recording."""
         self.traces = traces
         """What tracemalloc had, in all its domains; None where it did not trace."""
+        self._taken = time.time()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -110,17 +112,38 @@ class Snapshot:
                 rows.append(_row(key, now, (now[0] - was[0], now[1] - was[1])))
         return Diff(rows)
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Recording:
-        """Write what tracemalloc had as a recording, as ``leakline import`` does."""
-        if self.traces is None:
-            raise _session.LeaklineError(
-                f"there is nothing of tracemalloc's to save; the session's recording is {self.path}"
-            )
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        earlier: Iterable[Snapshot] = (),
+        force: bool = False,
+    ) -> Recording:
+        """Write what tracemalloc had as a recording, as ``leakline import`` does.
+
+        :param earlier: snapshots to be instants of it, too, before this one: what changed
+            between them is in its reports, and in the terminal UI.
+        :param force: replace the file where it exists.
+        """
         file = Path(path).absolute()
+        snapshots = [*earlier, self]
         with tempfile.TemporaryDirectory(prefix="leakline-") as directory:
-            dump = Path(directory, f"{self.name or 'snapshot'}.dump")
-            self.traces.dump(str(dump))
-            command = [*_session.helper(), "import", "tracemalloc", str(dump)]
+            dumps: list[str] = []
+            for number, snapshot in enumerate(snapshots, 1):
+                if snapshot.traces is None:
+                    raise _session.LeaklineError(
+                        f"there is nothing of tracemalloc's to save of {snapshot!r}; the "
+                        f"session's recording is {snapshot.path}"
+                    )
+                usual = "snapshot" if len(snapshots) == 1 else f"snapshot {number}"
+                # An instant has the name of its file, and its time.
+                name = (snapshot.name or usual).replace("/", "_")
+                place = Path(directory, str(number))
+                place.mkdir()
+                dumps.append(str(place / f"{name}.dump"))
+                snapshot.traces.dump(dumps[-1])
+                os.utime(dumps[-1], (snapshot._taken, snapshot._taken))
+            command = [*_session.helper(), "import", "tracemalloc", *dumps]
             command += ["-o", str(file), *(["--force"] if force else [])]
             done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode != 0:
