@@ -183,3 +183,96 @@ def test_ctrl_c_ends_long_work_and_nothing_else(tmp_path: Path) -> None:
     assert program.returncode == 0, err
     assert took < 30, took
     assert not list(tmp_path.glob("*.sock"))
+
+
+DECORATED = """\
+import asyncio, json
+import leakline
+
+KEPT = []
+
+@leakline.record("plain.leakline")
+def plain(count, *, size):
+    KEPT.extend(bytearray(size) for _ in range(count))
+    return "answer"
+
+@leakline.record("tasks.leakline")
+async def awaited(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+        KEPT.append(bytearray(1000))
+    return "later"
+
+@leakline.record("raises.leakline")
+def raises():
+    raise KeyError("its own")
+
+answers = [plain(100, size=1000), asyncio.run(awaited(100))]
+try:
+    raises()
+except KeyError as error:
+    answers.append(error.args[0])
+again = None
+try:
+    plain(1, size=1)
+except leakline.LeaklineError as error:
+    again = str(error)
+print(json.dumps({
+    "answers": answers, "names": [plain.__name__, awaited.__name__], "again": again,
+    "bytes": [leakline.open(f"{name}.leakline").stats()["totals"]["live_bytes"]
+              for name in ("plain", "tasks", "raises")],
+    "current": leakline._session.current() is None,
+}))
+"""
+
+
+def test_calls_of_a_decorated_function_are_recorded(tmp_path: Path) -> None:
+    found = told(tmp_path, DECORATED)
+    assert found["answers"] == ["answer", "later", "its own"]
+    assert found["names"] == ["plain", "awaited"]
+    plain, awaited, raises = found["bytes"]
+    assert plain >= 100_000, found
+    assert awaited >= 100_000, found
+    assert raises < 100_000, found
+    assert "exists" in found["again"], found
+    assert found["current"]
+
+
+EXAMPLES = """\
+import doctest, importlib, json, pkgutil
+import leakline
+
+with leakline.record("out.leakline"):
+    import app, app.cache, app.views
+    app.views.login("ann")
+    app.cache.PAGES.update((number, bytearray(2000)) for number in range(6000))
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    tried = {}
+    for info in pkgutil.iter_modules(leakline.__path__):
+        if info.name in ("__main__", "_native", "pytest_plugin", "_notebook"):
+            continue
+        module = importlib.import_module("leakline." + info.name)
+        names = {"leakline": leakline, "app": app}
+        found = doctest.testmod(module, extraglobs=names, optionflags=flags)
+        tried[info.name] = [found.failed, found.attempted]
+print(json.dumps(tried))
+"""
+
+
+def test_examples_in_docstrings_run(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    texts = {
+        "__init__": "class Session:\n    def __init__(self, user):\n        self.user = user\n",
+        "cache": "SESSIONS, PAGES = {}, {}\n",
+        "views": "import app\nfrom app.cache import SESSIONS\n\n"
+        "def login(user):\n    SESSIONS[7] = app.Session(user)\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / "app" / f"{name}.py").write_text(text)
+    (tmp_path / "program.py").write_text(EXAMPLES)
+    ended = execute([sys.executable, "program.py"], cwd=tmp_path, timeout=120)
+    out = ended.out.decode()
+    assert ended.status == 0, out + ended.err.decode()
+    tried = json.loads(out.splitlines()[-1])
+    assert [failed for failed, _ in tried.values()] == [0] * len(tried), out
+    assert tried["_retention"][1] >= 4, tried

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import inspect
 import itertools
 import os
 import shutil
@@ -57,6 +58,8 @@ def why_not() -> str | None:
         return f"needs Linux on x86-64, this is {platform.system()} on {platform.machine()}"
     if platform.python_implementation() != "CPython":
         return f"needs CPython, this is {platform.python_implementation()}"
+    if "t" in sys.abiflags:
+        return "needs CPython with the GIL, this is a free-threaded build"
     # Not platform.libc_ver(): that reads the whole executable.
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names or not _glibc():
         return "needs glibc"
@@ -278,7 +281,7 @@ class record:
         @leakline.record("out.leakline", force=True)
         def work(): ...
 
-    Arguments are those of `start`.
+    Of a coroutine function, until it returns. Arguments are those of `start`.
     """
 
     def __init__(
@@ -310,6 +313,18 @@ class record:
             session.stop()
 
     def __call__(self, function: _F) -> _F:
+        if inspect.iscoroutinefunction(function):
+            # The call makes no more than a coroutine.
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                session = self._start()
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    session.stop()
+
+            return awaited  # type: ignore[return-value]
+
         @functools.wraps(function)
         def recorded(*args: Any, **kwargs: Any) -> Any:
             session = self._start()
