@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import Leakline, Programs, find_leakline
+from suites import Suite
 from terminal import Terminal
 
 
@@ -27,6 +28,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 @pytest.fixture
 def leakline(tmp_path: Path) -> Leakline:
     return Leakline(find_leakline(), tmp_path)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    return Suite(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -6,78 +6,15 @@ The module has to be built into the .venv: `scripts/venv`, `scripts/test` do tha
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from harness import PROGRAMS, Leakline, Recording, execute
+from harness import Leakline, Recording, execute
+from suites import Suite
 
-SUITE = PROGRAMS / "judged"
 RUNS_LONG = 5
-
-
-@dataclass
-class Ran:
-    """What a run of pytest said."""
-
-    out: str
-    status: int
-    failed: set[str]
-    passed: set[str]
-
-
-class Suite:
-    """Tests in a directory of their own."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.blocks = place / "blocks.so"
-        source = SUITE / "blocks.c"
-        compiler = ["cc", "-O1", "-g", "-shared", "-fPIC"]
-        subprocess.run([*compiler, "-o", self.blocks, source], check=True)
-        (place / "pytest.ini").write_text("[pytest]\n")
-
-    def add(self, name: str, text: str) -> None:
-        (self.place / name).write_text(text)
-
-    def copy(self, name: str) -> None:
-        shutil.copy(SUITE / name, self.place)
-
-    def run(self, *options: str) -> Ran:
-        results = self.place / "results.xml"
-        pytest_command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-        ended = execute(
-            [*pytest_command, f"--junitxml={results}", *options],
-            env={"BLOCKS": str(self.blocks), "COLUMNS": "100"},
-            cwd=self.place,
-            timeout=300,
-        )
-        ran = Ran(ended.out.decode() + ended.err.decode(), ended.status, set(), set())
-        if results.exists():
-            for case in ElementTree.parse(results).iter("testcase"):
-                name = case.get("name") or ""
-                is_wrong = (
-                    case.find("failure") is not None or case.find("error") is not None
-                )
-                (ran.failed if is_wrong else ran.passed).add(name)
-            results.unlink()
-        return ran
-
-    def kept(self) -> list[str]:
-        return sorted(
-            path.name for path in (self.place / ".leakline").glob("*.leakline")
-        )
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    return Suite(tmp_path)
 
 
 def test_leaking_tests_fail_and_clean_ones_pass(suite: Suite, long: bool) -> None:

@@ -45,7 +45,12 @@ from leakline._session import (
     why_not,
 )
 from leakline._snapshot import Diff, Snapshot, snapshot
-from leakline._words import GrowthError, GrowthWarning, LimitError
+from leakline._words import (
+    GrowthError,
+    GrowthWarning,
+    LimitError,
+    NotRepeatableError,
+)
 
 __all__ = [
     "Allocation",
@@ -59,6 +64,7 @@ __all__ = [
     "Ledger",
     "LedgerLine",
     "LimitError",
+    "NotRepeatableError",
     "Recording",
     "Retained",
     "Row",

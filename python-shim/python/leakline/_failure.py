@@ -107,7 +107,11 @@ def causes(stacks: Sequence[Stack], test_file: str) -> list[Cause]:
 
 
 def message(
-    judgement: Judgement, found: list[Cause], root: str, recording: str | None
+    judgement: Judgement,
+    found: list[Cause],
+    root: str,
+    recording: str | None,
+    notes: Sequence[str] = (),
 ) -> str:
     """The text of a `GrowthError`."""
     together = sum(cause.bytes for cause in found)
@@ -129,9 +133,21 @@ def message(
     )
     if judgement.lost_events:
         lines.append("What was lost may be frees: with them it might be no leak.")
+    lines += notes
     if recording is not None:
         lines.append(f"Look closer: leakline {recording}")
     return "\n".join(lines)
+
+
+def unclear(name: str, judgement: Judgement, found: list[Cause], root: str) -> str:
+    """The text of a warning: it may grow."""
+    cause = found[0]
+    where = cause.made_in or cause.test
+    return (
+        f"unclear whether {name} grows: {cause.name} "
+        f"({place(where, root) if where else 'place unknown'}) kept something of "
+        f"{cause.rounds_kept} of {judgement.rounds} rounds; more rounds or more time decide"
+    )
 
 
 def _cause(number: int, cause: Cause, judgement: Judgement, root: str) -> list[str]:

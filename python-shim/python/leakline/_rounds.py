@@ -37,6 +37,8 @@ FEWEST = 6
 MOST = 30
 USUAL_WARMUP = 4
 USUAL = 10
+FEWEST_CALLS = USUAL_WARMUP + FEWEST + 1
+"""With the round whose survivors do not count."""
 USUAL_SECONDS = 10.0
 GRAPH_SECONDS = 10.0
 """How long a heap graph may take: a second is that of two million objects."""
@@ -202,9 +204,10 @@ def _warnings_once(state: dict[str, bool]) -> Iterator[None]:
         yield
 
 
-def judge(body: Callable[[], object], plan: Plan) -> Judgement:
+def judge(body: Callable[[], object], plan: Plan, *, called: int = 0) -> Judgement:
     """Call `body` in rounds, recorded, until it is clear whether it grows.
 
+    Calls that have been made already, `called`, are part of the warm-up.
     What `body` raises is passed on. A first set of rounds that finds nothing
     decides. If it finds growth, or a doubt, a second one has to find it too: caches
     have had time to fill by then. What there is no time for stays unsure.
@@ -212,9 +215,10 @@ def judge(body: Callable[[], object], plan: Plan) -> Judgement:
     began = time.monotonic()
     plan = plan.checked()
     warmup = USUAL_WARMUP if plan.warmup is None else plan.warmup
+    warmup = max(0, warmup - called)
     rounds = plan.rounds or USUAL
     calm = Calm()
-    state = {"first": True}
+    state = {"first": called == 0}
     runner = None
     if inspect.iscoroutinefunction(body):
         import asyncio
@@ -231,6 +235,7 @@ def judge(body: Callable[[], object], plan: Plan) -> Judgement:
             first = _pass(
                 body, plan, warmup, rounds, began + plan.max_time, calm, state
             )
+            first.warmup += called
             if not (first.leaks or first.unsure):
                 return first
             if plan.warmup is not None and plan.rounds is not None:

@@ -11,12 +11,16 @@ class LimitError(AssertionError):
     """A test took more memory at once than its limit."""
 
 
+class NotRepeatableError(AssertionError):
+    """A test that is called in rounds passed once, and raised in a later round."""
+
+
 class GrowthWarning(UserWarning):
-    """A test may keep memory of each round: it could not be decided in time."""
+    """A test may keep memory of each round, or was not judged: the message says why."""
 
 
 # Failures are headed by the name under which users import them.
-for _error in (GrowthError, LimitError, GrowthWarning):
+for _error in (GrowthError, LimitError, NotRepeatableError, GrowthWarning):
     _error.__module__ = "leakline"
 
 
