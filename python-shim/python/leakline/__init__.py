@@ -17,40 +17,43 @@ In tests, the fixture ``no_growth`` and the markers ``no_growth`` and
 
 from __future__ import annotations
 
-from leakline._recording import Frame, Recording, Row, Rows, open
-from leakline._retention import (
-    Allocation,
-    HeldPath,
-    Holder,
-    Ledger,
-    LedgerLine,
-    Retained,
-    Step,
-    Why,
-    allocated_at,
-    allocations_at,
-    ledger,
-    top_retained,
-    why,
-)
-from leakline._session import (
-    LeaklineError,
-    Session,
-    Summary,
-    Unsupported,
-    mark,
-    record,
-    start,
-    stop,
-    why_not,
-)
-from leakline._snapshot import Diff, Snapshot, snapshot
-from leakline._words import (
-    GrowthError,
-    GrowthWarning,
-    LimitError,
-    NotRepeatableError,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leakline._recording import Frame, Recording, Row, Rows, open
+    from leakline._retention import (
+        Allocation,
+        HeldPath,
+        Holder,
+        Ledger,
+        LedgerLine,
+        Retained,
+        Step,
+        Why,
+        allocated_at,
+        allocations_at,
+        ledger,
+        top_retained,
+        why,
+    )
+    from leakline._session import (
+        LeaklineError,
+        Session,
+        Summary,
+        Unsupported,
+        mark,
+        record,
+        start,
+        stop,
+        why_not,
+    )
+    from leakline._snapshot import Diff, Snapshot, snapshot
+    from leakline._words import (
+        GrowthError,
+        GrowthWarning,
+        LimitError,
+        NotRepeatableError,
+    )
 
 __all__ = [
     "Allocation",
@@ -88,6 +91,56 @@ __all__ = [
     "why",
     "why_not",
 ]
+
+_HOMES = {
+    "_recording": ("Frame", "Recording", "Row", "Rows", "open"),
+    "_retention": (
+        "Allocation",
+        "HeldPath",
+        "Holder",
+        "Ledger",
+        "LedgerLine",
+        "Retained",
+        "Step",
+        "Why",
+        "allocated_at",
+        "allocations_at",
+        "ledger",
+        "top_retained",
+        "why",
+    ),
+    "_session": (
+        "LeaklineError",
+        "Session",
+        "Summary",
+        "Unsupported",
+        "mark",
+        "record",
+        "start",
+        "stop",
+        "why_not",
+    ),
+    "_snapshot": ("Diff", "Snapshot", "snapshot"),
+    "_words": ("GrowthError", "GrowthWarning", "LimitError", "NotRepeatableError"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads all of it: pytest has this package in every process, most of which ask for
+    nothing; and what is loaded later would be in the recordings of who asks."""
+    import importlib
+
+    if name not in __all__ and name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for home, names in _HOMES.items():
+        module = importlib.import_module(f"{__name__}.{home}")
+        globals()[home] = module
+        globals().update((one, getattr(module, one)) for one in names)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load_ipython_extension(shell: object) -> None:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from leakline._failure import Cause, place
 from leakline._rounds import Frame
 
-USUAL_BASELINE = ".leakline-baseline.json"
 _SCHEMA = "leakline.pytest.baseline"
 _VERSION = 1
 _WORSE = 1.5

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Callable
 
-from leakline import _session
+from leakline import _retention, _session
 
 if TYPE_CHECKING:
     from leakline import _native
@@ -337,8 +337,6 @@ def _rounds(
 
 def _take_graph(path: str) -> str | None:
     """Has a heap graph taken; gives why there is none. No verdict depends on it."""
-    from leakline import _retention
-
     try:
         _retention.take_graph(path, "after the rounds", GRAPH_SECONDS)
     except (_session.LeaklineError, OSError, ValueError) as error:
