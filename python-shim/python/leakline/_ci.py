@@ -84,17 +84,18 @@ class Known:
     test: str
     function: str
     file: str
-    """The last two parts of its path."""
+    """As seen from the root directory, or the last two parts of the path of what lies
+    elsewhere."""
     bytes_per_round: float
     blocks_per_round: float
 
     @staticmethod
-    def of(test: str, told: Told) -> Known:
+    def of(test: str, told: Told, root: str) -> Known:
         """What is to be remembered of a cause."""
         return Known(
             test,
             told.function,
-            _file(told.file),
+            _file(told.file, root),
             told.bytes_per_round,
             told.blocks_per_round,
         )
@@ -107,7 +108,8 @@ class Known:
 class Baseline:
     """Growth that is known, and does not fail tests."""
 
-    def __init__(self, causes: Iterable[Known] = ()) -> None:
+    def __init__(self, root: str, causes: Iterable[Known] = ()) -> None:
+        self._root = root
         self._causes: dict[tuple[str, str, str], Known] = {}
         for known in causes:
             before = self._causes.get(known.key())
@@ -126,7 +128,7 @@ class Baseline:
         return len(self._causes)
 
     @staticmethod
-    def read(path: str) -> Baseline:
+    def read(path: str, root: str) -> Baseline:
         """Reads a file; a `ValueError` says why it is none of these."""
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -152,7 +154,7 @@ class Baseline:
             raise ValueError(
                 f"it is of version {version}; this leakline reads up to {_VERSION}"
             )
-        return Baseline(known)
+        return Baseline(root, known)
 
     def write(self, path: str) -> None:
         """Writes it, to be committed: in an order that does not change."""
@@ -168,7 +170,7 @@ class Baseline:
         made_in = cause.made_in
         function = made_in.function if made_in else ""
         file = (made_in.file or made_in.module) if made_in else ""
-        return self._causes.get((test, function, _file(file)))
+        return self._causes.get((test, function, _file(file, self._root)))
 
     def knows(self, test: str, cause: Cause) -> bool:
         """Whether it is in here, and no worse than it was: half as much again at most."""
@@ -176,8 +178,8 @@ class Baseline:
         return known is not None and cause.bytes <= known.bytes_per_round * _WORSE
 
 
-def _file(path: str) -> str:
-    return "/".join(path.split("/")[-2:])
+def _file(path: str, root: str) -> str:
+    return _below(path, os.path.realpath(root)) or "/".join(path.split("/")[-2:])
 
 
 def _below(file: str, root: str) -> str | None:

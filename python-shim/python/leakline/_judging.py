@@ -115,18 +115,19 @@ def _baseline(config: pytest.Config) -> _ci.Baseline:
 
 
 def _read_baseline(config: pytest.Config) -> _ci.Baseline:
+    root = str(config.rootpath)
     path = _file(config, "leakline_baseline")
     if config.getoption("leakline_off"):
-        return _ci.Baseline()
+        return _ci.Baseline(root)
     is_updated = config.getoption("leakline_update_baseline")
     if path is None:
         path = Path(config.rootpath, USUAL_BASELINE)
         if not path.exists():
-            return _ci.Baseline()
+            return _ci.Baseline(root)
     elif is_updated and not path.exists():
-        return _ci.Baseline()
+        return _ci.Baseline(root)
     try:
-        return _ci.Baseline.read(str(path))
+        return _ci.Baseline.read(str(path), root)
     except OSError as error:
         raise pytest.UsageError(
             f"leakline: cannot read `{path}`: {error.strerror} "
@@ -629,19 +630,20 @@ class Tally:
             self._notes += self._gone()
             return
         path = _file(self._config, "leakline_baseline", USUAL_BASELINE)
+        root = str(self._config.rootpath)
         # A verdict that stayed open says nothing of what was known.
         judged = {
             test.id for test in self._tests if test.verdict in (FINE, KNOWN, LEAK)
         }
         kept = [one for one in _baseline(self._config) if one.test not in judged]
         found = [
-            _ci.Known.of(test.id, told)
+            _ci.Known.of(test.id, told, root)
             for test in self._tests
             if test.id in judged
             for told in test.causes
             if told.is_sure
         ]
-        baseline = _ci.Baseline([*kept, *found])
+        baseline = _ci.Baseline(root, [*kept, *found])
         baseline.write(str(path))
         others = f", {len(kept)} of tests that were not judged now" if kept else ""
         causes = "1 cause" if len(baseline) == 1 else f"{len(baseline)} causes"
@@ -649,11 +651,12 @@ class Tally:
 
     def _gone(self) -> list[str]:
         """What the baseline knows and did not happen, in tests of which that is clear."""
+        root = str(self._config.rootpath)
         judged = {
             test.id for test in self._tests if test.verdict in (FINE, KNOWN, LEAK)
         }
         happened = {
-            _ci.Known.of(test.id, told).key()
+            _ci.Known.of(test.id, told, root).key()
             for test in self._tests
             for told in test.causes
         }
