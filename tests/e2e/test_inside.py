@@ -249,7 +249,7 @@ with leakline.record("out.leakline"):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     tried = {}
     for info in pkgutil.iter_modules(leakline.__path__):
-        if info.name in ("__main__", "_native", "pytest_plugin", "_notebook"):
+        if info.name in ("__main__", "_native", "pytest_plugin", "_judging", "_notebook"):
             continue
         module = importlib.import_module("leakline." + info.name)
         names = {"leakline": leakline, "app": app}

@@ -418,7 +418,7 @@ def _traced(obj: object) -> Allocation | None:
 def top_retained(n: int = 5) -> list[Retained]:
     """Where most memory of this process gathers, the largest first::
 
-        >>> for place in leakline.top_retained():
+        >>> for place in leakline.top_retained(1):
         ...     print(place)
         12.2 MiB by app.cache.PAGES[*] (dict)
 
