@@ -156,7 +156,9 @@ fn block_of(
         .chain(HEADS.into_iter().filter(|head| *head != first))
         .find_map(|head| {
             let (block, domain) = find(address.checked_sub(head)?)?;
-            (domain == Domain::Obj as u8).then_some((head, block))
+            // One that ends before the object is its neighbour.
+            let is_its = domain == Domain::Obj as u8 && Weights::size_of(&block) > head;
+            is_its.then_some((head, block))
         })
 }
 
@@ -166,4 +168,38 @@ fn put(bytes: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     bytes.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(blocks: &[(u64, u64)]) -> impl Fn(u64) -> Option<(Block, u8)> {
+        |address| {
+            let &(_, size) = blocks.iter().find(|(start, _)| *start == address)?;
+            let block = Block {
+                size,
+                site: 0,
+                thread: 0,
+                birth: 0,
+            };
+            Some((block, Domain::Obj as u8))
+        }
+    }
+
+    #[test]
+    fn an_object_lies_in_no_block_that_ends_before_it() {
+        let head = |first, address, blocks: &[(u64, u64)]| {
+            block_of(first, address, at(blocks)).map(|(head, _)| head)
+        };
+        // Its own, with what is before it.
+        assert_eq!(head(0, 64, &[(64, 28)]), Some(0));
+        assert_eq!(head(16, 64, &[(48, 56)]), Some(16));
+        assert_eq!(head(16, 64, &[(32, 88)]), Some(32));
+        // It was made before anybody looked, what lies before it not.
+        assert_eq!(head(0, 64, &[(32, 28)]), None);
+        assert_eq!(head(0, 64, &[(48, 16), (32, 32)]), None);
+        // Of the same type one had 32 bytes before it.
+        assert_eq!(head(32, 64, &[(32, 28), (64, 28)]), Some(0));
+    }
 }
