@@ -22,10 +22,14 @@ pub(crate) mod kind {
     pub(crate) const SIZES: u8 = 11;
     pub(crate) const TOTALS: u8 = 12;
     pub(crate) const THREAD_TOTALS: u8 = 13;
+    pub(crate) const LOSS: u8 = 14;
     pub(crate) const MARK: u8 = 15;
+    pub(crate) const NOTE: u8 = 17;
     pub(crate) const END: u8 = 18;
     pub(crate) const INHERITED: u8 = 19;
     pub(crate) const COHORTS: u8 = 20;
+    pub(crate) const SAMPLING: u8 = 21;
+    pub(crate) const HEAP_GRAPH: u8 = 23;
     pub(crate) const LIMITS: u8 = 26;
     pub(crate) const LEDGER: u8 = 27;
     pub(crate) const PAGE_COST: u8 = 28;

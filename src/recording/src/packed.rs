@@ -108,6 +108,51 @@ impl Row<2> for (u32, u64, u64) {
     }
 }
 
+/// Takes a list of points, as [`points::deserialize`] reads it, in a plain loop: they are
+/// most of a recording. `None` where there is none.
+pub(crate) fn take_points(from: &mut &[u8]) -> Option<Vec<Point>> {
+    let count = take_number::<64>(from)?;
+    // A point has two bytes at least.
+    let mut points = Vec::with_capacity(usize::try_from(count).ok()?.min(from.len() / 2));
+    let mut next = 0_u32;
+    for _ in 0..count {
+        let gap = take_number::<32>(from)? as u32;
+        let (&which, rest) = from.split_first()?;
+        *from = rest;
+        if which >> 6 != 0 {
+            return None;
+        }
+        let mut figures = [0; 6];
+        for (bit, figure) in figures.iter_mut().enumerate() {
+            if which & 1 << bit != 0 {
+                *figure = take_number::<64>(from)?;
+            }
+        }
+        let site = next.wrapping_add(gap);
+        next = site.wrapping_add(1);
+        points.push(Point::join(site, figures));
+    }
+    Some(points)
+}
+
+/// A number of so many bits: seven a byte, low ones first.
+fn take_number<const BITS: u32>(from: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..BITS).step_by(7) {
+        let (&byte, rest) = from.split_first()?;
+        *from = rest;
+        // The last byte has room for what is left of the bits.
+        if shift + 7 > BITS && byte >> (BITS - shift) != 0 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// An element of a list.
 struct Packed<const N: usize> {
     gap: u32,
@@ -257,6 +302,7 @@ pub(crate) mod held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reader::BinHead;
     use crate::record::{Bin, Inherited, Record};
     use proptest::prelude::*;
 
@@ -273,7 +319,13 @@ mod tests {
             let points = points.into_iter().map(|(site, figures)| point(site, figures)).collect();
             let bin = Record::Bin(Bin { points, ..Bin::default() });
             let bytes = postcard::to_stdvec(&bin).unwrap();
-            prop_assert_eq!(postcard::from_bytes::<Record>(&bytes).unwrap(), bin);
+            prop_assert_eq!(postcard::from_bytes::<Record>(&bytes).unwrap(), bin.clone());
+            let Record::Bin(bin) = bin else { unreachable!() };
+            let bytes = postcard::to_stdvec(&bin).unwrap();
+            let (head, mut rest) = postcard::take_from_bytes::<BinHead>(&bytes).unwrap();
+            prop_assert_eq!(head, BinHead::default());
+            prop_assert_eq!(take_points(&mut rest), Some(bin.points));
+            prop_assert_eq!(rest, [0]);
             let inherited = Record::Inherited(Inherited { process: 3, sites: held });
             let bytes = postcard::to_stdvec(&inherited).unwrap();
             prop_assert_eq!(postcard::from_bytes::<Record>(&bytes).unwrap(), inherited);
@@ -281,7 +333,8 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_list_or_refused(bytes: Vec<u8>) {
-            let _ = read::<Point, _, 6>(&mut postcard::Deserializer::from_bytes(&bytes));
+            let points = read::<Point, _, 6>(&mut postcard::Deserializer::from_bytes(&bytes));
+            prop_assert_eq!(take_points(&mut &bytes[..]), points.ok());
             let _ = read::<(u32, u64, u64), _, 2>(&mut postcard::Deserializer::from_bytes(&bytes));
         }
     }

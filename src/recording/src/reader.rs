@@ -20,8 +20,10 @@ use crate::chunk::{
 };
 use crate::error::OpenError;
 use crate::ids::{Ids, kind, placeholder, unknown_session};
+use crate::packed::take_points;
 use crate::record::{Bin, Counters, Record};
 use crate::standing::Standing;
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -64,6 +66,10 @@ pub struct Damage {
 /// Hands a recording's records on, one at a time, in constant memory (but for
 /// 52 bytes a site of processes that have not ended).
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was met so far, independent of each other"
+)]
 pub struct Reader<F = File> {
     source: F,
     path: PathBuf,
@@ -81,6 +87,8 @@ pub struct Reader<F = File> {
     ended: bool,
     /// Records of cohorts that were read.
     cohorts: u64,
+    /// See [`Reader::skim`].
+    skims: bool,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -131,6 +139,7 @@ impl<F: Read + Seek> Reader<F> {
             any: false,
             ended: false,
             cohorts: 0,
+            skims: false,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -245,6 +254,18 @@ impl<F: Read + Seek> Reader<F> {
         Ok(())
     }
 
+    /// As [`Reader::read`], for who wants to see soon what a large recording is of: hands
+    /// on what concerns all of it (the session, processes, threads, marks, losses, totals,
+    /// notes, and bins without their points). A reader either reads or skims.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Reader::read`].
+    pub fn skim(&mut self, each: &mut dyn FnMut(Record)) -> Result<(), OpenError> {
+        self.skims = true;
+        self.read(each)
+    }
+
     fn failed(&self, error: io::Error) -> OpenError {
         OpenError::from_io(&self.path, error)
     }
@@ -294,6 +315,9 @@ impl<F: Read + Seek> Reader<F> {
 
     /// A chunk's content, `None` when its payload is damaged.
     fn load(&mut self, at: u64, header: &ChunkHeader) -> io::Result<Option<Vec<u8>>> {
+        if self.skims && header.kind == KIND_RESTATEMENT {
+            return Ok(Some(Vec::new()));
+        }
         let mut payload = vec![0; header.payload_bytes as usize];
         let length = self.read_at(at + CHUNK_HEADER_BYTES as u64, &mut payload)?;
         if length < payload.len() || crc32fast::hash(&payload) != header.checksum {
@@ -350,6 +374,9 @@ impl<F: Read + Seek> Reader<F> {
                 }
                 self.damage.skipped_records += u64::from(header.records.saturating_sub(count));
             }
+            KIND_RESTATEMENT if self.skims => {}
+            // Where nothing was lost nothing differs.
+            KIND_RESTATEMENT if self.doubtful.is_empty() && !self.damage.sites_off => {}
             KIND_RESTATEMENT => match postcard::from_bytes(content) {
                 Ok(restatement) => {
                     self.fill_up(header.base, each);
@@ -364,8 +391,12 @@ impl<F: Read + Seek> Reader<F> {
     /// Hands on a record, or an empty one in its place.
     fn take_record(&mut self, bytes: &[u8], each: &mut dyn FnMut(Record)) {
         let of = bytes.first().copied().unwrap_or(u8::MAX);
-        let record = match postcard::from_bytes(bytes) {
-            Ok(record) if self.ids.admit(&record) => Some(record),
+        if self.skims && !is_of_all(of) {
+            self.ids.count(of);
+            return;
+        }
+        let record = match self.decode(bytes, of) {
+            Some(record) if self.ids.admit(&record) => Some(record),
             _ if of > kind::LAST => {
                 self.damage.unknown += 1;
                 None
@@ -384,6 +415,16 @@ impl<F: Read + Seek> Reader<F> {
         }
     }
 
+    /// A record, where the bytes are one.
+    fn decode(&self, bytes: &[u8], of: u8) -> Option<Record> {
+        if of == kind::BIN
+            && let Some(bin) = take_bin(bytes, self.skims)
+        {
+            return Some(Record::Bin(bin));
+        }
+        postcard::from_bytes(bytes).ok()
+    }
+
     /// What takes a lost record's place, if its kind is numbered and there is
     /// a process for it to belong to.
     fn stand_in(&mut self, of: u8) -> Option<Record> {
@@ -399,6 +440,7 @@ impl<F: Read + Seek> Reader<F> {
         self.any = true;
         self.ids.count(of);
         match &record {
+            _ if self.skims => self.ended |= of == kind::END,
             Record::Process(_) => self.sites.add_process(),
             Record::Site(site) => self.sites.add_site(site.process),
             Record::ProcessEnd(end) => self.sites.ended(end.process),
@@ -421,7 +463,12 @@ impl<F: Read + Seek> Reader<F> {
                 self.damage.cohorts_off |= self.cohorts == 0 && self.damage.has_gaps();
                 self.cohorts += 1;
             }
-            Record::End(_) => self.ended = true,
+            Record::End(_) => {
+                self.ended = true;
+                if self.doubtful.is_empty() {
+                    self.sites.all_over();
+                }
+            }
             _ => {}
         }
         each(record);
@@ -486,6 +533,60 @@ impl<F: Read + Seek> Reader<F> {
             self.hand_on(Record::Bin(bin), kind::BIN, each);
         }
     }
+}
+
+/// A bin, but for its points and what follows them.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct BinHead {
+    end_ns: u64,
+    live_bytes: u64,
+    live_blocks: u64,
+    max_bytes: u64,
+    rss: Vec<(u32, u64)>,
+}
+
+/// A bin's record, where the bytes are one; without its points where it is skimmed.
+fn take_bin(bytes: &[u8], skims: bool) -> Option<Bin> {
+    let (head, mut rest) = postcard::take_from_bytes::<BinHead>(bytes.get(1..)?).ok()?;
+    let points = if skims {
+        Vec::new()
+    } else {
+        take_points(&mut rest)?
+    };
+    Some(Bin {
+        end_ns: head.end_ns,
+        live_bytes: head.live_bytes,
+        live_blocks: head.live_blocks,
+        max_bytes: head.max_bytes,
+        rss: head.rss,
+        points,
+        complete: match rest.first()? {
+            _ if skims => false,
+            0 => false,
+            1 => true,
+            _ => return None,
+        },
+    })
+}
+
+/// Whether a record of a kind concerns the whole recording, and is small.
+fn is_of_all(of: u8) -> bool {
+    matches!(
+        of,
+        kind::SESSION
+            | kind::PROCESS
+            | kind::PROCESS_END
+            | kind::THREAD
+            | kind::BIN
+            | kind::TOTALS
+            | kind::THREAD_TOTALS
+            | kind::LOSS
+            | kind::MARK
+            | kind::NOTE
+            | kind::END
+            | kind::SAMPLING
+            | kind::HEAP_GRAPH
+    )
 }
 
 impl<F> Reader<F> {

@@ -84,6 +84,12 @@ impl<T: Clone + Default> Standing<T> {
         self.over.append(&mut self.ended);
     }
 
+    /// Every process is over: the recording has ended.
+    pub(crate) fn all_over(&mut self) {
+        self.over = self.processes().collect();
+        self.give_up();
+    }
+
     /// Gives up what was kept for processes that are over.
     pub(crate) fn give_up(&mut self) {
         for process in std::mem::take(&mut self.over) {

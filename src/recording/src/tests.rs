@@ -726,6 +726,59 @@ fn a_recording_is_followed_while_it_is_written() {
 }
 
 #[test]
+fn what_is_skimmed_is_of_all_of_the_recording() {
+    let of_kind = |kind| placeholder(kind).unwrap();
+    let first = [session(), process(), site(0), bin(1, &[(0, 5)]), mark("a")];
+    let second = [
+        of_kind(kind::CODE),
+        of_kind(kind::NODE),
+        of_kind(kind::THREAD),
+        site(1),
+        bin(2, &[(0, -5), (1, 7)]),
+        mark("b"),
+        end(),
+    ];
+    let bytes = written([&first[..], &second]);
+    let read = |skims: bool| {
+        let mut reader = Reader::new(Cursor::new(&bytes), Path::new("a")).unwrap();
+        let mut records = Vec::new();
+        let mut each = |record| records.push(record);
+        if skims {
+            reader.skim(&mut each).unwrap();
+        } else {
+            reader.read(&mut each).unwrap();
+        }
+        (records, reader.ended())
+    };
+    let (mut all, ended) = read(false);
+    all.retain(|record| {
+        matches!(
+            record,
+            Record::Session(_)
+                | Record::Process(_)
+                | Record::ProcessEnd(_)
+                | Record::Thread(_)
+                | Record::Bin(_)
+                | Record::Totals(_)
+                | Record::ThreadTotals(_)
+                | Record::Loss(_)
+                | Record::Mark(_)
+                | Record::Note(_)
+                | Record::End(_)
+                | Record::Sampling(_)
+                | Record::HeapGraph(_)
+        )
+    });
+    for record in &mut all {
+        if let Record::Bin(bin) = record {
+            (bin.points, bin.complete) = (Vec::new(), false);
+        }
+    }
+    assert!(all.len() > 5);
+    assert_eq!(read(true), (all, ended));
+}
+
+#[test]
 fn many_records_become_chunks_of_their_own_accord() {
     let file = NamedTempFile::new().unwrap();
     let mut writer = Writer::new(file.reopen().unwrap()).unwrap();
