@@ -724,7 +724,7 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
             found.doubt = Some(Doubt::Recent);
         }
         if found.doubt.is_none() && axis.kind == AxisKind::Allocations {
-            found.doubt = by_the_clock(timing, history, &stayed, begins);
+            found.doubt = by_the_clock(timing, axis, history, &stayed, begins);
         }
         return Some(found);
     }
@@ -772,6 +772,7 @@ fn seconds_a_unit(timing: &Timing, evidence: &Evidence) -> f64 {
 /// was slower: then it was the load that changed.
 fn by_the_clock(
     timing: &Timing,
+    axis: &Axis,
     history: &History,
     stayed: &[Held],
     begins: usize,
@@ -791,7 +792,41 @@ fn by_the_clock(
         return None;
     }
     let found = arrivals(timing, clock, history, stayed, window, CACHE);
-    found.doubt.filter(|_| !rises(timing, stayed, window))
+    found
+        .doubt
+        .filter(|_| !rises(timing, stayed, window) && !work_rises(timing, axis, window))
+}
+
+/// Whether the program did more in some part of a window than in one before: what goes
+/// with its work then came faster, too. A few samples of a site do not show it when all
+/// that the program allocates does.
+///
+/// How far its rate scatters is seen in how it differs from one cohort to the next.
+fn work_rises(timing: &Timing, axis: &Axis, (first, last): (usize, usize)) -> bool {
+    const FEWEST: usize = 4;
+    let rates: Vec<f64> = (first..=last)
+        .filter(|&cohort| timing.edges[cohort + 1] > timing.edges[cohort])
+        .map(|cohort| {
+            let units = axis.at_edges[cohort + 1] - axis.at_edges[cohort];
+            units / (timing.edges[cohort + 1] - timing.edges[cohort]) as f64
+        })
+        .collect();
+    let steps = rates.windows(2).map(|pair| (pair[1] - pair[0]).powi(2));
+    let variance = steps.sum::<f64>() / 2.0 / (rates.len().max(2) - 1) as f64;
+    [4, 8].into_iter().any(|parts| {
+        let length = rates.len().div_ceil(parts);
+        if length < FEWEST {
+            return false;
+        }
+        let mut least = f64::INFINITY;
+        rates.chunks_exact(length).any(|part| {
+            let rate = part.iter().sum::<f64>() / length as f64;
+            let chance = 4.5 * (2.0 * variance / length as f64).sqrt();
+            let is_more = rate - least > chance && rate > 1.3 * least;
+            least = least.min(rate);
+            is_more
+        })
+    })
 }
 
 /// Whether more came in some part of a window than in one before, and not by
@@ -1082,6 +1117,8 @@ struct Level {
     began: usize,
     began_ns: u64,
     is_renewed: bool,
+    /// So many blocks are live in the end that they are no few that are made anew.
+    has_many: bool,
 }
 
 impl Level {
@@ -1103,6 +1140,7 @@ impl Level {
             began: 0,
             began_ns: timing.from_ns,
             is_renewed: false,
+            has_many: false,
         };
         level.fill(timing, history, from);
         let most = level.bytes.iter().fold(base, |most, &at| most.max(at)) - base;
@@ -1117,6 +1155,7 @@ impl Level {
         let then = then
             .checked_sub(1)
             .map_or(Held::default(), |then| live(history, then));
+        level.has_many = end.blocks as f64 >= FEWEST;
         level.is_renewed = end.blocks < 8 && end.blocks <= then.blocks.max(1).saturating_add(1);
         level
     }
@@ -1155,18 +1194,41 @@ impl Level {
         }
     }
 
-    /// Means of the four quarters, on an axis, since growth began.
-    fn quarters(&self, axis: &Axis, timing: &Timing) -> [f64; 4] {
-        let along = |ns: u64| {
-            let at = timing.edges.partition_point(|&edge| edge <= ns);
-            let instant = timing.instants.binary_search(&ns);
+    /// When the level is known, on an axis.
+    fn along(&self, axis: &Axis, timing: &Timing) -> Vec<f64> {
+        let along = |ns: &u64| {
+            let at = timing.edges.partition_point(|edge| edge <= ns);
+            let instant = timing.instants.binary_search(ns);
             match (instant, at.checked_sub(1)) {
                 (Ok(instant), _) => axis.at_instants[instant],
                 (Err(_), Some(edge)) => axis.at_edges[edge],
                 (Err(_), None) => 0.0,
             }
         };
-        let at: Vec<f64> = self.at.iter().map(|&ns| along(ns)).collect();
+        self.at.iter().map(along).collect()
+    }
+
+    /// Whether nothing came in the last third since growth began, by all measures of
+    /// time. Where one block of many was made anew before, larger (the table of a cache
+    /// that is full), means of quarters go on rising.
+    fn is_flat_in_the_end(&self, timing: &Timing) -> bool {
+        const FEWEST_POINTS: usize = 8;
+        timing.axes.iter().all(|axis| {
+            let at = self.along(axis, timing);
+            let (begin, end) = (at[self.began], at.last().copied().unwrap_or(0.0));
+            let from = begin + (end - begin) * 2.0 / 3.0;
+            let later = at.iter().zip(&self.bytes).filter(|(at, _)| **at >= from);
+            let (mut low, mut high, mut count) = (f64::INFINITY, f64::NEG_INFINITY, 0);
+            for (_, &bytes) in later {
+                (low, high, count) = (bytes.min(low), bytes.max(high), count + 1);
+            }
+            count >= FEWEST_POINTS && high - low <= 0.01 * self.most as f64
+        })
+    }
+
+    /// Means of the four quarters, on an axis, since growth began.
+    fn quarters(&self, axis: &Axis, timing: &Timing) -> [f64; 4] {
+        let at = self.along(axis, timing);
         let (begin, end) = (at[self.began], at.last().copied().unwrap_or(0.0));
         let mut sums = [(0.0, 0.0); 4];
         for point in self.began + 1..at.len() {
@@ -1197,7 +1259,7 @@ impl Level {
         let stopped = timing.axes.iter().any(|axis| {
             let [_, _, third, fourth] = self.quarters(axis, timing);
             fourth - third <= 0.05 * (fourth - self.base)
-        });
+        }) || (self.has_many && self.is_flat_in_the_end(timing));
         if stopped && !matches!(doubt, Some(Doubt::Idle | Doubt::Coarse)) {
             return Verdict::Plateau;
         }

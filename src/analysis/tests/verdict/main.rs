@@ -4,7 +4,7 @@
 mod simulate;
 
 use leakline_analysis::verdict::{Doubt, Verdict};
-use simulate::{HEALTHY, Kind, LEAKS, Random, SPAN, detectable_leak, leak_of};
+use simulate::{HEALTHY, Kind, LEAKS, Random, SPAN, cache_with_table, detectable_leak, leak_of};
 
 const SEEDS: u64 = 30;
 
@@ -174,6 +174,17 @@ fn few_blocks_are_listed_and_more_are_called_a_leak() {
         leaking += usize::from(verdict(seed, 200.0, true) == Some(Verdict::Leaking));
     }
     assert!(leaking + 1 >= SEEDS as usize, "{leaking}");
+}
+
+/// A full cache is a plateau, also where its table was made anew after that.
+#[test]
+fn a_table_that_is_made_anew_once_is_no_growth() {
+    for seed in 0..SEEDS {
+        let mut random = Random::new(seed);
+        let (judged, _) = cache_with_table(&mut random).judged(33 + random.below(32));
+        let verdict = judged.map(|judged| judged.verdict);
+        assert_eq!(verdict, Some(Verdict::Plateau), "seed {seed}: {judged:?}");
+    }
 }
 
 /// A cache that has not filled is not acquitted either: nobody can know.

@@ -522,6 +522,28 @@ fn filled_by(random: &mut Random, latest: f64) -> Stream {
     stream.works(random, &even)
 }
 
+/// A cache that fills, and its table at the same stack: made anew while it fills, and
+/// once more, twice as large, when entries have long been replaced only.
+pub(crate) fn cache_with_table(random: &mut Random) -> Stream {
+    let entries = random.magnitude(200.0, 3000.0);
+    let fill = SPAN * random.between(0.1, 0.45);
+    let mut stream = Stream::new(SPAN);
+    for at in arrivals(random, entries, fill, &even) {
+        stream.add(at, FOREVER, 72);
+    }
+    let (mut room, mut at) = (8.0, 0.0);
+    while room < entries {
+        let next = fill * room / entries;
+        stream.add(at, next - at, (room * 40.0) as u64);
+        at = next;
+        room *= 2.0;
+    }
+    let again = random.between(fill, SPAN * 0.62);
+    stream.add(at, again - at, (room * 40.0) as u64);
+    stream.add(again, FOREVER, (room * 80.0) as u64);
+    stream.works(random, &even)
+}
+
 /// The least recently used goes; some keys are asked for more than others.
 fn lru_cache(random: &mut Random) -> Stream {
     let keys = random.magnitude(200.0, 3000.0) as usize;
