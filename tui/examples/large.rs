@@ -17,7 +17,8 @@ use std::fs::File;
 use std::path::Path;
 
 use leakline_recording::record::{
-    Bin, Code, Domain, End, Frame, Mark, Node, Point, Process, ProcessTotals, Record, Session, Site,
+    Bin, Code, Domain, End, Frame, Mark, Node, Peak, Point, Process, ProcessTotals, Record,
+    Session, Site,
 };
 use leakline_recording::{Detail, Writer, compact};
 
@@ -60,6 +61,14 @@ fn main() {
     let sizes: Vec<i64> = (0..sites).map(|_| 16 << random.below(8)).collect();
     let mut live = vec![0_i64; sites as usize];
     let mut sum = 0;
+    // The high-water mark, and what each site held then.
+    let mut peak = Peak {
+        process: None,
+        at_ns: 0,
+        live_bytes: 0,
+        live_blocks: 0,
+        sites: Vec::new(),
+    };
     let ends = bin_ends(seconds.into());
     let others = u64::from(sites - active);
     let first_of = |bin: usize| active + (others * bin as u64 / ends.len() as u64) as u32;
@@ -107,6 +116,21 @@ fn main() {
                 resizes: 0,
             });
         }
+        if sum.cast_unsigned() > peak.live_bytes {
+            peak.at_ns = second * SECOND_NS;
+            peak.live_bytes = sum.cast_unsigned();
+            peak.live_blocks = live.iter().sum::<i64>().cast_unsigned();
+            peak.sites = ((0..).zip(&live).zip(&sizes))
+                .filter(|((_, blocks), _)| **blocks > 0)
+                .map(|((site, &blocks), size)| {
+                    (
+                        site,
+                        (blocks * size).cast_unsigned(),
+                        blocks.cast_unsigned(),
+                    )
+                })
+                .collect();
+        }
         writer.push(Record::Bin(Bin {
             end_ns: second * SECOND_NS,
             live_bytes: sum.cast_unsigned(),
@@ -121,6 +145,7 @@ fn main() {
             compacted(&mut writer, detail, path);
         }
     }
+    writer.push(Record::Peak(peak));
     writer.push(Record::Totals(ProcessTotals {
         process: 0,
         allocations: u64::from(sites) * u64::from(seconds) * 10,

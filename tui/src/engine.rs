@@ -23,8 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leakline_analysis::{Model, Origin, escaped};
-use leakline_recording::OpenError;
 use leakline_recording::record::Record;
+use leakline_recording::{OpenError, Reader};
 
 use crate::state::data::{Answer, Facts, Subject, Verdicts, Want};
 use answers::{Answers, about_heap};
@@ -36,6 +36,8 @@ pub(crate) use store::Store;
 pub(crate) enum Said {
     /// So many of so many bytes were read.
     Progress(u64, u64),
+    /// The recording as a whole, as far as a glance through it tells.
+    Skimmed(Arc<Facts>),
     /// The recording as a whole.
     Facts(Arc<Facts>),
     /// What leaks, and what only looks like it.
@@ -54,6 +56,10 @@ pub(crate) type IsWritten = fn(&Path) -> bool;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Files that are larger are skimmed beside being read.
+const LARGE_BYTES: u64 = 1 << 20;
+/// What was skimmed by then is shown, and then again after twice as long.
+const FIRST_GLANCE: Duration = Duration::from_millis(100);
 /// Sites of a recording that grows are judged this often.
 const PAUSE_OF_JUDGE: Duration = Duration::from_secs(10);
 /// A recording goes on if something came within this, or somebody writes it.
@@ -93,15 +99,27 @@ fn work(
                 say(Said::Progress(read, bytes));
             }
         };
-        if let Err(error) = store.refresh(&mut progress) {
+        let read = if first && store.bytes_there() > LARGE_BYTES {
+            let path = store.path().to_owned();
+            thread::scope(|scope| {
+                // The curve first: sites take seconds.
+                scope.spawn(move || skim(&path, utc_offset, say));
+                store.refresh(&mut progress)
+            })
+        } else {
+            store.refresh(&mut progress)
+        };
+        if let Err(error) = read {
             say(Said::Failed(error));
             return;
         }
         first = false;
         let model = model_of(&store, utc_offset);
-        let mut answers = Answers::new(&model);
         let mut growing = !store.ended() && grown.elapsed() < GOES_ON;
-        say(Said::Facts(Arc::new(answers.facts(growing))));
+        say(Said::Facts(Arc::new(
+            Answers::without_sites(&model).facts(growing),
+        )));
+        let mut answers = Answers::new(&model);
         want = want.map(|want| answer(&mut answers, &mut heaps, want, inbox, say));
         // Reading anew may take long, where there is much: then not so often.
         let pause = LOOK.max(began.elapsed() * 5);
@@ -135,7 +153,8 @@ fn work(
                             judge_at = Instant::now() + PAUSE_OF_JUDGE;
                             let model = &model;
                             scope.spawn(move || {
-                                if let Some(verdicts) = Answers::new(model).verdicts() {
+                                work_behind();
+                                if let Some(verdicts) = Answers::without_sites(model).verdicts() {
                                     say(Said::Verdicts(Arc::new(verdicts)));
                                 }
                             });
@@ -148,6 +167,53 @@ fn work(
             return;
         }
     }
+}
+
+/// What this thread does can wait for what keys ask for.
+fn work_behind() {
+    // On Linux a thread has a priority of its own. Where this is refused it is none.
+    let thread = rustix::thread::gettid();
+    let _ = rustix::process::setpriority_process(Some(thread), 10);
+}
+
+/// Tells what the recording is, as it becomes known.
+fn skim(path: &Path, utc_offset: UtcOffset, say: &(dyn Fn(Said) + Sync)) {
+    // Whoever reads it says what is wrong with it.
+    let Ok(mut reader) = Reader::open(path) else {
+        return;
+    };
+    let began = Instant::now();
+    let mut next = FIRST_GLANCE;
+    let mut records = Vec::new();
+    let tell = |records: &[Record]| {
+        let origin = Origin {
+            file: escaped(path.as_os_str().as_encoded_bytes()).into_owned(),
+            utc_offset_seconds: utc_offset(started(records)),
+            ..Origin::default()
+        };
+        let model = Model::new(records, origin);
+        let facts = Answers::without_sites(&model).facts(false);
+        say(Said::Skimmed(Arc::new(facts)));
+    };
+    let skimmed = reader.skim(&mut |record| {
+        records.push(record);
+        if began.elapsed() >= next {
+            next = began.elapsed() * 2;
+            tell(&records);
+        }
+    });
+    if skimmed.is_ok() {
+        tell(&records);
+    }
+}
+
+/// When a recording began, nanoseconds since 1970.
+fn started(records: &[Record]) -> u64 {
+    let session = records.iter().find_map(|record| match record {
+        Record::Session(session) => Some(session.started_unix_ns),
+        _ => None,
+    });
+    session.unwrap_or(0)
 }
 
 /// Answers, and then adds what takes longer, unless something else is wanted
@@ -190,14 +256,6 @@ fn answer(
 }
 
 fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
-    let started = store
-        .contents()
-        .records()
-        .iter()
-        .find_map(|record| match record {
-            Record::Session(session) => Some(session.started_unix_ns),
-            _ => None,
-        });
     let origin = Origin {
         file: escaped(store.path().as_os_str().as_encoded_bytes()).into_owned(),
         implied: false,
@@ -205,7 +263,7 @@ fn model_of(store: &Store, utc_offset: UtcOffset) -> Model<'_> {
         ended: store.ended(),
         is_live: false,
         warnings: store.warnings(),
-        utc_offset_seconds: utc_offset(started.unwrap_or(0)),
+        utc_offset_seconds: utc_offset(started(store.contents().records())),
     };
     Model::of(store.contents(), origin)
 }

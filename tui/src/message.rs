@@ -12,6 +12,9 @@ pub enum Message {
     Resize(u16, u16),
     /// So many of so many bytes of the file were read.
     Progress(u64, u64),
+    /// What the recording is, as far as a glance through it tells; sites are still
+    /// being read.
+    Skimmed(Arc<Facts>),
     /// What the recording is.
     Facts(Arc<Facts>),
     /// What is said about leaks.

@@ -258,6 +258,7 @@ fn show(
                     changed = true;
                     let message = match said {
                         Said::Progress(read, of) => Message::Progress(read, of),
+                        Said::Skimmed(facts) => Message::Skimmed(facts),
                         Said::Facts(facts) => Message::Facts(facts),
                         Said::Verdicts(verdicts) => Message::Verdicts(verdicts),
                         Said::Answer(answer) => Message::Answer(answer),

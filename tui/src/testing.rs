@@ -343,6 +343,7 @@ pub(crate) fn table(diff: bool) -> Table {
         groups: Arc::new(groups),
         rows,
         trends: (!diff).then(|| Arc::new(trends)),
+        left_out: (0, 0),
     }
 }
 
@@ -408,6 +409,7 @@ pub(crate) fn calls() -> CallTree {
         calls,
         bytes: 38 << 20,
         left_out: 12,
+        left_out_sites: (0, 0),
     }
 }
 

@@ -23,6 +23,10 @@ const ENDED: &str = "the recording has ended: marks can be set while it is made"
 pub fn update(state: &mut State, message: Message) -> Option<Effect> {
     let before = state.want();
     let effect = take(state, message);
+    if let Phase::Reading(..) = state.phase {
+        // No answer says it yet.
+        state.at.ns = state.ns_of(state.moment);
+    }
     if state.want() != before {
         state.waiting = true;
     }
@@ -36,6 +40,11 @@ fn take(state: &mut State, message: Message) -> Option<Effect> {
             keep_in_sight(state);
         }
         Message::Progress(read, of) => state.phase = Phase::Reading(read, of),
+        Message::Skimmed(facts) => {
+            if let Phase::Reading(..) = state.phase {
+                state.facts = facts;
+            }
+        }
         Message::Facts(facts) => {
             if state.phase == Phase::Ready && facts.ended && !state.facts.ended {
                 state.notice = Some(Notice::Ended);

@@ -28,7 +28,7 @@ use leakline_analysis::{Measure, Unit};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use crate::state::data::{Column, Facts, Fate, Moment, Usual, Verdict};
+use crate::state::data::{Column, Facts, Fate, Moment, TimePoint, Usual, Verdict};
 use crate::state::{COLUMNS, Chord, GROUPS, Notice, Phase, PromptKind, Screen, State, layout};
 use crate::theme::{Theme, theme};
 use canvas::{Canvas, Part};
@@ -119,7 +119,9 @@ const NARROW: u16 = 40;
 fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     let facts = &state.facts;
     let width = canvas.columns();
-    if state.phase != Phase::Ready {
+    // How it ended, and what was lost, may not be known yet.
+    let is_read = state.phase == Phase::Ready;
+    if !is_read && facts.times.is_empty() {
         return;
     }
     let others = facts.processes.len().saturating_sub(1);
@@ -135,7 +137,9 @@ fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         parts.push((processes, theme.dim));
     }
     let length = duration(facts.duration_ns);
-    if facts.ended {
+    if !is_read {
+        parts.push((format!("reading {length}"), theme.dim));
+    } else if facts.ended {
         let (text, style) = match first_fate(facts) {
             Some(Fate::Status(0)) | None => (format!("ended {length}"), theme.dim),
             Some(Fate::Status(status)) => (format!("status {status} {length}"), theme.bad),
@@ -159,7 +163,9 @@ fn header(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
     }
     let lost = facts.totals.lost_events;
     let style = if lost > 0 { theme.bad } else { theme.dim };
-    parts.push((format!("lost {}", blocks(lost)), style));
+    if is_read || lost > 0 {
+        parts.push((format!("lost {}", blocks(lost)), style));
+    }
     let right: usize = parts.iter().map(|(text, _)| canvas::width(text) + 3).sum();
     let room = usize::from(width).saturating_sub(right + 1).max(8);
     let mut x = canvas.put(
@@ -232,7 +238,19 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             read as f64 / of as f64
         };
         let text = format!("reading, {} of {}", percent(share), bytes(of));
-        canvas.put(1, y, width, &text, theme.strong);
+        let x = canvas.put(1, y, width, &text, theme.strong);
+        if state.screen == Screen::Overview
+            && let Some(time) = time_at(&state.facts, state.at.ns)
+        {
+            let text = format!(
+                "{} live in {} blocks",
+                bytes(time.live_bytes),
+                blocks(time.live_blocks)
+            );
+            let x = canvas.put(x + 3, y, width.saturating_sub(x + 3), &text, theme.strong);
+            let when = clock(&state.facts, time.end_ns);
+            canvas.put(x + 2, y, width.saturating_sub(x + 2), &when, theme.key);
+        }
         return;
     }
     let is_full = width >= layout::FULL_WIDTH;
@@ -276,6 +294,9 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
             (1, _) => format!("LEAK  1 cause, {}", words::per_minute(rate)),
             _ => format!("LEAK  {count} causes, {}", words::per_minute(rate)),
         };
+        if verdicts.not_judged.0 > 0 && width >= 80 {
+            text.push_str(" among the sites that rose most");
+        }
         if let Some((limit, seconds)) = verdicts.limit {
             let ns = (seconds.max(0.0) * 1e9) as u64;
             text.push_str("   limit ");
@@ -647,6 +668,12 @@ fn frame_parts(frame: &crate::state::data::FrameName, room: usize, theme: &Theme
         Part(" ".repeat(gap), style),
         Part(canvas::cut_start(&frame.place, for_place), theme.dim),
     ]
+}
+
+/// The session at the end of the last bin until an instant.
+fn time_at(facts: &Facts, ns: u64) -> Option<&TimePoint> {
+    let after = facts.times.partition_point(|time| time.end_ns <= ns);
+    facts.times.get(after.checked_sub(1)?)
 }
 
 /// A rate over the whole recording.

@@ -52,13 +52,29 @@ impl Calls {
         stacks: &mut Stacks<'a>,
         inverted: bool,
     ) -> Self {
+        let all: Vec<usize> = (0..kinds.len()).collect();
+        Calls::of(model, kinds, stacks, inverted, &all)
+    }
+
+    /// Of the sites of some kinds, which rise: the paths of a million are too many.
+    pub fn of<'a>(
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        inverted: bool,
+        chosen: &[usize],
+    ) -> Self {
         let mut calls: Vec<Call> = Vec::new();
         let mut index: FxHashMap<(u32, FrameId), u32> = FxHashMap::default();
         let (mut path, mut before) = (Vec::new(), Vec::new());
         // The calls of the path before: the next often begins as it did.
         let mut at_path: Vec<u32> = Vec::new();
-        let mut last = Vec::with_capacity(kinds.sites().len());
-        for &site in kinds.sites() {
+        // Of other kinds no call.
+        let mut last = vec![ROOT; kinds.len()];
+        for &kind in chosen {
+            let Some(&site) = kinds.sites().get(kind) else {
+                continue;
+            };
             let node = model.sites()[site as usize].node;
             path_of(model, stacks, node, inverted, false, &mut path);
             let same = path
@@ -75,7 +91,7 @@ impl Calls {
                 });
                 at_path.push(parent);
             }
-            last.push(parent);
+            last[kind] = parent;
             std::mem::swap(&mut path, &mut before);
         }
         Calls { calls, last }

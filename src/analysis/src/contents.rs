@@ -5,40 +5,21 @@
 
 use std::path::Path;
 
-use leakline_recording::record::{Frame, Node, Record, Site};
+use leakline_recording::record::{Record, Site};
 use leakline_recording::{OpenError, Reader};
 
+use crate::nodes::Nodes;
 use crate::timeline::Timeline;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Contents {
     records: Vec<Record>,
-    nodes: Vec<Node>,
+    nodes: Nodes,
     sites: Vec<Site>,
     timeline: Timeline,
     /// Processes whose end was told since the last complete bin.
     ended: Vec<u32>,
-}
-
-/// Node 0 is the empty stack and is never written.
-pub(crate) const EMPTY_STACK: Node = Node {
-    parent: 0,
-    frame: Frame::Broken,
-};
-
-/// Appends a node to those before it, which it names, or none.
-pub(crate) fn push_node(nodes: &mut Vec<Node>, mut node: Node) {
-    let id = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    if node.parent >= id {
-        node.parent = 0;
-    }
-    if let Frame::Pair { python } = &mut node.frame
-        && *python >= id
-    {
-        *python = 0;
-    }
-    nodes.push(node);
 }
 
 impl Default for Contents {
@@ -52,7 +33,7 @@ impl Contents {
     pub fn new() -> Self {
         Contents {
             records: Vec::new(),
-            nodes: vec![EMPTY_STACK],
+            nodes: Nodes::new(),
             sites: Vec::new(),
             timeline: Timeline::new(),
             ended: Vec::new(),
@@ -74,7 +55,7 @@ impl Contents {
     /// Takes the next record.
     pub fn push(&mut self, mut record: Record) {
         match &mut record {
-            Record::Node(node) => return push_node(&mut self.nodes, *node),
+            Record::Node(node) => return self.nodes.push(*node),
             Record::Site(site) => {
                 self.timeline.add_site(site);
                 self.sites.push(*site);
@@ -89,6 +70,7 @@ impl Contents {
                 }
             }
             Record::ProcessEnd(end) => self.ended.push(end.process),
+            Record::End(_) => self.timeline.finish(),
             // What each site of a process held at that one's own high-water
             // mark is not asked for.
             Record::Peak(peak) if peak.process.is_some() => peak.sites = Vec::new(),
@@ -106,7 +88,7 @@ impl Contents {
     }
 
     /// The nodes, by id, each behind those that it names.
-    pub fn nodes(&self) -> &[Node] {
+    pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 

@@ -1,11 +1,26 @@
 //! Frames with names, and what part of a program each belongs to.
 
+use std::num::NonZeroU32;
+
 use crate::names::{Name, base_name};
 
 /// A distinct frame: function, place and kind. Dense from 0 within one
 /// [`Stacks`](crate::Stacks).
+///
+/// An option of one takes no more room: there may be a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrameId(pub(crate) u32);
+pub struct FrameId(NonZeroU32);
+
+impl FrameId {
+    pub(crate) fn new(index: usize) -> Self {
+        let number = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1);
+        FrameId(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX))
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// Between an address without a symbol and the nearest symbol before it:
 /// `fastparse.so+0x3c1a (near parse+0x77)`.

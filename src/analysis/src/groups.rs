@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::figures::Figures;
 use crate::frame::FrameId;
-use crate::kinds::{Kinds, Sums};
+use crate::kinds::{Kinds, Measured, Sums};
 use crate::model::Model;
 use crate::names::Name;
 use crate::stack::{Head, Stacks};
@@ -42,7 +42,14 @@ pub struct Groups {
     /// pieces of `through` that end at `through_ends`.
     through: Vec<u32>,
     through_ends: Vec<u32>,
+    /// Of more kinds than that is held for: the group of each frame. Stacks are then
+    /// followed whenever it is asked.
+    of_frame: Option<FxHashMap<FrameId, u32>>,
 }
+
+/// What stacks keep of single nodes is given back after so many kinds, where there are
+/// many.
+const FORGET_AFTER: usize = 1 << 16;
 
 impl Groups {
     /// Groups all sites; with what their stacks go through where `inclusive`
@@ -60,13 +67,17 @@ impl Groups {
             of_kind: Vec::new(),
             through: Vec::new(),
             through_ends: Vec::new(),
+            of_frame: None,
         };
         if groups.by_process {
             groups.add_processes(model);
             return groups;
         }
         let mut index: FxHashMap<Key, u32> = FxHashMap::default();
-        for &id in kinds.sites() {
+        for (kind, &id) in kinds.sites().iter().enumerate() {
+            if !kinds.are_few() && kind % FORGET_AFTER == 0 {
+                stacks.forget_nodes();
+            }
             let site = model.sites()[id as usize];
             let key = key(model, stacks, by, id);
             let at = *index.entry(key).or_insert_with(|| {
@@ -137,7 +148,11 @@ impl Groups {
     ) {
         let mut of_frame: FxHashMap<FrameId, u32> = FxHashMap::default();
         let mut stack = Vec::new();
+        let is_held = kinds.are_few();
         for (kind, &site) in kinds.sites().iter().enumerate() {
+            if !is_held {
+                self.through.clear();
+            }
             let begins = self.through.len();
             self.through.push(self.of_kind[kind]);
             let node = model.sites()[site as usize].node;
@@ -172,8 +187,38 @@ impl Groups {
                     self.through.push(at);
                 }
             }
-            let ends = u32::try_from(self.through.len()).unwrap_or(u32::MAX);
-            self.through_ends.push(ends);
+            if is_held {
+                let ends = u32::try_from(self.through.len()).unwrap_or(u32::MAX);
+                self.through_ends.push(ends);
+            }
+        }
+        if !is_held {
+            self.through = Vec::new();
+            self.of_frame = Some(of_frame);
+        }
+    }
+
+    /// The groups that a kind's stack goes through, each once.
+    fn follow<'a>(
+        &self,
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        kind: usize,
+        (stack, into): (&mut Vec<FrameId>, &mut Vec<u32>),
+    ) {
+        into.clear();
+        into.extend(self.of_kind.get(kind));
+        let (Some(of_frame), Some(&site)) = (&self.of_frame, kinds.sites().get(kind)) else {
+            return;
+        };
+        stacks.stack_into(model, model.sites()[site as usize].node, stack);
+        for frame in stack {
+            if let Some(group) = of_frame.get(frame)
+                && !into.contains(group)
+            {
+                into.push(*group);
+            }
         }
     }
 
@@ -183,8 +228,20 @@ impl Groups {
     }
 
     /// The sites of a group, or that go through it where stacks were followed; rising.
-    pub fn sites(&self, model: &Model<'_>, kinds: &Kinds, group: usize) -> Vec<u32> {
-        let is_in = |kind: usize| {
+    pub fn sites<'a>(
+        &self,
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        group: usize,
+    ) -> Vec<u32> {
+        let process = self.all.get(group).and_then(|group| group.process);
+        let (mut stack, mut through) = (Vec::new(), Vec::new());
+        let mut is_in = |kind: usize| {
+            if self.of_frame.is_some() {
+                self.follow(model, kinds, stacks, kind, (&mut stack, &mut through));
+                return through.iter().any(|&of| of as usize == group);
+            }
             if self.through_ends.is_empty() {
                 return self
                     .of_kind
@@ -198,15 +255,90 @@ impl Groups {
             let through = &self.through[begins as usize..ends as usize];
             through.iter().any(|&of| of as usize == group)
         };
-        let process = self.all.get(group).and_then(|group| group.process);
         (0..)
             .zip(model.sites())
             .filter(|(id, site)| match process {
                 Some(process) => site.process == process,
-                None => kinds.of_site(*id).is_some_and(is_in),
+                None => kinds.of_site(*id).is_some_and(&mut is_in),
             })
             .map(|(id, _)| id)
             .collect()
+    }
+
+    /// Shows `each` what was measured, and of which group it is a part: of each that its
+    /// stack goes through, where it was made `inclusive` and `is_inclusive` asks for that.
+    pub fn for_each<'a>(
+        &self,
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        measured: &Measured,
+        is_inclusive: bool,
+        mut each: impl FnMut(usize, &Figures),
+    ) {
+        if self.by_process {
+            let all = kinds.of_processes(model, measured);
+            all.iter()
+                .enumerate()
+                .for_each(|(group, figures)| each(group, figures));
+            return;
+        }
+        let (mut stack, mut through) = (Vec::new(), Vec::new());
+        kinds.for_each(model, measured, |kind, figures| {
+            if !is_inclusive || (self.of_frame.is_none() && self.through_ends.is_empty()) {
+                if let Some(&group) = self.of_kind.get(kind) {
+                    each(group as usize, figures);
+                }
+                return;
+            }
+            if self.of_frame.is_some() {
+                // Most have nothing to add, and stacks are long.
+                if *figures != Figures::default() {
+                    self.follow(model, kinds, stacks, kind, (&mut stack, &mut through));
+                    for &group in &through {
+                        each(group as usize, figures);
+                    }
+                }
+                return;
+            }
+            let begins = kind
+                .checked_sub(1)
+                .map_or(0, |before| self.through_ends[before]);
+            let through = &self.through[begins as usize..self.through_ends[kind] as usize];
+            for &group in through {
+                each(group as usize, figures);
+            }
+        });
+    }
+
+    /// Shows `each` the groups that a kind is a part of, all that its stack goes through
+    /// where it was made `inclusive`.
+    pub fn for_each_of_kind<'a>(
+        &self,
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        mut each: impl FnMut(usize, usize),
+    ) {
+        let (mut stack, mut through) = (Vec::new(), Vec::new());
+        for kind in 0..self.of_kind.len() {
+            if self.of_frame.is_some() {
+                self.follow(model, kinds, stacks, kind, (&mut stack, &mut through));
+                for &group in &through {
+                    each(kind, group as usize);
+                }
+            } else if let Some(&ends) = self.through_ends.get(kind) {
+                let begins = kind
+                    .checked_sub(1)
+                    .map_or(0, |before| self.through_ends[before]);
+                let through = &self.through[begins as usize..ends as usize];
+                for &group in through {
+                    each(kind, group as usize);
+                }
+            } else {
+                each(kind, self.of_kind[kind] as usize);
+            }
+        }
     }
 
     /// What the groups are summed from.
@@ -218,28 +350,18 @@ impl Groups {
         }
     }
 
-    /// Adds up for each group what its parts have, or those whose stacks go
-    /// through it.
-    fn add_up<T: Clone + Default>(
-        &self,
-        sums: &Sums<T>,
-        is_inclusive: bool,
-        add: impl Fn(&mut T, &T),
-    ) -> Vec<T> {
+    /// The group of a kind, where kinds make the groups.
+    pub fn of_kind(&self, kind: usize) -> Option<usize> {
+        self.of_kind.get(kind).map(|&group| group as usize)
+    }
+
+    /// Adds up for each group what its parts have.
+    fn add_up<T: Clone + Default>(&self, sums: &Sums<T>, add: impl Fn(&mut T, &T)) -> Vec<T> {
         let parts = self.parts(sums);
         let mut all = vec![T::default(); self.all.len()];
         if self.by_process {
             for (sum, part) in all.iter_mut().zip(parts) {
                 add(sum, part);
-            }
-        } else if is_inclusive && !self.through_ends.is_empty() {
-            let mut begins = 0;
-            for (part, &ends) in parts.iter().zip(&self.through_ends) {
-                let through = self.through.get(begins..ends as usize).unwrap_or(&[]);
-                begins = ends as usize;
-                for &group in through {
-                    add(&mut all[group as usize], part);
-                }
             }
         } else {
             for (part, &group) in parts.iter().zip(&self.of_kind) {
@@ -249,23 +371,16 @@ impl Groups {
         all
     }
 
-    /// For each group what its sites weigh together, or those whose stacks go
-    /// through it where it was made `inclusive`.
+    /// For each group what its sites weigh together.
     pub fn weigh(&self, weights: &Sums<i64>) -> Vec<i64> {
-        self.add_up(weights, true, |sum, weight| {
+        self.add_up(weights, |sum, weight| {
             *sum = sum.saturating_add(*weight);
         })
     }
 
     /// For each group the sum of its sites' figures.
     pub fn own(&self, figures: &Sums<Figures>) -> Vec<Figures> {
-        self.add_up(figures, false, Figures::add)
-    }
-
-    /// For each group the sum of the figures of sites whose stacks go through
-    /// it; the same as [`own`](Self::own) unless made `inclusive`.
-    pub fn total(&self, figures: &Sums<Figures>) -> Vec<Figures> {
-        self.add_up(figures, true, Figures::add)
+        self.add_up(figures, Figures::add)
     }
 }
 
@@ -280,19 +395,24 @@ mod tests {
         let records = training();
         let model = Model::new(&records, origin());
         let mut stacks = Stacks::new(&model);
-        let kinds = Kinds::new(&model);
+        for kinds in [Kinds::new(&model), Kinds::too_many(&model)] {
+            each_site_is_in_a_group(&model, &mut stacks, &kinds);
+        }
+    }
+
+    fn each_site_is_in_a_group<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, kinds: &Kinds) {
         let all: Vec<u32> = (0..).zip(model.sites()).map(|(id, _)| id).collect();
         for by in [GroupBy::Site, GroupBy::Function, GroupBy::Process] {
-            let groups = Groups::new(&model, &kinds, &mut stacks, by, false);
-            let of_group = |group| groups.sites(&model, &kinds, group);
+            let groups = Groups::new(model, kinds, stacks, by, false);
+            let of_group = |group| groups.sites(model, kinds, stacks, group);
             let mut sites: Vec<u32> = (0..groups.groups().len()).flat_map(of_group).collect();
             sites.sort_unstable();
             assert_eq!(sites, all, "{by:?}");
         }
-        let groups = Groups::new(&model, &kinds, &mut stacks, GroupBy::Function, true);
+        let groups = Groups::new(model, kinds, stacks, GroupBy::Function, true);
         let mut most = 0;
         for (at, group) in groups.groups().iter().enumerate() {
-            let sites = groups.sites(&model, &kinds, at);
+            let sites = groups.sites(model, kinds, stacks, at);
             let Some(frame) = group.head.made_in else {
                 continue;
             };
@@ -300,7 +420,7 @@ mod tests {
             let expected: Vec<u32> = (0..)
                 .zip(model.sites())
                 .filter(|(_, site)| {
-                    let stack = stacks.stack(&model, site.node);
+                    let stack = stacks.stack(model, site.node);
                     stack
                         .into_iter()
                         .any(|id| stacks.frame(id).function == function)
@@ -337,12 +457,17 @@ mod tests {
                 filter: None,
             };
             let kinds = Kinds::new(&model);
-            let figures = kinds.sums(&model, &query.span);
+            let query_span = query.span;
+            let figures = kinds.sums(&model, &query_span);
             let top = Top::new(&model, &mut stacks, query);
-            for inclusive in [false, true] {
-                let groups = Groups::new(&model, &kinds, &mut stacks, by, inclusive);
-                let mut own: Vec<_> = groups
-                    .own(&figures)
+            let many = Kinds::too_many(&model);
+            for (inclusive, kinds) in [(false, &kinds), (true, &kinds), (true, &many)] {
+                let groups = Groups::new(&model, kinds, &mut stacks, by, inclusive);
+                let measured = kinds.measure(&model, &query_span);
+                let sums = sums_of(&groups, &model, kinds, &mut stacks, &measured, false);
+                let of_groups = groups.own(&figures);
+                assert_eq!(of_groups, sums);
+                let mut own: Vec<_> = of_groups
                     .into_iter()
                     .filter(|figures| !figures.is_idle(false, false))
                     .map(|figures| figures.live_bytes)
@@ -354,34 +479,50 @@ mod tests {
         }
     }
 
+    fn sums_of<'a>(
+        groups: &Groups,
+        model: &Model<'a>,
+        kinds: &Kinds,
+        stacks: &mut Stacks<'a>,
+        measured: &Measured,
+        is_inclusive: bool,
+    ) -> Vec<Figures> {
+        let mut sums = vec![Figures::default(); groups.groups().len()];
+        let add = |group: usize, figures: &Figures| sums[group].add(figures);
+        groups.for_each(model, kinds, stacks, measured, is_inclusive, add);
+        sums
+    }
+
     #[test]
     fn a_group_s_total_has_all_that_it_called() {
         let records = training();
         let model = Model::new(&records, origin());
         let mut stacks = Stacks::new(&model);
-        let kinds = Kinds::new(&model);
-        let figures = kinds.sums(&model, &Span::usual(&model));
-        let groups = Groups::new(&model, &kinds, &mut stacks, GroupBy::Function, true);
-        let total = groups.total(&figures);
-        let live = |figures: &[Figures]| figures.iter().map(|figures| figures.live_bytes).collect();
-        let weights = groups.weigh(&Sums {
-            of_kind: live(&figures.of_kind),
-            of_process: live(&figures.of_process),
-        });
-        assert!(total.iter().map(|figures| figures.live_bytes).eq(weights));
-        let of = |wanted: &str| {
-            let group = groups.groups().iter().position(|group| {
-                group
-                    .head
-                    .made_in
-                    .is_some_and(|id| stacks.name(stacks.frame(id).function) == wanted)
+        for kinds in [Kinds::new(&model), Kinds::too_many(&model)] {
+            let span = Span::usual(&model);
+            let measured = kinds.measure(&model, &span);
+            let groups = Groups::new(&model, &kinds, &mut stacks, GroupBy::Function, true);
+            let total = sums_of(&groups, &model, &kinds, &mut stacks, &measured, true);
+            let figures = kinds.sums(&model, &span);
+            let mut live = vec![0; total.len()];
+            groups.for_each_of_kind(&model, &kinds, &mut stacks, |kind, group| {
+                live[group] += figures.of_kind[kind].live_bytes;
             });
-            total[group.unwrap()].live_bytes
-        };
-        let sum: i64 = (figures.of_kind.iter())
-            .map(|figures| figures.live_bytes)
-            .sum();
-        assert_eq!(of("<module>"), sum);
-        assert!(of("load_batch") > 0 && of("load_batch") < of("Trainer.epoch"));
+            assert!(total.iter().map(|figures| figures.live_bytes).eq(live));
+            let of = |wanted: &str| {
+                let group = groups.groups().iter().position(|group| {
+                    group
+                        .head
+                        .made_in
+                        .is_some_and(|id| stacks.name(stacks.frame(id).function) == wanted)
+                });
+                total[group.unwrap()].live_bytes
+            };
+            let sum: i64 = (figures.of_kind.iter())
+                .map(|figures| figures.live_bytes)
+                .sum();
+            assert_eq!(of("<module>"), sum);
+            assert!(of("load_batch") > 0 && of("load_batch") < of("Trainer.epoch"));
+        }
     }
 }

@@ -52,6 +52,9 @@ pub struct LeaksQuery {
     pub memory_limit: Option<u64>,
     /// What is no leak, whatever it looks like.
     pub suppressions: Vec<Suppression>,
+    /// Where there are more sites than this, only so many are judged, those that rose
+    /// most: for who has little memory. `None` = all.
+    pub most_sites: Option<usize>,
 }
 
 /// A site of a cause.
@@ -181,6 +184,9 @@ pub struct Leaks {
     pub acquitted: Vec<Acquitted>,
     /// What was kept out.
     pub suppressed: Vec<Suppressed>,
+    /// Sites that rose, but less than others, and were not judged for want of memory; and
+    /// by how much they rose, each, together.
+    pub not_judged: (usize, u64),
     /// The smallest growth that would have been listed.
     pub detectable_bytes_per_second: f64,
     /// What is lost, or looks so, and is no cause: it is little, or not certain.
@@ -206,6 +212,42 @@ enum Import {
     Itself,
     /// A function that the module's body called.
     Called,
+}
+
+/// The sites that are judged, where not all can be.
+struct Chosen {
+    /// Rising.
+    sites: Vec<u32>,
+    left_out: (usize, u64),
+}
+
+impl Chosen {
+    /// Those that rose most, and those of which something is lost.
+    fn new(levels: &Levels, sites: u32, most: usize, is_lost: impl Fn(u32) -> bool) -> Self {
+        let mut chosen: Vec<u32> = (0..sites)
+            // Of sites that are judged as one there are a few at most.
+            .filter(|&site| levels.rise(site) >= FLOOR_BYTES / 16 || is_lost(site))
+            .collect();
+        let mut left_out = (0, 0);
+        if chosen.len() > most {
+            let rank = |&site: &u32| (Reverse((is_lost(site), levels.rise(site))), site);
+            chosen.select_nth_unstable_by_key(most, rank);
+            let others = chosen.split_off(most);
+            let rises = others.iter().map(|&site| levels.rise(site));
+            for rise in rises.filter(|&rise| rise >= FLOOR_BYTES) {
+                left_out = (left_out.0 + 1, left_out.1 + rise);
+            }
+            chosen.sort_unstable();
+        }
+        Chosen {
+            sites: chosen,
+            left_out,
+        }
+    }
+
+    fn has(&self, site: u32) -> bool {
+        self.sites.binary_search(&site).is_ok()
+    }
 }
 
 /// Sites that are judged as one.
@@ -243,21 +285,43 @@ impl Leaks {
                 .copied()
                 .unwrap_or(Import::Outside)
         };
-        let histories = Histories::new(model);
+        let sites = u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
+        let most = query.most_sites.filter(|&most| sites as usize > most);
+        let imported = || (0..sites).filter(|&site| import_of(site) == Import::Itself);
+        let mut histories = match most {
+            None => Histories::new(model),
+            Some(_) => Histories::of_sites(model, &imported().collect::<Vec<u32>>()),
+        };
         let asked = query.from.as_ref().and_then(|_| span.from());
         let from_ns = if let Some(from) = asked {
             from.resolved_ns()
         } else if model.is_imported() {
             model.bin_ends().first().copied().unwrap_or(0)
         } else {
-            let sites = 0..u32::try_from(model.sites().len()).unwrap_or(u32::MAX);
-            let imported: Vec<u32> = sites
-                .filter(|&site| import_of(site) == Import::Itself)
-                .collect();
-            histories.nearly_all(&imported, to_ns)
+            histories.nearly_all(&imported().collect::<Vec<u32>>(), to_ns)
         };
-        let levels = Levels::new(model, from_ns);
-        let groups = groups(model, stacks, &levels, &import_of, to_ns);
+        let mut levels = Levels::new(model, from_ns, to_ns);
+        let lost = lost_by_site(model);
+        let chosen = most.map(|most| {
+            Chosen::new(&levels, sites, most, |site| {
+                lost.get(&site).is_some_and(is_cause)
+            })
+        });
+        let mut start_up = (0, 0);
+        if let Some(chosen) = &chosen {
+            // The others are judged by what they hold alone.
+            for site in (0..sites).filter(|&site| !chosen.has(site)) {
+                let bytes = levels.last(site);
+                if import_of(site) != Import::Outside && bytes >= FLOOR_BYTES {
+                    start_up.0 += 1;
+                    start_up.1 += bytes;
+                }
+            }
+            levels = levels.of(&chosen.sites);
+            histories = Histories::of_sites(model, &chosen.sites);
+        }
+        let is_judged = |site: u32| chosen.as_ref().is_none_or(|chosen| chosen.has(site));
+        let groups = groups(model, stacks, &levels, &import_of, &is_judged, to_ns);
         let rounds = rounds(model, from_ns, to_ns);
         let mut progress = vec![Progress {
             kind: AxisKind::Allocations,
@@ -300,9 +364,7 @@ impl Leaks {
         }
         let judgement = judge.finish();
 
-        let lost = lost_by_site(model);
         let mut judged = Vec::new();
-        let mut start_up = (0, 0);
         for (group, found) in groups.iter().zip(&judgement.sites) {
             let live = histories.live(&group.sites, group.to_ns);
             let lost = lost_of(&lost, &group.sites);
@@ -335,6 +397,7 @@ impl Leaks {
             leaking: (0, Rate::default()),
             acquitted: Vec::new(),
             suppressed: Vec::new(),
+            not_judged: chosen.as_ref().map_or((0, 0), |chosen| chosen.left_out),
             detectable_bytes_per_second: judgement.detectable_bytes_per_second,
             lost_besides: Held::default(),
             rss: rss(model, from_ns).zip(rss(model, to_ns)),
@@ -722,12 +785,12 @@ impl Judged {
 /// callee's.
 fn import_of_nodes(model: &Model<'_>) -> Vec<Import> {
     let mut imports: Vec<Import> = Vec::with_capacity(model.nodes().len());
-    for node in model.nodes() {
+    for (parent, frame) in model.nodes().iter() {
         let of = |id: u32| imports.get(id as usize).copied().unwrap_or(Import::Outside);
-        let import = match node.frame {
+        let import = match frame {
             Recorded::Pair { python } => of(python),
             Recorded::Python { code, .. } => {
-                let before = of(node.parent);
+                let before = of(parent);
                 match model.codes().get(code as usize) {
                     Some(code) if is_import(&code.file) => Import::Itself,
                     Some(code) if code.name == "<module>" => before,
@@ -735,7 +798,7 @@ fn import_of_nodes(model: &Model<'_>) -> Vec<Import> {
                     _ => before,
                 }
             }
-            _ => of(node.parent),
+            _ => of(parent),
         };
         imports.push(import);
     }
@@ -765,6 +828,7 @@ fn groups<'a>(
     stacks: &mut Stacks<'a>,
     levels: &Levels,
     import_of: &impl Fn(u32) -> Import,
+    is_judged: &impl Fn(u32) -> bool,
     to_ns: u64,
 ) -> Vec<Group> {
     let ends = process_ends(model, to_ns);
@@ -772,7 +836,7 @@ fn groups<'a>(
     let mut index: FxHashMap<(u64, Domain, Option<u32>), usize> = FxHashMap::default();
     for (id, site) in (0..).zip(model.sites()) {
         // Of sites that differ only in hidden frames there are a few at most.
-        if levels.most(id) < FLOOR_BYTES / 16 {
+        if levels.most(id) < FLOOR_BYTES / 16 || !is_judged(id) {
             continue;
         }
         let end = ends.get(site.process as usize).copied().unwrap_or(to_ns);

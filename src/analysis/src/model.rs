@@ -16,16 +16,17 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, HeapGraph, Ledger, Limits, Loss, Lost, Mark, Node,
-    Note, PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session,
-    Site, SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, HeapGraph, Ledger, Limits, Loss, Lost, Mark, Note,
+    PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site,
+    SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
-use crate::contents::{Contents, EMPTY_STACK, push_node};
+use crate::contents::Contents;
 use crate::figures::Figures;
 use crate::instant::{At, MAIN_LEFT, Span};
 use crate::names::{base_name, escaped};
+use crate::nodes::Nodes;
 use crate::redact::Redaction;
 use crate::scatter::{PerSite, Scatter};
 use crate::timeline::{Timeline, apply};
@@ -161,7 +162,7 @@ pub struct Model<'a> {
     threads: Vec<ThreadFacts<'a>>,
     modules: Vec<ModuleFacts<'a>>,
     codes: Vec<&'a Code>,
-    nodes: Cow<'a, [Node]>,
+    nodes: Cow<'a, Nodes>,
     sites: Cow<'a, [Site]>,
     symbols: FxHashMap<(u32, u64), &'a [SymbolFrame]>,
     symbol_notes: Vec<(u32, &'a str)>,
@@ -195,7 +196,7 @@ impl<'a> Model<'a> {
     pub fn new(records: &'a [Record], origin: Origin) -> Self {
         Model::arranged(
             records,
-            Cow::Owned(vec![EMPTY_STACK]),
+            Cow::Owned(Nodes::new()),
             Cow::Owned(Vec::new()),
             Cow::Owned(Timeline::new()),
             origin,
@@ -215,7 +216,7 @@ impl<'a> Model<'a> {
 
     fn arranged(
         records: &'a [Record],
-        nodes: Cow<'a, [Node]>,
+        nodes: Cow<'a, Nodes>,
         sites: Cow<'a, [Site]>,
         timeline: Cow<'a, Timeline>,
         origin: Origin,
@@ -231,7 +232,7 @@ impl<'a> Model<'a> {
     /// contents, or empty ones of its own.
     fn empty(
         records: &'a [Record],
-        nodes: Cow<'a, [Node]>,
+        nodes: Cow<'a, Nodes>,
         sites: Cow<'a, [Site]>,
         timeline: Cow<'a, Timeline>,
         origin: Origin,
@@ -289,7 +290,7 @@ impl<'a> Model<'a> {
                 Cow::Borrowed(*timeline),
             ),
             _ => (
-                Cow::Owned(vec![EMPTY_STACK]),
+                Cow::Owned(Nodes::new()),
                 Cow::Owned(Vec::new()),
                 Cow::Owned(Timeline::new()),
             ),
@@ -337,7 +338,7 @@ impl<'a> Model<'a> {
                 });
             }
             Record::Code(code) => self.codes.push(code),
-            Record::Node(node) => push_node(self.nodes.to_mut(), *node),
+            Record::Node(node) => self.nodes.to_mut().push(*node),
             Record::Site(site) => {
                 self.timeline.to_mut().add_site(site);
                 self.sites.to_mut().push(*site);
@@ -553,7 +554,7 @@ impl<'a> Model<'a> {
         &self.sources
     }
 
-    pub(crate) fn nodes(&self) -> &[Node] {
+    pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
@@ -836,17 +837,8 @@ impl<'a> Model<'a> {
         let sites = self.timeline.sites_of(lane);
         match source {
             HighWaterSource::Record => {
-                let first = sites.first().copied().unwrap_or(0);
-                let mut rows = rows[rows.partition_point(|row| row.0 < first)..].iter();
-                let mut row = rows.next();
-                let held = |&site: &u32| {
-                    while row.is_some_and(|row| row.0 < site) {
-                        row = rows.next();
-                    }
-                    let row = row.filter(|row| row.0 == site);
-                    row.map_or((0, 0), |row| (row.1, row.2))
-                };
-                sites.iter().map(held).collect()
+                let mut told = Told::new(rows, sites);
+                sites.iter().map(|&site| told.of(site)).collect()
             }
             HighWaterSource::Bin(bin) => {
                 let counters = self.timeline.counters_of(lane, bin.saturating_add(1));
@@ -863,43 +855,30 @@ impl<'a> Model<'a> {
     /// Shows `each` every site, process by process, with its id and its
     /// figures over `span`. Takes the memory that one process's sites need.
     pub fn for_each_figures(&self, span: &Span, mut each: impl FnMut(u32, &Site, &Figures)) {
-        let high_water = self.high_water();
-        let mut rows: Cow<'_, [(u32, u64, u64)]> =
-            Cow::Borrowed(self.peak.map_or(&[], |peak| &peak.sites));
-        // A recorder writes them so.
-        if !rows.is_sorted_by_key(|row| row.0) {
-            rows.to_mut().sort_by_key(|row| row.0);
-        }
-        let ended = self.ended_processes(span.to().resolved_ns());
-        // A site may lack its last changes: it was given what it held before.
-        let may_lack = !span.to().exact() && span.to().resolved_ns() >= high_water.at_ns;
+        let looking = Looking::new(self, span);
         for (lane, process) in self.timeline.processes().enumerate() {
-            let process = process as usize;
-            let peaks = self.peaks_of(lane, high_water.source, &rows);
-            let mut to = self.state_of((lane, process), span.to(), &peaks);
-            if may_lack {
-                for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
-                    counters.total_bytes = counters.total_bytes.max(*bytes);
-                    counters.total_blocks = counters.total_blocks.max(*blocks);
-                }
-            }
-            let from = span
-                .from()
-                .map(|from| self.state_of((lane, process), from, &peaks));
-            let has_ended = ended.get(process).copied().unwrap_or(false);
-            let sites = self.timeline.sites_of(lane).iter();
-            for (at, (&id, (to, (peak_bytes, peak_blocks)))) in
-                sites.zip(to.iter().zip(&peaks)).enumerate()
-            {
-                let before = from.as_ref().and_then(|from| from.get(at));
-                let mut figures = Figures::new(to, before, *peak_bytes, *peak_blocks, has_ended);
-                if let Some(site) = self.sites.get(id as usize) {
-                    if self.is_sampled() {
-                        figures.scatter = self.scatter_of(id, site, &figures, to, before);
-                    }
-                    each(id, site, &figures);
-                }
-            }
+            let state = looking.state_of((lane, process as usize));
+            looking.show((lane, process as usize), &state, &mut each);
+        }
+    }
+
+    /// Counters of all sites at the ends of `span`, for who looks more than once.
+    pub fn look(&self, span: &Span) -> Look {
+        let looking = Looking::new(self, span);
+        let lanes = self.timeline.processes().enumerate();
+        let states = lanes.map(|(lane, process)| looking.state_of((lane, process as usize)));
+        Look {
+            span: *span,
+            lanes: states.collect(),
+        }
+    }
+
+    /// As [`for_each_figures`](Self::for_each_figures), of what was looked at.
+    pub fn for_each_looked(&self, look: &Look, mut each: impl FnMut(u32, &Site, &Figures)) {
+        let looking = Looking::new(self, &look.span);
+        let lanes = self.timeline.processes().enumerate();
+        for ((lane, process), state) in lanes.zip(&look.lanes) {
+            looking.show((lane, process as usize), state, &mut each);
         }
     }
 
@@ -1036,6 +1015,123 @@ impl<'a> Model<'a> {
         match self.session {
             Some(session) if !session.command.is_empty() => words(&session.command, b""),
             _ => self.command(0),
+        }
+    }
+}
+
+/// See [`Model::look`].
+#[derive(Clone, Debug)]
+pub struct Look {
+    span: Span,
+    lanes: Vec<LaneState>,
+}
+
+/// What sites of a lane had at the ends of a span, and held at the high-water mark.
+#[derive(Clone, Debug)]
+struct LaneState {
+    to: Vec<Counters>,
+    from: Option<Vec<Counters>>,
+    /// Empty where the record of the high-water mark tells them.
+    peaks: Vec<(u64, u64)>,
+}
+
+/// What the high-water mark's record tells of sites that are asked for rising.
+struct Told<'r> {
+    rows: std::slice::Iter<'r, (u32, u64, u64)>,
+    row: Option<&'r (u32, u64, u64)>,
+}
+
+impl<'r> Told<'r> {
+    fn new(rows: &'r [(u32, u64, u64)], sites: &[u32]) -> Self {
+        let first = sites.first().copied().unwrap_or(0);
+        let mut rows = rows[rows.partition_point(|row| row.0 < first)..].iter();
+        let row = rows.next();
+        Told { rows, row }
+    }
+
+    /// Bytes and blocks that it held.
+    fn of(&mut self, site: u32) -> (u64, u64) {
+        while self.row.is_some_and(|row| row.0 < site) {
+            self.row = self.rows.next();
+        }
+        let row = self.row.filter(|row| row.0 == site);
+        row.map_or((0, 0), |row| (row.1, row.2))
+    }
+}
+
+/// What figures over a span are made with.
+struct Looking<'m, 'a> {
+    model: &'m Model<'a>,
+    span: Span,
+    source: HighWaterSource,
+    /// Of the high-water mark's record, rising.
+    rows: Cow<'a, [(u32, u64, u64)]>,
+    ended: Vec<bool>,
+    may_lack: bool,
+}
+
+impl<'m, 'a> Looking<'m, 'a> {
+    fn new(model: &'m Model<'a>, span: &Span) -> Self {
+        let high_water = model.high_water();
+        let mut rows: Cow<'a, [(u32, u64, u64)]> =
+            Cow::Borrowed(model.peak.map_or(&[], |peak| &peak.sites));
+        // A recorder writes them so.
+        if !rows.is_sorted_by_key(|row| row.0) {
+            rows.to_mut().sort_by_key(|row| row.0);
+        }
+        Looking {
+            model,
+            span: *span,
+            source: high_water.source,
+            rows,
+            ended: model.ended_processes(span.to().resolved_ns()),
+            // A site may lack its last changes: it was given what it held before.
+            may_lack: !span.to().exact() && span.to().resolved_ns() >= high_water.at_ns,
+        }
+    }
+
+    fn state_of(&self, of: (usize, usize)) -> LaneState {
+        let model = self.model;
+        let mut peaks = model.peaks_of(of.0, self.source, &self.rows);
+        let mut to = model.state_of(of, self.span.to(), &peaks);
+        if self.may_lack {
+            for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
+                counters.total_bytes = counters.total_bytes.max(*bytes);
+                counters.total_blocks = counters.total_blocks.max(*blocks);
+            }
+        }
+        let from = self.span.from();
+        let from = from.map(|from| model.state_of(of, from, &peaks));
+        if self.source == HighWaterSource::Record {
+            peaks = Vec::new();
+        }
+        LaneState { to, from, peaks }
+    }
+
+    fn show(
+        &self,
+        (lane, process): (usize, usize),
+        state: &LaneState,
+        each: &mut impl FnMut(u32, &Site, &Figures),
+    ) {
+        let model = self.model;
+        let has_ended = self.ended.get(process).copied().unwrap_or(false);
+        let is_sampled = model.is_sampled();
+        let sites = model.timeline.sites_of(lane);
+        let mut told = Told::new(&self.rows, sites);
+        for (at, (&id, to)) in sites.iter().zip(&state.to).enumerate() {
+            let before = state.from.as_ref().and_then(|from| from.get(at));
+            let peak = match self.source {
+                HighWaterSource::Record => told.of(id),
+                _ => state.peaks.get(at).copied().unwrap_or_default(),
+            };
+            let mut figures = Figures::new(to, before, peak.0, peak.1, has_ended);
+            if let Some(site) = model.sites.get(id as usize) {
+                if is_sampled {
+                    figures.scatter = model.scatter_of(id, site, &figures, to, before);
+                }
+                each(id, site, &figures);
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::frame::{
 };
 use crate::model::Model;
 use crate::names::{Name, Names, base_name};
+use crate::nodes::FrameOf;
 
 /// Most frames of a native, and of a Python stack. Recorders stop earlier;
 /// this bounds what a damaged file can make us do.
@@ -42,7 +43,7 @@ pub struct Head {
     pub python: Option<FrameId>,
 }
 
-/// What a node turned into: a piece of `Stacks::pool`.
+/// What a frame turned into: a piece of `Stacks::pool`.
 #[derive(Clone, Copy, Debug)]
 struct Expanded {
     start: u32,
@@ -68,6 +69,7 @@ pub struct Stacks<'a> {
     frames: IndexSet<Frame, FxBuildHasher>,
     modules: Vec<ModuleNames>,
     python_roles: FxHashMap<Name, Role>,
+    /// Of each distinct frame.
     expanded: Vec<Option<Expanded>>,
     pool: Vec<FrameId>,
     heads: FxHashMap<u32, Head>,
@@ -87,13 +89,13 @@ impl<'a> Stacks<'a> {
                 embeds: false,
             })
             .collect();
-        for node in model.nodes() {
+        for frame in model.nodes().distinct() {
             if let Recorded::Native {
                 module: Some(module),
                 evaluator: true,
                 ..
-            } = node.frame
-                && let Some(names) = modules.get_mut(module as usize)
+            } = frame
+                && let Some(names) = modules.get_mut(*module as usize)
             {
                 names.embeds = names.role != Role::Interpreter;
             }
@@ -103,7 +105,7 @@ impl<'a> Stacks<'a> {
             frames: IndexSet::default(),
             modules,
             python_roles: FxHashMap::default(),
-            expanded: vec![None; model.nodes().len()],
+            expanded: vec![None; model.nodes().distinct().len()],
             pool: Vec::new(),
             heads: FxHashMap::default(),
             shown_keys: FxHashMap::default(),
@@ -116,7 +118,7 @@ impl<'a> Stacks<'a> {
     ///
     /// If `id` comes from another `Stacks`.
     pub fn frame(&self, id: FrameId) -> &Frame {
-        &self.frames[id.0 as usize]
+        &self.frames[id.index()]
     }
 
     /// How many frames are known by now.
@@ -189,6 +191,12 @@ impl<'a> Stacks<'a> {
         self.pool[start..start + usize::from(piece.len)]
             .iter()
             .try_for_each(|&id| each(self.frame(id), id))
+    }
+
+    /// Gives back what was kept of single nodes, of which there may be millions.
+    pub fn forget_nodes(&mut self) {
+        self.heads = FxHashMap::default();
+        self.shown_keys = FxHashMap::default();
     }
 
     /// The frames that rows of a site are named after.
@@ -297,7 +305,19 @@ impl<'a> Stacks<'a> {
     }
 
     fn expand(&mut self, model: &Model<'a>, node: u32) -> Expanded {
-        if let Some(Some(known)) = self.expanded.get(node as usize) {
+        let slot = match model.nodes().frame_of(node) {
+            Some(FrameOf::One(number)) => Some(number as usize),
+            // Only where a damaged file has a pair inside a stack.
+            Some(FrameOf::Pair(_)) => {
+                return Expanded {
+                    start: 0,
+                    len: 0,
+                    evaluator: false,
+                };
+            }
+            None => None,
+        };
+        if let Some(Some(known)) = slot.and_then(|slot| self.expanded.get(slot)) {
             return *known;
         }
         let start = self.pool.len();
@@ -307,7 +327,7 @@ impl<'a> Stacks<'a> {
             len: u16::try_from(self.pool.len() - start).unwrap_or(u16::MAX),
             evaluator,
         };
-        if let Some(slot) = self.expanded.get_mut(node as usize) {
+        if let Some(slot) = slot.and_then(|slot| self.expanded.get_mut(slot)) {
             *slot = Some(expanded);
         }
         expanded
@@ -315,11 +335,11 @@ impl<'a> Stacks<'a> {
 
     /// Pushes the frames of a node; says whether it evaluates bytecode.
     fn expand_anew(&mut self, model: &Model<'a>, node: u32) -> bool {
-        let Some(node) = model.nodes().get(node as usize) else {
+        let Some(frame) = model.nodes().frame(node) else {
             self.push_marker("[unknown]");
             return false;
         };
-        match node.frame {
+        match frame {
             Recorded::Native {
                 module,
                 offset,
@@ -337,7 +357,6 @@ impl<'a> Stacks<'a> {
             Recorded::Truncated => self.push_marker("[truncated]"),
             Recorded::Broken => self.push_marker("[unwinding ended here]"),
             Recorded::Switched => self.push_marker("[continues on another stack]"),
-            // Only where a damaged file has a pair inside a stack.
             Recorded::Pair { .. } => {}
         }
         false
@@ -472,15 +491,14 @@ impl<'a> Stacks<'a> {
 
     fn push(&mut self, frame: Frame) {
         let (index, _) = self.frames.insert_full(frame);
-        self.pool
-            .push(FrameId(u32::try_from(index).unwrap_or(u32::MAX)));
+        self.pool.push(FrameId::new(index));
     }
 }
 
 /// A hash of frames, with one more (the finalizer of SplitMix64): a tenth of
 /// what SipHash takes, where there are millions.
 fn mixed(hash: u64, id: FrameId) -> u64 {
-    let mut hash = hash.wrapping_add(u64::from(id.0) + 1);
+    let mut hash = hash.wrapping_add(id.index() as u64 + 1);
     hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -490,12 +508,8 @@ fn mixed(hash: u64, id: FrameId) -> u64 {
 /// The native and the Python stack of a node; a node that is no pair is the
 /// first, whatever it holds.
 fn stacks_of(model: &Model<'_>, node: u32) -> (u32, u32) {
-    match model
-        .nodes()
-        .get(node as usize)
-        .map(|node| (node.parent, node.frame))
-    {
-        Some((native, Recorded::Pair { python })) => (native, python),
+    match model.nodes().frame_of(node) {
+        Some(FrameOf::Pair(python)) => (model.nodes().parent(node), python),
         _ => (node, 0),
     }
 }
@@ -527,18 +541,14 @@ impl Iterator for Walk<'_, '_> {
             return None;
         }
         self.left -= 1;
-        self.at = self
-            .model
-            .nodes()
-            .get(at as usize)
-            .map_or(0, |node| node.parent);
+        self.at = self.model.nodes().parent(at);
         Some(at)
     }
 }
 
 fn is_entry(model: &Model<'_>, node: u32) -> bool {
     matches!(
-        model.nodes().get(node as usize).map(|node| node.frame),
+        model.nodes().frame(node),
         Some(Recorded::Python { entry: true, .. })
     )
 }

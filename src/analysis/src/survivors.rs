@@ -109,6 +109,9 @@ pub struct Survivors {
     boundaries: Vec<u32>,
     boundary_ns: Vec<u64>,
     sites: Vec<Track>,
+    /// Where each site's track is, `u32::MAX` where it has none; empty where each has
+    /// its own.
+    slots: Vec<u32>,
     /// Ticks at which a cohort of some site does not begin: of ranges that
     /// neither overlap nor touch, the first and last.
     within: Vec<(u32, u32)>,
@@ -183,6 +186,15 @@ struct Story {
 impl Survivors {
     /// Of a recording; `None` where it does not tell of cohorts.
     pub fn new(model: &Model<'_>) -> Option<Self> {
+        Survivors::build(model, None)
+    }
+
+    /// Of these sites of a recording alone, which rise: of others nothing is known.
+    pub(crate) fn of_sites(model: &Model<'_>, sites: &[u32]) -> Option<Self> {
+        Survivors::build(model, Some(sites))
+    }
+
+    fn build(model: &Model<'_>, only: Option<&[u32]>) -> Option<Self> {
         let records = model.cohorts();
         let last = records.last()?;
         let mut survivors = Survivors {
@@ -190,6 +202,7 @@ impl Survivors {
             boundaries: Vec::new(),
             boundary_ns: Vec::new(),
             sites: Vec::new(),
+            slots: Vec::new(),
             within: Vec::new(),
             verified_from: vec![0; model.processes().len()],
             births: Vec::new(),
@@ -206,13 +219,24 @@ impl Survivors {
                 *from = loss.at_ns.max(*from);
             }
         }
-        survivors.take(model);
-        survivors.find_within(last.tick);
+        survivors.take(model, only);
+        if only.is_none() {
+            survivors.find_within(last.tick);
+        }
         Some(survivors)
     }
 
+    fn track(&self, site: u32) -> Option<&Track> {
+        let slot = if self.slots.is_empty() {
+            site
+        } else {
+            *self.slots.get(site as usize)?
+        };
+        self.sites.get(slot as usize)
+    }
+
     /// Packs what bins and cohorts say, instant by instant.
-    fn take(&mut self, model: &Model<'_>) {
+    fn take(&mut self, model: &Model<'_>, only: Option<&[u32]>) {
         #[derive(Clone, Default)]
         struct Last {
             live: Amount,
@@ -221,7 +245,22 @@ impl Survivors {
             is_moved: bool,
             packed: Vec<u8>,
         }
-        let mut sites = vec![Last::default(); model.sites().len()];
+        if let Some(only) = only {
+            self.slots = vec![u32::MAX; model.sites().len()];
+            for (slot, &site) in (0..).zip(only) {
+                if let Some(place) = self.slots.get_mut(site as usize) {
+                    *place = slot;
+                }
+            }
+        }
+        let slots = std::mem::take(&mut self.slots);
+        let slot_of = |site: u32| match only {
+            None => site as usize,
+            Some(_) => slots
+                .get(site as usize)
+                .map_or(usize::MAX, |&slot| slot as usize),
+        };
+        let mut sites = vec![Last::default(); only.map_or(model.sites().len(), <[u32]>::len)];
         let mut counters = vec![Counters::default(); sites.len()];
         let mut levels = vec![0_u8; sites.len()];
         let mut has_survivors = vec![false; sites.len()];
@@ -236,12 +275,12 @@ impl Survivors {
                 .is_some_and(|end| *end <= known.ns)
             {
                 model.for_each_point(bin, |point| {
-                    let id = point.site as usize;
+                    births = births.wrapping_add_signed(point.total_blocks);
+                    let id = slot_of(point.site);
                     let Some(site) = counters.get_mut(id) else {
                         return;
                     };
                     apply(site, point);
-                    births = births.wrapping_add_signed(point.total_blocks);
                     if !std::mem::replace(&mut sites[id].is_moved, true) {
                         moved.push(point.site);
                     }
@@ -253,7 +292,9 @@ impl Survivors {
                 && cohorts.at_ns <= known.ns
             {
                 for site in cohorts.sites.unpack() {
-                    sum.add(site, &self.boundaries);
+                    if slot_of(site.site) < sites.len() {
+                        sum.add(site, &self.boundaries);
+                    }
                 }
                 record += 1;
             }
@@ -267,11 +308,12 @@ impl Survivors {
                 };
                 let told = told.next_if(|told| told.site == id);
                 moves.next_if(|moved| *moved == id);
-                let Some(site) = sites.get_mut(id as usize) else {
+                let slot = slot_of(id);
+                let Some(site) = sites.get_mut(slot) else {
                     continue;
                 };
                 site.is_moved = false;
-                let now = counters[id as usize];
+                let now = counters[slot];
                 let (live, total) = (
                     amount(now.live_blocks, now.live_bytes),
                     amount(now.total_blocks, now.total_bytes),
@@ -290,26 +332,31 @@ impl Survivors {
                 }
                 (site.at, site.live, site.total) = (at, live, total);
                 if let Some(told) = told {
-                    levels[id as usize] = told.level;
-                    has_survivors[id as usize] = true;
+                    levels[slot] = told.level;
+                    has_survivors[slot] = true;
                 }
             }
         }
-        let tracks = sites.into_iter().zip(model.sites()).zip(levels);
+        let process_of = |slot: usize| {
+            let site = only.map_or(slot, |only| only[slot] as usize);
+            model.sites().get(site).map_or(0, |site| site.process)
+        };
+        let tracks = sites.into_iter().enumerate().zip(levels);
         self.sites = tracks
             .zip(has_survivors)
-            .map(|(((last, site), level), has_survivors)| Track {
-                process: site.process,
+            .map(|(((slot, last), level), has_survivors)| Track {
+                process: process_of(slot),
                 level,
                 has_survivors,
                 packed: last.packed.into(),
             })
             .collect();
+        self.slots = slots;
     }
 
     fn moments(&self, site: u32) -> Vec<Moment> {
         let mut moments = Vec::new();
-        let Some(track) = self.sites.get(site as usize) else {
+        let Some(track) = self.track(site) else {
             return moments;
         };
         let mut rest: &[u8] = &track.packed;
@@ -428,7 +475,7 @@ impl Survivors {
     /// Whether blocks of a site survived their cohort. All blocks of any other
     /// died within a millisecond or so, but for those that were born last.
     pub fn has_survivors(&self, site: u32) -> bool {
-        let track = self.sites.get(site as usize);
+        let track = self.track(site);
         track.is_some_and(|track| track.has_survivors)
     }
 
@@ -449,7 +496,7 @@ impl Survivors {
     /// The history of a site, or of several together: those of one stack in
     /// several processes, or of one cause.
     pub fn history(&self, sites: &[u32]) -> History {
-        let tracks = sites.iter().filter_map(|id| self.sites.get(*id as usize));
+        let tracks = sites.iter().filter_map(|id| self.track(*id));
         let level = tracks.clone().map(|track| track.level).max().unwrap_or(0);
         let verified_from = |track: &Track| self.verified_from.get(track.process as usize);
         let verified_from_ns = tracks.filter_map(verified_from).max().copied();

@@ -3,10 +3,11 @@
 //!
 //! A point as a record holds it takes 56 bytes; packed, its gap to the last
 //! site's number, a byte that says which counters changed, and those changes:
-//! 10 to 15. Each process has a *lane* of its own, since its sites are its own:
+//! 10 to 15, and where all blocks of a site have one size, 6 (bytes are then the
+//! blocks' count times that). Each process has a *lane* of its own, since its sites are its own:
 //! what an ended one left is looked at lane by lane, in the memory that one
 //! takes. Between the points of a lane lie *states*, the counters of all its
-//! sites, so that any instant is a few bins away from one.
+//! sites, packed likewise, so that any instant is a few bins away from one.
 //!
 //! # Invariants
 //!
@@ -18,7 +19,7 @@
 use leakline_recording::record::{Counters, Point, Site};
 use rustc_hash::FxHashMap;
 
-/// Points for each site between two states. States then take 6 bytes a point.
+/// Points for each site between two states. States then take 2 bytes a point.
 const POINTS_A_STATE: usize = 8;
 
 /// Points of bins, in order.
@@ -39,13 +40,16 @@ struct Lane {
     process: u32,
     /// Its sites, rising.
     sites: Vec<u32>,
+    /// Bytes of a block, where those of a site's first point have one size; 0 where
+    /// they have not.
+    units: Vec<u32>,
     /// Its share of each bin in which it has one.
     pieces: Vec<Piece>,
     packed: Vec<u8>,
-    /// Counters after so many pieces, rising; the first state, before any, is
-    /// all 0 and not held.
-    states: Vec<(usize, Box<[Counters]>)>,
-    /// Counters now; given up when its process is over.
+    /// Counters after so many pieces, rising, as points from 0 on; the first state,
+    /// before any, is all 0 and not held.
+    states: Vec<(usize, Box<[u8]>)>,
+    /// Counters now; given up when its process is over, or the recording.
     now: Option<Vec<Counters>>,
     since_state: usize,
     /// The smallest place that the next point can have.
@@ -82,6 +86,7 @@ impl Timeline {
         let place = u32::try_from(lane.sites.len()).unwrap_or(u32::MAX);
         self.places.push((at, place));
         lane.sites.push(id);
+        lane.units.push(NO_POINT);
     }
 
     /// Takes the points of the next bin. They rise by site.
@@ -111,8 +116,16 @@ impl Timeline {
         if let Some(lane) = at.and_then(|at| self.lanes.get_mut(*at as usize)) {
             lane.now = None;
             lane.sites.shrink_to_fit();
+            lane.units.shrink_to_fit();
             lane.pieces.shrink_to_fit();
             lane.packed.shrink_to_fit();
+        }
+    }
+
+    /// The recording has ended: no points are to come.
+    pub fn finish(&mut self) {
+        for lane in &mut self.lanes {
+            lane.finish();
         }
     }
 
@@ -206,7 +219,18 @@ impl Lane {
     }
 
     fn push(&mut self, place: u32, point: &Point) {
-        pack(&mut self.packed, place.wrapping_sub(self.next), point);
+        if let Some(unit) = self.units.get_mut(place as usize)
+            && *unit == NO_POINT
+        {
+            *unit = unit_of(point);
+        }
+        let unit = unit_at(&self.units, place as usize);
+        pack(
+            &mut self.packed,
+            place.wrapping_sub(self.next),
+            changes(point),
+            unit,
+        );
         self.next = place.wrapping_add(1);
         if let Some(now) = &mut self.now {
             if now.len() <= place as usize {
@@ -227,9 +251,36 @@ impl Lane {
         if let Some(now) = &self.now
             && self.since_state > POINTS_A_STATE * now.len()
         {
-            self.since_state = 0;
-            self.states.push((self.pieces.len(), now.clone().into()));
+            self.keep_state();
         }
+    }
+
+    fn keep_state(&mut self) {
+        let Some(now) = &self.now else {
+            return;
+        };
+        let mut state = Vec::new();
+        let mut next = 0;
+        for (place, counters) in now.iter().enumerate() {
+            if *counters == Counters::default() {
+                continue;
+            }
+            let gap = u32::try_from(place - next).unwrap_or(u32::MAX);
+            next = place + 1;
+            let unit = unit_at(&self.units, place);
+            pack(&mut state, gap, values(counters), unit);
+        }
+        self.since_state = 0;
+        self.states.push((self.pieces.len(), state.into()));
+    }
+
+    /// Keeps the last state, packed, in place of the counters.
+    fn finish(&mut self) {
+        if self.now.as_ref().is_some_and(|now| now.len() > FEW_SITES) && self.since_state > 0 {
+            self.keep_state();
+        }
+        self.now = None;
+        self.packed.shrink_to_fit();
     }
 
     /// Points in so many pieces.
@@ -242,9 +293,10 @@ impl Lane {
         let states: usize = self.states.iter().map(|(_, state)| state.len()).sum();
         let now = self.now.as_ref().map_or(0, Vec::len);
         self.packed.len()
+            + states
             + self.pieces.len() * size_of::<Piece>()
-            + self.sites.len() * size_of::<u32>()
-            + (states + now) * size_of::<Counters>()
+            + self.sites.len() * 2 * size_of::<u32>()
+            + now * size_of::<Counters>()
     }
 
     /// Shows `each` the points of a piece, with the places of their sites.
@@ -253,13 +305,9 @@ impl Lane {
             .checked_sub(1)
             .map_or(0, |before| self.pieces[before].end);
         let ends = self.pieces.get(at).map_or(begins, |piece| piece.end);
-        let mut rest = &self.packed[begins..ends];
-        let mut next = 0_u32;
-        while let Some((gap, point)) = unpack(&mut rest) {
-            let place = next.wrapping_add(gap);
-            next = place.wrapping_add(1);
-            each(place as usize, &point);
-        }
+        unpack(&self.packed[begins..ends], &self.units, |place, changes| {
+            each(place, &point_of(changes));
+        });
     }
 
     /// Counters of its sites after so many bins.
@@ -269,16 +317,25 @@ impl Lane {
             .partition_point(|piece| (piece.bin as usize) < bins);
         let after = self.states.partition_point(|(at, _)| *at < pieces);
         let before = after.checked_sub(1).map(|at| &self.states[at]);
-        let last_state = self.now.as_ref().map(|now| (self.pieces.len(), &now[..]));
+        let last_state = self.now.as_ref().map(|_| (self.pieces.len(), None));
         let after = self.states.get(after);
-        let after = after.map(|(at, state)| (*at, &state[..])).or(last_state);
+        let after = after
+            .map(|(at, state)| (*at, Some(&state[..])))
+            .or(last_state);
         let behind = self.points(pieces) - self.points(before.map_or(0, |(at, _)| *at));
         let after = after.filter(|(at, _)| self.points(*at) - self.points(pieces) < behind);
-        let (from, state) =
-            after.unwrap_or_else(|| before.map_or((0, &[][..]), |(at, state)| (*at, state)));
+        let (from, state) = after
+            .unwrap_or_else(|| before.map_or((0, Some(&[][..])), |(at, state)| (*at, Some(state))));
         let mut counters = Vec::with_capacity(self.sites.len());
-        counters.extend_from_slice(state);
+        if let (None, Some(now)) = (state, &self.now) {
+            counters.extend_from_slice(now);
+        }
         counters.resize(self.sites.len(), Counters::default());
+        unpack(state.unwrap_or(&[]), &self.units, |place, changes| {
+            if let Some(site) = counters.get_mut(place) {
+                change(site, changes);
+            }
+        });
         let mut change = |piece: usize, change: fn(&mut Counters, &Point)| {
             self.for_each(piece, |place, point| {
                 if let Some(site) = counters.get_mut(place) {
@@ -331,8 +388,65 @@ fn changes(point: &Point) -> [i64; 6] {
     ]
 }
 
-/// Appends a point, so many places beyond the one before.
-fn pack(to: &mut Vec<u8>, gap: u32, point: &Point) {
+fn values(counters: &Counters) -> [i64; 6] {
+    [
+        counters.live_bytes,
+        counters.live_blocks,
+        counters.total_bytes,
+        counters.total_blocks,
+        counters.temporary_blocks,
+        counters.resizes,
+    ]
+    .map(u64::cast_signed)
+}
+
+fn point_of(changes: [i64; 6]) -> Point {
+    let [
+        live_bytes,
+        live_blocks,
+        total_bytes,
+        total_blocks,
+        temporary_blocks,
+        resizes,
+    ] = changes;
+    Point {
+        site: 0,
+        live_bytes,
+        live_blocks,
+        total_bytes,
+        total_blocks,
+        temporary_blocks,
+        resizes,
+    }
+}
+
+/// A site that has no point yet.
+const NO_POINT: u32 = u32::MAX;
+/// Lanes of so few sites keep no last state: many short processes have such.
+const FEW_SITES: usize = if cfg!(test) { 1 } else { 1024 };
+/// Live bytes are live blocks times the site's unit; total bytes likewise.
+const LIVE_BY_UNIT: u8 = 1 << 6;
+const TOTAL_BY_UNIT: u8 = 1 << 7;
+
+/// Bytes of a block, by a site's first point; 0 where they differ.
+fn unit_of(point: &Point) -> u32 {
+    let (bytes, blocks) = (point.total_bytes, point.total_blocks);
+    if blocks <= 0 || bytes <= 0 || bytes % blocks != 0 {
+        return 0;
+    }
+    u32::try_from(bytes / blocks).map_or(0, |unit| if unit == NO_POINT { 0 } else { unit })
+}
+
+/// The unit of a place; 0 where it has none.
+fn unit_at(units: &[u32], place: usize) -> i64 {
+    match units.get(place) {
+        None | Some(&NO_POINT) => 0,
+        Some(&unit) => unit.into(),
+    }
+}
+
+/// Appends changes, so many places beyond the ones before.
+fn pack(to: &mut Vec<u8>, gap: u32, mut changes: [i64; 6], unit: i64) {
     // Put together aside, so that the vector is asked for room once.
     let mut packed = [0; MOST_BYTES];
     let mut at = 0;
@@ -340,7 +454,13 @@ fn pack(to: &mut Vec<u8>, gap: u32, point: &Point) {
     let which_at = at;
     at += 1;
     let mut which = 0_u8;
-    for (bit, change) in changes(point).into_iter().enumerate() {
+    for (bytes, by_unit) in [(0, LIVE_BY_UNIT), (2, TOTAL_BY_UNIT)] {
+        if changes[bytes] != 0 && changes[bytes] == changes[bytes + 1].wrapping_mul(unit) {
+            changes[bytes] = 0;
+            which |= by_unit;
+        }
+    }
+    for (bit, change) in changes.into_iter().enumerate() {
         if change != 0 {
             which |= 1 << bit;
             let value = ((change << 1) ^ (change >> 63)).cast_unsigned();
@@ -354,8 +474,24 @@ fn pack(to: &mut Vec<u8>, gap: u32, point: &Point) {
 /// Most bytes of a point: a 32-bit and six 64-bit numbers, and a byte.
 const MOST_BYTES: usize = 5 + 1 + 6 * 10;
 
-/// Takes a gap and a point, whose site is not known here.
-fn unpack(from: &mut &[u8]) -> Option<(u32, Point)> {
+/// Shows `each` what was packed: places, and the changes there.
+fn unpack(mut from: &[u8], units: &[u32], mut each: impl FnMut(usize, [i64; 6])) {
+    let mut next = 0_u32;
+    while let Some((gap, which, mut changes)) = take_changes(&mut from) {
+        let place = next.wrapping_add(gap);
+        next = place.wrapping_add(1);
+        for (bytes, by_unit) in [(0, LIVE_BY_UNIT), (2, TOTAL_BY_UNIT)] {
+            if which & by_unit != 0 {
+                let unit = unit_at(units, place as usize);
+                changes[bytes] = changes[bytes + 1].wrapping_mul(unit);
+            }
+        }
+        each(place as usize, changes);
+    }
+}
+
+/// Takes a gap, what says which changes follow, and those.
+fn take_changes(from: &mut &[u8]) -> Option<(u32, u8, [i64; 6])> {
     let gap = take(from)? as u32;
     let (&which, rest) = from.split_first()?;
     *from = rest;
@@ -366,24 +502,7 @@ fn unpack(from: &mut &[u8]) -> Option<(u32, Point)> {
             *change = (value >> 1).cast_signed() ^ -(value & 1).cast_signed();
         }
     }
-    let [
-        live_bytes,
-        live_blocks,
-        total_bytes,
-        total_blocks,
-        temporary_blocks,
-        resizes,
-    ] = changes;
-    let point = Point {
-        site: 0,
-        live_bytes,
-        live_blocks,
-        total_bytes,
-        total_blocks,
-        temporary_blocks,
-        resizes,
-    };
-    Some((gap, point))
+    Some((gap, which, changes))
 }
 
 /// Seven bits a byte, the lowest first, the top bit for "more follows".
@@ -422,7 +541,10 @@ mod tests {
 
     fn bins() -> impl Strategy<Value = Vec<Vec<Point>>> {
         let change = prop_oneof![Just(0), -300_i64..300, any::<i64>()];
-        let changes = proptest::array::uniform6(change);
+        let any_changes = proptest::array::uniform6(change);
+        let of_one_size = (-9_i64..9, 0_i64..9, 1_i64..40)
+            .prop_map(|(live, total, size)| [live * size, live, total * size, total, 0, 0]);
+        let changes = prop_oneof![any_changes, of_one_size];
         vec(btree_map(0_u32..8, changes, 0..6), 0..12).prop_map(|bins| {
             let points = |bin: std::collections::BTreeMap<u32, [i64; 6]>| {
                 bin.into_iter().map(|(site, c)| Point {
@@ -446,6 +568,7 @@ mod tests {
             processes in proptest::array::uniform8(0_u32..3),
             sites in 0_usize..10,
             closed_at in 0_usize..12,
+            finished_at in 0_usize..20,
         ) {
             let mut timeline = Timeline::new();
             for process in processes {
@@ -462,6 +585,9 @@ mod tests {
                 // One that goes on all the same is no matter.
                 if at == closed_at {
                     timeline.close(1);
+                }
+                if at == finished_at {
+                    timeline.finish();
                 }
             }
             prop_assert_eq!(timeline.len(), bins.len());

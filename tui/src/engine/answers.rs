@@ -13,7 +13,7 @@ use leakline_analysis::lines::SourceFrom;
 use leakline_analysis::report::{printable, text::frame_words};
 use leakline_analysis::{
     At, Calls, Figures, Filter, FrameId, FrameKind, Group, GroupBy, Groups, Instant, Kinds, Leaks,
-    LeaksQuery, Lines, LinesQuery, Model, Role, Span, Stacks, Sums, Suppression, Weights,
+    LeaksQuery, Lines, LinesQuery, Measured, Model, Role, Span, Stacks, Suppression, Weights,
 };
 use rustc_hash::{FxHashMap, FxHasher};
 
@@ -29,6 +29,10 @@ use crate::state::data::{
 const LARGEST: usize = 100;
 /// Calls that an answer holds.
 const MOST_CALLS: usize = 20_000;
+/// Rows that an answer holds.
+const MOST_ROWS: usize = 20_000;
+/// Where there are too many kinds of sites, calls are those of so many that weigh most.
+const MOST_KINDS: usize = 25_000;
 
 /// The judge's word as the screens have it.
 fn word(verdict: leakline_analysis::Verdict) -> Verdict {
@@ -48,10 +52,10 @@ pub(crate) struct Answers<'m, 'a> {
     pub(super) model: &'m Model<'a>,
     pub(super) stacks: Stacks<'a>,
     names: FxHashMap<FrameId, Arc<FrameName>>,
-    groups: HashMap<(GroupBy, bool), Grouped>,
+    pub(super) groups: HashMap<(GroupBy, bool), Grouped>,
     calls: [Option<Arrangement>; 2],
     pub(super) kinds: Rc<Kinds>,
-    figures: Vec<(Span, Arc<Sums<Figures>>)>,
+    measured: Vec<(Span, Measured)>,
     text: Option<FileText>,
 }
 
@@ -62,30 +66,69 @@ struct FileText {
     lines: Vec<(u32, Arc<str>)>,
 }
 
-/// Groups, with their names.
+/// Groups, and what is known of them.
 pub(super) struct Grouped {
     pub(super) groups: Groups,
-    pub(super) infos: Arc<Vec<GroupInfo>>,
-    trends: Option<Arc<Vec<Trend>>>,
+    trends: Option<Vec<Trend>>,
     matching: (String, Vec<bool>),
 }
 
-/// Calls, with their keys.
+/// Calls.
 struct Arrangement {
     calls: Calls,
-    keys: Vec<u64>,
+    /// Of which span, where not all kinds are in it; how many are not, and what they weigh.
+    part: Option<(Span, usize, i64)>,
+}
+
+/// What decides where a group's row is, and whether it has one.
+#[derive(Clone, Copy, Default)]
+struct Rank {
+    /// What rows are sorted by.
+    size: i64,
+    total: u64,
+    /// Live, or growth where two instants are compared.
+    bytes: i64,
+    blocks: i64,
+}
+
+impl Rank {
+    fn add(&mut self, figures: &Figures, column: Column, compared: bool) {
+        self.size = self.size.saturating_add(size(figures, column));
+        self.total = self.total.saturating_add(figures.total_bytes);
+        let (bytes, blocks) = if compared {
+            (figures.delta_bytes, figures.delta_blocks)
+        } else {
+            (figures.live_bytes, figures.live_blocks)
+        };
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.blocks = self.blocks.saturating_add(blocks);
+    }
+
+    fn is_there(&self, column: Column, compared: bool) -> bool {
+        let is_moved = self.bytes != 0 || self.blocks != 0;
+        let was = self.total != 0 || (column == Column::Peak && self.size != 0);
+        is_moved || (!compared && was)
+    }
 }
 
 impl<'m, 'a> Answers<'m, 'a> {
     pub(crate) fn new(model: &'m Model<'a>) -> Self {
+        Answers {
+            kinds: Rc::new(Kinds::new(model)),
+            ..Answers::without_sites(model)
+        }
+    }
+
+    /// For facts and verdicts, which ask for no figures of sites.
+    pub(crate) fn without_sites(model: &'m Model<'a>) -> Self {
         Answers {
             model,
             stacks: Stacks::new(model),
             names: FxHashMap::default(),
             groups: HashMap::new(),
             calls: [None, None],
-            kinds: Rc::new(Kinds::new(model)),
-            figures: Vec::new(),
+            kinds: Rc::default(),
+            measured: Vec::new(),
             text: None,
         }
     }
@@ -197,15 +240,16 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
     }
 
-    /// What leaks, and what only looks like it. `None` where there are so many
-    /// sites that it would take too much memory.
+    /// What leaks, and what only looks like it: of large recordings among the sites
+    /// that rose most, since histories take memory.
     pub(crate) fn verdicts(&mut self) -> Option<Verdicts> {
-        const MOST_SITES: usize = 50_000;
+        /// All sites of smaller recordings are judged.
+        const LARGE_SITES: usize = 50_000;
+        const MOST_SITES: usize = 20_000;
         const MOST_SUSPECTS: usize = 8;
-        if self.model.sites().len() > MOST_SITES {
-            return None;
-        }
+        let is_large = self.model.sites().len() > LARGE_SITES;
         let query = LeaksQuery {
+            most_sites: is_large.then_some(MOST_SITES),
             limit: Some(MOST_SUSPECTS),
             suppressions: Suppression::shipped(),
             ..LeaksQuery::default()
@@ -242,6 +286,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
         Some(Verdicts {
             causes,
+            not_judged: leaks.not_judged,
             limit: leaks
                 .forecast
                 .and_then(|forecast| Some((forecast.limit_bytes, forecast.reached_in_seconds?))),
@@ -259,9 +304,10 @@ impl<'m, 'a> Answers<'m, 'a> {
             Subject::Table(table) if table.by == GroupBy::Thread => Span::whole(self.model),
             _ => self.span(want.moment),
         };
-        let figures = self.figures(&span);
+        let figures = self.measured(&span);
         let mut sum = Figures::default();
-        (figures.of_kind.iter()).for_each(|figures| sum.add(figures));
+        self.kinds
+            .for_each(self.model, &figures, |_, figures| sum.add(figures));
         let content = match &want.subject {
             Subject::Overview(asked) => {
                 let mut ledgers = self.ledgers(asked, want.moment, &span);
@@ -269,16 +315,21 @@ impl<'m, 'a> Answers<'m, 'a> {
                 ledgers.accounts.drain(..usize::from(ledgers.has_sum));
                 ledgers.accounts.truncate(1);
                 ledgers.has_sum = false;
-                let mut table = self.table(&TableWant::default(), &figures, false);
-                table.rows.truncate(LARGEST);
+                let table = self.table(&TableWant::default(), &figures, false, LARGEST);
                 Content::Overview(Arc::new(table), Arc::new(ledgers))
             }
             Subject::Table(table) if table.by == GroupBy::Thread => {
                 Content::Table(Arc::new(self.threads(table)))
             }
-            Subject::Table(table) => Content::Table(Arc::new(self.table(table, &figures, false))),
-            Subject::Diff(_, table) => Content::Table(Arc::new(self.table(table, &figures, true))),
-            Subject::Calls { inverted } => Content::Calls(Arc::new(self.tree(*inverted, &figures))),
+            Subject::Table(table) => {
+                Content::Table(Arc::new(self.table(table, &figures, false, MOST_ROWS)))
+            }
+            Subject::Diff(_, table) => {
+                Content::Table(Arc::new(self.table(table, &figures, true, MOST_ROWS)))
+            }
+            Subject::Calls { inverted } => {
+                Content::Calls(Arc::new(self.tree(*inverted, &figures, &span)))
+            }
             Subject::Source(file) => {
                 Content::Source(Arc::new(self.source(file.as_ref(), &figures)))
             }
@@ -356,14 +407,18 @@ impl<'m, 'a> Answers<'m, 'a> {
 
     /// Figures by kind of sites and by process; those of the last few questions
     /// are kept.
-    fn figures(&mut self, span: &Span) -> Arc<Sums<Figures>> {
-        if let Some((_, figures)) = self.figures.iter().find(|(of, _)| of == span) {
-            return Arc::clone(figures);
+    fn measured(&mut self, span: &Span) -> Measured {
+        if let Some((_, measured)) = self.measured.iter().find(|(of, _)| of == span) {
+            return measured.clone();
         }
-        let figures = Arc::new(self.kinds.sums(self.model, span));
-        self.figures.truncate(1);
-        self.figures.insert(0, (*span, Arc::clone(&figures)));
-        figures
+        let measured = self.kinds.measure(self.model, span);
+        if !self.kinds.are_few() {
+            // Counters of so many sites are held no longer than the answer takes.
+            return measured;
+        }
+        self.measured.truncate(1);
+        self.measured.insert(0, (*span, measured.clone()));
+        measured
     }
 
     pub(super) fn name(&mut self, id: FrameId) -> Arc<FrameName> {
@@ -384,20 +439,17 @@ impl<'m, 'a> Answers<'m, 'a> {
     }
 
     pub(super) fn grouped(&mut self, by: GroupBy, inclusive: bool) -> &mut Grouped {
-        let of_frames = matches!(
-            by,
-            GroupBy::Line | GroupBy::Function | GroupBy::File | GroupBy::Library
-        );
-        let key = (by, inclusive && of_frames);
+        let key = grouped_key(by, inclusive);
         let known = self.groups.remove(&key);
         let grouped = known.unwrap_or_else(|| {
             let groups = Groups::new(self.model, &self.kinds, &mut self.stacks, by, key.1);
-            let infos = (groups.groups().iter())
-                .map(|group| self.info(by, group))
-                .collect();
+            if !self.kinds.are_few() {
+                self.stacks.forget_nodes();
+                // Any of these may be as large.
+                self.groups.clear();
+            }
             Grouped {
                 groups,
-                infos: Arc::new(infos),
                 trends: None,
                 matching: (String::new(), Vec::new()),
             }
@@ -405,7 +457,7 @@ impl<'m, 'a> Answers<'m, 'a> {
         self.groups.entry(key).or_insert(grouped)
     }
 
-    fn info(&mut self, by: GroupBy, group: &Group) -> GroupInfo {
+    pub(super) fn info(&mut self, by: GroupBy, group: &Group) -> GroupInfo {
         let made_in = group.head.made_in.map(|id| self.name(id));
         let your_code = (group.head.your_code)
             .filter(|own| Some(*own) != group.head.made_in)
@@ -460,43 +512,166 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
     }
 
-    fn table(&mut self, want: &TableWant, figures: &Sums<Figures>, compared: bool) -> Table {
-        let grouped = self.grouped(want.by, want.inclusive);
-        let totals = grouped.groups.total(figures);
-        let own: Option<Vec<Figures>> = want.inclusive.then(|| grouped.groups.own(figures));
+    /// The first `most` rows.
+    fn table(
+        &mut self,
+        want: &TableWant,
+        measured: &Measured,
+        compared: bool,
+        most: usize,
+    ) -> Table {
+        self.grouped(want.by, want.inclusive);
+        let key = grouped_key(want.by, want.inclusive);
+        // Taken out while frames get their names.
+        let Some(mut grouped) = self.groups.remove(&key) else {
+            return Table::default();
+        };
+        let table = self.rows(want, &mut grouped, measured, compared, most);
+        self.groups.insert(key, grouped);
+        table
+    }
+
+    fn rows(
+        &mut self,
+        want: &TableWant,
+        grouped: &mut Grouped,
+        measured: &Measured,
+        compared: bool,
+        most: usize,
+    ) -> Table {
+        let kinds = Rc::clone(&self.kinds);
+        let groups = &grouped.groups;
+        let mut ranks = vec![Rank::default(); groups.groups().len()];
+        let rank = |group: usize, figures: &Figures| ranks[group].add(figures, want.sort, compared);
+        groups.for_each(
+            self.model,
+            &kinds,
+            &mut self.stacks,
+            measured,
+            want.inclusive,
+            rank,
+        );
         if !want.filter.is_empty() && grouped.matching.0 != want.filter {
             let filter = Filter::new(&want.filter);
-            let matching = grouped.infos.iter().map(|info| matches(&filter, info));
+            let matching = groups.groups().iter();
+            let matching = matching.map(|group| matches(&filter, &self.info(want.by, group)));
             grouped.matching = (want.filter.clone(), matching.collect());
         }
-        let mut rows: Vec<TableRow> = totals
-            .iter()
-            .enumerate()
-            .filter(|(group, figures)| {
-                let is_there = if compared {
-                    figures.delta_bytes != 0 || figures.delta_blocks != 0
-                } else {
-                    figures.live_bytes != 0
-                        || figures.live_blocks != 0
-                        || figures.total_bytes != 0
-                        || (want.sort == Column::Peak && figures.peak_bytes != 0)
-                };
-                is_there && (want.filter.is_empty() || grouped.matching.1[*group])
+        let matching = &grouped.matching.1;
+        let mut order: Vec<u32> = (0..)
+            .zip(&ranks)
+            .filter(|(group, rank)| {
+                rank.is_there(want.sort, compared)
+                    && (want.filter.is_empty() || matching[*group as usize])
             })
-            .map(|(group, figures)| TableRow {
-                group: u32::try_from(group).unwrap_or(u32::MAX),
-                figures: *figures,
-                own_bytes: own
-                    .as_ref()
-                    .map_or(figures.live_bytes, |own| own[group].live_bytes),
+            .map(|(group, _)| group)
+            .collect();
+        self.sort(&mut order, most, &ranks, groups, want);
+        let left_out = order.get(most..).unwrap_or(&[]);
+        let left_out_bytes = (left_out.iter())
+            .map(|&group| ranks[group as usize].bytes)
+            .fold(0, i64::saturating_add);
+        let left_out = (left_out.len(), left_out_bytes);
+        order.truncate(most);
+        drop(ranks);
+
+        let mut places = vec![u32::MAX; groups.groups().len()];
+        for (place, &group) in (0..).zip(&order) {
+            places[group as usize] = place;
+        }
+        let mut rows: Vec<TableRow> = (0..)
+            .zip(&order)
+            .map(|(group, _)| TableRow {
+                group,
+                figures: Figures::default(),
+                own_bytes: 0,
             })
             .collect();
-        sort(&mut rows, &grouped.infos, want);
-        Table {
-            groups: Arc::clone(&grouped.infos),
-            rows,
-            trends: grouped.trends.clone(),
+        let place_of = |group: usize| places[group] as usize;
+        for is_own in [false, true] {
+            if is_own && !want.inclusive {
+                for row in &mut rows {
+                    row.own_bytes = row.figures.live_bytes;
+                }
+                break;
+            }
+            let add = |group: usize, figures: &Figures| {
+                let Some(row) = rows.get_mut(place_of(group)) else {
+                    return;
+                };
+                if is_own {
+                    row.own_bytes = row.own_bytes.saturating_add(figures.live_bytes);
+                } else {
+                    row.figures.add(figures);
+                }
+            };
+            let is_inclusive = want.inclusive && !is_own;
+            groups.for_each(
+                self.model,
+                &kinds,
+                &mut self.stacks,
+                measured,
+                is_inclusive,
+                add,
+            );
         }
+        let infos = order
+            .iter()
+            .map(|&group| self.info(want.by, &groups.groups()[group as usize]));
+        let infos = infos.collect();
+        let trends = grouped.trends.as_ref();
+        let trends = trends.map(|trends| order.iter().map(|&group| trends[group as usize]));
+        Table {
+            groups: Arc::new(infos),
+            rows,
+            trends: trends.map(|trends| Arc::new(trends.collect())),
+            left_out,
+        }
+    }
+
+    /// Puts the first `most` groups in the order in which rows are shown, and the others
+    /// behind them.
+    fn sort(
+        &mut self,
+        order: &mut [u32],
+        most: usize,
+        ranks: &[Rank],
+        groups: &Groups,
+        want: &TableWant,
+    ) {
+        let in_order = |order: Ordering| {
+            if want.ascending {
+                order
+            } else {
+                order.reverse()
+            }
+        };
+        let rank = |group: u32| ranks[group as usize];
+        if want.sort == Column::Name {
+            // Names begin with the first, figures with the largest.
+            let mut named: Vec<(Words, u32)> = (order.iter())
+                .map(|&group| {
+                    let info = self.info(want.by, &groups.groups()[group as usize]);
+                    (words(&info), group)
+                })
+                .collect();
+            first_of(&mut named, most, |one, other| {
+                in_order(other.0.cmp(&one.0))
+                    .then_with(|| rank(other.1).total.cmp(&rank(one.1).total))
+                    .then(one.1.cmp(&other.1))
+            });
+            for (place, (_, group)) in order.iter_mut().zip(named) {
+                *place = group;
+            }
+            return;
+        }
+        // The lower number decides between equals.
+        first_of(order, most, |&one, &other| {
+            let (first, second) = (rank(one), rank(other));
+            in_order(first.size.cmp(&second.size))
+                .then(second.total.cmp(&first.total))
+                .then(one.cmp(&other))
+        });
     }
 
     fn threads(&self, want: &TableWant) -> Table {
@@ -546,6 +721,7 @@ impl<'m, 'a> Answers<'m, 'a> {
             groups: Arc::new(infos),
             rows,
             trends: None,
+            left_out: (0, 0),
         }
     }
 
@@ -563,74 +739,134 @@ impl<'m, 'a> Answers<'m, 'a> {
         let model = self.model;
         let duration = model.duration_ns();
         let kinds = Rc::clone(&self.kinds);
-        let mut live = kinds.none::<i64>();
-        let grouped = self.grouped(by, inclusive);
-        let mut steps: Vec<Vec<i64>> = Vec::with_capacity(TREND_STEPS);
+        self.grouped(by, inclusive);
+        let key = grouped_key(by, inclusive);
+        let Some(grouped) = self.groups.get_mut(&key) else {
+            return;
+        };
+        let groups = &grouped.groups;
+        let is_through = key.1;
+        // What is live of each group, or of each kind where that is in several.
+        let count = if is_through {
+            kinds.len()
+        } else {
+            groups.groups().len()
+        };
+        let part_of = |site: u32| match (by, kinds.of_site(site)) {
+            (GroupBy::Process, _) => Some(model.sites()[site as usize].process as usize),
+            (_, Some(kind)) if !is_through => groups.of_kind(kind),
+            (_, kind) => kind,
+        };
+        let mut live = vec![0_i64; count];
+        // A spark has eight heights.
+        let mut steps: Vec<Vec<f32>> = Vec::with_capacity(TREND_STEPS);
         let mut bins = model.bins().iter().enumerate().peekable();
         for step in 1..=TREND_STEPS as u64 {
             let until = u128::from(duration) * u128::from(step) / TREND_STEPS as u128;
             while let Some((bin, _)) = bins.next_if(|(_, bin)| u128::from(bin.end_ns) <= until) {
                 model.for_each_point(bin, |point| {
-                    let process = model.sites()[point.site as usize].process;
-                    let kind = kinds.of_site(point.site);
-                    let of_kind = kind.and_then(|kind| live.of_kind.get_mut(kind));
-                    let of_process = live.of_process.get_mut(process as usize);
-                    for live in of_kind.into_iter().chain(of_process) {
+                    if let Some(live) = part_of(point.site).and_then(|part| live.get_mut(part)) {
                         *live = live.wrapping_add(point.live_bytes);
                     }
                 });
             }
-            steps.push(grouped.groups.weigh(&live));
+            steps.push(live.iter().map(|&live| live.max(0) as f32).collect());
         }
-        let trends = (0..grouped.infos.len()).map(|group| {
-            let most = steps.iter().map(|step| step[group]).max().unwrap_or(0);
+        drop(live);
+        if is_through {
+            let mut of_groups = vec![vec![0_f32; groups.groups().len()]; TREND_STEPS];
+            groups.for_each_of_kind(model, &kinds, &mut self.stacks, |kind, group| {
+                for (of_group, step) in of_groups.iter_mut().zip(&steps) {
+                    of_group[group] += step[kind];
+                }
+            });
+            steps = of_groups;
+        }
+        let trends = (0..groups.groups().len()).map(|group| {
+            let most = steps.iter().map(|step| step[group]).fold(0.0, f32::max);
             let mut trend = [0; TREND_STEPS];
-            if most > 0 {
+            if most > 0.0 {
                 for (trend, step) in trend.iter_mut().zip(&steps) {
-                    let share = step[group].max(0) as f64 / most as f64;
-                    *trend = (share * 255.0).round() as u8;
+                    *trend = (step[group] / most * 255.0).round() as u8;
                 }
             }
             trend
         });
-        grouped.trends = Some(Arc::new(trends.collect()));
+        grouped.trends = Some(trends.collect());
     }
 
-    fn tree(&mut self, inverted: bool, figures: &Sums<Figures>) -> CallTree {
+    fn tree(&mut self, inverted: bool, measured: &Measured, span: &Span) -> CallTree {
+        let mut live = vec![0_i64; self.kinds.len()];
+        self.kinds.for_each(self.model, measured, |kind, figures| {
+            live[kind] = live[kind].saturating_add(figures.live_bytes);
+        });
+        for live in &mut live {
+            *live = (*live).max(0);
+        }
         let slot = usize::from(inverted);
-        if self.calls[slot].is_none() {
-            let calls = Calls::new(self.model, &self.kinds, &mut self.stacks, inverted);
-            let mut of_frames: FxHashMap<FrameId, u64> = FxHashMap::default();
-            let mut keys: Vec<u64> = Vec::with_capacity(calls.len());
-            for call in 0..calls.len() {
-                let id = calls.frame(call);
-                let stacks = &self.stacks;
-                let of_frame = *of_frames.entry(id).or_insert_with(|| {
-                    let frame = stacks.frame(id);
-                    let mut hasher = FxHasher::default();
-                    (stacks.name(frame.function), stacks.name(frame.file)).hash(&mut hasher);
-                    (stacks.name(frame.module), frame.line).hash(&mut hasher);
-                    hasher.finish()
-                });
-                let mut hasher = FxHasher::default();
-                let parent = calls.parent(call).map_or(0, |parent| keys[parent]);
-                (parent, of_frame).hash(&mut hasher);
-                keys.push(hasher.finish());
-            }
-            self.calls[slot] = Some(Arrangement { calls, keys });
+        let is_known = self.calls[slot].as_ref().is_some_and(|known| {
+            let part = known.part.as_ref();
+            part.is_none_or(|(of, ..)| of == span)
+        });
+        if !is_known {
+            // What is there is not of use, and may be large.
+            self.calls[slot] = None;
+            let arrangement = self.arrangement(inverted, &live, span);
+            self.calls[slot] = Some(arrangement);
         }
         // Taken out while frames get their names.
         let Some(arrangement) = self.calls[slot].take() else {
             return CallTree::default();
         };
-        let tree = self.arrange(&arrangement, figures);
-        self.calls[slot] = Some(arrangement);
+        let tree = self.arrange(&arrangement, &live);
+        if arrangement.part.is_none() {
+            self.calls[slot] = Some(arrangement);
+        }
         tree
     }
 
-    fn arrange(&mut self, arrangement: &Arrangement, figures: &Sums<Figures>) -> CallTree {
-        let Arrangement { calls, keys } = arrangement;
-        let weights: Weights = calls.weigh(|kind| figures.of_kind[kind].live_bytes.max(0));
+    fn arrangement(&mut self, inverted: bool, live: &[i64], span: &Span) -> Arrangement {
+        let (kinds, stacks) = (&self.kinds, &mut self.stacks);
+        if kinds.are_few() {
+            return Arrangement {
+                calls: Calls::new(self.model, kinds, stacks, inverted),
+                part: None,
+            };
+        }
+        let mut chosen: Vec<usize> = (0..live.len()).filter(|&kind| live[kind] > 0).collect();
+        let mut left_out = (0, 0_i64);
+        if chosen.len() > MOST_KINDS {
+            let heavier = |kind: &usize| (std::cmp::Reverse(live[*kind]), *kind);
+            chosen.select_nth_unstable_by_key(MOST_KINDS, heavier);
+            let others = chosen.split_off(MOST_KINDS);
+            left_out.0 = others.len();
+            left_out.1 = (others.iter())
+                .map(|&kind| live[kind])
+                .fold(0, i64::saturating_add);
+            chosen.sort_unstable();
+        }
+        Arrangement {
+            calls: Calls::of(self.model, kinds, stacks, inverted, &chosen),
+            part: Some((*span, left_out.0, left_out.1)),
+        }
+    }
+
+    /// What tells a call's path from others, given its caller's.
+    fn call_key(&self, id: FrameId, parent: u64) -> u64 {
+        let frame = self.stacks.frame(id);
+        let name = |name| self.stacks.name(name);
+        let mut hasher = FxHasher::default();
+        (name(frame.function), name(frame.file)).hash(&mut hasher);
+        (name(frame.module), frame.line).hash(&mut hasher);
+        let of_frame = hasher.finish();
+        let mut hasher = FxHasher::default();
+        (parent, of_frame).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn arrange(&mut self, arrangement: &Arrangement, live: &[i64]) -> CallTree {
+        let calls = &arrangement.calls;
+        let weights: Weights = calls.weigh(|kind| live[kind]);
         let chosen = calls.heaviest(&weights, MOST_CALLS);
         let weighty = weights.total.iter().filter(|&&weight| weight > 0).count();
         let mut below: FxHashMap<usize, Vec<usize>> = FxHashMap::default();
@@ -646,18 +882,17 @@ impl<'m, 'a> Answers<'m, 'a> {
             ids.sort_by_key(|&call| (weights.total[call], std::cmp::Reverse(call)));
         };
         by_weight(&mut pending);
-        let bytes = (0..calls.len())
-            .filter(|&call| calls.parent(call).is_none())
-            .fold(0_i64, |sum, call| sum.saturating_add(weights.total[call]));
+        let bytes = live.iter().copied().fold(0, i64::saturating_add);
         let mut pending: Vec<(usize, Option<u32>, u16)> =
             pending.into_iter().map(|call| (call, None, 0)).collect();
-        let mut rows = Vec::with_capacity(chosen.len());
+        let mut rows: Vec<CallRow> = Vec::with_capacity(chosen.len());
         while let Some((call, parent, depth)) = pending.pop() {
             let row = u32::try_from(rows.len()).ok();
             let mut callees = below.remove(&call).unwrap_or_default();
             by_weight(&mut callees);
+            let parent_key = parent.map_or(0, |parent| rows[parent as usize].key);
             rows.push(CallRow {
-                key: keys[call],
+                key: self.call_key(calls.frame(call), parent_key),
                 parent,
                 depth,
                 frame: self.name(calls.frame(call)),
@@ -670,13 +905,16 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
         CallTree {
             left_out: weighty - rows.len(),
+            left_out_sites: arrangement
+                .part
+                .map_or((0, 0), |(_, sites, bytes)| (sites, bytes)),
             calls: rows,
             bytes,
         }
     }
 
-    fn source(&mut self, file: Option<&Arc<str>>, figures: &Sums<Figures>) -> SourceText {
-        let Some(file) = file.cloned().or_else(|| self.weightiest_file(figures)) else {
+    fn source(&mut self, file: Option<&Arc<str>>, measured: &Measured) -> SourceText {
+        let Some(file) = file.cloned().or_else(|| self.weightiest_file(measured)) else {
             return SourceText::default();
         };
         if self.text.as_ref().is_none_or(|text| text.file != file) {
@@ -711,10 +949,6 @@ impl<'m, 'a> Answers<'m, 'a> {
                 lines: text,
             });
         }
-        let grouped = self.grouped(GroupBy::Line, true);
-        let infos = Arc::clone(&grouped.infos);
-        let totals = grouped.groups.total(figures);
-        let own = grouped.groups.own(figures);
         let mut lines: BTreeMap<u32, SourceLine> = BTreeMap::new();
         let mut from = SourceOrigin::Nowhere;
         if let Some(known) = &self.text {
@@ -723,16 +957,9 @@ impl<'m, 'a> Answers<'m, 'a> {
                 lines.entry(*line).or_default().text = Some(Arc::clone(text));
             }
         }
-        for (group, info) in infos.iter().enumerate() {
-            if let GroupName::Line(frame) = &info.name
-                && frame.file == file
-                && frame.line != 0
-                && totals[group].total_bytes != 0
-            {
-                let line = lines.entry(frame.line).or_default();
-                line.own = own[group];
-                line.total_bytes = totals[group].live_bytes;
-            }
+        for (number, line) in self.figures_of_lines(&file, measured) {
+            lines.entry(number).or_default().own = line.own;
+            lines.entry(number).or_default().total_bytes = line.total_bytes;
         }
         SourceText {
             file: Some(file),
@@ -743,33 +970,90 @@ impl<'m, 'a> Answers<'m, 'a> {
         }
     }
 
-    /// The file of your own code, with its text in the recording, in which
-    /// most is live, else any that has lines.
-    fn weightiest_file(&mut self, figures: &Sums<Figures>) -> Option<Arc<str>> {
-        let model = self.model;
-        let infos = Arc::clone(&self.grouped(GroupBy::Line, false).infos);
-        let own = self.grouped(GroupBy::Line, false).groups.own(figures);
-        let mut files: FxHashMap<&Arc<str>, (bool, bool, i64)> = FxHashMap::default();
-        for (info, figures) in infos.iter().zip(&own) {
-            if let GroupName::Line(frame) = &info.name
-                && frame.line != 0
-                && !frame.file.is_empty()
-            {
-                let known = model.sources().contains_key(&*frame.file);
-                let entry = files.entry(&frame.file).or_insert((known, frame.own, 0));
-                entry.2 = entry.2.saturating_add(figures.live_bytes);
-            }
+    /// What the lines of a file hold, by number; where anything was allocated.
+    fn figures_of_lines(&mut self, file: &str, measured: &Measured) -> BTreeMap<u32, SourceLine> {
+        self.grouped(GroupBy::Line, true);
+        let key = grouped_key(GroupBy::Line, true);
+        let Some(grouped) = self.groups.remove(&key) else {
+            return BTreeMap::new();
+        };
+        let kinds = Rc::clone(&self.kinds);
+        let groups = &grouped.groups;
+        let line_of = |stacks: &Stacks<'_>, group: &Group| {
+            let frame = stacks.frame(group.head.made_in?);
+            (frame.line != 0 && stacks.name(frame.file) == file).then_some(frame.line)
+        };
+        let line_of: Vec<Option<u32>> = (groups.groups().iter())
+            .map(|group| line_of(&self.stacks, group))
+            .collect();
+        // Lines, and whether anything was allocated there or below.
+        let mut lines: BTreeMap<u32, (SourceLine, bool)> = BTreeMap::new();
+        for is_inclusive in [true, false] {
+            let add = |group: usize, figures: &Figures| {
+                let Some(number) = line_of[group] else { return };
+                let (line, any) = lines.entry(number).or_default();
+                if is_inclusive {
+                    *any |= figures.total_bytes != 0;
+                    line.total_bytes = line.total_bytes.saturating_add(figures.live_bytes);
+                } else {
+                    line.own.add(figures);
+                }
+            };
+            groups.for_each(
+                self.model,
+                &kinds,
+                &mut self.stacks,
+                measured,
+                is_inclusive,
+                add,
+            );
         }
-        let best = files
-            .into_iter()
-            .max_by(|one, other| one.1.cmp(&other.1).then_with(|| other.0.cmp(one.0)));
-        best.map(|(file, _)| Arc::clone(file))
+        self.groups.insert(key, grouped);
+        let told = lines.into_iter().filter(|(_, (_, any))| *any);
+        told.map(|(number, (line, _))| (number, line)).collect()
     }
 
-    fn processes(&mut self, figures: &Sums<Figures>, span: &Span) -> Vec<(Figures, Option<u64>)> {
+    /// The file of your own code, with its text in the recording, in which
+    /// most is live, else any that has lines.
+    fn weightiest_file(&mut self, measured: &Measured) -> Option<Arc<str>> {
         let model = self.model;
-        let mut all: Vec<(Figures, Option<u64>)> = (figures.of_process.iter())
-            .map(|figures| (*figures, None))
+        self.grouped(GroupBy::Line, true);
+        let key = grouped_key(GroupBy::Line, true);
+        let grouped = self.groups.remove(&key)?;
+        let kinds = Rc::clone(&self.kinds);
+        let groups = &grouped.groups;
+        let mut live = vec![0_i64; groups.groups().len()];
+        let add = |group: usize, figures: &Figures| {
+            live[group] = live[group].saturating_add(figures.live_bytes);
+        };
+        groups.for_each(model, &kinds, &mut self.stacks, measured, false, add);
+        let mut files: FxHashMap<Arc<str>, (bool, bool, i64)> = FxHashMap::default();
+        for (group, live) in groups.groups().iter().zip(live) {
+            // Those that only called are no file's own.
+            let (Some(id), Some(_)) = (group.head.made_in, group.site) else {
+                continue;
+            };
+            let frame = self.name(id);
+            if frame.line != 0 && !frame.file.is_empty() {
+                let known = model.sources().contains_key(&*frame.file);
+                let entry = files
+                    .entry(Arc::clone(&frame.file))
+                    .or_insert((known, frame.own, 0));
+                entry.2 = entry.2.saturating_add(live);
+            }
+        }
+        self.groups.insert(key, grouped);
+        let best = files
+            .into_iter()
+            .max_by(|one, other| one.1.cmp(&other.1).then_with(|| other.0.cmp(&one.0)));
+        best.map(|(file, _)| file)
+    }
+
+    fn processes(&mut self, measured: &Measured, span: &Span) -> Vec<(Figures, Option<u64>)> {
+        let model = self.model;
+        let figures = self.kinds.of_processes(model, measured);
+        let mut all: Vec<(Figures, Option<u64>)> = (figures.into_iter())
+            .map(|figures| (figures, None))
             .collect();
         let until = span.to().resolved_ns();
         for bin in model.bins().iter().filter(|bin| bin.end_ns <= until) {
@@ -832,23 +1116,40 @@ fn resolved(at: &At) -> Resolved {
     }
 }
 
-fn sort(rows: &mut Vec<TableRow>, infos: &[GroupInfo], want: &TableWant) {
-    // Rows are large: their places are sorted, then they.
-    let mut order: Vec<(i64, u64, u32)> = Vec::with_capacity(rows.len());
-    let unsigned = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    for (at, row) in (0..).zip(rows.iter()) {
-        let figures = &row.figures;
-        let size = match want.sort {
-            Column::Live => figures.live_bytes,
-            Column::Blocks => figures.live_blocks,
-            Column::Peak => unsigned(figures.peak_bytes),
-            Column::Total => unsigned(figures.total_bytes),
-            Column::Temporary => unsigned(figures.temporary_blocks),
-            Column::Growth => figures.delta_bytes,
-            Column::Name => 0,
-        };
-        order.push((size, figures.total_bytes, at));
+/// Sorts the first `most`, which come before all others.
+fn first_of<T>(all: &mut [T], most: usize, mut compare: impl FnMut(&T, &T) -> Ordering) {
+    if all.len() > most {
+        all.select_nth_unstable_by(most, &mut compare);
     }
+    let most = most.min(all.len());
+    all[..most].sort_unstable_by(compare);
+}
+
+/// A row's figure in a column; a name has none.
+fn size(figures: &Figures, column: Column) -> i64 {
+    let unsigned = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    match column {
+        Column::Live => figures.live_bytes,
+        Column::Blocks => figures.live_blocks,
+        Column::Peak => unsigned(figures.peak_bytes),
+        Column::Total => unsigned(figures.total_bytes),
+        Column::Temporary => unsigned(figures.temporary_blocks),
+        Column::Growth => figures.delta_bytes,
+        Column::Name => 0,
+    }
+}
+
+/// Under what groups are kept: only frames have callers.
+pub(super) fn grouped_key(by: GroupBy, inclusive: bool) -> (GroupBy, bool) {
+    let of_frames = matches!(
+        by,
+        GroupBy::Line | GroupBy::Function | GroupBy::File | GroupBy::Library
+    );
+    (by, inclusive && of_frames)
+}
+
+/// Puts the rows of threads, which are few, in order.
+fn sort(rows: &mut [TableRow], infos: &[GroupInfo], want: &TableWant) {
     let in_order = |order: Ordering| {
         if want.ascending {
             order
@@ -856,34 +1157,33 @@ fn sort(rows: &mut Vec<TableRow>, infos: &[GroupInfo], want: &TableWant) {
             order.reverse()
         }
     };
-    if want.sort == Column::Name {
-        // Names begin with the first, figures with the largest.
-        let of = |at: u32| words(&infos[rows[at as usize].group as usize]);
-        order.sort_by(|one, other| in_order(of(other.2).cmp(&of(one.2))));
-    } else {
-        // Rows come by group, which decides between equals.
-        order.sort_unstable_by(|one, other| {
-            in_order(one.0.cmp(&other.0))
-                .then(other.1.cmp(&one.1))
-                .then(one.2.cmp(&other.2))
-        });
-    }
-    *rows = order
-        .into_iter()
-        .map(|(.., at)| rows[at as usize])
-        .collect();
+    let name = |row: &TableRow| words(&infos[row.group as usize]);
+    rows.sort_by(|one, other| {
+        let by_size = size(&one.figures, want.sort).cmp(&size(&other.figures, want.sort));
+        let order = match want.sort {
+            Column::Name => name(other).cmp(&name(one)),
+            _ => by_size,
+        };
+        in_order(order)
+            .then(other.figures.total_bytes.cmp(&one.figures.total_bytes))
+            .then(one.group.cmp(&other.group))
+    });
 }
 
 /// The words to sort a group by.
-fn words(info: &GroupInfo) -> (&str, &str) {
+type Words = (Arc<str>, Arc<str>);
+
+/// See [`Words`].
+fn words(info: &GroupInfo) -> Words {
+    let pair = |one: &Arc<str>, other: &Arc<str>| (Arc::clone(one), Arc::clone(other));
     match &info.name {
-        GroupName::Site(frame) | GroupName::Function(frame) => (&frame.function, &frame.place),
-        GroupName::Line(frame) => (&frame.place, &frame.function),
+        GroupName::Site(frame) | GroupName::Function(frame) => pair(&frame.function, &frame.place),
+        GroupName::Line(frame) => pair(&frame.place, &frame.function),
         GroupName::Text(text) | GroupName::Process(text, _) | GroupName::Thread(text, ..) => {
-            (text, "")
+            (Arc::clone(text), "".into())
         }
-        GroupName::Domain(domain) => (domain.name(), ""),
-        GroupName::Unknown => ("", ""),
+        GroupName::Domain(domain) => (domain.name().into(), "".into()),
+        GroupName::Unknown => ("".into(), "".into()),
     }
 }
 

@@ -134,6 +134,11 @@ impl Store {
         (Some(identity(&data)) != self.identity).then(|| (identity(&data), data.len()))
     }
 
+    /// Bytes of the file as it is now.
+    pub(crate) fn bytes_there(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |data| data.len())
+    }
+
     pub(crate) fn contents(&self) -> &Contents {
         &self.contents
     }

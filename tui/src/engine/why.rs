@@ -92,9 +92,19 @@ impl Answers<'_, '_> {
     /// The sites of a group, rising.
     fn sites_of(&mut self, by: GroupBy, key: u64) -> Vec<u32> {
         let (model, kinds) = (self.model, std::rc::Rc::clone(&self.kinds));
-        let grouped = self.grouped(by, true);
-        let at = grouped.infos.iter().position(|info| info.key == key);
-        at.map_or_else(Vec::new, |at| grouped.groups.sites(model, &kinds, at))
+        let all = self.grouped(by, true).groups.groups().to_vec();
+        let at = all.iter().position(|group| self.info(by, group).key == key);
+        let Some(at) = at else {
+            return Vec::new();
+        };
+        self.grouped(by, true);
+        let key = super::answers::grouped_key(by, true);
+        let Some(grouped) = self.groups.remove(&key) else {
+            return Vec::new();
+        };
+        let sites = grouped.groups.sites(model, &kinds, &mut self.stacks, at);
+        self.groups.insert(key, grouped);
+        sites
     }
 
     /// A path; of what memory gathers in, with the group that it is the path of.

@@ -467,6 +467,9 @@ pub struct Table {
     pub rows: Vec<TableRow>,
     /// Live bytes over time, by group: parts of 255 of the group's own most.
     pub trends: Option<Arc<Vec<Trend>>>,
+    /// Rows that are not held here, being further down, and what they hold together (or
+    /// grew by).
+    pub left_out: (usize, i64),
 }
 
 /// Live bytes over the recording's length, in equal steps, 255 being the most.
@@ -531,6 +534,8 @@ pub struct CallTree {
     pub bytes: i64,
     /// Calls that are not held here, being lighter than all these.
     pub left_out: usize,
+    /// Sites whose calls are not looked at, being too many, and their bytes.
+    pub left_out_sites: (usize, i64),
 }
 
 /// A call.
@@ -598,6 +603,9 @@ pub struct Verdicts {
     pub causes: Vec<Cause>,
     /// A limit on memory, in bytes, and the seconds until it is reached.
     pub limit: Option<(u64, f64)>,
+    /// Sites that rose less than others, and are too many to be judged here; and by how
+    /// much they rose, each, together.
+    pub not_judged: (usize, u64),
 }
 
 /// Sites that leak together, or one that does not.

@@ -153,7 +153,11 @@ pub fn overview(state: &State) -> Overview {
     let causes = state
         .verdicts
         .as_ref()
-        .map_or(0, |verdicts| verdicts.causes.len());
+        .map_or(0, |verdicts| match verdicts.causes.len() {
+            0 => 0,
+            // What was not judged is told below.
+            causes => causes + usize::from(verdicts.not_judged.0 > 0),
+        });
     if let (Some(head), true) = (parts.head, causes > 0 && parts.rows.height > 4) {
         let most = u16::try_from(causes).unwrap_or(u16::MAX).saturating_add(1);
         let height = most.min((parts.rows.height / 2).max(3));

@@ -4,9 +4,11 @@ use insta::assert_snapshot;
 
 use super::shown;
 use super::updates::press_all;
+use crate::message::{Action, Message, Time};
 use crate::state::data::{Cause, Content, Holders, Verdict, Verdicts};
 use crate::state::{Phase, Screen, State, ThemeName};
 use crate::testing::{MIB, frame, state};
+use crate::update::update;
 
 const SIZES: [(u16, u16); 4] = [(20, 5), (80, 24), (120, 25), (300, 80)];
 
@@ -148,6 +150,43 @@ fn while_it_is_read() {
     assert_snapshot!("reading", shown(&state));
 }
 
+/// The curve is there before the sites, and the cursor goes along it.
+#[test]
+fn while_sites_are_read() {
+    let mut state = State::new((80, 24), ThemeName::Default);
+    state.phase = Phase::Reading(30 * MIB, 120 * MIB);
+    let facts = std::sync::Arc::new(crate::testing::facts());
+    update(&mut state, Message::Skimmed(facts));
+    update(&mut state, Message::Progress(60 * MIB, 120 * MIB));
+    update(&mut state, Message::Key(Action::Time(Time::Start)));
+    update(&mut state, Message::Key(Action::Time(Time::Step(60))));
+    assert_snapshot!("skimmed", shown(&state));
+}
+
+/// What a large recording has more of is told.
+#[test]
+fn what_is_left_out_is_said() {
+    let mut state = state(Screen::Sites, (80, 24));
+    let table = std::sync::Arc::make_mut(&mut state.sites.table);
+    table.left_out = (980_000, 12 * MIB as i64);
+    let sites = shown(&state);
+    assert!(
+        sites.contains("and 980,000 further rows, +12.0 MiB: / finds them"),
+        "{sites}"
+    );
+    state.screen = Screen::Tree;
+    let tree = std::sync::Arc::make_mut(&mut state.calls.tree);
+    tree.left_out_sites = (500_000, 3 * MIB as i64);
+    for screen in [Screen::Tree, Screen::Flame] {
+        state.screen = screen;
+        let calls = shown(&state);
+        assert!(
+            calls.contains("without 500,000 lesser sites, 3.0 MiB"),
+            "{calls}"
+        );
+    }
+}
+
 /// What is lost or damaged is said on every screen.
 #[test]
 fn losses_and_damage() {
@@ -180,6 +219,7 @@ fn verdicts() {
             cause("", Verdict::Plateau, None),
         ],
         limit: Some((2 << 30, 18_000.0)),
+        not_judged: (0, 0),
     }));
     assert_snapshot!("verdicts", shown(&state));
 }

@@ -387,6 +387,7 @@ fn w_on_the_overview_asks_of_the_leak_that_a_site_is_of() {
             members: members.clone(),
         }],
         limit: None,
+        not_judged: (0, 0),
     }));
     let cause = About::Cause("L1".into(), members);
     press(&mut state, "w");

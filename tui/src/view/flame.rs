@@ -4,6 +4,7 @@ use leakline_analysis::report::bytes;
 
 use super::canvas::{Canvas, cut_middle, cut_start, width};
 use super::nothing_live;
+use super::tree::left_out_sites;
 use super::words::percent;
 use crate::state::State;
 use crate::state::layout::{self, FlameBox};
@@ -26,6 +27,9 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
         for name in names.iter().rev() {
             path.push_str(" › ");
             path.push_str(name);
+        }
+        if let Some(text) = left_out_sites(&view.tree) {
+            path = format!("{text}: {path}");
         }
         let room = usize::from(area.width).saturating_sub(2);
         canvas.put(1, y, area.width, &cut_start(&path, room), theme.dim);

@@ -17,7 +17,8 @@ const ROOM_FOR_RSS: u16 = 120;
 const LEAST_FACTS: u16 = 8;
 
 pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
-    if state.phase != Phase::Ready || !state.answered {
+    // The curve is known long before the sites of a large recording.
+    if state.facts.times.is_empty() && !state.answered {
         return;
     }
     let parts = layout::overview(state);
@@ -52,8 +53,10 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
     if let Some(verdicts) = state.verdicts.as_ref().filter(|_| parts.causes.height > 0) {
         causes(verdicts, theme, canvas, parts.causes);
     }
-    rows::draw(state, theme, canvas);
-    if parts.facts.height > 0 {
+    if state.answered {
+        rows::draw(state, theme, canvas);
+    }
+    if parts.facts.height > 0 && state.phase == Phase::Ready {
         facts(state, theme, canvas, parts.facts, parts.is_wide);
     }
 }
@@ -377,5 +380,15 @@ fn causes(verdicts: &Verdicts, theme: &Theme, canvas: &mut Canvas<'_>, area: Are
         canvas.put_parts(45, y, room, &frame_parts(made_in, room.into(), theme));
         let held_by = held_by.as_deref().unwrap_or("not known");
         canvas.put(held_at, y, HELD, &cut_end(held_by, HELD.into()), theme.dim);
+    }
+    let (sites, risen) = verdicts.not_judged;
+    let y = usize::from(rows.y) + verdicts.causes.len();
+    if sites > 0 && y < usize::from(rows.y + rows.height) {
+        let text = format!(
+            "not judged here: {} sites that rose less, {} in all (`leakline leaks` does)",
+            blocks(sites as u64),
+            bytes(risen)
+        );
+        canvas.put(4, y as u16, area.width.saturating_sub(4), &text, theme.dim);
     }
 }

@@ -182,7 +182,8 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
             );
         } else if state.screen != Screen::Overview {
             let (one, many) = noun(view.want.by);
-            let count = counted(view.table.rows.len() as u64, one, many);
+            let rows = view.table.rows.len() + view.table.left_out.0;
+            let count = counted(rows as u64, one, many);
             let mut more = format!("   {count}");
             if !view.want.filter.is_empty() {
                 more.push_str(" with ");
@@ -210,6 +211,19 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
         return;
     }
     let rows = view.table.rows.iter().enumerate().skip(view.list.first);
+    let shown_rows = view.table.rows.len() - view.list.first.min(view.table.rows.len());
+    if state.screen != Screen::Overview {
+        let y = area
+            .y
+            .saturating_add(u16::try_from(shown_rows).unwrap_or(u16::MAX));
+        left_out(
+            view,
+            theme,
+            canvas,
+            Area { y, ..area },
+            area.y + area.height,
+        );
+    }
     for (y, (at, row)) in (area.y..area.y + area.height).zip(rows) {
         let Some(group) = view.table.groups.get(row.group as usize) else {
             continue;
@@ -256,6 +270,20 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>) {
             canvas.paint(area.x, y, area.width, theme.selected);
         }
     }
+}
+
+/// Says below the last row what further rows there are.
+fn left_out(view: &TableView, theme: &Theme, canvas: &mut Canvas<'_>, area: Area, end: u16) {
+    let (rows, held) = view.table.left_out;
+    if rows == 0 || area.y >= end {
+        return;
+    }
+    let text = format!(
+        "and {} further rows, {}: / finds them",
+        blocks(rows as u64),
+        signed_bytes(held)
+    );
+    canvas.put(area.x + 1, area.y, area.width, &text, theme.dim);
 }
 
 fn is_own(group: &GroupInfo) -> bool {

@@ -6,6 +6,7 @@ use super::canvas::{Canvas, Part, width};
 use super::words::percent;
 use super::{frame_parts, nothing_live};
 use crate::state::State;
+use crate::state::data::CallTree;
 use crate::state::layout::Area;
 use crate::theme::Theme;
 
@@ -108,5 +109,21 @@ pub(super) fn draw(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, body: 
     if y < end && view.tree.left_out > 0 {
         let text = format!("and {} lighter calls", blocks(view.tree.left_out as u64));
         canvas.put(13, y, body.width, &text, theme.dim);
+        y += 1;
     }
+    if y < end
+        && let Some(text) = left_out_sites(&view.tree)
+    {
+        canvas.put(13, y, body.width, &text, theme.dim);
+    }
+}
+
+/// What sites there are whose calls were not looked at.
+pub(super) fn left_out_sites(tree: &CallTree) -> Option<String> {
+    let (sites, held) = tree.left_out_sites;
+    let held = u64::try_from(held).unwrap_or(0);
+    (sites > 0).then(|| {
+        let sites = blocks(sites as u64);
+        format!("without {sites} lesser sites, {}", bytes(held))
+    })
 }

@@ -1,6 +1,10 @@
 //! Where histories come from: the recording's cohorts, or, where it has none,
 //! its time bins.
 
+use std::ops::Range;
+
+use rustc_hash::FxHashMap;
+
 use crate::model::Model;
 use crate::survivors::{Cohort, Held, History, Survivors};
 
@@ -13,16 +17,21 @@ struct State {
 }
 
 /// How far each site's live bytes went since warm-up.
+#[derive(Default)]
 pub(super) struct Levels {
     rises: Vec<u64>,
     most: Vec<u64>,
     /// What was ever born.
     born: Vec<(i64, i64)>,
+    /// Live bytes at the end of the time that is judged.
+    last: Vec<i64>,
+    /// Whose these are, rising, where not all sites'.
+    sites: Option<Vec<u32>>,
 }
 
 impl Levels {
     /// One pass over the bins.
-    pub(super) fn new(model: &Model<'_>, from_ns: u64) -> Self {
+    pub(super) fn new(model: &Model<'_>, from_ns: u64, to_ns: u64) -> Self {
         let sites = model.sites().len();
         let mut live = vec![0_i64; sites];
         // The lowest since warm-up, and how far above it the site ever was.
@@ -31,11 +40,16 @@ impl Levels {
             rises: vec![0; sites],
             most: vec![0; sites],
             born: vec![(0, 0); sites],
+            ..Levels::default()
         };
+        let to = model.bin_ends().partition_point(|&end| end <= to_ns);
         let from = model.bin_ends().partition_point(|&end| end < from_ns);
         for bin in 0..model.bins().len() {
             if bin == from {
                 lowest.clone_from(&live);
+            }
+            if bin == to {
+                levels.last.clone_from(&live);
             }
             model.for_each_point(bin, |point| {
                 let site = point.site as usize;
@@ -56,17 +70,46 @@ impl Levels {
                 }
             });
         }
+        if levels.last.is_empty() {
+            levels.last = live;
+        }
         levels
+    }
+
+    /// Of these sites alone, which rise.
+    pub(super) fn of(&self, sites: &[u32]) -> Levels {
+        let of = |all: &[u64]| sites.iter().map(|&site| all[site as usize]).collect();
+        Levels {
+            rises: of(&self.rises),
+            most: of(&self.most),
+            born: sites.iter().map(|&site| self.born[site as usize]).collect(),
+            last: sites.iter().map(|&site| self.last[site as usize]).collect(),
+            sites: Some(sites.to_vec()),
+        }
+    }
+
+    fn at<T: Copy + Default>(&self, site: u32, values: &[T]) -> T {
+        let at = match &self.sites {
+            None => Some(site as usize),
+            Some(sites) => sites.binary_search(&site).ok(),
+        };
+        at.and_then(|at| values.get(at).copied())
+            .unwrap_or_default()
+    }
+
+    /// Live bytes of a site at the end of the time that is judged.
+    pub(super) fn last(&self, site: u32) -> u64 {
+        positive(self.at(site, &self.last))
     }
 
     /// How far a site rose above what it had before.
     pub(super) fn rise(&self, site: u32) -> u64 {
-        self.rises.get(site as usize).copied().unwrap_or(0)
+        self.at(site, &self.rises)
     }
 
     /// What was ever born at a site.
     pub(super) fn born(&self, site: u32) -> Held {
-        let (blocks, bytes) = self.born.get(site as usize).copied().unwrap_or_default();
+        let (blocks, bytes) = self.at(site, &self.born);
         Held {
             blocks: positive(blocks),
             bytes: positive(bytes),
@@ -75,7 +118,7 @@ impl Levels {
 
     /// The most that a site ever held.
     pub(super) fn most(&self, site: u32) -> u64 {
-        self.most.get(site as usize).copied().unwrap_or(0)
+        self.at(site, &self.most)
     }
 }
 
@@ -137,8 +180,7 @@ pub(super) struct Histories<'m, 'a> {
 
 enum Source {
     Cohorts(Box<Survivors>),
-    /// Each site's counters after the bins in which they changed.
-    Bins(Vec<Vec<State>>),
+    Bins(States),
 }
 
 /// A history, with what the judge asks besides.
@@ -168,7 +210,20 @@ impl<'m, 'a> Histories<'m, 'a> {
     pub(super) fn new(model: &'m Model<'a>) -> Self {
         let source = match Survivors::new(model) {
             Some(survivors) => Source::Cohorts(Box::new(survivors)),
-            None => Source::Bins(states(model)),
+            None => Source::Bins(states(model, 0..model.sites().len() as u32, None)),
+        };
+        Histories { model, source }
+    }
+
+    /// Of these sites alone, which rise: of others nothing is known.
+    pub(super) fn of_sites(model: &'m Model<'a>, sites: &[u32]) -> Self {
+        /// States in memory, of 40 bytes each.
+        const MOST_STATES: usize = 1_280_000;
+        let source = if let Some(survivors) = Survivors::of_sites(model, sites) {
+            Source::Cohorts(Box::new(survivors))
+        } else {
+            let most = (MOST_STATES / sites.len().max(1)).max(64);
+            Source::Bins(states(model, sites.iter().copied(), Some(most)))
         };
         Histories { model, source }
     }
@@ -239,30 +294,101 @@ impl<'m, 'a> Histories<'m, 'a> {
     }
 }
 
-/// Each site's counters after the bins in which they changed.
-fn states(model: &Model<'_>) -> Vec<Vec<State>> {
-    let mut states: Vec<Vec<State>> = vec![Vec::new(); model.sites().len()];
-    for bin in 0..model.bins().len() {
+/// Sites' counters after the bins in which they changed, or after some of these.
+#[derive(Default)]
+struct States {
+    /// One site's after the other's.
+    all: Vec<State>,
+    /// Where each site's are.
+    of_site: FxHashMap<u32, Range<usize>>,
+}
+
+impl States {
+    fn get(&self, site: u32) -> Option<&[State]> {
+        let range = self.of_site.get(&site)?;
+        self.all.get(range.clone())
+    }
+}
+
+/// Counters of sites after the bins in which they changed: of each, or after the last of
+/// those that end in one of so many equal spans of time.
+fn states(model: &Model<'_>, sites: impl Iterator<Item = u32>, most: Option<usize>) -> States {
+    /// Where the next state of a site goes, and the span of its last.
+    #[derive(Clone, Copy, Default)]
+    struct Place {
+        count: usize,
+        span: Option<usize>,
+    }
+    let width = most.map(|most| (model.duration_ns() / most.max(1) as u64).saturating_add(1));
+    let ends = model.bin_ends();
+    let span_of = |bin: usize| width.map_or(bin, |width| (ends[bin] / width) as usize);
+    let mut places: FxHashMap<u32, Place> = sites.map(|site| (site, Place::default())).collect();
+    for bin in 0..ends.len() {
         model.for_each_point(bin, |point| {
-            if let Some(states) = states.get_mut(point.site as usize) {
-                let mut state = states.last().copied().unwrap_or_default();
-                state.bin = u32::try_from(bin).unwrap_or(u32::MAX);
-                state.live.0 = state.live.0.wrapping_add(point.live_blocks);
-                state.live.1 = state.live.1.wrapping_add(point.live_bytes);
-                state.born.0 = state.born.0.wrapping_add(point.total_blocks);
-                state.born.1 = state.born.1.wrapping_add(point.total_bytes);
-                states.push(state);
+            if let Some(place) = places.get_mut(&point.site) {
+                let span = Some(span_of(bin));
+                place.count += usize::from(place.span != span);
+                place.span = span;
             }
+        });
+    }
+    let mut states = States::default();
+    let mut begins = 0;
+    #[expect(
+        clippy::iter_over_hash_type,
+        reason = "whose states come first makes no difference"
+    )]
+    for (&site, place) in &mut places {
+        let ends = begins + place.count;
+        states.of_site.insert(site, begins..ends);
+        *place = Place {
+            count: begins,
+            span: None,
+        };
+        begins = ends;
+    }
+    states.all = vec![State::default(); begins];
+    for bin in 0..ends.len() {
+        model.for_each_point(bin, |point| {
+            let Some(place) = places.get_mut(&point.site) else {
+                return;
+            };
+            let begins = states
+                .of_site
+                .get(&point.site)
+                .map_or(0, |range| range.start);
+            let span = Some(span_of(bin));
+            let before = place
+                .count
+                .checked_sub(1)
+                .filter(|&before| before >= begins);
+            let mut state = before.map_or(State::default(), |before| states.all[before]);
+            state.bin = u32::try_from(bin).unwrap_or(u32::MAX);
+            state.live.0 = state.live.0.wrapping_add(point.live_blocks);
+            state.live.1 = state.live.1.wrapping_add(point.live_bytes);
+            state.born.0 = state.born.0.wrapping_add(point.total_blocks);
+            state.born.1 = state.born.1.wrapping_add(point.total_bytes);
+            let at = match before {
+                Some(before) if place.span == span => before,
+                _ => {
+                    place.count += 1;
+                    place.count - 1
+                }
+            };
+            place.span = span;
+            states.all[at] = state;
         });
     }
     states
 }
 
 /// Counters of sites together after so many bins.
-fn state(of_site: &[Vec<State>], sites: &[u32], bins: usize) -> State {
+fn state(of_site: &States, sites: &[u32], bins: usize) -> State {
     let mut sum = State::default();
     for &site in sites {
-        let states = &of_site[site as usize];
+        let Some(states) = of_site.get(site) else {
+            continue;
+        };
         let after = states.partition_point(|state| (state.bin as usize) < bins);
         if let Some(state) = after.checked_sub(1).map(|at| states[at]) {
             sum.live.0 = sum.live.0.saturating_add(state.live.0);
@@ -277,11 +403,11 @@ fn state(of_site: &[Vec<State>], sites: &[u32], bins: usize) -> State {
 /// The history of sites of a recording that does not tell of cohorts. Which of
 /// their blocks died is not known then: the oldest, which is the worst for who
 /// would see a leak.
-fn of_bins(bin_ends: &[u64], of_site: &[Vec<State>], sites: &[u32], to_ns: u64) -> Found {
+fn of_bins(bin_ends: &[u64], of_site: &States, sites: &[u32], to_ns: u64) -> Found {
     const COHORTS: u64 = 60;
     const INSTANTS: u64 = 64;
     let bins = bin_ends.partition_point(|&end| end <= to_ns);
-    let states = || sites.iter().map(|&site| &of_site[site as usize]);
+    let states = || sites.iter().filter_map(|&site| of_site.get(site));
     let first = states()
         .filter_map(|states| states.first())
         .map(|state| state.bin)

@@ -279,7 +279,7 @@ impl<'s, 'a> Frames<'s, 'a> {
     }
 
     fn get(&self, id: FrameId) -> Option<&RawValue> {
-        let text = self.texts.get(id.0 as usize)?;
+        let text = self.texts.get(id.index())?;
         text.get_or_init(|| serde_json::value::to_raw_value(&FrameJson::new(self.stacks, id)).ok())
             .as_deref()
     }

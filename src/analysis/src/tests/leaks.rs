@@ -349,6 +349,33 @@ fn what_is_suppressed_is_counted() {
     });
 }
 
+/// Of many sites those are judged that rose most, and the others counted.
+#[test]
+fn what_there_is_no_memory_for_is_not_judged_and_counted() {
+    let query = |most_sites| LeaksQuery {
+        most_sites,
+        ..LeaksQuery::default()
+    };
+    let found = |most_sites| {
+        ask(&workers(), query(most_sites), |_, stacks, leaks| {
+            let [cause] = &leaks.suspects[..] else {
+                panic!("{:?}", leaks.suspects);
+            };
+            let head = cause.sites[0].head.made_in.unwrap();
+            assert_eq!(stacks.name(stacks.frame(head).function), "load_session");
+            assert_eq!(cause.verdict, Verdict::Leaking);
+            (cause.rate.bytes_per_second, leaks.not_judged)
+        })
+    };
+    let (rate, not_judged) = found(Some(8));
+    assert!((rate - 6000.0).abs() < 60.0, "{rate}");
+    assert_eq!(not_judged, (0, 0), "there are no more");
+    // Without the lists.
+    let (rate, not_judged) = found(Some(6));
+    assert!((rate - 4000.0).abs() < 60.0, "{rate}");
+    assert_eq!(not_judged, (2, 2 * SECONDS * 10 * 100));
+}
+
 #[test]
 fn growth_counts_between_the_instants_asked_for() {
     let query = LeaksQuery {

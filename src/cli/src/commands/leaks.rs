@@ -103,6 +103,7 @@ impl Question {
             filter: self.filter.clone(),
             memory_limit: self.memory_limit,
             suppressions,
+            most_sites: None,
         };
         resolved(Leaks::new(model, stacks, query))
     }
