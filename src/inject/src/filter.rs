@@ -74,20 +74,18 @@ fn judge(programs: &BTreeSet<Vec<Instruction>>, count: u32) -> Filters {
             }
         }
     }
-    match failing {
-        Some(call) => Filters::Forbidding { call, kills: false },
-        None => {
-            let all_allow = |call| {
-                programs
-                    .iter()
-                    .all(|program| program_says(program, call) == Answer::Allows)
-            };
-            Filters::Allowing {
-                forks: all_allow(&FORK),
-                memory_files: all_allow(&must("memfd_create", libc::SYS_memfd_create)),
-                count,
-            }
-        }
+    if let Some(call) = failing {
+        return Filters::Forbidding { call, kills: false };
+    }
+    let all_allow = |call| {
+        programs
+            .iter()
+            .all(|program| program_says(program, call) == Answer::Allows)
+    };
+    Filters::Allowing {
+        forks: all_allow(&FORK),
+        memory_files: all_allow(&must("memfd_create", libc::SYS_memfd_create)),
+        count,
     }
 }
 
