@@ -146,13 +146,14 @@ pub(crate) fn watch(pid: u32) -> Option<OwnedFd> {
 /// somebody else's, or nobody's.
 pub(crate) fn pid_of_child(inside: u32, parent: u32) -> Option<u32> {
     let is_it = |pid: &u32| innermost_pid(*pid) == Some(inside);
+    let elsewhere = has_children_elsewhere(parent);
     // An orphan has another parent now.
     let is_close =
         |(_, found): (u64, u32)| found == parent || has_session_mapped(inside) != Some(false);
-    if stat(inside).is_some_and(is_close) && is_it(&inside) {
+    if elsewhere != Some(true) && stat(inside).is_some_and(is_close) && is_it(&inside) {
         return Some(inside);
     }
-    if !has_children_elsewhere(parent) {
+    if elsewhere == Some(false) {
         return None;
     }
     let born = || {
@@ -171,12 +172,11 @@ pub(crate) fn pid_of_child(inside: u32, parent: u32) -> Option<u32> {
         .or_else(|| numbers_in("/proc").find(is_recorded))
 }
 
-/// Whether children of a process may have other pids than we see; also where that cannot
-/// be told.
-fn has_children_elsewhere(parent: u32) -> bool {
-    let namespace = |path: &str| fs::read_link(path).ok();
-    let theirs = namespace(&format!("/proc/{parent}/ns/pid_for_children"));
-    theirs.is_none() || theirs != namespace("/proc/self/ns/pid")
+/// Whether children of a process have other pids than we see; `None` where that cannot be
+/// told.
+fn has_children_elsewhere(parent: u32) -> Option<bool> {
+    let theirs = fs::read_link(format!("/proc/{parent}/ns/pid_for_children")).ok()?;
+    Some(theirs != fs::read_link("/proc/self/ns/pid").ok()?)
 }
 
 /// The entries of a directory of `/proc` that are numbers.

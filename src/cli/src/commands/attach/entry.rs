@@ -18,6 +18,8 @@ use crate::{CliError, preload};
 
 /// How long to look for a thread that may be used, and to wait for it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the collector's door may take to answer us.
+const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is asked to join, where only the collector was late.
 const ATTEMPTS: u32 = 3;
 /// What the interposer answers when the collector was.
@@ -107,7 +109,7 @@ impl Entry {
             }
             // Where a machine is busy the collector may take longer than a process waits
             // for it. We can wait.
-            if words != NO_ANSWER || !invitation.is_answered_within(PATIENCE) {
+            if words != NO_ANSWER || !invitation.is_answered_within(DOOR_PATIENCE) {
                 break;
             }
         }

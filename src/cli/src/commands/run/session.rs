@@ -17,6 +17,7 @@ use leakline_wire::env;
 use leakline_wire::layout::Hello;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
     listen, recv, send, socket_with, socketpair,
@@ -93,6 +94,8 @@ impl Invitation {
                 None => SocketAddrUnix::new_abstract_name(self.name.as_bytes())?,
             };
             let socket = stream_socket()?;
+            // Where many wait already, so does who connects.
+            set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
             connect(&socket, &address)?;
             // A hello of nobody's: it is hung up on, in its turn.
             send(&socket, &[0; size_of::<Hello>()], SendFlags::NOSIGNAL)?;
@@ -430,4 +433,33 @@ fn close_others_on_exec() {
 unsafe fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint) -> bool {
     // SAFETY: takes numbers; what they stand for is the caller's to answer.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_answers_or_is_not_waited_for() {
+        const SHORT: Duration = Duration::from_millis(50);
+        let invitation = Invitation::new().unwrap();
+        // Nobody listens.
+        assert!(!invitation.is_answered_within(SHORT));
+        let door = stream_socket().unwrap();
+        invitation.bind(&door).unwrap();
+        listen(&door, 1).unwrap();
+        // Nobody comes: hellos wait, and then there is no more room for them.
+        for _ in 0..4 {
+            assert!(!invitation.is_answered_within(SHORT));
+        }
+        let collector = std::thread::spawn(move || {
+            while let Ok(socket) = rustix::net::accept(&door) {
+                let mut hello = [0; size_of::<Hello>()];
+                let _ = recv(&socket, &mut hello[..], RecvFlags::empty());
+            }
+        });
+        assert!(invitation.is_answered_within(Duration::from_secs(5)));
+        // It ends with the process of the test.
+        drop(collector);
+    }
 }
