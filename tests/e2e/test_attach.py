@@ -294,6 +294,62 @@ def test_python_between_all_blocks_and_a_sample(leakline: Leakline) -> None:
     assert kept[1]["live_blocks"] == 0, kept
 
 
+def test_python_frees_as_ever_while_it_is_sampled(leakline: Leakline) -> None:
+    """Samples are set apart, so that nobody has to look at any other block's death;
+    until all blocks are recorded."""
+    free = 4
+    with running(TARGET_PYTHON, PYTHON_PROGRAMS / "attached.py") as target:
+        before = target.truth("allocators")["found"]
+        with attached(leakline, target.pid, ("--sample", "4KiB")) as attach:
+            target.truth("work 20000")
+            sampled = target.truth("allocators")["found"]
+            for domain in (1, 2):
+                assert sampled[domain][free] == before[domain][free]
+                assert sampled[domain][1:free] != before[domain][1:free]
+            target.truth("drop")
+            mode(leakline, target.pid, "--exact")
+            target.truth("work 2000")
+            exact = target.truth("allocators")["found"]
+            for domain in (1, 2):
+                assert exact[domain][free] != before[domain][free]
+            target.truth("drop")
+            mode(leakline, target.pid, "--sample", "4KiB")
+            target.truth("work 2000")
+            # What was recorded when all blocks were may die yet.
+            again = target.truth("allocators")["found"]
+            assert [row[free] for row in again[:3]] == [row[free] for row in exact[:3]]
+            target.truth("drop")
+            assert attach.leave().status == 0
+        wait_for("the map to go", lambda: has_left(target))
+        assert target.truth("allocators")["found"] == before
+        target.end()
+    rows = attach.recording.rows("--filter", "attached.py", at="end")
+    made = [row for row in rows if row["total_bytes"] > 500_000]
+    assert len(made) >= 2, rows
+    for row in made:
+        assert row["live_bytes"] < 0.02 * row["total_bytes"], row
+    assert attach.recording.stats()["totals"]["complete"] is True
+
+
+def test_a_sample_does_not_wait_for_that_of_the_last_session(
+    leakline: Leakline,
+) -> None:
+    script = PYTHON_PROGRAMS / "attached.py"
+    with running(TARGET_PYTHON, script) as target:
+        with attached(leakline, target.pid, ("--sample", "1GiB")) as attach:
+            target.truth("aside 20000")
+            assert attach.leave().status == 0
+        wait_for("the map to go", lambda: has_left(target))
+        with attached(leakline, target.pid, ("--sample", "512")) as attach:
+            target.truth("work 2000")
+            lines = target.truth("aside 20000")["lines"]
+            assert attach.leave().status == 0
+        target.end()
+    found = python_lines(attach.recording.rows("--filter", "attached.py"), script)
+    texts = found[(lines["slices"], "obj")]
+    assert abs(texts["total_blocks"] - 20_000) < 2000, texts
+
+
 def test_switched_domains(leakline: Leakline, programs: Programs) -> None:
     """While a domain is left out its new blocks are not told of, and all deaths are."""
     with running(programs.program("attached"), "4", "20000") as target:

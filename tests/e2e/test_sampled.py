@@ -3,6 +3,8 @@ that it states, as often as it says."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness import (
@@ -123,6 +125,76 @@ def test_a_python_heap_is_estimated_before_it_is_torn_down(
                 off.append(deviations(rows, "live_blocks", blocks))
         recording.path.unlink()
     check_coverage(off, 0.5)
+
+
+ENDINGS = {
+    "returns": "",
+    "sys.exit": "sys.exit(3)",
+    "sys.exit below": "def leave(): sys.exit(3)\nleave()",
+    "an error": "def fail(): raise RuntimeError\nfail()",
+    "an error that is kept": (
+        "try:\n    raise RuntimeError\n"
+        "except RuntimeError as error:\n    kept.append(error)\n"
+        "def leave(): sys.exit(3)\nleave()"
+    ),
+}
+KEPT = """
+import sys
+kept = []
+def main():
+    for number in range(300_000):
+        kept.append(("%d" % number) * 10)
+    for number in range(100_000):
+        "%d" % number * 10
+main()
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "command", "module"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_leaving_main_is_seen_before_anything_dies(
+    leakline: Leakline, tmp_path: Path, ending: str, way: str
+) -> None:
+    source = KEPT + ENDINGS[ending]
+    (tmp_path / "kept_until.py").write_text(source)
+    arguments = {
+        "script": [tmp_path / "kept_until.py"],
+        "command": ["-c", source],
+        "module": ["-m", "kept_until"],
+    }[way]
+    # Looked at by samples alone it would be too late.
+    options = ["--sample", "256KiB", "--heap", "never"]
+    result, recording = leakline.run(
+        TARGET_PYTHON, *arguments, options=options, cwd=tmp_path
+    )
+    assert result.status == {"returns": 0, "an error": 1}.get(ending, 3)
+    check_sampled(recording)
+    report = recording.report("top", "--limit", "0", "--filter", "main")
+    assert report["as_left_main"] is True
+    rows = [row for row in report["rows"] if row["function"] == "main"]
+    # Texts of 49 bytes and ten times their number's digits.
+    text = sum(49 + 10 * len(str(number)) for number in range(300_000))
+    rows = [row for row in rows if row["live_bytes"] > text / 2]
+    assert len(rows) == 1, report["rows"]
+    assert abs(deviations(rows, "live_bytes", text)) < FAR
+
+
+def test_python_counts_its_blocks_as_ever(leakline: Leakline) -> None:
+    """Thousands of blocks are set apart, and die."""
+    source = """
+import sys
+def work():
+    kept = [("%d" % number) * 10 for number in range(200_000)]
+    del kept
+work()
+before = sys.getallocatedblocks()
+work()
+print(sys.getallocatedblocks() - before)
+"""
+    options = ["--sample", "1KiB", "--heap", "never"]
+    result, recording = leakline.run(TARGET_PYTHON, "-c", source, options=options)
+    check_sampled(recording)
+    assert abs(int(result.out)) < 50
 
 
 @pytest.mark.parametrize("allocator", ["pymalloc", "malloc", "debug"])

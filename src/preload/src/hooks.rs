@@ -31,7 +31,6 @@ use leakline_wire::trie::{NO_STACK, kind};
 
 use crate::python::{self, Allocator};
 use crate::real::{self, Real};
-use crate::sampling::Countdown;
 use crate::session::{self, Session};
 use crate::thread::{self, PAIRS, Pair, Thread, depth};
 use crate::{early, graph, modules, sampling, sys, trie, unwind};
@@ -108,27 +107,14 @@ export! {
 // calls for its objects see for themselves that a block is, and are the real function
 // then; in all other cases they change nothing, and the hook decides.
 //
-// * A birth: the thread samples (so nothing is at work on it), its countdown does not
-//   end, and the real function calls no hook.
+// * A birth: the thread rests and its countdown does not end, which the word in its
+//   thread-local storage tells, blocks may be left out at all, and the real function
+//   calls no hook.
 // * A death: the filter of sampled blocks denies the block. It denies none that was
 //   recorded, whatever the thread is at and was told of the mode, see `sampling`.
 //
 // A handler that comes between a subtraction and its addition makes the countdown
 // negative, or leaves it so: that is an end, too (`Countdown::passes`).
-
-/// `rax`: this thread's state. To `2` where it does not sample.
-macro_rules! sampling_thread {
-    () => {
-        concat!(
-            "mov rax, qword ptr [rip + leakline_thread@GOTTPOFF]\n",
-            "mov rax, qword ptr fs:[rax]\n",
-            "test rax, rax\n",
-            "je 2f\n",
-            "cmp dword ptr [rax + {depth}], {sampling}\n",
-            "jne 2f",
-        )
-    };
-}
 
 /// To `2` where the filter does not deny the block in this register, of which the lower
 /// half tells.
@@ -148,8 +134,6 @@ macro_rules! denied {
 }
 
 const _: () = assert!(CELLS == 1 << 16 && CELL_SHIFT <= 16);
-/// Of a thread's state: what is left of its countdown.
-const UNTIL: usize = offset_of!(Thread, countdown) + offset_of!(Countdown, until);
 
 /// `malloc(3)`, observed.
 ///
@@ -161,26 +145,28 @@ const UNTIL: usize = offset_of!(Thread, countdown) + offset_of!(Countdown, until
 pub unsafe extern "C" fn malloc() {
     naked_asm!(
         ".cfi_startproc",
-        sampling_thread!(),
+        "cmp dword ptr [rip + {leaves_out}], 0",
+        "je 2f",
         "cmp dword ptr [rip + {starting}], 0",
         "jne 2f",
         "cmp dword ptr [rip + {is_libc}], 0",
         "je 2f",
+        "mov rax, qword ptr [rip + {word}]",
         "lea rdx, [rdi + 1]",
-        "sub qword ptr [rax + {until}], rdx",
+        "sub qword ptr fs:[rax], rdx",
+        // More than there is, or than can be.
         "jb 3f",
         "js 3f",
         "jmp qword ptr [rip + {reals} + {malloc}]",
         "3:",
-        "add qword ptr [rax + {until}], rdx",
+        "add qword ptr fs:[rax], rdx",
         "2:",
         "mov rsi, rsp",
         "mov rdx, rbp",
         "jmp {hook}",
         ".cfi_endproc",
-        depth = const offset_of!(Thread, depth),
-        sampling = const depth::SAMPLING,
-        until = const UNTIL,
+        leaves_out = sym sampling::LEAVES_OUT,
+        word = sym thread::UNTIL,
         starting = sym python::STARTING,
         is_libc = sym real::IS_LIBC,
         reals = sym real::REALS,
@@ -399,6 +385,7 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
         // What it may lead to (an invitation) wants this thread at rest.
         let found = session::get()?;
         thread::arrive(t, sp);
+        (*t).countdown.hold();
         let session = Some(found).filter(|session| {
             if !session::is_joined() {
                 return false;
@@ -411,6 +398,7 @@ unsafe fn recording(t: *mut Thread, needed: u32, sp: u64) -> Option<&'static Ses
         });
         if session.is_none() {
             thread::set_depth(t, depth::SAMPLING);
+            (*t).countdown.let_go();
         }
         session
     }
@@ -456,10 +444,15 @@ static IS_NEWCOMER_LEAVING: AtomicU32 = AtomicU32::new(0);
 #[cold]
 #[inline(never)]
 fn enter_slowly(needed: u32, sp: u64) -> Entry {
+    let t = thread::current();
+    // What Python's allocator asks for a block that is not from a pool.
+    // SAFETY: this thread's state; `sp` is an exported function's.
+    if !t.is_null() && unsafe { thread::is_below_python(t, sp) } {
+        return Entry::Pass;
+    }
     let Some(session) = session::get() else {
         return Entry::Pass;
     };
-    let t = thread::current();
     if t.is_null() {
         return enter_first(session, needed, sp);
     }
@@ -538,6 +531,7 @@ unsafe fn enter_at_rest(t: *mut Thread, needed: u32, sp: u64) -> Entry {
             return Entry::Pass;
         }
         thread::set_depth(t, depth::SAMPLING);
+        (*t).countdown.let_go();
         Entry::Sampling(t)
     }
 }
@@ -711,11 +705,8 @@ const REBIRTH: (Kind, Kind) = (Kind::ReallocEnd, Kind::ReallocEndLarge);
 fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Block {
     let at = Arrival::new();
     if at.is_sampling() {
-        // SAFETY: this thread's resting state; `sp` is the exported function's.
-        unsafe {
-            if (*at.t).countdown.passes(size) {
-                return sample_of(size, caller, at.t, call);
-            }
+        if count(size) {
+            return sample_of(size, caller, at.t, call);
         }
         if real::is_libc() && !python::is_starting() {
             return call(size);
@@ -741,7 +732,7 @@ fn sample_of(
     call: impl FnOnce(usize) -> Block,
 ) -> Block {
     // SAFETY: as in `observe`.
-    let block = unsafe { sample(t, NATIVE_CALL, size, caller, || call(size)) };
+    let block = unsafe { sample(t, NATIVE_CALL, size, caller, call) };
     python::watch_start();
     block
 }
@@ -787,7 +778,7 @@ fn observe_at(
         }
         // SAFETY: this thread's resting state; `sp` is the exported function's.
         Entry::Sampling(t) => unsafe {
-            let block = perhaps_sample(t, NATIVE_CALL, size, caller, call);
+            let block = perhaps_sample(t, NATIVE_CALL, size, caller, |_| call());
             python::watch_start();
             block
         },
@@ -929,14 +920,34 @@ unsafe fn perhaps_sample(
     what: Call,
     size: usize,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
-        if (*t).countdown.passes(size) {
+        if count(size) {
             return sample(t, what, size, caller, call);
         }
-        pass_below(t, what, caller, call)
+        pass_below(t, what, caller, || call(size))
+    }
+}
+
+/// Counts a block on a thread that rests. True: it may be one that ends the countdown.
+#[inline(always)]
+fn count(size: usize) -> bool {
+    thread::count_down((size as u64).wrapping_add(1))
+}
+
+/// A thread that has sampled rests.
+///
+/// # Safety
+///
+/// `t` must be this thread's state.
+#[inline(always)]
+unsafe fn rest(t: *mut Thread) {
+    // SAFETY: the caller's.
+    unsafe {
+        thread::set_depth(t, sampling::rest());
+        (*t).countdown.let_go();
     }
 }
 
@@ -955,13 +966,21 @@ unsafe fn pass_below(
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
+        (*t).countdown.hold();
         thread::begin(t, what.below, caller.sp);
         let block = call();
         thread::set_depth(t, depth::SAMPLING);
+        (*t).countdown.let_go();
         block
     }
 }
 
+/// A block that may end the countdown. `call` runs the real function for a block of so
+/// many bytes.
+///
+/// # Safety
+///
+/// As for [`perhaps_sample`].
 #[cold]
 #[inline(never)]
 unsafe fn sample(
@@ -969,29 +988,61 @@ unsafe fn sample(
     what: Call,
     size: usize,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
         // Most ends of countdowns are those of the main thread's pieces.
-        if (*t).in_main
-            && (*t).countdown.is_within()
+        let goes_on = (*t).in_main
             && what.holds_gil()
             && python::runs_main(t)
-            && (*t).countdown.goes_on(size, true)
-        {
-            return pass_below(t, what, caller, call);
+            && (*t).countdown.begins_piece(size);
+        if goes_on {
+            if python::is_pooled(size) {
+                return call(size);
+            }
+            return pass_below(t, what, caller, || call(size));
+        }
+        (*t).countdown.hold();
+        if !(*t).countdown.passes(size) {
+            return pass_below(t, what, caller, || call(size));
         }
         let chosen = choose(t, what, size, caller);
         thread::begin(t, what.below, caller.sp);
-        let block = call();
+        let block = match chosen {
+            Some(_) => set_apart(what, size, call),
+            None => call(size),
+        };
         if let Some((session, mean)) = chosen
             && !block.is_null()
         {
             thread::set_depth(t, depth::HOOK);
             sampled(t, session, what.domain, block, size, mean, caller);
         }
-        thread::set_depth(t, sampling::rest());
+        rest(t);
+        block
+    }
+}
+
+/// Runs a real function for a block that was chosen. One of CPython's pools is had from
+/// the raw domain instead: its death is seen there, see [`python::sets_apart`].
+///
+/// # Safety
+///
+/// The thread must be at `what.below`, and hold the GIL where that is said of `what`.
+unsafe fn set_apart(what: Call, size: usize, call: impl FnOnce(usize) -> Block) -> Block {
+    // CPython's domains have none of no bytes from a pool either.
+    if !what.holds_gil() || size == 0 || size as u64 > python::LARGEST_POOLED {
+        return call(size);
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        if !python::is_pooled(size) || !python::sets_apart() {
+            sampling::note_pooled();
+            return call(size);
+        }
+        let block = python::cut(call(python::APART), size);
+        python::release_frees();
         block
     }
 }
@@ -1156,7 +1207,7 @@ unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
         let stamp = thread::stamp(t, session);
         let word = event::head(Kind::SampleFree, detail, block as u64);
         thread::emit(t, session, [word, stamp]);
-        thread::set_depth(t, sampling::rest());
+        rest(t);
     }
 }
 
@@ -1173,18 +1224,15 @@ unsafe fn resample(
     old: Block,
     size: usize,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
-        let passes = (*t).countdown.passes(size);
-        if passes || sampling::blocks().may_have(old as u64) {
-            return resample_slowly(t, what, old, size, passes, caller, call);
+        let ends = count(size);
+        if ends || sampling::blocks().may_have(old as u64) {
+            return resample_slowly(t, what, old, size, ends, caller, call);
         }
-        thread::begin(t, what.below, caller.sp);
-        let new = call();
-        thread::set_depth(t, depth::SAMPLING);
-        new
+        pass_below(t, what, caller, || call(size))
     }
 }
 
@@ -1195,13 +1243,23 @@ unsafe fn resample_slowly(
     what: Call,
     old: Block,
     size: usize,
-    passes: bool,
+    ends: bool,
     caller: Caller,
-    call: impl FnOnce() -> Block,
+    call: impl FnOnce(usize) -> Block,
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
-        let chosen = if passes {
+        if ends
+            && (*t).in_main
+            && what.holds_gil()
+            && !sampling::blocks().may_have(old as u64)
+            && python::runs_main(t)
+            && (*t).countdown.begins_piece(size)
+        {
+            return pass_below(t, what, caller, || call(size));
+        }
+        (*t).countdown.hold();
+        let chosen = if ends && (*t).countdown.passes(size) {
             choose(t, what, size, caller)
         } else {
             None
@@ -1228,7 +1286,10 @@ unsafe fn resample_slowly(
             tell(session, Kind::ReallocStart);
         }
         thread::set_depth(t, what.below);
-        let new = call();
+        let new = match chosen {
+            Some(_) => set_apart(what, size, call),
+            None => call(size),
+        };
         thread::set_depth(t, depth::HOOK);
         if let Some(session) = dies_in {
             if !new.is_null() {
@@ -1246,7 +1307,7 @@ unsafe fn resample_slowly(
             sampled(t, session, what.domain, new, size, mean, caller);
             (*t).is_reallocating = false;
         }
-        thread::set_depth(t, sampling::rest());
+        rest(t);
         new
     }
 }
@@ -1340,7 +1401,7 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
     let at = Arrival::new();
     if at.is_sampling() {
         // SAFETY: this thread's resting state; `sp` is the exported function's.
-        return unsafe { resample(at.t, NATIVE_CALL, old, size, caller, call) };
+        return unsafe { resample(at.t, NATIVE_CALL, old, size, caller, |_| call()) };
     }
     reallocate_at(at, old, size, caller, call)
 }
@@ -1378,7 +1439,7 @@ fn reallocate_at(
             }
         }
         // SAFETY: this thread's resting state; `sp` is the exported function's.
-        Entry::Sampling(t) => unsafe { resample(t, NATIVE_CALL, old, size, caller, call) },
+        Entry::Sampling(t) => unsafe { resample(t, NATIVE_CALL, old, size, caller, |_| call()) },
         Entry::Nested(t, session) => {
             // SAFETY: this thread's state, in a handler.
             unsafe {
@@ -1923,27 +1984,27 @@ macro_rules! python_pool_malloc {
         unsafe extern "C" fn $malloc() {
             naked_asm!(
                 ".cfi_startproc",
-                sampling_thread!(),
+                // Below the limit, which is small: 1 is borrowed, so that `sbb` takes
+                // one byte more than the block has.
                 "lea rdx, [rsi - 1]",
-                "cmp rdx, qword ptr [rip + {pooled}]",
+                "cmp rdx, qword ptr [rip + {limit}]",
                 "jae 2f",
-                "add rdx, 2",
-                "sub qword ptr [rax + {until}], rdx",
-                "jb 3f",
-                "js 3f",
+                "mov rax, qword ptr [rip + {word}]",
+                "sbb qword ptr fs:[rax], rsi",
+                // Also where it was negative before.
+                "jl 3f",
                 "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {malloc}]",
                 "3:",
-                "add qword ptr [rax + {until}], rdx",
+                "lea rdx, [rsi + 1]",
+                "add qword ptr fs:[rax], rdx",
                 "2:",
                 "mov rdx, rsp",
                 "mov rcx, rbp",
                 "jmp {hook}",
                 ".cfi_endproc",
-                depth = const offset_of!(Thread, depth),
-                sampling = const depth::SAMPLING,
-                until = const UNTIL,
-                pooled = sym python::POOLED,
+                limit = sym python::POOL_LIMIT,
+                word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
                 context = const original_word!($hooks, context),
                 malloc = const original_word!($hooks, malloc),
@@ -2058,11 +2119,8 @@ fn observe_python<const HOOKS: usize>(
 ) -> Block {
     let at = Arrival::new();
     if at.is_sampling() {
-        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
-        unsafe {
-            if (*at.t).countdown.passes(size) {
-                return sample_of_python::<HOOKS>(size, caller, at.t, call);
-            }
+        if count(size) {
+            return sample_of_python::<HOOKS>(size, caller, at.t, call);
         }
         if !matches!(domain_of(HOOKS), Domain::Raw) && python::is_pooled(size) {
             return call(size);
@@ -2084,7 +2142,7 @@ fn sample_of_python<const HOOKS: usize>(
 ) -> Block {
     let what = python_call(domain_of(HOOKS));
     // SAFETY: as in `observe_python`.
-    unsafe { sample(t, what, size, caller, || call(size)) }
+    unsafe { sample(t, what, size, caller, call) }
 }
 
 /// [`observe_python`] of a block that is not sampled, where the allocator below may
@@ -2108,14 +2166,17 @@ fn observe_python_at<const HOOKS: usize>(
     at: Arrival,
     call: impl FnOnce(usize) -> Block,
 ) -> Block {
-    let call = || call(size);
     let domain = domain_of(HOOKS);
     match enter_python(at, domain, caller.sp) {
         Entry::Record(t, session) => {
-            // SAFETY: this thread's idle state; `sp` is the hook's own slot.
+            // SAFETY: this thread's idle state; `sp` is the hook's own slot. In the mem
+            // and obj domains it holds the GIL.
             unsafe {
                 thread::proceed(t, depth::PYTHON, caller.sp);
-                let block = call();
+                if !matches!(domain, Domain::Raw) {
+                    python::claim_frees(session);
+                }
+                let block = call(size);
                 if !block.is_null() {
                     thread::set_depth(t, depth::HOOK);
                     born(t, session, BIRTH, domain, block, size, caller);
@@ -2127,11 +2188,11 @@ fn observe_python_at<const HOOKS: usize>(
         // SAFETY: this thread's resting state; `sp` is the hook's own slot.
         Entry::Sampling(t) => unsafe { perhaps_sample(t, python_call(domain), size, caller, call) },
         Entry::Nested(_, session) => {
-            let block = call();
+            let block = call(size);
             lose(domain, session, !block.is_null());
             block
         }
-        Entry::Pass => call(),
+        Entry::Pass => call(size),
     }
 }
 
@@ -2163,7 +2224,13 @@ extern "C" fn py_calloc<const HOOKS: usize>(
     sp: u64,
     bp: u64,
 ) -> Block {
-    observe_python::<HOOKS>(count.wrapping_mul(size), Caller { sp, bp }, move |_| {
+    let own = count.saturating_mul(size);
+    observe_python::<HOOKS>(own, Caller { sp, bp }, move |bytes| {
+        let (count, size) = if bytes == own {
+            (count, size)
+        } else {
+            (1, bytes)
+        };
         original!(HOOKS, calloc(count, size) as fn(usize, usize) -> Block)
     })
 }
@@ -2176,9 +2243,9 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     bp: u64,
 ) -> Block {
     let caller = Caller { sp, bp };
-    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    let call = move |size| original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
     if old.is_null() {
-        return observe_python::<HOOKS>(size, caller, move |_| call());
+        return observe_python::<HOOKS>(size, caller, call);
     }
     let at = Arrival::new();
     if at.is_sampling() {
@@ -2196,7 +2263,7 @@ fn py_realloc_at<const HOOKS: usize>(
     caller: Caller,
     at: Arrival,
 ) -> Block {
-    let call = move || original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    let call = move |size| original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
     match enter_python(at, domain_of(HOOKS), caller.sp) {
         Entry::Record(t, session) => {
             // SAFETY: this thread's idle state; `sp` is the hook's own slot.
@@ -2206,7 +2273,10 @@ fn py_realloc_at<const HOOKS: usize>(
                 let word = event::head(Kind::ReallocStart, 0, old as u64);
                 thread::emit(t, session, [word, stamp]);
                 thread::set_depth(t, depth::PYTHON);
-                let new = call();
+                if !matches!(domain_of(HOOKS), Domain::Raw) {
+                    python::claim_frees(session);
+                }
+                let new = call(size);
                 thread::set_depth(t, depth::HOOK);
                 if new.is_null() {
                     let stamp = thread::stamp(t, session);
@@ -2226,11 +2296,11 @@ fn py_realloc_at<const HOOKS: usize>(
             resample(t, python_call(domain_of(HOOKS)), old, size, caller, call)
         },
         Entry::Nested(_, session) => {
-            let new = call();
+            let new = call(size);
             lose(domain_of(HOOKS), session, !new.is_null());
             new
         }
-        Entry::Pass => call(),
+        Entry::Pass => call(size),
     }
 }
 
@@ -2249,7 +2319,7 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
         return call();
     }
     if matches!(domain_of(HOOKS), Domain::Obj) {
-        python::died(block as u64);
+        python::perhaps_code_died(block as u64);
     }
     py_free_at::<HOOKS>(block, caller, at);
 }
@@ -2259,7 +2329,7 @@ extern "C" fn py_free<const HOOKS: usize>(_: sys::Pointer, block: Block, sp: u64
 fn py_free_perhaps<const HOOKS: usize>(block: Block, caller: Caller, t: *mut Thread) {
     if !block.is_null() {
         if matches!(domain_of(HOOKS), Domain::Obj) {
-            python::died(block as u64);
+            python::perhaps_code_died(block as u64);
         }
         // SAFETY: this thread's resting state; `sp` is the hook's own slot.
         unsafe { sampled_died(t, python_call(domain_of(HOOKS)), block, caller) };
@@ -2295,7 +2365,27 @@ fn py_free_at<const HOOKS: usize>(block: Block, caller: Caller, at: Arrival) {
             lose(domain_of(HOOKS), session, true);
             call();
         }
-        Entry::Pass => call(),
+        Entry::Pass => {
+            if matches!(domain_of(HOOKS), Domain::Raw) {
+                python::note_probe(block as u64);
+            }
+            call();
+        }
+    }
+}
+
+/// Address of what CPython is to call for a code object that nobody holds any more.
+pub fn code_hook() -> u64 {
+    on_code_death as *const () as u64
+}
+
+extern "C" fn on_code_death(code: u64) {
+    python::died(code);
+    let address = python::original_code_death();
+    // SAFETY: `tp_dealloc` of the type that this object has.
+    unsafe {
+        let function: extern "C" fn(u64) = core::mem::transmute(address);
+        function(code);
     }
 }
 

@@ -12,8 +12,13 @@
 //! * A thread's frame chain is changed by that thread only, so it may be read
 //!   in that thread's own hooks without a lock. Kept frames are read only when
 //!   the live chain led to them.
-//! * A code object's id is never used again for another. Its death is seen by
-//!   the obj domain's free hook before the memory goes back.
+//! * A code object's id is never used again for another. Its death is seen by a hook
+//!   of its type's deallocator, or else by the obj domain's free hook, before the memory
+//!   goes back.
+//! * A block of CPython's pools is recorded in sampled mode only where its death is
+//!   told: it is set apart ([`sets_apart`]), or the mem and obj domains have our free
+//!   hooks, which are there from the first such block on, or the first that is recorded
+//!   because all are.
 
 use core::cell::UnsafeCell;
 use core::ptr::{addr_of, addr_of_mut, null_mut};
@@ -81,10 +86,47 @@ unsafe impl Sync for OriginalArenas {}
 static ORIGINAL_ARENAS: OriginalArenas = OriginalArenas(UnsafeCell::new(NO_ARENAS));
 
 /// CPython's `SMALL_REQUEST_THRESHOLD`.
-const LARGEST_POOLED: u64 = 512;
+pub const LARGEST_POOLED: u64 = 512;
 
 /// See [`is_pooled`].
-pub static POOLED: AtomicU64 = AtomicU64::new(0);
+static POOLED: AtomicU64 = AtomicU64::new(0);
+
+/// As [`POOLED`] while blocks are left out by a thread's countdown alone, and else 0.
+pub static POOL_LIMIT: AtomicU64 = AtomicU64::new(0);
+
+/// Sets [`POOL_LIMIT`]: again where what it depends on has changed meanwhile.
+pub fn set_pool_limit() {
+    let limit = || match sampling::LEAVES_OUT.load(Ordering::SeqCst) {
+        0 => 0,
+        _ => POOLED.load(Ordering::SeqCst),
+    };
+    loop {
+        let set = limit();
+        POOL_LIMIT.store(set, Ordering::SeqCst);
+        if limit() == set {
+            return;
+        }
+    }
+}
+
+/// What is asked for in place of a block that is set apart: more than pools give.
+pub const APART: usize = LARGEST_POOLED as usize + 1;
+
+/// Whether blocks can be set apart: `NOT_TRIED`, `FITS` or `DOES_NOT_FIT`.
+static SETS_APART: AtomicU32 = AtomicU32::new(NOT_TRIED);
+
+/// A block that is being freed to see whether we are told, or [`SEEN`].
+static PROBE: AtomicU64 = AtomicU64::new(0);
+/// We were.
+const SEEN: u64 = 1;
+
+/// Not 0 while the mem and obj domains have their own free functions.
+static RELEASED: AtomicU32 = AtomicU32::new(0);
+
+/// The deallocator of code objects below our hook.
+static CODE_DEATH: AtomicU64 = AtomicU64::new(0);
+/// Not 0 while our hook is told of their deaths.
+static CODES_ARE_TOLD: AtomicU32 = AtomicU32::new(0);
 
 /// Python's allocator domains.
 pub const DOMAINS: usize = 3;
@@ -662,7 +704,11 @@ pub fn forget(start: u64, end: u64) {
         word.store(0, Ordering::Relaxed);
     }
     PLAIN.store(1, Ordering::Relaxed);
-    POOLED.store(0, Ordering::Relaxed);
+    POOLED.store(0, Ordering::SeqCst);
+    set_pool_limit();
+    RELEASED.store(0, Ordering::Relaxed);
+    SETS_APART.store(NOT_TRIED, Ordering::Relaxed);
+    CODES_ARE_TOLD.store(0, Ordering::Relaxed);
     FIT.store(NOT_TRIED, Ordering::Relaxed);
     unwind::forget_evaluator();
     // SAFETY: the hooks' callers were in what is gone.
@@ -714,6 +760,172 @@ fn recheck() {
     python.hook_domains();
 }
 
+/// Whether a block that is too large for CPython's pools comes from the raw domain, and is
+/// freed there, by the same address: then the death of a sampled one is seen without a hook
+/// of its own domain's `free`. (CPython has always done it so; but that is its own affair.)
+///
+/// # Safety
+///
+/// The thread must hold the GIL, and be at `depth::PYTHON`; mem and obj have CPython's own
+/// allocators below our hooks ([`is_pooled`]).
+pub unsafe fn sets_apart() -> bool {
+    match SETS_APART.load(Ordering::Relaxed) {
+        NOT_TRIED => {
+            // SAFETY: the caller's.
+            let fits = unsafe { try_apart() };
+            SETS_APART.store(if fits { FITS } else { DOES_NOT_FIT }, Ordering::Relaxed);
+            fits
+        }
+        known => known == FITS,
+    }
+}
+
+#[cold]
+unsafe fn try_apart() -> bool {
+    const OBJ: usize = 2;
+    let obj = original(OBJ);
+    // SAFETY: CPython's own functions, with their context. (The set of sampled blocks is
+    // there: one has been chosen.) Nobody knows of this block but us.
+    unsafe {
+        let malloc: extern "C" fn(sys::Pointer, usize) -> u64 = core::mem::transmute(obj.malloc);
+        let free: extern "C" fn(sys::Pointer, u64) = core::mem::transmute(obj.free);
+        let block = malloc(obj.context, APART);
+        if block == 0 {
+            return false;
+        }
+        // So that the raw domain's hook does not let it pass unseen.
+        let is_in = sampling::blocks().insert(block);
+        PROBE.store(block, Ordering::Relaxed);
+        free(obj.context, block);
+        if is_in {
+            sampling::blocks().remove(block);
+        }
+        PROBE.swap(0, Ordering::Relaxed) == SEEN
+    }
+}
+
+/// The raw domain's hook is told of the death of a block that is none of the program's
+/// own: that of [`try_apart`], perhaps.
+#[inline(always)]
+pub fn note_probe(block: u64) {
+    if PROBE.load(Ordering::Relaxed) == block {
+        PROBE.store(SEEN, Ordering::Relaxed);
+    }
+}
+
+/// Cuts a block that was set apart to its own size. Where that cannot be it stays as it is.
+///
+/// # Safety
+///
+/// The block must be one of [`APART`] bytes from a domain that [`sets_apart`], or null.
+pub unsafe fn cut(block: *mut u8, size: usize) -> *mut u8 {
+    const RAW: usize = 0;
+    if block.is_null() {
+        return block;
+    }
+    let raw = original(RAW);
+    // SAFETY: the raw domain's function, with its context; it gave the block.
+    let less = unsafe {
+        let realloc: extern "C" fn(sys::Pointer, *mut u8, usize) -> *mut u8 =
+            core::mem::transmute(raw.realloc);
+        realloc(raw.context, block, size)
+    };
+    if less.is_null() { block } else { less }
+}
+
+/// Blocks are set apart: if no other death is to be told, the mem and obj domains get
+/// their own `free` back, and free at no cost.
+///
+/// # Safety
+///
+/// The thread must hold the GIL.
+pub unsafe fn release_frees() {
+    if RELEASED.load(Ordering::Relaxed) != 0
+        || is_starting()
+        || sampling::needs_deaths()
+        || CODES_ARE_TOLD.load(Ordering::Relaxed) == 0
+    {
+        return;
+    }
+    RELEASED.store(1, Ordering::Relaxed);
+    // SAFETY: the caller's.
+    unsafe {
+        set_frees(|hooks| original(hooks).free);
+    }
+    // Who has seen meanwhile that all blocks are recorded may have come too early.
+    if sampling::needs_deaths() {
+        // SAFETY: as above.
+        unsafe { set_frees(|hooks| hooks::python_hooks(hooks).free) };
+        RELEASED.store(0, Ordering::Relaxed);
+    }
+    if !session::is_joined() {
+        // Another thread left meanwhile, and may have come too early.
+        unhook();
+    }
+}
+
+/// A block of the mem or obj domain is about to be recorded because all are: its death
+/// is to be told.
+///
+/// # Safety
+///
+/// The thread must hold the GIL.
+#[inline(always)]
+pub unsafe fn claim_frees(session: &Session) {
+    if RELEASED.load(Ordering::Relaxed) != 0 {
+        // SAFETY: the caller's.
+        unsafe { claim_released(session) };
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn claim_released(session: &Session) {
+    // SAFETY: the caller's.
+    let are_ours = unsafe { set_frees(|hooks| hooks::python_hooks(hooks).free) };
+    RELEASED.store(0, Ordering::Relaxed);
+    if !are_ours {
+        session.tell(
+            b"another tool took Python's allocators from leakline while it sampled: \
+              what is freed from now on may be shown as live",
+        );
+        session.count_loss(true);
+    }
+    if !session::is_joined() {
+        unhook();
+    }
+}
+
+/// Sets the free functions of the mem and obj domains, where our hooks are uppermost.
+/// False: not of both.
+///
+/// # Safety
+///
+/// The thread must hold the GIL.
+unsafe fn set_frees(free: impl Fn(usize) -> u64) -> bool {
+    let Some(python) = interpreter() else {
+        return false;
+    };
+    // SAFETY: CPython's functions; a table that is half written is valid all the same.
+    unsafe {
+        let get: extern "C" fn(u32, *mut Allocator) = core::mem::transmute(python.get_allocator);
+        let set: extern "C" fn(u32, *const Allocator) = core::mem::transmute(python.set_allocator);
+        // Mem and obj, in the first layer: with a second one blocks are not set apart.
+        let mut are_set = true;
+        for domain in 1..DOMAINS {
+            let mut now = NO_ALLOCATOR;
+            get(domain as u32, &raw mut now);
+            if now.malloc == hooks::python_hooks(domain).malloc {
+                now.free = free(domain);
+                set(domain as u32, &raw const now);
+            } else {
+                are_set = false;
+            }
+        }
+        are_set
+    }
+}
+
 /// Gives the domains back what was below our hooks, where those are uppermost:
 /// who wrapped them goes on calling them, and they pass on.
 pub fn unhook() {
@@ -734,7 +946,10 @@ pub fn unhook() {
             }
         }
         python.unhook_arenas();
+        python.unhook_codes();
     }
+    RELEASED.store(0, Ordering::Relaxed);
+    SETS_APART.store(NOT_TRIED, Ordering::Relaxed);
 }
 
 /// Looks, where the interpreter was running before us, whether the domains still
@@ -874,8 +1089,55 @@ impl Interpreter {
             }
             let has_pools = Self::has_pools() && self.hook_arenas();
             let pooled = if has_pools { LARGEST_POOLED } else { 0 };
-            POOLED.store(pooled, Ordering::Relaxed);
+            POOLED.store(pooled, Ordering::SeqCst);
+            set_pool_limit();
+            SETS_APART.store(NOT_TRIED, Ordering::Relaxed);
+            self.hook_codes();
         }
+    }
+
+    /// Has the deaths of code objects told by their type's deallocator. Where that is not
+    /// CPython's own, or cannot be found, the obj domain's free hook sees them.
+    fn hook_codes(&self) {
+        let Some(place) = self.code_deallocator() else {
+            return;
+        };
+        let (start, end) = elf::span_of(self.get_allocator);
+        let now = place.load(Ordering::Relaxed);
+        if (start..end).contains(&now) {
+            CODE_DEATH.store(now, Ordering::Release);
+            place.store(hooks::code_hook(), Ordering::Release);
+        }
+        let is_ours = place.load(Ordering::Relaxed) == hooks::code_hook();
+        CODES_ARE_TOLD.store(is_ours.into(), Ordering::Relaxed);
+    }
+
+    /// Gives the type its deallocator back, unless somebody has taken our place.
+    fn unhook_codes(&self) {
+        CODES_ARE_TOLD.store(0, Ordering::Relaxed);
+        let own = CODE_DEATH.load(Ordering::Relaxed);
+        if own != 0
+            && let Some(place) = self.code_deallocator()
+        {
+            let _ = place.compare_exchange(
+                hooks::code_hook(),
+                own,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// `PyCode_Type.tp_dealloc`.
+    fn code_deallocator(&self) -> Option<&'static AtomicU64> {
+        /// The same in all versions.
+        const DEALLOCATOR: u64 = 48;
+        (self.code_type != 0).then(|| {
+            // SAFETY: a static type of the interpreter, which is there; CPython changes its
+            // types itself, so they can be written to. The word is aligned, and read by
+            // CPython with the GIL held.
+            unsafe { AtomicU64::from_ptr((self.code_type + DEALLOCATOR) as *mut u64) }
+        })
     }
 
     /// Whether below our hooks of mem and obj there is CPython's allocator of small
@@ -936,7 +1198,8 @@ impl Interpreter {
     ///
     /// As for [`unhook`].
     unsafe fn unhook_arenas(&self) {
-        POOLED.store(0, Ordering::Relaxed);
+        POOLED.store(0, Ordering::SeqCst);
+        set_pool_limit();
         if original_arenas().allocate == 0 {
             return;
         }
@@ -1744,8 +2007,21 @@ fn probe(address: u64, mut visit: impl FnMut(&Code) -> bool) {
     }
 }
 
+/// Where [`died`] goes on that was told by a code object's type.
+pub fn original_code_death() -> u64 {
+    CODE_DEATH.load(Ordering::Acquire)
+}
+
 /// Is told of every block that the obj domain frees, by threads that sample of those that
-/// [`sampling::watch`] was told of.
+/// [`sampling::watch`] was told of; not all are where code objects are told of by their type.
+#[inline(always)]
+pub fn perhaps_code_died(address: u64) {
+    if CODES_ARE_TOLD.load(Ordering::Relaxed) == 0 {
+        died(address);
+    }
+}
+
+/// A code object may be about to die.
 #[inline(always)]
 pub fn died(address: u64) {
     let bit = hash(address);
@@ -1818,7 +2094,9 @@ impl Interpreter {
         });
         let bit = hash(address);
         FILTER[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
-        sampling::watch(address);
+        if CODES_ARE_TOLD.load(Ordering::Relaxed) == 0 {
+            sampling::watch(address);
+        }
         if !placed {
             // No room to watch for its death: nothing of it may be cached.
             FLUSH.fetch_add(CODE_DIED, Ordering::Release);

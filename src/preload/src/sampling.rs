@@ -6,12 +6,21 @@
 //! (`leakline_wire::sampling`). Both are done by the exported functions themselves
 //! where nothing else is to be done (`hooks`, "leaving out").
 //!
+//! What is left of a thread's countdown is the sum of two words, of which one is 0: one
+//! in its thread-local storage, that the exported functions count down from, while it
+//! rests; and one in its state, while a hook is at work. So the word in thread-local
+//! storage is more than 0 only where a block may be left out without a look at anything
+//! else of the thread, and a hook that finds it 0 loses nothing but time.
+//!
 //! # Invariants
 //!
 //! * A thread at `SAMPLING` has a countdown of 0 or more, but for the
 //!   instructions between the block that ends it and the next draw, and for as long
 //!   as a handler that left from there is not followed by another block; and the set
 //!   of sampled blocks is there.
+//! * The word of a thread at rest may be more than 0 at `IDLE`, too, when it was told
+//!   by another that all blocks are recorded: nothing is left out by it before
+//!   [`LEAVES_OUT`] says so again.
 //! * A birth is sampled or not before the real call, by the countdown alone.
 //! * From the first block on that was recorded because all are, every death is told,
 //!   also when a sample is recorded later: such blocks are in no set, whose filter
@@ -49,6 +58,37 @@ mod regime {
     pub const SAMPLED_AGAIN: u32 = 1;
     /// All of them.
     pub const EXACT: u32 = 2;
+}
+
+/// Not 0 once a block of CPython's pools was recorded, in this session: the deaths of
+/// such are told by the hooks of their domains alone.
+static POOLED: AtomicU32 = AtomicU32::new(0);
+
+/// That was done.
+pub fn note_pooled() {
+    POOLED.store(1, Ordering::Relaxed);
+}
+
+/// Whether there may be blocks whose deaths only the hooks of Python's own domains see.
+pub fn needs_deaths() -> bool {
+    POOLED.load(Ordering::Relaxed) != 0 || was_exact()
+}
+
+/// Not 0 while threads may leave blocks out by their countdowns alone: they sample, as
+/// far as has been noticed.
+pub static LEAVES_OUT: AtomicU32 = AtomicU32::new(0);
+
+/// Sets [`LEAVES_OUT`] by [`REGIME`]: again where that has changed meanwhile, so that what
+/// stands in the end is by what stands there.
+fn tell_countdowns() {
+    loop {
+        let regime = REGIME.load(Ordering::SeqCst);
+        LEAVES_OUT.store(u32::from(regime != regime::EXACT), Ordering::SeqCst);
+        python::set_pool_limit();
+        if REGIME.load(Ordering::SeqCst) == regime {
+            return;
+        }
+    }
 }
 
 /// Whether all blocks are recorded now.
@@ -95,6 +135,7 @@ fn begin_exact() {
         unsafe { (*set).deny_nothing() };
     }
     REGIME.store(regime::EXACT, Ordering::SeqCst);
+    tell_countdowns();
     // Those that rest do not look at the mode until their next sample.
     thread::end_sampling();
 }
@@ -105,9 +146,12 @@ pub fn note_sampled() {
     let _ = REGIME.compare_exchange(
         regime::EXACT,
         regime::SAMPLED_AGAIN,
-        Ordering::Relaxed,
+        Ordering::SeqCst,
         Ordering::Relaxed,
     );
+    if LEAVES_OUT.load(Ordering::Relaxed) == 0 {
+        tell_countdowns();
+    }
 }
 
 /// How many bytes the main thread of a Python program allocates until it looks
@@ -115,15 +159,15 @@ pub fn note_sampled() {
 /// the program's first object.
 const LOOK_EVERY: u64 = 2048;
 
-/// And how many such looks until it also looks at the session, as other threads do at
-/// each sample: it may be over, and the next sample far.
-const LOOKS: u64 = 16;
+/// And until it also looks at the session, as other threads do at each sample: it may be
+/// over, and the next sample far.
+const SESSION_EVERY: u64 = 64 * LOOK_EVERY;
 
 /// A thread's countdown.
 #[repr(C)]
 pub struct Countdown {
-    /// Bytes until something is to be done.
-    pub until: u64,
+    /// Bytes until something is to be done, but for what is in thread-local storage.
+    until: u64,
     /// Bytes from then on until the next sample.
     beyond: u64,
     /// The mean of the distribution that it was drawn from.
@@ -158,15 +202,30 @@ impl Countdown {
         Some(mean)
     }
 
-    /// Whether the piece that was just ended is one after which the session need not be
-    /// looked at.
-    pub fn is_within(&self) -> bool {
-        !(self.beyond / LOOK_EVERY).is_multiple_of(LOOKS)
+    /// Where a block ends a piece of the main thread's countdown, at rest, after which the
+    /// session need not be looked at: the next piece begins. False: nothing was done.
+    #[inline(always)]
+    pub fn begins_piece(&mut self, size: usize) -> bool {
+        let left = thread::exchange_countdown(LOOK_EVERY);
+        // What the block takes from the next piece and those after it.
+        let over = (size as u64).wrapping_add(1).wrapping_sub(left);
+        let taken = over.wrapping_add(LOOK_EVERY);
+        let begins = self.until == 0
+            && over <= LOOK_EVERY
+            && self.beyond % SESSION_EVERY >= 2 * LOOK_EVERY
+            && taken <= self.beyond;
+        if begins {
+            self.beyond -= taken;
+            self.newest = 0;
+        } else {
+            thread::exchange_countdown(left);
+        }
+        begins
     }
 
     /// The block that has just passed ended no more than a piece of a countdown: the
     /// next piece begins. False: it is sampled, and nothing was done.
-    pub fn goes_on(&mut self, size: usize, looks: bool) -> bool {
+    fn goes_on(&mut self, size: usize, looks: bool) -> bool {
         let bytes = (size as u64).wrapping_add(1);
         let until = self.until.wrapping_add(bytes).cast_signed().max(0);
         let left = until.unsigned_abs().saturating_add(self.beyond);
@@ -178,14 +237,30 @@ impl Countdown {
         goes_on
     }
 
+    /// A hook of the thread, which is this one, begins: the countdown is here.
+    #[inline(always)]
+    pub fn hold(&mut self) {
+        self.until = self.until.wrapping_add(thread::exchange_countdown(0));
+    }
+
+    /// And is left to the exported functions, when the thread rests.
+    #[inline(always)]
+    pub fn let_go(&mut self) {
+        self.hold();
+        thread::exchange_countdown(self.until);
+        self.until = 0;
+    }
+
     /// Nothing is recorded just now: looks again later.
     pub fn postpone(&mut self) {
+        self.hold();
         self.newest = 0;
         self.until = 1 << 16;
         self.beyond = 0;
     }
 
     fn set(&mut self, left: u64, looks: bool) {
+        self.hold();
         let until = if looks { left.min(LOOK_EVERY) } else { left };
         self.beyond = left - until;
         self.until = until;
@@ -227,13 +302,14 @@ impl Countdown {
         self.newest == address && self.newest_until == self.until
     }
 
-    /// In a forked child.
+    /// In a forked child, or for a new session.
     pub fn forget(&mut self) {
         self.generator = Generator::default();
     }
 }
 
 fn set_up() -> bool {
+    thread::set_up_countdowns();
     if are_there() {
         return true;
     }
@@ -264,7 +340,11 @@ fn set_up() -> bool {
 
 /// Forgets all blocks, for a new session. No hook may be at work.
 pub fn begin_anew() {
-    REGIME.store(regime::SAMPLED, Ordering::Relaxed);
+    REGIME.store(regime::SAMPLED, Ordering::SeqCst);
+    // Until a thread samples: others' countdowns are the last session's.
+    LEAVES_OUT.store(0, Ordering::SeqCst);
+    POOLED.store(0, Ordering::Relaxed);
+    python::set_pool_limit();
     let set = SET.load(Ordering::Relaxed);
     if !set.is_null() {
         sys::empty(set.cast(), size_of::<SampledSet>());

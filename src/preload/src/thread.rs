@@ -176,16 +176,23 @@ pub struct Thread {
 }
 
 global_asm!(
-    // One word of initial-exec thread-local storage: `thread_local!` would go
-    // through `__tls_get_addr`, whose first call in a thread may allocate.
+    // Initial-exec thread-local storage: `thread_local!` would go through
+    // `__tls_get_addr`, whose first call in a thread may allocate. One word of state,
+    // and the words of countdowns, see `UNTIL`.
     ".section .tbss,\"awT\",@nobits",
     ".globl leakline_thread",
     ".hidden leakline_thread",
     ".type leakline_thread,@object",
     ".size leakline_thread,8",
+    ".globl leakline_until",
+    ".hidden leakline_until",
+    ".type leakline_until,@object",
+    ".size leakline_until,32",
     ".p2align 3",
     "leakline_thread:",
     ".zero 8",
+    "leakline_until:",
+    ".zero 32",
     ".text",
 );
 
@@ -217,6 +224,104 @@ fn set_current(thread: *mut Thread) {
             options(nostack, preserves_flags)
         );
     }
+}
+
+/// Where threads have the word of their countdowns, from the thread pointer: one of
+/// [`UNTIL_WORDS`], another for each session, so that none begins with what is left in a
+/// thread of the last. 0: nobody has one.
+pub static UNTIL: AtomicU64 = AtomicU64::new(0);
+
+const UNTIL_WORDS: u64 = 4;
+
+/// Gives threads the word of their countdowns, before the first is drawn.
+pub fn set_up_countdowns() {
+    if UNTIL.load(Ordering::Relaxed) == 0 {
+        UNTIL.store(until_offset(), Ordering::Release);
+    }
+}
+
+/// And another, for a new session. (Who has not met a session since the fourth last goes
+/// on with what it had.)
+fn renew_countdowns() {
+    let now = UNTIL.load(Ordering::Relaxed);
+    if now != 0 {
+        let first = until_offset();
+        let at = (now.wrapping_sub(first) / 8 + 1) % UNTIL_WORDS;
+        UNTIL.store(first.wrapping_add(8 * at), Ordering::Release);
+    }
+}
+
+fn until_offset() -> u64 {
+    let offset;
+    // SAFETY: reads a constant of the loaded object.
+    unsafe {
+        asm!(
+            "mov {offset}, qword ptr [rip + leakline_until@GOTTPOFF]",
+            offset = out(reg) offset,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    offset
+}
+
+/// Counts bytes down from this thread's word of its countdown, see `sampling`. True:
+/// there were not as many; then nothing was counted.
+///
+/// A thread must have been prepared for sampling.
+#[inline(always)]
+pub fn count_down(bytes: u64) -> bool {
+    let at = UNTIL.load(Ordering::Relaxed);
+    let (borrows, is_negative): (u8, u8);
+    // SAFETY: `at` is where every thread has a word, since one was prepared; only the
+    // thread itself writes it.
+    unsafe {
+        asm!(
+            "sub qword ptr fs:[{at}], {bytes}",
+            "setb {borrows}",
+            "sets {is_negative}",
+            at = in(reg) at,
+            bytes = in(reg) bytes,
+            borrows = out(reg_byte) borrows,
+            is_negative = out(reg_byte) is_negative,
+            options(nostack)
+        );
+    }
+    let ends = borrows | is_negative != 0;
+    if ends {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "add qword ptr fs:[{at}], {bytes}",
+                at = in(reg) at,
+                bytes = in(reg) bytes,
+                options(nostack)
+            );
+        }
+    }
+    ends
+}
+
+/// Puts a value into this thread's word of its countdown, if there is one; what was there.
+#[inline(always)]
+pub fn exchange_countdown(value: u64) -> u64 {
+    let at = UNTIL.load(Ordering::Relaxed);
+    if at == 0 {
+        return 0;
+    }
+    let was;
+    // SAFETY: as above. (Not one instruction: no other thread writes it, and what a
+    // handler in between counts is lost as it would be if it were not counted.)
+    unsafe {
+        asm!(
+            "mov {was}, qword ptr fs:[{at}]",
+            "mov qword ptr fs:[{at}], {value}",
+            at = in(reg) at,
+            was = out(reg) was,
+            value = in(reg) value,
+            options(nostack, preserves_flags)
+        );
+    }
+    was
 }
 
 const MAX_THREADS: usize = 64 * 1024;
@@ -289,6 +394,26 @@ pub unsafe fn was_abandoned(t: *mut Thread, sp: u64) -> bool {
         }
         abandon(t, sp);
         true
+    }
+}
+
+/// Whether a hook of `depth::PYTHON` is at work, was not left, and led to this call: what
+/// [`was_abandoned`] would find, for most calls.
+///
+/// # Safety
+///
+/// As there.
+#[inline(always)]
+pub unsafe fn is_below_python(t: *mut Thread, sp: u64) -> bool {
+    // SAFETY: the caller's. `entered` is read only where it lies on the thread's own
+    // stack, above what is in use.
+    unsafe {
+        let entered = (*t).entered;
+        get_depth(t) == depth::PYTHON
+            && (*t).stack_low <= sp
+            && sp < entered
+            && entered < (*t).stack_high
+            && sys::word(entered) == (*t).returns_to
     }
 }
 
@@ -710,6 +835,7 @@ pub fn end_sampling() {
 ///
 /// No thread may be in a hook, or get into one meanwhile.
 pub unsafe fn begin_anew() {
+    renew_countdowns();
     let count = THREAD_COUNT.load(Ordering::Relaxed).min(MAX_THREADS as u32);
     for place in &THREADS[..count as usize] {
         let t = place.load(Ordering::Relaxed);
@@ -768,8 +894,9 @@ pub unsafe fn after_fork(own: *mut Thread) {
     DYING.store(free, Ordering::Relaxed);
     if !own.is_null() {
         // SAFETY: this thread's state. Where it stood in `__main__` is where
-        // the parent did.
+        // the parent did. Its word of the countdown is not the parent's.
         unsafe {
+            (*own).countdown.hold();
             let owner = owner::of(sys::gettid(), owner::USED);
             (*own).owner.store(owner, Ordering::Relaxed);
             (*own).is_main = true;

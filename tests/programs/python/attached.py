@@ -1,18 +1,22 @@
 """A worker that is attached to: commands come as lines on stdin, one answer each.
 
 work N     makes N objects of each of the kinds below, and says their lines
+aside N    makes N texts, and nothing else, by a second thread, which stays
 trace on, trace off
            has tracemalloc begin, or end
 drop       lets go of what was made
 fork       forks a child that takes commands in its place, from the same stdin
 pid        says who answers
-allocators says what gives CPython blocks of each domain, and arenas
+allocators says what gives CPython blocks of each domain, and arenas, and what takes
+            code objects back
 """
 
 import ctypes
 import json
 import os
+import queue
 import sys
+import threading
 import time
 import tracemalloc
 
@@ -47,11 +51,35 @@ def allocators():
     table = Allocator()
     ctypes.pythonapi.PyObject_GetArenaAllocator(ctypes.byref(table))
     found.append([table.ctx, table.a, table.b])
+    # Behind two words, the size and two more: its `tp_dealloc`.
+    code = ctypes.c_void_p.from_address(id(type(main.__code__)) + 48)
+    found.append([code.value])
     return found
+
+
+def work(count):
+    for kind in (lists, texts, freed):
+        kind(count)
+
+
+LONG = "x" * 100
+
+
+def slices(count):
+    for _ in count:
+        LONG[1:40]  # line: slices
+
+
+def serve(asked, done):
+    while True:
+        slices(asked.get())
+        done.put(None)
 
 
 def main():
     lines = {}
+    asked, done = queue.SimpleQueue(), queue.SimpleQueue()
+    threading.Thread(target=serve, args=(asked, done), daemon=True).start()
     with open(__file__) as source:
         for at, line in enumerate(source, 1):
             if "# line: " in line and "enumerate" not in line:
@@ -60,8 +88,11 @@ def main():
     for line in sys.stdin:
         command, *arguments = line.split()
         if command == "work":
-            for kind in (lists, texts, freed):
-                kind(int(arguments[0]))
+            work(int(arguments[0]))
+            print(json.dumps({"pid": os.getpid(), "lines": lines}), flush=True)
+        elif command == "aside":
+            asked.put([None] * int(arguments[0]))
+            done.get()
             print(json.dumps({"pid": os.getpid(), "lines": lines}), flush=True)
         elif command == "trace":
             (tracemalloc.start if arguments[0] == "on" else tracemalloc.stop)()
