@@ -157,15 +157,15 @@ def test_leaving_main_is_seen_before_anything_dies(
 ) -> None:
     source = KEPT + ENDINGS[ending]
     (tmp_path / "kept_until.py").write_text(source)
-    arguments = {
-        "script": [tmp_path / "kept_until.py"],
+    ways: dict[str, list[str]] = {
+        "script": ["kept_until.py"],
         "command": ["-c", source],
         "module": ["-m", "kept_until"],
-    }[way]
+    }
     # Looked at by samples alone it would be too late.
     options = ["--sample", "256KiB", "--heap", "never"]
     result, recording = leakline.run(
-        TARGET_PYTHON, *arguments, options=options, cwd=tmp_path
+        TARGET_PYTHON, *ways[way], options=options, cwd=tmp_path
     )
     assert result.status == {"returns": 0, "an error": 1}.get(ending, 3)
     check_sampled(recording)

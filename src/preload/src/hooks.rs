@@ -2014,12 +2014,54 @@ macro_rules! python_pool_malloc {
     };
 }
 
-macro_rules! python_domain {
-    ($hooks:literal: $calloc:ident $realloc:ident $free:ident) => {
+/// As [`python_pool_malloc`], of `calloc`.
+macro_rules! python_pool_calloc {
+    ($hooks:literal: $calloc:ident) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $calloc() {
+            naked_asm!(
+                ".cfi_startproc",
+                "mov rcx, rsi",
+                "imul rcx, rdx",
+                "jo 2f",
+                "lea r8, [rcx - 1]",
+                "cmp r8, qword ptr [rip + {limit}]",
+                "jae 2f",
+                "mov rax, qword ptr [rip + {word}]",
+                "sbb qword ptr fs:[rax], rcx",
+                "jl 3f",
+                "mov rdi, qword ptr [rip + {originals} + {context}]",
+                "jmp qword ptr [rip + {originals} + {calloc}]",
+                "3:",
+                "inc rcx",
+                "add qword ptr fs:[rax], rcx",
+                "2:",
+                "mov rcx, rsp",
+                "mov r8, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                limit = sym python::POOL_LIMIT,
+                word = sym thread::UNTIL,
+                originals = sym python::ORIGINALS,
+                context = const original_word!($hooks, context),
+                calloc = const original_word!($hooks, calloc),
+                hook = sym py_calloc::<$hooks>
+            )
+        }
+    };
+}
+
+macro_rules! python_calloc {
+    ($hooks:literal: $calloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $calloc() {
             naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_calloc::<$hooks>)
         }
+    };
+}
+
+macro_rules! python_domain {
+    ($hooks:literal: $realloc:ident $free:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $realloc() {
             naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_realloc::<$hooks>)
@@ -2053,12 +2095,18 @@ python_pool_malloc!(2: obj_malloc);
 python_malloc!(3: raw_malloc_2);
 python_pool_malloc!(4: mem_malloc_2);
 python_pool_malloc!(5: obj_malloc_2);
-python_domain!(0: raw_calloc raw_realloc raw_free);
-python_domain!(1: mem_calloc mem_realloc mem_free);
-python_domain!(2: obj_calloc obj_realloc obj_free);
-python_domain!(3: raw_calloc_2 raw_realloc_2 raw_free_2);
-python_domain!(4: mem_calloc_2 mem_realloc_2 mem_free_2);
-python_domain!(5: obj_calloc_2 obj_realloc_2 obj_free_2);
+python_calloc!(0: raw_calloc);
+python_pool_calloc!(1: mem_calloc);
+python_pool_calloc!(2: obj_calloc);
+python_calloc!(3: raw_calloc_2);
+python_pool_calloc!(4: mem_calloc_2);
+python_pool_calloc!(5: obj_calloc_2);
+python_domain!(0: raw_realloc raw_free);
+python_domain!(1: mem_realloc mem_free);
+python_domain!(2: obj_realloc obj_free);
+python_domain!(3: raw_realloc_2 raw_free_2);
+python_domain!(4: mem_realloc_2 mem_free_2);
+python_domain!(5: obj_realloc_2 obj_free_2);
 
 const fn domain_of(hooks: usize) -> Domain {
     match hooks % python::DOMAINS {
