@@ -131,6 +131,48 @@ struct Axis {
     kind: AxisKind,
     at_instants: Vec<f64>,
     at_edges: Vec<f64>,
+    scatter: Scattered,
+}
+
+/// How far a measure of time scatters: what differs from one of its points to the next,
+/// without what goes up and down over many of them.
+#[derive(Debug, Default)]
+struct Scattered {
+    /// Instants in nanoseconds, rising, and the sum up to there of variances of a
+    /// nanosecond.
+    sums: Vec<(u64, f64)>,
+}
+
+impl Scattered {
+    fn new(points: &[(u64, f64)]) -> Self {
+        let steps: Vec<(u64, f64, f64)> = points
+            .windows(2)
+            .filter(|pair| pair[1].0 > pair[0].0)
+            .map(|pair| {
+                let width = (pair[1].0 - pair[0].0) as f64;
+                (pair[0].0, width, (pair[1].1 - pair[0].1) / width)
+            })
+            .collect();
+        let mut sum = 0.0;
+        let pairs = steps.windows(2).map(|pair| {
+            let ((_, before, slower), (at, after, faster)) = (pair[0], pair[1]);
+            sum += (faster - slower).powi(2) / (1.0 / before + 1.0 / after);
+            (at, sum)
+        });
+        Scattered {
+            sums: pairs.collect(),
+        }
+    }
+
+    /// The variance of what comes in a nanosecond, where enough of it was seen.
+    fn within(&self, from_ns: u64, to_ns: u64) -> Option<f64> {
+        const FEWEST: usize = 8;
+        let at = |ns: u64| self.sums.partition_point(|(at, _)| *at < ns);
+        let (first, end) = (at(from_ns), at(to_ns));
+        let before = first.checked_sub(1).map_or(0.0, |at| self.sums[at].1);
+        let last = end.checked_sub(1)?;
+        (end >= first + FEWEST).then(|| (self.sums[last].1 - before) / (end - first) as f64)
+    }
 }
 
 /// When a history's counts are known, up to the context's end.
@@ -165,6 +207,7 @@ impl Timing {
             kind: AxisKind::Clock,
             at_instants: instants.iter().map(clock).collect(),
             at_edges: edges.iter().map(clock).collect(),
+            scatter: Scattered::default(),
         }];
         axes.extend(
             context
@@ -176,6 +219,7 @@ impl Timing {
                         kind,
                         at_instants: instants.iter().map(|&ns| progress.at(ns)).collect(),
                         at_edges: edges.iter().map(|&ns| progress.at(ns)).collect(),
+                        scatter: Scattered::default(),
                     }),
                 }),
         );
@@ -230,6 +274,7 @@ fn besides(
         kind: progress.kind,
         at_instants: along(instants),
         at_edges,
+        scatter: Scattered::new(&progress.points),
     })
 }
 
@@ -692,21 +737,20 @@ fn evidence(timing: &Timing, axis: &Axis, history: &History) -> Option<Evidence>
         };
         let mut found = arrivals(timing, axis, history, &stayed, window, CACHE);
         if found.doubt == Some(Doubt::Slowing) {
-            // A cache beside a leak fills first. In half of the window its
-            // decline is half as steep.
-            let half = f64::midpoint(edges[begins + 1], edges[after]);
-            let middle = edges.partition_point(|&edge| edge < half).min(after - 1);
-            let later = arrivals(
-                timing,
-                axis,
-                history,
-                &stayed,
-                (middle, after - 1),
-                CACHE / 2.0,
-            );
-            if later.doubt.is_none() {
-                found = later;
-            }
+            // A cache beside a leak fills first. In a part of the window its decline is
+            // less steep by as much.
+            const PARTS: [f64; 3] = [7.0 / 8.0, 3.0 / 4.0, 1.0 / 2.0];
+            let (begin, whole) = (edges[begins + 1], edges[after] - edges[begins + 1]);
+            let later = PARTS.iter().find_map(|part| {
+                let from = begin + whole * (1.0 - part);
+                let first = edges.partition_point(|&edge| edge < from).min(after - 1);
+                let within = (first, after - 1);
+                let mut later = arrivals(timing, axis, history, &stayed, within, CACHE * part);
+                // One of several chances.
+                later.steady *= PARTS.len() as f64;
+                (later.doubt.is_none() && later.steady <= 0.01).then_some(later)
+            });
+            found = later.unwrap_or(found);
         }
         found.rate = mature_rate(timing, axis, &stayed, found.window, age);
         found.age = age;
@@ -783,7 +827,8 @@ fn by_the_clock(
         .find(|axis| axis.kind == AxisKind::Clock)?;
     let last = stayed.iter().rposition(|count| count.blocks > 0)?;
     let (began, stopped) = (timing.edges[begins], timing.edges[last + 1]);
-    let quiet = timing.end_ns().saturating_sub(stopped);
+    // Of what is younger it is not known yet whether it stays.
+    let quiet = timing.edges[stayed.len()].saturating_sub(stopped);
     if quiet > (stopped - began) / 3 {
         return Some(Doubt::Idle);
     }
@@ -800,32 +845,28 @@ fn by_the_clock(
 /// Whether the program did more in some part of a window than in one before: what goes
 /// with its work then came faster, too. A few samples of a site do not show it when all
 /// that the program allocates does.
-///
-/// How far its rate scatters is seen in how it differs from one cohort to the next.
 fn work_rises(timing: &Timing, axis: &Axis, (first, last): (usize, usize)) -> bool {
-    const FEWEST: usize = 4;
-    let rates: Vec<f64> = (first..=last)
-        .filter(|&cohort| timing.edges[cohort + 1] > timing.edges[cohort])
-        .map(|cohort| {
-            let units = axis.at_edges[cohort + 1] - axis.at_edges[cohort];
-            units / (timing.edges[cohort + 1] - timing.edges[cohort]) as f64
-        })
-        .collect();
-    let steps = rates.windows(2).map(|pair| (pair[1] - pair[0]).powi(2));
-    let variance = steps.sum::<f64>() / 2.0 / (rates.len().max(2) - 1) as f64;
-    [4, 8].into_iter().any(|parts| {
-        let length = rates.len().div_ceil(parts);
-        if length < FEWEST {
-            return false;
-        }
-        let mut least = f64::INFINITY;
-        rates.chunks_exact(length).any(|part| {
-            let rate = part.iter().sum::<f64>() / length as f64;
-            let chance = 4.5 * (2.0 * variance / length as f64).sqrt();
-            let is_more = rate - least > chance && rate > 1.3 * least;
-            least = least.min(rate);
-            is_more
-        })
+    let cohorts: Vec<usize> = (first..=last).collect();
+    [4, 8, 16, 32].into_iter().any(|parts| {
+        let (mut least, mut least_variance) = (f64::INFINITY, 0.0);
+        cohorts
+            .chunks_exact(cohorts.len().div_ceil(parts))
+            .any(|part| {
+                let (first, end) = (part[0], part[part.len() - 1] + 1);
+                let (from_ns, to_ns) = (timing.edges[first], timing.edges[end]);
+                let Some(scatter) = axis.scatter.within(from_ns, to_ns) else {
+                    return false;
+                };
+                let width = (to_ns - from_ns).max(1) as f64;
+                let rate = (axis.at_edges[end] - axis.at_edges[first]) / width;
+                let variance = scatter / width;
+                let chance = 4.5 * (variance + least_variance).sqrt();
+                let is_more = rate - least > chance && rate > 1.3 * least;
+                if rate < least {
+                    (least, least_variance) = (rate, variance);
+                }
+                is_more
+            })
     })
 }
 

@@ -91,7 +91,7 @@ fn the_smallest_detectable_growth_is_seen() {
     }
 }
 
-/// The same of samples, where chance has a part in what is seen: in 97 of 100 cases.
+/// The same of samples, where chance has a part in what is seen: in 99 of 100 cases.
 #[test]
 fn the_smallest_detectable_growth_is_seen_in_samples() {
     let (mut seen, mut all) = (0, 0);
@@ -110,7 +110,7 @@ fn the_smallest_detectable_growth_is_seen_in_samples() {
             }));
         }
     }
-    assert!(seen * 100 >= all * 97, "{seen} of {all}");
+    assert!(seen * 100 >= all * 99, "{seen} of {all}");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn leaks_are_found_in_samples() {
         }
     }
     assert!(all > 100, "{all}");
-    assert!(found * 100 >= all * 95, "{found} of {all}");
+    assert!(found * 100 >= all * 99, "{found} of {all}");
     assert!(within * 100 >= found * 94, "{within} of {found}");
 }
 
