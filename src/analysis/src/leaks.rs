@@ -300,7 +300,7 @@ impl Leaks {
         } else {
             histories.nearly_all(&imported().collect::<Vec<u32>>(), to_ns)
         };
-        let mut levels = Levels::new(model, from_ns, to_ns);
+        let mut levels = Levels::new(model, from_ns, to_ns, most.is_some());
         let lost = lost_by_site(model);
         let chosen = most.map(|most| {
             Chosen::new(&levels, sites, most, |site| {
@@ -317,7 +317,7 @@ impl Leaks {
                     start_up.1 += bytes;
                 }
             }
-            levels = levels.of(&chosen.sites);
+            levels = levels.of(model, &chosen.sites);
             histories = Histories::of_sites(model, &chosen.sites);
         }
         let is_judged = |site: u32| chosen.as_ref().is_none_or(|chosen| chosen.has(site));

@@ -29,7 +29,7 @@ use crate::names::{base_name, escaped};
 use crate::nodes::Nodes;
 use crate::redact::Redaction;
 use crate::scatter::{PerSite, Scatter};
-use crate::timeline::{Timeline, apply};
+use crate::timeline::{Packed, Timeline, apply};
 
 /// What a recording's file says beside its records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -1029,8 +1029,8 @@ pub struct Look {
 /// What sites of a lane had at the ends of a span, and held at the high-water mark.
 #[derive(Clone, Debug)]
 struct LaneState {
-    to: Vec<Counters>,
-    from: Option<Vec<Counters>>,
+    to: Packed,
+    from: Option<Packed>,
     /// Empty where the record of the high-water mark tells them.
     peaks: Vec<(u64, u64)>,
 }
@@ -1092,7 +1092,17 @@ impl<'m, 'a> Looking<'m, 'a> {
 
     fn state_of(&self, of: (usize, usize)) -> LaneState {
         let model = self.model;
-        let mut peaks = model.peaks_of(of.0, self.source, &self.rows);
+        let ends = || {
+            [Some(self.span.to()), self.span.from()]
+                .into_iter()
+                .flatten()
+        };
+        let are_asked = self.may_lack || ends().any(At::is_peak);
+        let mut peaks = match self.source {
+            // The record is looked at again where they are shown.
+            HighWaterSource::Record if !are_asked => Vec::new(),
+            source => model.peaks_of(of.0, source, &self.rows),
+        };
         let mut to = model.state_of(of, self.span.to(), &peaks);
         if self.may_lack {
             for (counters, (bytes, blocks)) in to.iter_mut().zip(&peaks) {
@@ -1100,8 +1110,11 @@ impl<'m, 'a> Looking<'m, 'a> {
                 counters.total_blocks = counters.total_blocks.max(*blocks);
             }
         }
-        let from = self.span.from();
-        let from = from.map(|from| model.state_of(of, from, &peaks));
+        let to = model.timeline.pack(of.0, &to);
+        let from = self.span.from().map(|from| {
+            let from = model.state_of(of, from, &peaks);
+            model.timeline.pack(of.0, &from)
+        });
         if self.source == HighWaterSource::Record {
             peaks = Vec::new();
         }
@@ -1119,16 +1132,20 @@ impl<'m, 'a> Looking<'m, 'a> {
         let is_sampled = model.is_sampled();
         let sites = model.timeline.sites_of(lane);
         let mut told = Told::new(&self.rows, sites);
-        for (at, (&id, to)) in sites.iter().zip(&state.to).enumerate() {
-            let before = state.from.as_ref().and_then(|from| from.get(at));
+        let mut to = model.timeline.unpack(lane, &state.to);
+        let from = state.from.as_ref();
+        let mut from = from.map(|from| model.timeline.unpack(lane, from));
+        for (at, &id) in sites.iter().enumerate() {
+            let to = to.at(at);
+            let before = from.as_mut().map(|from| from.at(at));
             let peak = match self.source {
                 HighWaterSource::Record => told.of(id),
                 _ => state.peaks.get(at).copied().unwrap_or_default(),
             };
-            let mut figures = Figures::new(to, before, peak.0, peak.1, has_ended);
+            let mut figures = Figures::new(&to, before.as_ref(), peak.0, peak.1, has_ended);
             if let Some(site) = model.sites.get(id as usize) {
                 if is_sampled {
-                    figures.scatter = model.scatter_of(id, site, &figures, to, before);
+                    figures.scatter = model.scatter_of(id, site, &figures, &to, before.as_ref());
                 }
                 each(id, site, &figures);
             }

@@ -56,6 +56,35 @@ struct Lane {
     next: u32,
 }
 
+/// Counters of a lane's sites, in some 10 bytes each where they are not 0.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed(Box<[u8]>);
+
+/// Goes along packed counters.
+#[derive(Debug)]
+pub(crate) struct Unpacked<'p> {
+    changes: Changes<'p>,
+    /// The next that there are.
+    ahead: Option<(usize, [i64; 6])>,
+}
+
+impl Unpacked<'_> {
+    /// Counters of a lane's site, by its place: of rising ones.
+    pub(crate) fn at(&mut self, place: usize) -> Counters {
+        while self.ahead.is_none_or(|(ahead, _)| ahead < place) {
+            let Some(ahead) = self.changes.next() else {
+                return Counters::default();
+            };
+            self.ahead = Some(ahead);
+        }
+        let mut counters = Counters::default();
+        if let Some((_, values)) = self.ahead.filter(|(ahead, _)| *ahead == place) {
+            change(&mut counters, values);
+        }
+        counters
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     bin: u32,
@@ -190,6 +219,24 @@ impl Timeline {
         lane.map_or_else(Vec::new, |lane| lane.counters(bins))
     }
 
+    /// Counters of a lane's sites, packed: to hold those of a million.
+    pub(crate) fn pack(&self, lane: usize, counters: &[Counters]) -> Packed {
+        let lane = self.lanes.get(lane);
+        Packed(lane.map_or_else(Box::default, |lane| lane.packed(counters)))
+    }
+
+    /// Looks at what was packed of a lane.
+    pub(crate) fn unpack<'p>(&'p self, lane: usize, packed: &'p Packed) -> Unpacked<'p> {
+        Unpacked {
+            changes: Changes {
+                from: &packed.0,
+                units: self.lanes.get(lane).map_or(&[], |lane| &lane.units),
+                next: 0,
+            },
+            ahead: None,
+        }
+    }
+
     /// Counters of `sites` sites after the bins up to and including `last`.
     pub(crate) fn counters(&self, last: usize, sites: usize) -> Vec<Counters> {
         let mut counters = vec![Counters::default(); sites];
@@ -259,19 +306,25 @@ impl Lane {
         let Some(now) = &self.now else {
             return;
         };
-        let mut state = Vec::new();
+        let state = self.packed(now);
+        self.since_state = 0;
+        self.states.push((self.pieces.len(), state));
+    }
+
+    /// Counters of its sites, as points from 0 on.
+    fn packed(&self, all: &[Counters]) -> Box<[u8]> {
+        let mut packed = Vec::new();
         let mut next = 0;
-        for (place, counters) in now.iter().enumerate() {
+        for (place, counters) in all.iter().enumerate() {
             if *counters == Counters::default() {
                 continue;
             }
             let gap = u32::try_from(place - next).unwrap_or(u32::MAX);
             next = place + 1;
             let unit = unit_at(&self.units, place);
-            pack(&mut state, gap, values(counters), unit);
+            pack(&mut packed, gap, values(counters), unit);
         }
-        self.since_state = 0;
-        self.states.push((self.pieces.len(), state.into()));
+        packed.into()
     }
 
     /// Keeps the last state, packed, in place of the counters.
@@ -475,18 +528,35 @@ fn pack(to: &mut Vec<u8>, gap: u32, mut changes: [i64; 6], unit: i64) {
 const MOST_BYTES: usize = 5 + 1 + 6 * 10;
 
 /// Shows `each` what was packed: places, and the changes there.
-fn unpack(mut from: &[u8], units: &[u32], mut each: impl FnMut(usize, [i64; 6])) {
-    let mut next = 0_u32;
-    while let Some((gap, which, mut changes)) = take_changes(&mut from) {
-        let place = next.wrapping_add(gap);
-        next = place.wrapping_add(1);
+fn unpack(from: &[u8], units: &[u32], mut each: impl FnMut(usize, [i64; 6])) {
+    let next = 0;
+    for (place, changes) in (Changes { from, units, next }) {
+        each(place, changes);
+    }
+}
+
+/// What was packed: places, and the changes there.
+#[derive(Debug)]
+struct Changes<'p> {
+    from: &'p [u8],
+    units: &'p [u32],
+    next: u32,
+}
+
+impl Iterator for Changes<'_> {
+    type Item = (usize, [i64; 6]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (gap, which, mut changes) = take_changes(&mut self.from)?;
+        let place = self.next.wrapping_add(gap);
+        self.next = place.wrapping_add(1);
         for (bytes, by_unit) in [(0, LIVE_BY_UNIT), (2, TOTAL_BY_UNIT)] {
             if which & by_unit != 0 {
-                let unit = unit_at(units, place as usize);
+                let unit = unit_at(self.units, place as usize);
                 changes[bytes] = changes[bytes + 1].wrapping_mul(unit);
             }
         }
-        each(place as usize, changes);
+        Some((place as usize, changes))
     }
 }
 
@@ -593,6 +663,15 @@ mod tests {
             prop_assert_eq!(timeline.len(), bins.len());
             for (bin, expected) in expected.iter().enumerate() {
                 prop_assert_eq!(&timeline.counters(bin, sites), expected);
+                for lane in 0..timeline.processes().count() {
+                    let counters = timeline.counters_of(lane, bin + 1);
+                    let packed = timeline.pack(lane, &counters);
+                    let mut unpacked = timeline.unpack(lane, &packed);
+                    // One of two, as if not all were asked for.
+                    for place in (0..counters.len()).step_by(1 + bin % 2) {
+                        prop_assert_eq!(unpacked.at(place), counters[place]);
+                    }
+                }
                 let mut points = Vec::new();
                 timeline.for_each(bin, |point| points.push(*point));
                 points.sort_unstable_by_key(|point| point.site);

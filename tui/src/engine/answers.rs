@@ -422,20 +422,93 @@ impl<'m, 'a> Answers<'m, 'a> {
     }
 
     pub(super) fn name(&mut self, id: FrameId) -> Arc<FrameName> {
-        let stacks = &self.stacks;
-        let name = self.names.entry(id).or_insert_with(|| {
-            let frame = stacks.frame(id);
-            let (function, place) = frame_words(stacks, id);
-            Arc::new(FrameName {
-                function: printable(&function).into(),
-                place: printable(&place).into(),
-                file: stacks.name(frame.file).into(),
-                line: frame.line,
-                own: frame.role == Role::Own,
-                python: frame.kind == FrameKind::Python,
-            })
+        if let Some(name) = self.names.get(&id) {
+            return Arc::clone(name);
+        }
+        let frame = self.stacks.frame(id);
+        let (function, place) = frame_words(&self.stacks, id);
+        let name = Arc::new(FrameName {
+            function: printable(&function).into(),
+            place: printable(&place).into(),
+            file: self.stacks.name(frame.file).into(),
+            line: frame.line,
+            own: frame.role == Role::Own,
+            python: frame.kind == FrameKind::Python,
         });
-        Arc::clone(name)
+        self.names.insert(id, Arc::clone(&name));
+        name
+    }
+
+    /// Which groups' names have what the user typed. Frames are looked at once each, and
+    /// their names are not kept: there may be hundreds of thousands.
+    fn matching(&mut self, by: GroupBy, groups: &[Group], filter: &Filter) -> Vec<bool> {
+        let mut known: FxHashMap<FrameId, bool> = FxHashMap::default();
+        let is_named_by_frames = is_named_by_frames(by);
+        let mut all = Vec::with_capacity(groups.len());
+        for group in groups {
+            let Some(made_in) = group.head.made_in.filter(|_| is_named_by_frames) else {
+                all.push(matches(filter, &self.info(by, group)));
+                continue;
+            };
+            let stacks = &self.stacks;
+            let frames = [Some(made_in), group.head.your_code];
+            all.push(frames.into_iter().flatten().any(|id| {
+                *known.entry(id).or_insert_with(|| {
+                    let (function, place) = frame_words(stacks, id);
+                    filter.matches(&printable(&function))
+                        || filter.matches(&printable(&place))
+                        || filter.matches(stacks.name(stacks.frame(id).file))
+                })
+            }));
+        }
+        all
+    }
+
+    /// Where each of these groups stands by name: those of one name in the same place.
+    /// Names are put together for the frames that there are, and given back.
+    fn places_by_name(&mut self, by: GroupBy, order: &[u32], groups: &[Group]) -> Vec<u32> {
+        let head = |group: u32| {
+            let made_in = groups[group as usize].head.made_in;
+            made_in.filter(|_| is_named_by_frames(by))
+        };
+        // What no frame names is few: those stand for themselves.
+        let mut named: Vec<(Words, Result<FrameId, u32>)> = Vec::new();
+        let mut place_of: FxHashMap<FrameId, u32> = FxHashMap::default();
+        let mut place_of_group: FxHashMap<u32, u32> = FxHashMap::default();
+        for &group in order {
+            match head(group) {
+                None => {
+                    let info = self.info(by, &groups[group as usize]);
+                    named.push((words(&info), Err(group)));
+                }
+                Some(id) if place_of.insert(id, 0).is_none() => {
+                    let (function, place) = frame_words(&self.stacks, id);
+                    let (function, place) = (printable(&function), printable(&place));
+                    let words = match by {
+                        GroupBy::Line => (place.into(), function.into()),
+                        _ => (function.into(), place.into()),
+                    };
+                    named.push((words, Ok(id)));
+                }
+                Some(_) => {}
+            }
+        }
+        named.sort_by(|one, other| one.0.cmp(&other.0));
+        let mut place = 0;
+        for at in 0..named.len() {
+            place += u32::from(at > 0 && named[at].0 != named[at - 1].0);
+            match named[at].1 {
+                Ok(id) => drop(place_of.insert(id, place)),
+                Err(group) => drop(place_of_group.insert(group, place)),
+            }
+        }
+        let mut places = vec![0; groups.len()];
+        for &group in order {
+            let of_frame = head(group).and_then(|id| place_of.get(&id));
+            let of_group = || place_of_group.get(&group);
+            places[group as usize] = of_frame.or_else(of_group).copied().unwrap_or(0);
+        }
+        places
     }
 
     pub(super) fn grouped(&mut self, by: GroupBy, inclusive: bool) -> &mut Grouped {
@@ -553,9 +626,8 @@ impl<'m, 'a> Answers<'m, 'a> {
         );
         if !want.filter.is_empty() && grouped.matching.0 != want.filter {
             let filter = Filter::new(&want.filter);
-            let matching = groups.groups().iter();
-            let matching = matching.map(|group| matches(&filter, &self.info(want.by, group)));
-            grouped.matching = (want.filter.clone(), matching.collect());
+            let matching = self.matching(want.by, groups.groups(), &filter);
+            grouped.matching = (want.filter.clone(), matching);
         }
         let matching = &grouped.matching.1;
         let mut order: Vec<u32> = (0..)
@@ -649,20 +721,13 @@ impl<'m, 'a> Answers<'m, 'a> {
         let rank = |group: u32| ranks[group as usize];
         if want.sort == Column::Name {
             // Names begin with the first, figures with the largest.
-            let mut named: Vec<(Words, u32)> = (order.iter())
-                .map(|&group| {
-                    let info = self.info(want.by, &groups.groups()[group as usize]);
-                    (words(&info), group)
-                })
-                .collect();
-            first_of(&mut named, most, |one, other| {
-                in_order(other.0.cmp(&one.0))
-                    .then_with(|| rank(other.1).total.cmp(&rank(one.1).total))
-                    .then(one.1.cmp(&other.1))
+            let places = self.places_by_name(want.by, order, groups.groups());
+            let place = |group: u32| places[group as usize];
+            first_of(order, most, |&one, &other| {
+                in_order(place(other).cmp(&place(one)))
+                    .then_with(|| rank(other).total.cmp(&rank(one).total))
+                    .then(one.cmp(&other))
             });
-            for (place, (_, group)) in order.iter_mut().zip(named) {
-                *place = group;
-            }
             return;
         }
         // The lower number decides between equals.
@@ -758,8 +823,8 @@ impl<'m, 'a> Answers<'m, 'a> {
             (_, kind) => kind,
         };
         let mut live = vec![0_i64; count];
-        // A spark has eight heights.
-        let mut steps: Vec<Vec<f32>> = Vec::with_capacity(TREND_STEPS);
+        // A spark has eight heights, and there may be a million of them.
+        let mut steps: Vec<Vec<Rounded>> = Vec::with_capacity(TREND_STEPS);
         let mut bins = model.bins().iter().enumerate().peekable();
         for step in 1..=TREND_STEPS as u64 {
             let until = u128::from(duration) * u128::from(step) / TREND_STEPS as u128;
@@ -770,24 +835,26 @@ impl<'m, 'a> Answers<'m, 'a> {
                     }
                 });
             }
-            steps.push(live.iter().map(|&live| live.max(0) as f32).collect());
+            steps.push(live.iter().map(|&live| Rounded::of(live)).collect());
         }
         drop(live);
         if is_through {
-            let mut of_groups = vec![vec![0_f32; groups.groups().len()]; TREND_STEPS];
+            let mut of_groups = vec![vec![0_i64; groups.groups().len()]; TREND_STEPS];
             groups.for_each_of_kind(model, &kinds, &mut self.stacks, |kind, group| {
                 for (of_group, step) in of_groups.iter_mut().zip(&steps) {
-                    of_group[group] += step[kind];
+                    of_group[group] = of_group[group].saturating_add(step[kind].value());
                 }
             });
-            steps = of_groups;
+            let rounded = |of_group: Vec<i64>| of_group.into_iter().map(Rounded::of).collect();
+            steps = of_groups.into_iter().map(rounded).collect();
         }
         let trends = (0..groups.groups().len()).map(|group| {
-            let most = steps.iter().map(|step| step[group]).fold(0.0, f32::max);
+            let value = |step: &Vec<Rounded>| step[group].value() as f64;
+            let most = steps.iter().map(value).fold(0.0, f64::max);
             let mut trend = [0; TREND_STEPS];
             if most > 0.0 {
                 for (trend, step) in trend.iter_mut().zip(&steps) {
-                    *trend = (step[group] / most * 255.0).round() as u8;
+                    *trend = (value(step) / most * 255.0).round() as u8;
                 }
             }
             trend
@@ -1116,6 +1183,30 @@ fn resolved(at: &At) -> Resolved {
     }
 }
 
+/// A number that is not negative, to a thousandth: its highest eleven bits.
+#[derive(Clone, Copy)]
+struct Rounded(u16);
+
+impl Rounded {
+    const BITS: u32 = 10;
+
+    fn of(value: i64) -> Self {
+        let value = value.max(0);
+        let more = (i64::BITS - value.leading_zeros()).saturating_sub(Self::BITS + 1);
+        // Of what has eleven bits the highest is set, and adds one to the exponent.
+        let all = (i64::from(more) << Self::BITS) + (value >> more);
+        Rounded(u16::try_from(all).unwrap_or(u16::MAX))
+    }
+
+    fn value(self) -> i64 {
+        let of_bits = i64::from(self.0) & ((1 << Self::BITS) - 1);
+        match self.0 >> Self::BITS {
+            0 => of_bits,
+            more => (of_bits | 1 << Self::BITS) << (more - 1),
+        }
+    }
+}
+
 /// Sorts the first `most`, which come before all others.
 fn first_of<T>(all: &mut [T], most: usize, mut compare: impl FnMut(&T, &T) -> Ordering) {
     if all.len() > most {
@@ -1187,6 +1278,11 @@ fn words(info: &GroupInfo) -> Words {
     }
 }
 
+/// Whether groups have the names of their frames.
+fn is_named_by_frames(by: GroupBy) -> bool {
+    matches!(by, GroupBy::Site | GroupBy::Line | GroupBy::Function)
+}
+
 /// Whether a row's names have what the user typed.
 fn matches(filter: &Filter, info: &GroupInfo) -> bool {
     let frame = |frame: &FrameName| {
@@ -1214,4 +1310,30 @@ fn text_of(file: &Path) -> Option<String> {
     let data = fs::metadata(file).ok()?;
     let readable = data.is_file() && data.len() <= MOST_BYTES;
     readable.then(|| fs::read_to_string(file).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rounded_is_near_and_in_order() {
+        let mut before = Rounded::of(-5).value();
+        assert_eq!(before, 0);
+        for bit in 0..63 {
+            for value in [
+                1_i64 << bit,
+                (1 << bit) + (1 << bit) / 3,
+                i64::MAX >> (62 - bit),
+            ] {
+                let rounded = Rounded::of(value).value();
+                assert!(
+                    rounded <= value && value - rounded <= value / 1024,
+                    "{value}"
+                );
+                assert!(rounded >= before, "{value}");
+                before = rounded;
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use leakline_recording::record::Point;
 use rustc_hash::FxHashMap;
 
 use crate::model::Model;
@@ -30,16 +31,17 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    /// One pass over the bins.
-    pub(super) fn new(model: &Model<'_>, from_ns: u64, to_ns: u64) -> Self {
+    /// One pass over the bins. `is_brief` for who goes on with a few of many sites: what
+    /// is not needed to choose them is then found for these alone.
+    pub(super) fn new(model: &Model<'_>, from_ns: u64, to_ns: u64, is_brief: bool) -> Self {
         let sites = model.sites().len();
         let mut live = vec![0_i64; sites];
         // The lowest since warm-up, and how far above it the site ever was.
         let mut lowest = vec![0_i64; sites];
         let mut levels = Levels {
             rises: vec![0; sites],
-            most: vec![0; sites],
-            born: vec![(0, 0); sites],
+            most: vec![0; if is_brief { 0 } else { sites }],
+            born: vec![(0, 0); if is_brief { 0 } else { sites }],
             ..Levels::default()
         };
         let to = model.bin_ends().partition_point(|&end| end <= to_ns);
@@ -57,12 +59,12 @@ impl Levels {
                     return;
                 };
                 *live = live.wrapping_add(point.live_bytes);
-                let born = &mut levels.born[site];
-                *born = (
-                    born.0.wrapping_add(point.total_blocks),
-                    born.1.wrapping_add(point.total_bytes),
-                );
-                levels.most[site] = levels.most[site].max(positive(*live));
+                if let (Some(born), Some(most)) =
+                    (levels.born.get_mut(site), levels.most.get_mut(site))
+                {
+                    add_born(born, point);
+                    *most = positive(*live).max(*most);
+                }
                 if bin >= from {
                     lowest[site] = lowest[site].min(*live);
                     let rise = positive(live.saturating_sub(lowest[site]));
@@ -77,13 +79,27 @@ impl Levels {
     }
 
     /// Of these sites alone, which rise.
-    pub(super) fn of(&self, sites: &[u32]) -> Levels {
-        let of = |all: &[u64]| sites.iter().map(|&site| all[site as usize]).collect();
+    pub(super) fn of(&self, model: &Model<'_>, sites: &[u32]) -> Levels {
+        let (mut born, mut most) = (vec![(0, 0); sites.len()], vec![0; sites.len()]);
+        let mut live = vec![0_i64; sites.len()];
+        let places: FxHashMap<u32, usize> = sites.iter().copied().zip(0..).collect();
+        for bin in 0..model.bins().len() {
+            model.for_each_point(bin, |point| {
+                if let Some(&at) = places.get(&point.site) {
+                    live[at] = live[at].wrapping_add(point.live_bytes);
+                    add_born(&mut born[at], point);
+                    most[at] = positive(live[at]).max(most[at]);
+                }
+            });
+        }
         Levels {
-            rises: of(&self.rises),
-            most: of(&self.most),
-            born: sites.iter().map(|&site| self.born[site as usize]).collect(),
-            last: sites.iter().map(|&site| self.last[site as usize]).collect(),
+            rises: sites.iter().map(|&site| self.rise(site)).collect(),
+            most,
+            born,
+            last: sites
+                .iter()
+                .map(|&site| self.at(site, &self.last))
+                .collect(),
             sites: Some(sites.to_vec()),
         }
     }
@@ -120,6 +136,13 @@ impl Levels {
     pub(super) fn most(&self, site: u32) -> u64 {
         self.at(site, &self.most)
     }
+}
+
+fn add_born(born: &mut (i64, i64), point: &Point) {
+    *born = (
+        born.0.wrapping_add(point.total_blocks),
+        born.1.wrapping_add(point.total_bytes),
+    );
 }
 
 /// Blocks born by each instant, of the whole program: by bins, and in a short
