@@ -16,10 +16,11 @@ mod store;
 mod tests;
 mod why;
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use leakline_analysis::{Model, Origin, escaped};
@@ -88,7 +89,7 @@ fn work(
 ) {
     let mut want: Option<Want> = None;
     let mut grown = Instant::now();
-    // When sites may be judged again: it must not take much of the time.
+    // When sites may be judged again.
     let mut judge_at = Instant::now();
     let mut first = true;
     let mut heaps = Heaps::new(store.path());
@@ -122,10 +123,11 @@ fn work(
         let mut answers = Answers::new(&model);
         want = want.map(|want| answer(&mut answers, &mut heaps, want, inbox, say));
         // Reading anew may take long, where there is much: then not so often.
-        let pause = LOOK.max(began.elapsed() * 5);
+        let read_at = Instant::now() + LOOK.max(began.elapsed() * 5);
         let is_over = thread::scope(|scope| {
-            let mut look = Instant::now() + pause;
+            let mut look = Instant::now() + LOOK;
             let mut judged = false;
+            let mut judge: Option<ScopedJoinHandle<'_, Duration>> = None;
             loop {
                 match inbox.recv_timeout(look.saturating_duration_since(Instant::now())) {
                     Ok(next) => {
@@ -134,8 +136,31 @@ fn work(
                     }
                     Err(RecvTimeoutError::Disconnected) => return true,
                     Err(RecvTimeoutError::Timeout) => {
-                        look = Instant::now() + pause;
-                        if store.has_more() {
+                        look = Instant::now() + LOOK;
+                        if let Some(over) = judge.take_if(|judge| judge.is_finished()) {
+                            let took = over.join().unwrap_or_else(|bug| resume_unwind(bug));
+                            // It must not take much of the time.
+                            judge_at = Instant::now() + PAUSE_OF_JUDGE.max(took * 3);
+                        }
+                        // Before anything is read anew: a recording to which something
+                        // is always added would never be judged.
+                        if judge.is_none() && !judged && Instant::now() >= judge_at {
+                            judged = true;
+                            let model = &model;
+                            // Beside what keys ask for: it may take seconds.
+                            judge = Some(scope.spawn(move || {
+                                let began = Instant::now();
+                                work_behind();
+                                if let Some(verdicts) = Answers::without_sites(model).verdicts() {
+                                    say(Said::Verdicts(Arc::new(verdicts)));
+                                }
+                                began.elapsed()
+                            }));
+                        }
+                        // The thread has the model: until it is done nothing is read, and
+                        // keys have their answers from what there is.
+                        let may_read = judge.is_none() && Instant::now() >= read_at;
+                        if may_read && store.has_more() {
                             grown = Instant::now();
                             return false;
                         }
@@ -146,18 +171,6 @@ fn work(
                         if growing && grown.elapsed() >= GOES_ON {
                             growing = false;
                             say(Said::Facts(Arc::new(answers.facts(false))));
-                        }
-                        // Beside what keys ask for: it may take a second.
-                        if !judged && Instant::now() >= judge_at {
-                            judged = true;
-                            judge_at = Instant::now() + PAUSE_OF_JUDGE;
-                            let model = &model;
-                            scope.spawn(move || {
-                                work_behind();
-                                if let Some(verdicts) = Answers::without_sites(model).verdicts() {
-                                    say(Said::Verdicts(Arc::new(verdicts)));
-                                }
-                            });
                         }
                     }
                 }

@@ -3,15 +3,15 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leakline_analysis::GroupBy;
 use leakline_recording::Writer;
-use leakline_recording::record::{Record, Sampling};
+use leakline_recording::record::{Note, Record, Sampling};
 
 use super::{Said, Store, start};
 use crate::state::data::{
-    Answer, Column, Content, Facts, LedgerWant, Moment, Subject, Table, TableWant, Want,
+    Answer, Column, Content, Facts, GroupName, LedgerWant, Moment, Subject, Table, TableWant, Want,
 };
 use crate::testing::{SECOND, records};
 
@@ -240,4 +240,69 @@ fn the_mean_is_the_newest() {
     assert_eq!(mean_after(&[]), ("exact".to_owned(), 0));
     assert_eq!(mean_after(&[512, 64]), ("sampled".to_owned(), 64));
     assert_eq!(mean_after(&[512, 0]), ("exact".to_owned(), 0));
+}
+
+/// It was read anew over and over, and never judged.
+#[test]
+fn a_recording_to_which_something_is_always_added_is_judged() {
+    let records = records();
+    let (_, all_but_the_end) = records.split_last().unwrap();
+    let mut engine = engine(all_but_the_end);
+    engine.facts();
+    let began = Instant::now();
+    loop {
+        engine.writer.push(Record::Note(Note {
+            at_ns: 10 * SECOND,
+            text: "it goes on".into(),
+        }));
+        engine.writer.flush().unwrap();
+        let said = engine.said.recv_timeout(Duration::from_millis(10));
+        if matches!(said, Ok(Said::Verdicts(_))) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn rows_are_in_the_order_of_their_names() {
+    let engine = engine(&records());
+    for by in [
+        GroupBy::Site,
+        GroupBy::Line,
+        GroupBy::Function,
+        GroupBy::File,
+    ] {
+        for ascending in [false, true] {
+            let table = TableWant {
+                by,
+                sort: Column::Name,
+                ascending,
+                ..TableWant::default()
+            };
+            let answer = engine.ask(Moment::At(5 * SECOND), Subject::Table(table));
+            let Content::Table(table) = &answer.content else {
+                panic!("no table: {answer:?}");
+            };
+            let names = table.rows.iter().map(|row| {
+                let name = &table.groups[row.group as usize].name;
+                match name {
+                    GroupName::Line(frame) => frame.place.to_string(),
+                    GroupName::Site(frame) | GroupName::Function(frame) => {
+                        frame.function.to_string()
+                    }
+                    GroupName::Text(text) => text.to_string(),
+                    other => panic!("{other:?}"),
+                }
+            });
+            let names: Vec<String> = names.collect();
+            let mut sorted = names.clone();
+            sorted.sort();
+            if ascending {
+                sorted.reverse();
+            }
+            assert_eq!(names, sorted, "{by:?}");
+            assert!(by == GroupBy::File || names.len() > 1, "{by:?}");
+        }
+    }
 }
