@@ -280,6 +280,8 @@ pub struct State {
     pub sum: Figures,
     /// There was an answer, so that there is something to show.
     pub answered: bool,
+    /// Screens of which there was one, in the order of [`Screen::ALL`].
+    pub known: [bool; 9],
     /// The last answer is not of the instant or question that is wanted.
     pub waiting: bool,
     /// What a key is to open once the rows that it is meant for are there.
@@ -412,6 +414,14 @@ impl State {
             return;
         }
         self.answered = true;
+        if self.stack.is_none() {
+            self.known[self.screen as usize] = true;
+            if matches!(answer.want.subject, Subject::Calls { inverted: false }) {
+                // They show the same calls.
+                self.known[Screen::Flame as usize] = true;
+                self.known[Screen::Tree as usize] = true;
+            }
+        }
         self.at = answer.at;
         self.sum = answer.sum;
         let height = layout::list_height(self);
@@ -457,6 +467,13 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Nothing is known yet of what the screen shows: zeros would be wrong.
+    pub fn is_due(&self) -> bool {
+        let is_known = self.stack.is_some() || self.known[self.screen as usize];
+        // Graphs are told of otherwise.
+        self.phase == Phase::Ready && self.waiting && !is_known && self.screen != Screen::Why
     }
 
     /// The calls of the screen that shows some.

@@ -55,7 +55,7 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
         help::draw(state, &theme, &mut canvas, frame.body);
     } else if state.stack.is_some() {
         stack::draw(state, &theme, &mut canvas, frame.body);
-    } else {
+    } else if !state.is_due() || state.screen == Screen::Overview {
         match state.screen {
             Screen::Overview => overview::draw(state, &theme, &mut canvas),
             Screen::Sites => rows::draw(state, &theme, &mut canvas),
@@ -264,7 +264,7 @@ fn answer(state: &State, theme: &Theme, canvas: &mut Canvas<'_>, y: u16) {
         canvas.put(x + 3, y, room, &when, theme.key);
         return;
     }
-    if !state.answered {
+    if !state.answered || state.is_due() {
         canvas.put(x, y, width, "adding up", theme.dim);
         return;
     }

@@ -150,6 +150,27 @@ fn while_it_is_read() {
     assert_snapshot!("reading", shown(&state));
 }
 
+/// What is not known yet is no 0: of a large recording an answer takes a while.
+#[test]
+fn a_screen_that_was_never_answered_is_added_up() {
+    for screen in Screen::ALL {
+        if matches!(screen, Screen::Overview | Screen::Why) {
+            continue;
+        }
+        let mut state = state(screen, (80, 24));
+        state.known = [false; 9];
+        state.waiting = true;
+        let lines = shown(&state);
+        let body: Vec<&str> = lines.lines().skip(3).take(20).collect();
+        assert_eq!(body[0], " adding up", "{screen:?}: {lines}");
+        let is_empty = body[2..].iter().all(|line| line.is_empty());
+        assert!(is_empty, "{screen:?}: {lines}");
+        // The last answer stays where there was one.
+        state.known = [true; 9];
+        assert!(!shown(&state).contains("adding up"), "{screen:?}");
+    }
+}
+
 /// The curve is there before the sites, and the cursor goes along it.
 #[test]
 fn while_sites_are_read() {
@@ -200,7 +221,7 @@ fn losses_and_damage() {
     assert_snapshot!("losses", shown(&state));
 }
 
-/// The place that is kept for what another analysis will say.
+/// What leaks comes first, at each size.
 #[test]
 fn verdicts() {
     let cause = |id: &str, verdict, rate| Cause {
@@ -212,14 +233,16 @@ fn verdicts() {
         held_by: (!id.is_empty()).then(|| "SESSIONS".into()),
         members: [0, 1].as_slice().into(),
     };
-    let mut state = state(Screen::Overview, (80, 24));
-    state.verdicts = Some(std::sync::Arc::new(Verdicts {
-        causes: vec![
-            cause("L1", Verdict::Leaking, Some((21_146.0, 1922.0))),
-            cause("", Verdict::Plateau, None),
-        ],
-        limit: Some((2 << 30, 18_000.0)),
-        not_judged: (0, 0),
-    }));
-    assert_snapshot!("verdicts", shown(&state));
+    for (width, height) in SIZES {
+        let mut state = state(Screen::Overview, (width, height));
+        state.verdicts = Some(std::sync::Arc::new(Verdicts {
+            causes: vec![
+                cause("L1", Verdict::Leaking, Some((21_146.0, 1922.0))),
+                cause("", Verdict::Plateau, None),
+            ],
+            limit: Some((2 << 30, 18_000.0)),
+            not_judged: (0, 0),
+        }));
+        assert_snapshot!(format!("verdicts_{width}x{height}"), shown(&state));
+    }
 }
