@@ -514,6 +514,63 @@ def test_attach_live(terminal: Terminal, leakline: Leakline, grows: Path) -> Non
     check_complete(Recording(leakline.binary, path))
 
 
+WORKER = """
+import time
+SESSIONS, PAGES = [], {}
+def login(request):
+    SESSIONS.append(bytearray(2000))
+def render(page):
+    if page not in PAGES:
+        PAGES[page] = bytearray(4000)
+print("begun", flush=True)
+for request in range(100_000):
+    login(request)
+    render(request % 20)
+    time.sleep(0.01)
+"""
+
+
+@needs_tmux
+@pytest.mark.parametrize(
+    "terminal, is_tiny",
+    [((80, 24), False), ((20, 5), True)],
+    indirect=["terminal"],
+)
+def test_from_a_live_worker_to_the_guilty_line(
+    terminal: Terminal, is_tiny: bool, leakline: Leakline, tmp_path: Path
+) -> None:
+    """By keys alone, once it is said that it leaks."""
+    program = tmp_path / "worker.py"
+    program.write_text(WORKER)
+    process = subprocess.Popen(
+        [TARGET_PYTHON, program], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        path = leakline.directory / "worker.leakline"
+        options = ["--live", "--exact", "-o", path]
+        terminal.command(leakline.binary, "attach", process.pid, *options)
+        wait_for("a verdict", lambda: "LEAK" in terminal.screen(), timeout=90)
+        screen = terminal.screen()
+        assert is_tiny or "L1 leaking" in screen
+        row = next(line for line in screen.splitlines() if line.startswith(">"))
+        assert "login" in row
+        terminal.press("Enter")
+        if not is_tiny:
+            terminal.shows("stack of", "login", "worker.py:5")
+        terminal.press("Enter")
+        line = "SESSIONS.append" if not is_tiny else "SESS"
+        screen = terminal.shows(line)
+        guilty = next(row for row in screen.splitlines() if row.startswith(">"))
+        assert line in guilty
+        terminal.press("q")
+        terminal.shows("status 0")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_live_needs_a_terminal(leakline: Leakline, grows: Path) -> None:
     for line in (
         ["run", "--live", "--", TARGET_PYTHON, grows, "1"],

@@ -60,6 +60,7 @@ def test_from_a_recording_to_the_guilty_line(
         "4": "called from main inwards",
         "5": "live memory grew by",
         "8": "threads of",
+        "9": "since here",
         "1": "live bytes",
     }.items():
         terminal.press(digit)
@@ -118,7 +119,7 @@ def test_a_tiny_terminal(
     terminal.press("s")
     screen = terminal.shows("/cache.py:8", "return")
     assert any(line.startswith("> 14.5 MiB") for line in screen.splitlines())
-    for digit in "12345678":
+    for digit in "123456789":
         terminal.press(digit)
     terminal.tmux("resize-window", "-x", "1", "-y", "1")
     terminal.tmux("resize-window", "-x", "300", "-y", "80")
