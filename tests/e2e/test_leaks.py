@@ -146,6 +146,28 @@ def test_a_bounded_cache_is_no_leak(leakline: Leakline) -> None:
     assert leaking(recording.report("leaks")) == []
 
 
+SOON_FULL = """
+import time
+PAGES = {}
+def render(page):
+    PAGES[page] = bytearray(4000)
+for page in range(600):
+    render(page)
+    time.sleep(0.001)
+end = time.monotonic() + 4
+while time.monotonic() < end:
+    [bytes(100) for _ in range(20)]
+    time.sleep(0.001)
+"""
+
+
+def test_a_cache_that_is_full_soon_is_no_leak(leakline: Leakline) -> None:
+    """It was looked at only as long as it took new pages."""
+    result, recording = leakline.run(TARGET_PYTHON, "-c", SOON_FULL)
+    assert result.status == 0
+    assert leaking(recording.report("leaks")) == []
+
+
 def test_imports_are_no_leak(leakline: Leakline) -> None:
     imports = "import json, decimal, asyncio, email.mime.text"
     result, recording = leakline.run(TARGET_PYTHON, "-c", imports)

@@ -181,6 +181,9 @@ struct Timing {
     instants: Vec<u64>,
     /// Cohort `j` was born in `edges[j]..edges[j + 1]`.
     edges: Vec<u64>,
+    /// How many cohorts end by the last instant. What was born of the next one by then is
+    /// known, as what is alive, and not how many these were of.
+    whole: usize,
     axes: Vec<Axis>,
     from_ns: u64,
     /// Growth below this is not looked at.
@@ -201,6 +204,15 @@ impl Timing {
         // As they should be anyway.
         for at in 1..edges.len() {
             edges[at] = edges[at].max(edges[at - 1]);
+        }
+        // Of a site that has been quiet since, the cohort that lies around the end is all
+        // of the quiet time.
+        let end = instants.last().copied().unwrap_or(0);
+        let whole = edges.partition_point(|&edge| edge <= end).saturating_sub(1);
+        if edges.get(whole).is_some_and(|&from| from < end)
+            && let Some(to) = edges.get_mut(whole + 1)
+        {
+            *to = end;
         }
         let clock = |ns: &u64| *ns as f64 / 1e9;
         let mut axes = vec![Axis {
@@ -226,6 +238,7 @@ impl Timing {
         Timing {
             instants,
             edges,
+            whole,
             axes,
             from_ns: context.from_ns,
             floor_bytes: FLOOR_BYTES,
@@ -909,7 +922,7 @@ impl LifeTable {
             lived: vec![0.0; Self::STEPS + 1],
             whole,
         };
-        for cohort in 0..timing.cohorts() {
+        for cohort in 0..timing.whole.min(timing.cohorts()) {
             let born_by = timing.edges[cohort + 1];
             let first = timing.instants.partition_point(|&at| at < born_by);
             let born = born_in(history, cohort);
@@ -970,7 +983,12 @@ fn arrivals(
     let from = reaching_back(axis, stayed, window, first_counted(timing));
     let (begin, length) = (edges[first], edges[last + 1] - edges[first]);
     let kept: u64 = stayed[first..=last].iter().map(|count| count.blocks).sum();
-    let born: u64 = (first..=last).map(|cohort| born_in(history, cohort)).sum();
+    let born = |cohort: usize| {
+        let is_whole = cohort < timing.whole;
+        let born = is_whole.then(|| born_in(history, cohort));
+        born.unwrap_or(stayed[cohort].blocks)
+    };
+    let born: u64 = (first..=last).map(born).sum();
     let mut evidence = Evidence {
         doubt: None,
         lasting: 1.0,

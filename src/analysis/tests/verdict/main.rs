@@ -4,7 +4,9 @@
 mod simulate;
 
 use leakline_analysis::verdict::{Doubt, Verdict};
-use simulate::{HEALTHY, Kind, LEAKS, Random, SPAN, cache_with_table, detectable_leak, leak_of};
+use simulate::{
+    HEALTHY, Kind, LEAKS, Random, SPAN, cache_with_table, detectable_leak, leak_of, soon_full,
+};
 
 const SEEDS: u64 = 30;
 
@@ -182,6 +184,19 @@ fn a_table_that_is_made_anew_once_is_no_growth() {
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);
         let (judged, _) = cache_with_table(&mut random).judged(33 + random.below(32));
+        let verdict = judged.map(|judged| judged.verdict);
+        assert_eq!(verdict, Some(Verdict::Plateau), "seed {seed}: {judged:?}");
+    }
+}
+
+/// What judged it looked only at the time in which it filled, where the recording went on
+/// after what was judged.
+#[test]
+fn a_cache_that_is_full_soon_is_no_leak() {
+    for seed in 0..SEEDS {
+        let mut random = Random::new(seed);
+        let stream = soon_full(&mut random);
+        let (judged, _) = stream.judged_until(0.9, 33 + random.below(32));
         let verdict = judged.map(|judged| judged.verdict);
         assert_eq!(verdict, Some(Verdict::Plateau), "seed {seed}: {judged:?}");
     }

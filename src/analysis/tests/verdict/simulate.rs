@@ -269,7 +269,13 @@ impl Stream {
 
     /// What the judge says.
     pub(crate) fn judged(&self, cohorts: usize) -> (Option<Judged>, Judgement) {
-        let context = self.context();
+        self.judged_until(1.0, cohorts)
+    }
+
+    /// What it says of the first part: the recording goes on, as after `main left`.
+    pub(crate) fn judged_until(&self, part: f64, cohorts: usize) -> (Option<Judged>, Judgement) {
+        let mut context = self.context();
+        context.to_ns = (context.to_ns as f64 * part) as u64;
         let mut judge = Judge::new(&context);
         let facts = Facts {
             weight: self.weight(),
@@ -518,6 +524,18 @@ fn filled_by(random: &mut Random, latest: f64) -> Stream {
     }
     for born in live {
         stream.add(born, FOREVER, bytes);
+    }
+    stream.works(random, &even)
+}
+
+/// A cache that is full after a moment, and then a long time in which nothing comes.
+pub(crate) fn soon_full(random: &mut Random) -> Stream {
+    let entries = random.magnitude(100.0, 3000.0);
+    let fill = SPAN * random.between(0.005, 0.2);
+    let mut stream = Stream::new(SPAN);
+    for entry in 0..entries as usize {
+        let at = fill * (entry as f64 + 0.2 * random.unit()) / entries;
+        stream.add(at, FOREVER, 4000);
     }
     stream.works(random, &even)
 }
