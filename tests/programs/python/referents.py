@@ -1,7 +1,9 @@
-"""Says of each object that the collector of cycles knows what it refers to.
+"""Says of each object what it refers to: of those that the collector of cycles knows,
+and of all that can be reached from them.
 
-Into the file that is named: address, address of the type, how many, and their
-addresses, as words of eight bytes. What it needs for that itself is left out.
+Into the file that is named: address, address of the type, whether the collector can
+ask it, how many, and their addresses, as words of eight bytes. What it needs for that itself is left out. With
+`app` as a second argument there is an application besides.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ import typing
 import unittest.mock
 import weakref
 import xml.dom.minidom
+
+HAS_TRAVERSE, IS_MADE_AT_RUN_TIME = 1 << 14, 1 << 9
 
 
 class Slotted:
@@ -105,17 +109,37 @@ kept += [threading.local(), logging.handlers.MemoryHandler(10), email.message.Me
 kept += [json.JSONEncoder(), http.client.HTTPConnection("localhost"), Colour.RED]
 pool.shutdown()
 
+if "app" in sys.argv[2:]:
+    import web_app  # noqa: F401
+
 gc.collect()
 gc.disable()
 objects = gc.get_objects()
 out = array.array("Q")
 # What changes from here on: this module's variables, and the list of variables.
-own = {id(globals()), id(objects), id(kept), id(sys.modules), id(gc.garbage)}
-for one in objects:
+own = {id(globals()), id(objects), id(kept), id(sys.modules), id(gc.garbage), id(out)}
+known = set(map(id, objects))
+own |= {id(own), id(known)}
+known |= own
+at = 0
+# Asked as others are, a type that is not ready yet would become so, and change others.
+flags = type.__dict__["__flags__"].__get__
+while at < len(objects):
+    one = objects[at]
+    at += 1
+    if id(one) in own:
+        continue
     found = gc.get_referents(one)
-    if id(one) not in own and one is not found:
-        out.extend((id(one), id(type(one)), len(found)))
-        out.extend(map(id, found))
+    # Of a type that has no traverse function, and of static types, nothing is said.
+    is_said = flags(type(one)) & HAS_TRAVERSE and not (
+        issubclass(type(one), type) and not flags(one) & IS_MADE_AT_RUN_TIME
+    )
+    out.extend((id(one), id(type(one)), bool(is_said), len(found)))
+    out.extend(map(id, found))
+    for other in found:
+        if id(other) not in known:
+            known.add(id(other))
+            objects.append(other)
 with open(sys.argv[1], "wb") as file:
     out.tofile(file)
-del one, found, file
+del one, other, found, file
