@@ -6,10 +6,13 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from harness import (
     Part,
     Programs,
     Recording,
+    collector_of,
     execute,
     wait_for,
 )
@@ -31,18 +35,34 @@ class Worker:
     """tests/programs/python/heap_worker.py, being recorded."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], recording: Recording, pid: int
+        self,
+        process: subprocess.Popen[bytes],
+        recording: Recording,
+        pid: int,
+        counts: Path,
     ) -> None:
         self.process = process
         self.recording = recording
         self.pid = pid
+        self.counts = counts
 
-    def snapshot(self, name: str, status: int = 0) -> Json:
+    def asked(self, name: str) -> tuple[int, Json]:
+        """Status and answer of a snapshot with a heap graph."""
         command: list[Part] = [self.recording.leakline, "snapshot", "--heap", "--json"]
         result = execute([*command, str(self.pid), name])
-        assert result.status == status, result.err.decode() + result.out.decode()
+        assert result.status in (0, 3), result.err.decode() + result.out.decode()
         answer: Json = json.loads(result.out.splitlines()[0])
+        return result.status, answer
+
+    def snapshot(self, name: str, status: int = 0) -> Json:
+        found, answer = self.asked(name)
+        assert found == status, answer
         return answer
+
+    def rounds(self) -> int:
+        """All that its threads did so far."""
+        counts = self.counts.read_bytes()
+        return sum(struct.unpack(f"{len(counts) // 8}Q", counts))
 
     def end(self) -> Json:
         out, err = self.process.communicate(timeout=60)
@@ -60,17 +80,27 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def worker(
-    leakline: Leakline, threads: int, objects: int, *options: str
+    leakline: Leakline,
+    threads: int,
+    objects: int,
+    *options: str,
+    before: Sequence[Part] = (),
+    within: Sequence[Part] = (),
 ) -> Iterator[Worker]:
+    """Words may come before the whole command, or before that of the program."""
+    rounds = leakline.directory / "rounds"
+    rounds.write_bytes(bytes(8 * threads))
     line, recording = leakline.command(
+        *within,
         TARGET_PYTHON,
         PYTHON_PROGRAMS / "heap_worker.py",
         str(threads),
         str(objects),
+        rounds,
         options=options,
     )
     process = subprocess.Popen(
-        [os.fspath(part) for part in line],
+        [os.fspath(part) for part in (*before, *line)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,7 +113,7 @@ def worker(
             "the program",
             lambda: [one for one in children(process.pid) if is_worker(one)],
         )
-        yield Worker(process, recording, pid)
+        yield Worker(process, recording, pid, rounds)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -111,8 +141,12 @@ def test_many_graphs_of_a_busy_worker(
 ) -> None:
     count = 500 if long else 12
     with worker(leakline, 8, 2000, *options) as one:
+        collector = wait_for("the collector", lambda: collector_of(one.process.pid))
         before = own_memory(one.pid)
         for number in range(count):
+            if number == 8:
+                # All that a first graph brings with it is there.
+                held = {pid: Held.by(pid) for pid in (one.pid, collector)}
             [graph] = one.snapshot(f"graph {number}")["heap_graphs"]
             assert graph["outcome"] == "taken", graph
             # A session is the object and what it has: a list, a dict.
@@ -122,6 +156,12 @@ def test_many_graphs_of_a_busy_worker(
         wait_for("their ends", lambda: all(is_zombie(c) for c in children(one.pid)))
         assert len(children(one.pid)) <= 4
         assert own_memory(one.pid) < before + (8 << 20)
+        for pid, first in held.items():
+            last = Held.by(pid)
+            print(f"process {pid}: {first} then {last}")
+            assert last.descriptors <= first.descriptors + 2, pid
+            assert last.maps <= first.maps + 16, pid
+            assert last.memory < first.memory + (8 << 20), pid
         truth = one.end()
     assert truth["signals"] == []
     assert truth["children"] == "none"
@@ -138,9 +178,32 @@ def is_zombie(pid: int) -> bool:
     return True
 
 
+@dataclass
+class Held:
+    """What a process has."""
+
+    descriptors: int
+    maps: int
+    memory: int
+
+    @classmethod
+    def by(cls, pid: int) -> Held:
+        place = Path(f"/proc/{pid}")
+        maps = (place / "maps").read_text().count("\n")
+        return cls(len(list((place / "fd").iterdir())), maps, own_memory(pid))
+
+
 def own_memory(pid: int) -> int:
     """Not the rings, which grow with the load."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return figure(pid, "RssAnon")
+
+
+def rss(pid: int) -> int:
+    return figure(pid, "VmRSS")
+
+
+def figure(pid: int, name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) << 10
 
@@ -298,6 +361,248 @@ def test_no_graph_where_memory_is_short(leakline: Leakline) -> None:
             one.end()
     finally:
         group.rmdir()
+
+
+class Group:
+    """A control group of its own, of one controller."""
+
+    def __init__(self, controller: str) -> None:
+        self.controller = controller
+        old = Path("/sys/fs/cgroup") / controller
+        place = old if old.is_dir() else Path("/sys/fs/cgroup")
+        self.path = place / f"leakline-{controller}-{os.getpid()}"
+        try:
+            self.path.mkdir()
+        except OSError as error:
+            pytest.skip(f"no control group can be made: {error}")
+        if not (self.path / self.limit()).exists():
+            self.path.rmdir()
+            pytest.skip(f"control groups here have no {self.limit()}")
+
+    def is_old(self) -> bool:
+        return not (self.path / "cgroup.controllers").exists()
+
+    def limit(self) -> str:
+        if self.controller == "pids":
+            return "pids.max"
+        return "memory.limit_in_bytes" if self.is_old() else "memory.max"
+
+    def read(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+    def write(self, name: str, value: int) -> None:
+        (self.path / name).write_text(str(value))
+
+    def used_bytes(self) -> int:
+        """Without files that the kernel drops before it kills anybody."""
+        name = "memory.usage_in_bytes" if self.is_old() else "memory.current"
+        droppable = re.search(r"\binactive_file (\d+)", self.read("memory.stat"))
+        return int(self.read(name)) - (int(droppable[1]) if droppable else 0)
+
+    def kills(self) -> int:
+        name = "memory.oom_control" if self.is_old() else "memory.events"
+        found = re.search(r"^oom_kill (\d+)", self.read(name), re.MULTILINE)
+        assert found, self.read(name)
+        return int(found[1])
+
+    def entering(self) -> list[Part]:
+        """What comes before a command that is to run in it."""
+        return ["sh", "-c", f'echo $$ >{self.path}/cgroup.procs && exec "$@"', "sh"]
+
+    def remove(self) -> None:
+        def is_gone() -> bool:
+            with suppress(OSError):
+                self.path.rmdir()
+            return not self.path.exists()
+
+        wait_for("the group to be empty", is_gone)
+
+
+# The collector is not to be what decides how fast such a worker is.
+SAMPLED = ("--sample", "auto")
+
+
+@dataclass
+class Limited:
+    """What became of many graphs of a worker."""
+
+    outcomes: Counter[str]
+    reasons: set[str]
+    # Rounds in the time that a graph took, by those in as long before it.
+    ratios: list[float]
+
+
+def many_graphs(one: Worker, count: int) -> Limited:
+    found = Limited(Counter(), set(), [])
+    took = 0.3
+    for number in range(count):
+        before, began = one.rounds(), time.monotonic()
+        time.sleep(took)
+        between, middle = one.rounds(), time.monotonic()
+        _, answer = one.asked(f"graph {number}")
+        after, end = one.rounds(), time.monotonic()
+        [graph] = answer["heap_graphs"]
+        found.outcomes[graph["outcome"]] += 1
+        if graph["outcome"] == "taken":
+            ratio = (after - between) / (end - middle)
+            found.ratios.append(ratio / ((between - before) / (middle - began)))
+            took = min(end - middle, 2)
+        else:
+            found.reasons.add(re.sub(r"\d+", "N", graph["why"]))
+    return found
+
+
+def check_limited(
+    one: Worker, found: Limited, count: int, long: bool, outcome: str, why: str = ""
+) -> None:
+    print(found.outcomes, found.reasons)
+    assert found.outcomes == {outcome: count}, (found.outcomes, found.reasons)
+    if why:
+        [reason] = found.reasons
+        assert re.search(why, reason), reason
+    elif long:
+        ratios = sorted(found.ratios)
+        print(f"throughput while a graph is taken: {ratios[len(ratios) // 2]:.3f}")
+        assert ratios[len(ratios) // 2] >= 0.8, ratios
+    truth = one.end()
+    assert truth["signals"] == []
+    assert truth["children"] == "none"
+    assert truth["same_descriptors"]
+    assert truth["rounds"] > 0
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_graphs_in_a_memory_group(leakline: Leakline, long: bool, share: float) -> None:
+    """With its collector in it, as in a container: none of them is killed."""
+    count = 200 if long else 6
+    group = Group("memory")
+    try:
+        if not group.is_old():
+            # Who is killed takes all others along.
+            group.write("memory.oom.group", 1)
+        with worker(leakline, 8, 60_000, *SAMPLED, before=group.entering()) as one:
+            time.sleep(1)
+            group.write(group.limit(), int(group.used_bytes() / share))
+            found = many_graphs(one, count)
+            assert group.kills() == 0
+            if share > 0.7:
+                why = r"N MiB of memory are left, and N may be needed"
+                check_limited(one, found, count, long, "refused", why)
+            else:
+                check_limited(one, found, count, long, "taken")
+    finally:
+        group.remove()
+
+
+def test_a_child_is_ended_before_memory_runs_out(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """It would be the first to go, but others may be taken along, or be slow for want of
+    memory long before."""
+    directory = programs.extension("bad_traverse")
+    program = (
+        f"import sys; sys.path.insert(0, {str(directory)!r})\n"
+        "import bad_traverse, select, time\n"
+        "kept = [bad_traverse.Bad()]\n"
+        "bad_traverse.be_bad(2)\n"
+        "def works():\n"
+        "    while not select.select([0], [], [], 0)[0]:\n"
+        "        more = [str(number) for number in range(1000)]\n"
+        "    sys.stdin.readline()\n"
+        "print('ready', flush=True); works()\n"
+        "for _ in range(46):\n"
+        "    kept.append(bytearray(b'x') * (1 << 20)); time.sleep(0.01)\n"
+        "print('grown', flush=True); works()\n"
+        "bad_traverse.be_bad(0)\n"
+    )
+    group = Group("memory")
+    line, recording = leakline.command(
+        *group.entering(), TARGET_PYTHON, "-c", program, options=SAMPLED
+    )
+    process = subprocess.Popen(
+        [os.fspath(part) for part in line],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        [pid] = map(int, group.read("cgroup.procs").split())
+        needed = (rss(pid) // 2) + (32 << 20)
+        group.write(group.limit(), group.used_bytes() + needed + (16 << 20))
+        command: list[Part] = [leakline.binary, "snapshot", "--heap", "--json"]
+        snapshot = subprocess.Popen(
+            [os.fspath(part) for part in (*command, recording.path, "short")],
+            stdout=subprocess.PIPE,
+        )
+        wait_for("its child", lambda: len(group.read("cgroup.procs").split()) == 2)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        out, _ = snapshot.communicate(timeout=60)
+        [graph] = json.loads(out)["heap_graphs"]
+        assert graph["outcome"] == "cut off", graph
+        assert graph["why"].endswith("the process's memory ran short"), graph
+        assert process.stdout.readline() == b"grown\n"
+        assert group.kills() == 0
+        process.communicate(b"\n", timeout=60)
+        assert process.returncode == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        group.remove()
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_graphs_where_processes_are_limited(
+    leakline: Leakline, long: bool, room: int
+) -> None:
+    count = 200 if long else 6
+    group = Group("pids")
+    try:
+        with worker(leakline, 8, 20_000, *SAMPLED, within=group.entering()) as one:
+            # Its threads count, too.
+            wait_for("its threads", lambda: int(group.read("pids.current")) == 9)
+            group.write("pids.max", 9 + room)
+            found = many_graphs(one, count)
+            if room:
+                # The last one's child may take some time to give its memory back.
+                taken = found.outcomes["taken"]
+                assert taken >= count / 2, (found.outcomes, found.reasons)
+                assert taken + found.outcomes["refused"] == count, found.outcomes
+                print(found.outcomes, found.reasons)
+                assert one.end()["children"] == "none"
+            else:
+                why = "it may have no more processes"
+                check_limited(one, found, count, long, "refused", why)
+    finally:
+        group.remove()
+
+
+@pytest.mark.parametrize("of", ["the program", "all"])
+def test_graphs_under_a_seccomp_filter(leakline: Leakline, long: bool, of: str) -> None:
+    """A program that is killed if it forks is not asked to; what a container does to
+    all in it is no hindrance."""
+    count = 200 if long else 6
+    words: list[Part] = [TARGET_PYTHON, PYTHON_PROGRAMS / "filtered.py"]
+    before: list[Part] = [*words, "nothing"] if of == "all" else []
+    within: list[Part] = [*words, "forks"] if of != "all" else []
+    with worker(leakline, 8, 20_000, *SAMPLED, before=before, within=within) as one:
+        found = many_graphs(one, count)
+        if of == "all":
+            check_limited(one, found, count, long, "taken")
+        else:
+            why = "a seccomp filter of its own"
+            check_limited(one, found, count, long, "refused", why)
+
+
+def test_graphs_of_many_threads(leakline: Leakline, long: bool) -> None:
+    count = 200 if long else 6
+    with worker(leakline, 64, 20_000, *SAMPLED) as one:
+        found = many_graphs(one, count)
+        check_limited(one, found, count, long, "taken")
 
 
 def test_no_graph_that_would_take_longer_than_allowed(leakline: Leakline) -> None:

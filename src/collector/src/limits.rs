@@ -41,6 +41,16 @@ struct GroupLimit {
     directory: PathBuf,
     bytes: u64,
     used_bytes: u64,
+    /// Who is killed there for want of memory takes all others along.
+    kills_all: bool,
+}
+
+/// What is left to a process of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Headroom {
+    pub(crate) bytes: u64,
+    /// A child that is killed for want of it takes the process along.
+    pub(crate) kills_all: bool,
 }
 
 impl LimitReader {
@@ -89,10 +99,14 @@ impl LimitReader {
         found
     }
 
-    /// What the groups of a process still allow it, in bytes.
-    pub(crate) fn headroom(&self, pid: u32) -> Option<u64> {
+    /// What the groups of a process still allow it.
+    pub(crate) fn headroom(&self, pid: u32) -> Option<Headroom> {
+        let groups = self.group_limits(pid);
         let left = |group: &GroupLimit| group.bytes.saturating_sub(group.used_bytes);
-        self.group_limits(pid).iter().map(left).min()
+        Some(Headroom {
+            bytes: groups.iter().map(left).min()?,
+            kills_all: groups.iter().any(|group| group.kills_all),
+        })
     }
 
     /// Of the groups of a process those that have a limit, the innermost first.
@@ -196,6 +210,8 @@ fn group_limit(directory: PathBuf, is_unified: bool) -> Option<GroupLimit> {
     Some(GroupLimit {
         bytes,
         used_bytes: used.saturating_sub(droppable.unwrap_or(0)),
+        // Version 1 has no such thing.
+        kills_all: is_unified && number("memory.oom.group") == Some(1),
         directory,
     })
 }
@@ -270,6 +286,9 @@ mod tests {
         write("memory.stat", "anon 5\ninactive_file 100\n");
         let limit = read().unwrap();
         assert_eq!((limit.bytes, limit.used_bytes), (1000, 850));
+        assert!(!limit.kills_all);
+        write("memory.oom.group", "1\n");
+        assert!(read().unwrap().kills_all);
     }
 
     #[test]

@@ -934,6 +934,7 @@ fn memory_limit() -> u64 {
             Some(kib * 1024)
         });
     let allowed = LimitReader::new().headroom(std::process::id());
+    let allowed = allowed.map(|left| left.bytes);
     let free = free.unwrap_or(u64::MAX).min(allowed.unwrap_or(u64::MAX));
     free / 5 * 4
 }

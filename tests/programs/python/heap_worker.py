@@ -1,12 +1,16 @@
 """A worker of several threads that goes on until its stdin ends, and knows what it saw.
 
+    heap_worker.py THREADS OBJECTS [FILE]
+
 It says `ready` on a line, and at the end what came of it: children and signals that
-were none of its business, descriptors, its longest gap.
+were none of its business, descriptors. Into FILE it counts its rounds, a word of eight
+bytes for each thread.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
 import signal
@@ -29,7 +33,12 @@ class Session:
 
 SESSIONS = {f"session {number}": Session(number) for number in range(OBJECTS)}
 over = threading.Event()
-rounds = [0] * THREADS
+if sys.argv[3:]:
+    with open(sys.argv[3], "r+b") as told:
+        counts = mmap.mmap(told.fileno(), 8 * THREADS)
+else:
+    counts = mmap.mmap(-1, 8 * THREADS)
+rounds = memoryview(counts).cast("Q")
 
 
 def work(me: int) -> None:

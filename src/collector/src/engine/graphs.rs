@@ -47,6 +47,10 @@ const MOST_TOLD: usize = 128;
 /// writes to while the child has them too; and what the child needs in any case.
 const NEEDED_PERCENT: u64 = 50;
 const NEEDED_BYTES: u64 = 32 << 20;
+/// The same where a child that is killed would not be the only one.
+const NEEDED_PERCENT_OF_ALL: u64 = 100;
+/// A child is ended when less than this is left.
+const FLOOR_BYTES: u64 = NEEDED_BYTES / 2;
 /// Processes of which a graph is taken at their ends, and how large others have to be.
 const MOST_OF_END: u32 = 24;
 const LARGE_BYTES: u64 = 256 << 20;
@@ -67,7 +71,8 @@ struct Teller {
     began_ns: u64,
     /// Somebody asked for it: it is none of the end.
     is_asked: bool,
-    is_killed: bool,
+    /// Why we ended it.
+    killed: Option<&'static str>,
     /// The look at its memory, as long as that goes on.
     look: Option<Look>,
 }
@@ -307,12 +312,18 @@ impl Engine {
     fn lacks_memory(&self, pid: u32) -> Option<String> {
         let left = self.limits.headroom(pid)?;
         let rss = process::rss_bytes(pid)?;
-        let needed = rss / 100 * NEEDED_PERCENT + NEEDED_BYTES;
-        (left < needed).then(|| {
+        let (percent, and) = if left.kills_all {
+            let and = ", and who is killed for memory there takes all others along";
+            (NEEDED_PERCENT_OF_ALL, and)
+        } else {
+            (NEEDED_PERCENT, "")
+        };
+        let needed = rss / 100 * percent + NEEDED_BYTES;
+        (left.bytes < needed).then(|| {
             format!(
                 "{} MiB of memory are left, and {} may be needed: while a graph is taken, \
-                 each page that the process writes to is there twice",
-                left >> 20,
+                 each page that the process writes to is there twice{and}",
+                left.bytes >> 20,
                 needed >> 20
             )
         })
@@ -392,8 +403,24 @@ impl Engine {
                 self.graphs.asked = None;
             }
         }
+        self.watch_memory();
         self.end_tellers();
         self.ask_next();
+    }
+
+    /// Ends children where what is left of their memory is the process's own.
+    fn watch_memory(&mut self) {
+        const WHY: &str = "the child that took it was killed: the process's memory ran short";
+        for teller in &mut self.graphs.tellers {
+            let process = self.processes.get(&teller.image.process);
+            let Some(process) = process.filter(|process| process.ended.is_none()) else {
+                continue;
+            };
+            let left = self.limits.headroom(process.identity.pid);
+            if left.is_some_and(|left| left.bytes < FLOOR_BYTES) {
+                teller.kill(WHY);
+            }
+        }
     }
 
     /// Lets a process take its graph at the end from its beginning on: until it is looked
@@ -655,7 +682,7 @@ impl Engine {
             pidfd: newborn.pidfd,
             began_ns: self.now_ns(),
             is_asked,
-            is_killed: false,
+            killed: None,
             look,
         });
     }
@@ -729,7 +756,10 @@ impl Engine {
                 None if lost || graph.has_losses => {
                     GraphOutcome::CutOff("the collector could not keep up".into())
                 }
-                None => GraphOutcome::CutOff("the child that took it was killed".into()),
+                None => {
+                    let why = teller.killed;
+                    GraphOutcome::CutOff(why.unwrap_or("the child that took it was killed").into())
+                }
             };
             if let GraphOutcome::CutOff(why) = &outcome {
                 self.note(format!("heap graph {} is not whole: {why}", graph.number));
@@ -832,6 +862,15 @@ fn count_lost(
 }
 
 impl Teller {
+    fn kill(&mut self, why: &'static str) {
+        if self.killed.is_none()
+            && let Some(pidfd) = &self.pidfd
+        {
+            self.killed = Some(why);
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
     /// Whether it has ended: then whoever waits for it in the target does not have to.
     fn is_over(&mut self, now_ns: u64) -> bool {
         let has_told = self
@@ -849,11 +888,8 @@ impl Teller {
         });
         // Its slot and its ring are its own as long as it lives.
         let is_late = now_ns.saturating_sub(self.began_ns) > CHILD_PATIENCE_NS;
-        if is_late
-            && !std::mem::replace(&mut self.is_killed, true)
-            && let Some(pidfd) = &self.pidfd
-        {
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        if is_late {
+            self.kill("the child that took it was killed: it did not end");
         }
         // A look ends soon after its child did.
         self.look.is_none() && has_ended.unwrap_or(has_told || is_late)
