@@ -274,6 +274,86 @@ here.wait()
     assert note == "301 stacks"
 
 
+# --- real programs -----------------------------------------------------------
+
+
+def needs(*packages: str) -> None:
+    command = [TARGET_PYTHON, "-c", f"import {', '.join(packages)}"]
+    if execute(command, timeout=60).status:
+        pytest.skip(f"the interpreter has no {' or no '.join(packages)}")
+
+
+def explained(found: Json) -> dict[str, int]:
+    """Next to nothing is left over."""
+    lines = amounts(found)
+    assert lines["unexplained"] <= found["rss_bytes"] * 0.01, lines
+    return lines
+
+
+def test_a_uvicorn_worker_is_explained(leakline: Leakline, tmp_path: Path) -> None:
+    needs("uvicorn")
+    source = """
+import http.client, socket, threading, uvicorn
+kept = []
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    kept.extend({"path": scope["path"], "number": number} for number in range(2000))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * 10_000})
+listening = socket.create_server(("127.0.0.1", 0))
+server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+threading.Thread(target=server.run, args=([listening],), daemon=True).start()
+while not server.started: time.sleep(0.01)
+for _ in range(50):
+    client = http.client.HTTPConnection(*listening.getsockname())
+    client.request("GET", "/path")
+    assert len(client.getresponse().read()) == 10_000
+"""
+    with python(tmp_path, source) as program:
+        lines = explained(report(leakline, program.pid))
+    # A dict and a number each.
+    assert lines["python_live"] > 50 * 2000 * 200
+    assert lines["anonymous"] < 4 * MIB, lines
+
+
+def test_arrays_of_numpy_are_live_blocks(leakline: Leakline, tmp_path: Path) -> None:
+    """It advises the kernel about a part of each large block, which makes mappings of
+    their own of them; and maps files."""
+    needs("numpy")
+    file = tmp_path / "array.bin"
+    source = f"""
+import numpy
+mapped = numpy.memmap({os.fspath(file)!r}, dtype="u1", mode="w+", shape=64 << 20)
+mapped[:] = 1
+arrays = [numpy.ones(3_000_000 + 1000 * number) for number in range(4)]
+small = [numpy.ones(1000) for _ in range(2000)]
+"""
+    with python(tmp_path, source) as program:
+        found = report(leakline, program.pid)
+    lines = explained(found)
+    arrays = 8 * (4 * 3_000_000 + 6000 + 2_000_000)
+    assert arrays < lines["malloc_live"] < arrays + 24 * MIB, lines
+    assert lines["anonymous"] < 4 * MIB, lines
+    files = next(line for line in found["lines"] if line["name"] == "files")
+    assert ("array.bin", 64 * MIB) in [
+        (part["title"], part["bytes"]) for part in files["of_it"]
+    ]
+
+
+def test_a_process_with_polars_is_explained(leakline: Leakline, tmp_path: Path) -> None:
+    needs("polars")
+    source = """
+import polars
+frame = polars.DataFrame({"number": range(2_000_000)})
+frame = frame.with_columns((polars.col("number") * 2).alias("twice"))
+grouped = frame.group_by(polars.col("number") % 1000).agg(polars.col("twice").sum())
+"""
+    with python(tmp_path, source) as program:
+        lines = explained(report(leakline, program.pid))
+    assert lines["anonymous"] + lines["other_allocator"] > 2 * 8 * 2_000_000, lines
+
+
 # --- glibc's malloc ----------------------------------------------------------
 
 
@@ -473,6 +553,35 @@ def test_growth_of_free_memory_is_fragmentation(
     assert found["verdict"] == "fragmentation"
     assert grown["python_free"] > 35 * MIB
     assert grown["python_live"] < MIB
+
+
+def test_the_remedy_for_fragmentation_gives_the_memory_back(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """One of fifty blocks is kept: what is free in between is whole pages."""
+    source = """
+import ctypes
+kept = []
+def after():
+    for line in sys.stdin:
+        if line == "go\\n":
+            kept.extend([bytes(600) for _ in range(200_000)][::50])
+        else:
+            ctypes.CDLL(None).malloc_trim(0)
+        print("done", flush=True)
+"""
+    with python(tmp_path, source) as program:
+        found, _ = between_looks(leakline, program)
+        assert found["verdict"] == "fragmentation", found
+        assert "malloc_trim" in found["remedy"], found["remedy"]
+        promised = found["trimmable_bytes"]
+        grown = next(one for one in found["lines"] if one["name"] == "malloc_free")
+        assert promised > grown["since_bytes"] * 0.8 > 80 * MIB
+        before = program.rss()
+        program.tell("trim")
+        assert before - program.rss() == pytest.approx(promised, rel=0.1)
+        after = report(leakline, program.pid)
+    assert amounts(after)["malloc_free"] < grown["bytes"] * 0.2
 
 
 # --- what is printed ---------------------------------------------------------

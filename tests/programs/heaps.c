@@ -9,9 +9,11 @@
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { THREADS = 6, BLOCKS = 40000, MAPPED = 20 << 20 };
@@ -78,6 +80,11 @@ int main(int argc, char **argv) {
         for (int i = 0; i < 3; i++) mapped[i] = malloc(MAPPED);
         if (posix_memalign(&mapped[3], 64, MAPPED)) return 1;
         for (int i = 0; i < 4; i++) memset(mapped[i], 1, MAPPED);
+        /* Advice on part of a block makes several mappings of it. */
+        for (int i = 0; i < 2; i++) {
+            uintptr_t page = ((uintptr_t)mapped[i] | 4095) + 1;
+            if (madvise((void *)page, MAPPED / 2 & ~4095, MADV_HUGEPAGE)) return 1;
+        }
     } else if (!strcmp(what, "stacks")) {
         start(use_stack, 300);
     } else if (!strcmp(what, "churn")) {

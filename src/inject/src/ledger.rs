@@ -824,8 +824,19 @@ fn probe(memory: &dyn Memory, tally: &Tally<'_>, has_malloc: bool, is_python: bo
     let mut found = Found::default();
     let mut addresses = Vec::with_capacity(BATCH);
     let mut bytes = vec![0; BATCH * EACH];
-    for map in tally.maps.iter().filter(|map| map.is_data() && map.rss > 0) {
-        let mut at = map.start;
+    let mut skip_to = 0;
+    for (number, map) in tally.maps.iter().enumerate() {
+        if !map.is_data() || map.rss == 0 {
+            continue;
+        }
+        // A block goes on in the next mapping where advice for a part of it (on huge
+        // pages, as NumPy gives) made two of one.
+        let block_limit = tally.maps[number..]
+            .windows(2)
+            .take_while(|two| two[0].end == two[1].start && two[1].is_data())
+            .last()
+            .map_or(map.end, |two| two[1].end);
+        let mut at = map.start.max(skip_to);
         while at < map.end {
             addresses.clear();
             while addresses.len() < BATCH
@@ -843,7 +854,6 @@ fn probe(memory: &dyn Memory, tally: &Tally<'_>, has_malloc: bool, is_python: bo
             }
             let bytes = &mut bytes[..addresses.len() * EACH];
             memory.probe(&addresses, EACH, bytes);
-            let mut skip_to = 0;
             for (page, bytes) in addresses.iter().zip(bytes.chunks_exact(EACH)) {
                 if *page < skip_to {
                     continue;
@@ -851,7 +861,9 @@ fn probe(memory: &dyn Memory, tally: &Tally<'_>, has_malloc: bool, is_python: bo
                 if let Some(pool) = Pool::parse(*page, bytes) {
                     skip_to = pool.end();
                     found.pools.push(pool);
-                } else if has_malloc && let Some(end) = glibc::mapped_block(*page, bytes, map.end) {
+                } else if has_malloc
+                    && let Some(end) = glibc::mapped_block(*page, bytes, block_limit)
+                {
                     skip_to = end;
                     found.mapped.push((*page, end));
                 } else if is_python && let Some(end) = pymalloc::frames(*page, bytes, map.end) {
