@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -306,6 +307,23 @@ class Programs:
             result = execute(["cc", *options, "-o", output, source])
             assert result.status == 0, result.err.decode()
             self.built[name] = output
+        return directory
+
+    def rust_extension(self) -> Path:
+        """Directory of tests/extension as a module; any CPython can import it."""
+        directory = self.directory / "keeping"
+        if "keeping" not in self.built:
+            directory.mkdir(exist_ok=True)
+            # As for the module of leakline itself: libpython is the interpreter's matter.
+            env = {"PYO3_BUILD_EXTENSION_MODULE": "1", "PYO3_PYTHON": TARGET_PYTHON}
+            command = ["cargo", "build", "--quiet", "--package"]
+            command += ["leakline-test-extension", "--message-format", "json"]
+            result = execute(command, env=env, cwd=ROOT, timeout=600)
+            assert result.status == 0, result.err.decode()
+            made = [one for one in result.json_lines() if one.get("filenames")]
+            output = directory / "keeping.abi3.so"
+            shutil.copy(made[-1]["filenames"][0], output)
+            self.built["keeping"] = output
         return directory
 
 
