@@ -683,12 +683,21 @@ pub fn stack_limit() -> u64 {
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn monotonic_ns() -> u64 {
+    clock_ns(1)
+}
+
+/// Processor time that this process has had, in nanoseconds.
+pub fn spent_ns() -> u64 {
+    clock_ns(2)
+}
+
+fn clock_ns(clock: usize) -> u64 {
     let mut time = [0u64; 2];
     // SAFETY: the kernel writes two words.
     let _ = unsafe {
         syscall(
             number::CLOCK_GETTIME,
-            [1, time.as_mut_ptr() as usize, 0, 0, 0, 0],
+            [clock, time.as_mut_ptr() as usize, 0, 0, 0, 0],
         )
     };
     time[0].wrapping_mul(1_000_000_000).wrapping_add(time[1])

@@ -37,8 +37,8 @@ use crate::weights::Weights;
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// The same of one without Python: in a tree there may be many that wait for others.
 const PLAIN_PATIENCE_NS: u64 = 3_000_000_000;
-/// How long a child may take, beyond the 20 s that it gives itself.
-const CHILD_PATIENCE_NS: u64 = 30_000_000_000;
+/// How long a child may take, beyond the minute that it gives itself.
+const CHILD_PATIENCE_NS: u64 = 90_000_000_000;
 /// Between two looks at how much memory is left.
 const PERMIT_EVERY_NS: u64 = 1_000_000_000;
 /// Graphs whose fate is remembered.
@@ -745,7 +745,9 @@ impl Engine {
                     bytes: graph.bytes,
                     paused_ns: graph.paused_ns,
                 },
-                Some(status::OUT_OF_TIME) => GraphOutcome::CutOff("it took more than 20 s".into()),
+                Some(status::OUT_OF_TIME) => GraphOutcome::CutOff(
+                    "it took more than 20 s of a processor, or a minute".into(),
+                ),
                 Some(status::OUT_OF_MEMORY) => {
                     GraphOutcome::CutOff("there was no memory for it".into())
                 }

@@ -25,6 +25,7 @@ use crate::sys::{self, OwnFiles};
 
 /// How long a search may take, beyond the walk.
 const MOST_NS: u64 = 8_000_000_000;
+const MOST_BY_CLOCK_NS: u64 = 24_000_000_000;
 /// Most objects that are searched for.
 const MOST_SUSPECTS: usize = 1 << 20;
 /// A mapping that is larger is left out, as asking for its pages would take too long.
@@ -180,6 +181,8 @@ pub struct Search<'w, 'a, H: FnMut(&[u8]) -> bool> {
     unreached: List,
     mappings: Mappings,
     began: u64,
+    /// Processor time that was had by then.
+    spent: u64,
     bytes: u64,
     /// Pages that were swapped out and had to be read.
     swapped: u32,
@@ -204,6 +207,7 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
             unreached: List::default(),
             mappings: Mappings::default(),
             began: sys::monotonic_ns(),
+            spent: sys::spent_ns(),
             bytes: 0,
             swapped: 0,
             status: status::COMPLETE,
@@ -300,7 +304,9 @@ impl<'w, 'a, H: FnMut(&[u8]) -> bool> Search<'w, 'a, H> {
             }
             let mut page = from;
             while page < to {
-                if sys::monotonic_ns().saturating_sub(self.began) > MOST_NS {
+                if sys::spent_ns().saturating_sub(self.spent) > MOST_NS
+                    || sys::monotonic_ns().saturating_sub(self.began) > MOST_BY_CLOCK_NS
+                {
                     self.status = status::OUT_OF_TIME;
                     return false;
                 }

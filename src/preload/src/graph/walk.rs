@@ -2,9 +2,9 @@
 
 use leakline_wire::graph::{Writer, collects, label, node_flag, root, status, type_flag};
 
-use super::MOST_NS;
 use super::cpython::{Functions, Places, flag, of_type};
 use super::memory::{Counts, List, Map};
+use super::{MOST_BY_CLOCK_NS, MOST_NS};
 use crate::python::Interpreter;
 use crate::sys;
 
@@ -223,7 +223,8 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         }
         if self.nodes.is_multiple_of(4096)
             && self.status == status::COMPLETE
-            && sys::monotonic_ns().saturating_sub(self.began) > MOST_NS
+            && (sys::spent_ns() > MOST_NS
+                || sys::monotonic_ns().saturating_sub(self.began) > MOST_BY_CLOCK_NS)
         {
             self.status = status::OUT_OF_TIME;
         }
