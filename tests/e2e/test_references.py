@@ -4,6 +4,7 @@ by name."""
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
@@ -163,6 +164,46 @@ def test_a_cycle_through_a_class_without_traverse(recorded: Maker) -> None:
     assert check(recording) == 1
 
 
+@pytest.mark.skipif(not shutil.which("cargo"), reason="needs cargo")
+def test_a_cycle_through_a_class_of_pyo3(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """One without `__traverse__`, as most are written."""
+    directory = programs.rust_extension()
+    program = f"""if True:
+        import sys
+        sys.path.insert(0, {str(directory)!r})
+        import keeping
+        class Owner:
+            def __init__(self, number):
+                self.number = number
+                self.keeper = keeping.Keeper(self)
+        kept = [keeping.Keeper([number]) for number in range(50)]
+        for number in range({COUNT}):
+            assert Owner(number).keeper.held.number == number
+    """
+    result, recording = leakline.run(TARGET_PYTHON, "-c", program)
+    assert result.status == 0, result.err.decode()
+    report = recording.report("why")
+    (found,) = report["hidden_cycles"]
+    assert found["class"] == "keeping.Keeper"
+    # Those of the list are in no cycle.
+    assert found["class_objects"] == COUNT
+    assert {"__main__.Owner", "keeping.Keeper"} <= {
+        one["type"] for one in found["types"]
+    }
+    assert report["lost_references"] == []
+    evidence = [
+        words
+        for one in recording.report("leaks")["suspects"]
+        for words in one["evidence"]
+    ]
+    assert any(
+        "cycle through keeping.Keeper (native type without tp_traverse)" in words
+        for words in evidence
+    ), evidence
+
+
 def test_garbage_is_told_from_both(recorded: Maker) -> None:
     with_gc = recorded("litter").report("why")
     assert with_gc["gc_enabled"] is True
@@ -232,3 +273,50 @@ def test_two_graphs_tell_growth_from_what_stood_still(
     assert 60 <= found["str"]["grown_references"] <= 140
     assert found["str"]["grown_references"] < found["str"]["references"] <= 200
     assert report["passed_over_references"] >= 60
+
+
+def test_what_is_held_for_good_is_lost_only_if_it_grows(
+    leakline: Leakline, programs: Programs
+) -> None:
+    """As NumPy holds the texts of its functions' descriptions: one reference more to each
+    text than is known of. In a sample nothing says where they were made."""
+    directory = programs.extension("losing")
+    program = f"""if True:
+        import os, subprocess, sys, threading
+        sys.path.insert(0, {str(directory)!r})
+        import losing
+        # No list that was freed has their addresses.
+        kept = [None] * 600
+        for number in range(600):
+            kept[number] = f"text {{number}}"
+        def hold(first, end):
+            for number in range(first, end):
+                losing.hold_once_more(kept[number])
+        def snapshot(name):
+            command = [{str(leakline.binary)!r}, "snapshot", "--heap", str(os.getpid()), name]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        def graph(name):
+            thread = threading.Thread(target=snapshot, args=(name,))
+            thread.start()
+            while thread.is_alive():
+                for number in range(1000):
+                    [str(number) * 50]
+        hold(0, 300)
+        if "grow" in sys.argv or "stand" in sys.argv:
+            graph("first")
+        if "grow" in sys.argv:
+            hold(300, 600)
+    """
+    for way, references in (("alone", 0), ("stand", 0), ("grow", 300)):
+        command: list[Part] = [TARGET_PYTHON, "-c", program, way]
+        result, recording = leakline.run(*command, options=["--sample", "1MiB"])
+        assert result.status == 0, result.err.decode()
+        report = recording.report("why")
+        texts = [one for one in report["lost_references"] if one["type"] == "str"]
+        grown = sum(one["grown_references"] for one in texts)
+        assert references * 0.9 <= grown <= references * 1.1, (way, texts)
+        assert len(texts) == bool(references), (way, texts)
+        # They are counted all the same.
+        assert report["passed_over_references"] >= (0 if references else 250), way
+        verdicts = [one["verdict"] for one in recording.report("leaks")["suspects"]]
+        assert references or "lost reference" not in verdicts, (way, verdicts)
