@@ -257,7 +257,7 @@ def test_a_bad_traverse_harms_the_child_alone(
         "kept = [bad_traverse.Bad() for _ in range(10)]\n"
         "print('ready', flush=True)\n"
         f"bad_traverse.be_bad({how})\n"
-        "end = time.monotonic() + 60\n"
+        "end = time.monotonic() + 120\n"
         "import select\n"
         "while not select.select([0], [], [], 0)[0] and time.monotonic() < end:\n"
         "    more = [str(number) for number in range(1000)]\n"
@@ -288,9 +288,9 @@ def test_a_bad_traverse_harms_the_child_alone(
             [child] = wait_for("its child", lambda: children(pid))
             time.sleep(0.3)
             if not long:
-                # It would end by itself, after 22 s.
+                # It would end by itself, after 72 s.
                 os.kill(child, signal.SIGKILL)
-        out, _ = snapshot.communicate(timeout=60)
+        out, _ = snapshot.communicate(timeout=120)
         [graph] = json.loads(out)["heap_graphs"]
         assert graph["outcome"] == "cut off", graph
         assert "killed" in graph["why"]
@@ -418,6 +418,7 @@ class Group:
         wait_for("the group to be empty", is_gone)
 
 
+SHORT = "N MiB of memory are left, and N may be needed"
 # The collector is not to be what decides how fast such a worker is.
 SAMPLED = ("--sample", "auto")
 
@@ -456,7 +457,9 @@ def check_limited(
     one: Worker, found: Limited, count: int, long: bool, outcome: str, why: str = ""
 ) -> None:
     print(found.outcomes, found.reasons)
-    assert found.outcomes == {outcome: count}, (found.outcomes, found.reasons)
+    said = {"taken", "refused"} if outcome == "either" else {outcome}
+    assert set(found.outcomes) <= said, (found.outcomes, found.reasons)
+    assert found.outcomes.total() == count
     if why:
         [reason] = found.reasons
         assert re.search(why, reason), reason
@@ -486,10 +489,13 @@ def test_graphs_in_a_memory_group(leakline: Leakline, long: bool, share: float) 
             found = many_graphs(one, count)
             assert group.kills() == 0
             if share > 0.7:
-                why = r"N MiB of memory are left, and N may be needed"
-                check_limited(one, found, count, long, "refused", why)
+                check_limited(one, found, count, long, "refused", SHORT)
             else:
-                check_limited(one, found, count, long, "taken")
+                # What the collector and the last child have counts, too.
+                most = [reason for reason in found.reasons if SHORT not in reason]
+                assert most == [], found.reasons
+                assert found.outcomes["taken"] >= count / 2, found.outcomes
+                check_limited(one, found, count, long, "either")
     finally:
         group.remove()
 
@@ -567,15 +573,13 @@ def test_graphs_where_processes_are_limited(
             wait_for("its threads", lambda: int(group.read("pids.current")) == 9)
             group.write("pids.max", 9 + room)
             found = many_graphs(one, count)
+            why = "it may have no more processes"
             if room:
                 # The last one's child may take some time to give its memory back.
-                taken = found.outcomes["taken"]
-                assert taken >= count / 2, (found.outcomes, found.reasons)
-                assert taken + found.outcomes["refused"] == count, found.outcomes
-                print(found.outcomes, found.reasons)
-                assert one.end()["children"] == "none"
+                assert all(why in reason for reason in found.reasons), found.reasons
+                assert found.outcomes["taken"] >= count / 2, found.outcomes
+                check_limited(one, found, count, long, "either")
             else:
-                why = "it may have no more processes"
                 check_limited(one, found, count, long, "refused", why)
     finally:
         group.remove()
