@@ -27,6 +27,7 @@ use object::elf;
 use rustix::fs::{Access, AtFlags, CWD, OFlags, StatVfsMountFlags, accessat, fstatvfs};
 
 pub use cgroup::MemoryLimit;
+pub(crate) use image::open_inside;
 pub use image::{Allocator, PythonVersion};
 pub use obstacle::{Denied, NoPlace, Obstacle, Refused, Warning};
 

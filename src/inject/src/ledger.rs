@@ -16,6 +16,7 @@
 //! What the parts mean to a user, and what is to be done, is not said here.
 
 mod glibc;
+mod hidden;
 mod maps;
 mod memory;
 mod pages;
@@ -34,6 +35,7 @@ use leakline_wire::mapped;
 
 use crate::inspect::{Glance, Obstacle, Process, Refused, State};
 use glibc::Walk;
+use hidden::Hidden;
 use maps::Map;
 use memory::{Memory, Reader, Remote};
 use pages::{PAGE, Pages, Weight};
@@ -175,6 +177,9 @@ pub struct Survey {
     pub largest_file: Option<(Vec<u8>, u64)>,
     /// Stacks that were found.
     pub stacks: u64,
+    /// Allocators inside libraries, by name, and what [`Part::OtherAllocator`] has of
+    /// theirs.
+    pub inside_libraries: Vec<(String, Share)>,
     /// Why nothing was read but the kernel's sums, if so.
     pub not_read: Option<NotRead>,
     parts: [Share; Part::ALL.len()],
@@ -190,6 +195,9 @@ impl Survey {
     fn leave_out_forks(&mut self) {
         for part in Part::ALL.into_iter().filter(|part| part.is_own()) {
             let share = &mut self.parts[part as usize];
+            share.private += std::mem::take(&mut share.shared);
+        }
+        for (_, share) in &mut self.inside_libraries {
             share.private += std::mem::take(&mut share.shared);
         }
     }
@@ -315,7 +323,9 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
         Ok((remote, pages)) => {
             let mut pointers = stack_pointers(pid);
             let program = process.program.as_ref();
+            let hidden = hidden::libraries(pid, &maps);
             let known = Known {
+                hidden: &hidden,
                 program: program.map_or(&[][..], |program| program.path.as_os_str().as_bytes()),
                 other_allocator: has_other_allocator(process),
                 is_python: program.is_some_and(|program| program.python.is_some()),
@@ -442,6 +452,8 @@ struct Known<'k> {
     program: &'k [u8],
     other_allocator: bool,
     is_python: bool,
+    /// Libraries with an allocator inside.
+    hidden: &'k [Hidden],
 }
 
 /// Explains the resident memory of `maps`.
@@ -465,7 +477,13 @@ fn explain(
     let has_malloc = survey.heaps.is_some();
     let found = probe(memory, &tally, has_malloc, known.is_python);
     blocks(&found, &mut tally, known, &mut survey);
-    tally.settle(known, &mut survey);
+    let may_be = |at: usize, map: &Map| {
+        let explained = tally.found.get(&at).into_iter().flatten();
+        let explained: u64 = explained.map(|weight| weight.total()).sum();
+        base(map, known) == Part::Anonymous && map.is_data() && explained < map.rss / 4
+    };
+    let hidden = hidden::mappings(known.hidden, maps, memory, pages, &may_be);
+    tally.settle(known, &hidden, &mut survey);
     survey
 }
 
@@ -547,14 +565,30 @@ impl<'t> Tally<'t> {
     }
 
     /// Makes of what was found parts that sum to what each mapping has.
-    fn settle(mut self, known: &Known<'_>, survey: &mut Survey) {
+    fn settle(mut self, known: &Known<'_>, hidden: &BTreeMap<usize, usize>, survey: &mut Survey) {
+        let names = known
+            .hidden
+            .iter()
+            .map(|one| (one.name(), Share::default()));
+        survey.inside_libraries = names.collect();
         let mut files: BTreeMap<&[u8], (u64, bool)> = BTreeMap::new();
         for (at, map) in self.maps.iter().enumerate() {
             survey.rss_bytes += map.rss;
             survey.swapped_bytes += map.swap;
             let found = self.found.remove(&at).unwrap_or_default();
-            for (part, share) in settled(map, &found, base(map, known)) {
+            let library = hidden.get(&at);
+            let base_part = match library {
+                Some(_) => Part::OtherAllocator,
+                None => base(map, known),
+            };
+            for (part, share) in settled(map, &found, base_part) {
                 survey.parts[part as usize].add(share);
+                if part == Part::OtherAllocator
+                    && let Some((_, own)) =
+                        library.and_then(|&number| survey.inside_libraries.get_mut(number))
+                {
+                    own.add(share);
+                }
             }
             if base(map, known) == Part::Files && map.inode != 0 {
                 let file = files.entry(map.path()).or_default();

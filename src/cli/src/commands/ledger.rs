@@ -369,7 +369,7 @@ pub(crate) fn record(process: &Process, survey: &Survey) -> Recorded {
             (name.to_vec(), *bytes)
         }),
         is_python: python.is_some(),
-        allocators: allocators(process),
+        allocators: allocators(process, survey),
         not_read: survey
             .not_read
             .as_ref()
@@ -379,10 +379,16 @@ pub(crate) fn record(process: &Process, survey: &Survey) -> Recorded {
     }
 }
 
-/// Allocators beside libc's, by name: how much is whose is not told apart.
-fn allocators(process: &Process) -> Vec<(String, u64, u64)> {
+/// Allocators beside libc's, by name: those inside libraries with what is theirs; of
+/// others that is not told apart.
+fn allocators(process: &Process, survey: &Survey) -> Vec<(String, u64, u64)> {
+    let inside = survey.inside_libraries.iter();
+    let mut inside: Vec<_> = inside
+        .map(|(name, share)| (name.clone(), share.private, share.shared))
+        .filter(|(_, private, shared)| private + shared > 0)
+        .collect();
     let Some(program) = &process.program else {
-        return Vec::new();
+        return inside;
     };
     let own = program.allocators.iter();
     let mut names: Vec<String> = own.map(|own| own.allocator.name().into()).collect();
@@ -391,7 +397,8 @@ fn allocators(process: &Process) -> Vec<(String, u64, u64)> {
         names.push("CPython's mimalloc".into());
     }
     names.dedup();
-    names.into_iter().map(|name| (name, 0, 0)).collect()
+    inside.extend(names.into_iter().map(|name| (name, 0, 0)));
+    inside
 }
 
 /// Looks at processes for their recording.

@@ -76,7 +76,7 @@ impl Allocator {
     }
 
     /// The one that a library of this name is.
-    pub(super) fn of_library(name: &[u8]) -> Option<Allocator> {
+    pub(crate) fn of_library(name: &[u8]) -> Option<Allocator> {
         const NAMES: [(&[u8], Allocator); 7] = [
             (b"libjemalloc", Allocator::Jemalloc),
             (b"libtcmalloc", Allocator::Tcmalloc),
@@ -502,7 +502,7 @@ fn open(pid: u32, mapping: &Mapping) -> Option<File> {
 
 /// Opens what a process means by `path`: symbolic links in its file system
 /// lead back into it, not into ours.
-pub(super) fn open_inside(pid: u32, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+pub(crate) fn open_inside(pid: u32, path: &Path, flags: OFlags) -> Option<OwnedFd> {
     let root = rustix::fs::open(
         format!("/proc/{pid}/root"),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
