@@ -68,6 +68,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Recording:
         ("InClass", r"__main__\.Registry\.known\[\*\]"),
         ("InSlot", r"__main__\.SLOTTED\.second"),
         ("InCache", r"__main__\.cached \(ref\)"),
+        ("InCycle", r"__main__\.PARENT\.child\.held"),
         ("InCallback", r"__main__\.REFERENCE\.__callback__ closure held"),
         (
             "InHandler",

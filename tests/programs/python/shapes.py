@@ -37,6 +37,9 @@ class InSlot(Thing): ...
 class InCache(Thing): ...
 
 
+class InCycle(Thing): ...
+
+
 class InCallback(Thing): ...
 
 
@@ -75,6 +78,20 @@ class InMethod(Thing):
 
 
 CACHE = {"only": InModule()}
+
+
+class Parent:
+    def __init__(self) -> None:
+        self.child = Child(self)
+
+
+class Child:
+    def __init__(self, parent: Parent) -> None:
+        self.parent = parent
+        self.held = InCycle()
+
+
+PARENT = Parent()
 
 
 def make_closure() -> Callable[[], object]:
