@@ -20,10 +20,15 @@ use crate::{CliError, preload};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the collector's door may take to answer us.
 const DOOR_PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is asked to join, where only the collector was late.
+/// How often it is asked to join, where only the collector was late, or a thread.
 const ATTEMPTS: u32 = 3;
 /// What the interposer answers when the collector was.
 const NO_ANSWER: &[u8] = b"the collector did not answer";
+/// What it answers when a thread that is in a hook since the last session got no processor
+/// to leave it by.
+const STILL_INSIDE: &[u8] = b"a thread is still inside of the last session";
+/// How long that thread is given between two attempts.
+const INSIDE_PATIENCE: Duration = Duration::from_millis(300);
 /// What it is asked to leave by.
 const LEAVE: &[u8] = b"leave\0";
 /// What the interposer answers when all is well.
@@ -107,9 +112,17 @@ impl Entry {
                     paused,
                 });
             }
-            // Where a machine is busy the collector may take longer than a process waits
-            // for it. We can wait.
-            if words != NO_ANSWER || !invitation.is_answered_within(DOOR_PATIENCE) {
+            // Where a machine is busy the collector or a thread may take longer than a
+            // process waits for them. We can wait.
+            let may_do = match words.as_slice() {
+                NO_ANSWER => invitation.is_answered_within(DOOR_PATIENCE),
+                STILL_INSIDE => {
+                    std::thread::sleep(INSIDE_PATIENCE);
+                    true
+                }
+                _ => false,
+            };
+            if !may_do {
                 break;
             }
         }
