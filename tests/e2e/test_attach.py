@@ -411,8 +411,8 @@ def test_switched_domains_of_python(
     found = python_lines(attach.recording.rows("--filter", "attached.py"), script)
     texts = found[(lines["texts"], "obj")]
     if options == ("--exact",):
-        # Each is made of the same number of blocks.
-        assert texts["total_blocks"] % 3000 == 0
+        # Each is made of the same number of blocks, but for the first on 3.14 and later.
+        assert (texts["total_blocks"] + 10) % 3000 <= 10
         assert texts["live_blocks"] == 1000
     else:
         rows = attach.recording.rows("--filter", f"attached.py:{lines['texts']}")

@@ -480,13 +480,10 @@ pub unsafe fn look_at_main(t: *mut Thread, session: &Session) {
             if frame == 0 {
                 break;
             }
+            // That something runs says nothing: it may be what prints the error that
+            // `__main__` was left by (3.13 on), or an exit handler.
             if !python.is_boundary(frame) {
                 outermost = frame;
-                if (*t).in_main {
-                    // Something runs: if it is an exit handler, the next look
-                    // tells.
-                    return;
-                }
             }
             frame = sys::word(frame + layout.frame_previous);
         }
