@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -317,10 +320,22 @@ def test_the_child_of_a_heap_graph_is_no_fork(leakline: Leakline) -> None:
     program += "while True: [object() for _ in range(1000)]; time.sleep(0.01)"
     with running(TARGET_PYTHON, "-c", program) as target:
         tellers = Path(f"/proc/{target.pid}/task/{target.pid}/children")
+
+        def stop_one() -> int | None:
+            """It would soon have told all. At first the process waits for it."""
+            for pid in map(int, tellers.read_text().split()):
+                time.sleep(0.05)
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGSTOP)
+                    return pid
+            return None
+
         with attached(leakline, target.pid, ["--sample", "auto"]):
-            wait_for("a heap graph", tellers.read_text)
+            pid = wait_for("a heap graph", stop_one)
             found = json.loads(text(leakline, str(target.pid), "--json"))
-            assert tellers.read_text(), "the child ended too early for this test"
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert "(stopped)" in status, status
+            os.kill(pid, signal.SIGCONT)
     lines = {line["name"]: line for line in found["lines"]}
     assert lines["python_live"]["bytes"] > 90 * MIB, lines
     assert lines["copy_on_write"]["bytes"] < 2 * MIB, lines
