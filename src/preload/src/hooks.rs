@@ -1010,7 +1010,7 @@ unsafe fn sample(
         let chosen = choose(t, what, size, caller);
         thread::begin(t, what.below, caller.sp);
         let block = match chosen {
-            Some(_) => set_apart(what, size, call),
+            Some((session, _)) => set_apart(session, what, size, call),
             None => call(size),
         };
         if let Some((session, mean)) = chosen
@@ -1030,7 +1030,12 @@ unsafe fn sample(
 /// # Safety
 ///
 /// The thread must be at `what.below`, and hold the GIL where that is said of `what`.
-unsafe fn set_apart(what: Call, size: usize, call: impl FnOnce(usize) -> Block) -> Block {
+unsafe fn set_apart(
+    session: &Session,
+    what: Call,
+    size: usize,
+    call: impl FnOnce(usize) -> Block,
+) -> Block {
     // CPython's domains have none of no bytes from a pool either.
     if !what.holds_gil() || size == 0 || size as u64 > python::LARGEST_POOLED {
         return call(size);
@@ -1038,7 +1043,9 @@ unsafe fn set_apart(what: Call, size: usize, call: impl FnOnce(usize) -> Block) 
     // SAFETY: the caller's.
     unsafe {
         if !python::is_pooled(size) || !python::sets_apart() {
+            // First, so that nobody releases what is claimed.
             sampling::note_pooled();
+            python::claim_frees(session);
             return call(size);
         }
         let block = python::cut(call(python::APART), size);
@@ -1287,7 +1294,7 @@ unsafe fn resample_slowly(
         }
         thread::set_depth(t, what.below);
         let new = match chosen {
-            Some(_) => set_apart(what, size, call),
+            Some((session, _)) => set_apart(session, what, size, call),
             None => call(size),
         };
         thread::set_depth(t, depth::HOOK);
