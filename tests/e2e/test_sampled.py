@@ -180,6 +180,76 @@ def test_leaving_main_is_seen_before_anything_dies(
     assert abs(deviations(rows, "live_bytes", text)) < FAR
 
 
+def test_what_python_reallocates_is_counted_once(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """Blocks that shrink into CPython's pools pass through two of its domains, and
+    those that grow within them through one."""
+    count, shrunk = 100_000, 100 + 33
+    source = f"""
+import os
+kept = []
+def shrink(number):
+    reader, writer = os.pipe()
+    for _ in range(number):
+        os.write(writer, b"x" * 100)
+        block = os.read(reader, 4096)
+        kept.append(block)
+def grow(number):
+    for _ in range(number):
+        kept.append([number])
+        for _ in range(40):
+            kept[-1].append(number)
+shrink({count})
+grow({count})
+"""
+    options = ["--sample", "4KiB", "--heap", "never"]
+    (tmp_path / "reallocates.py").write_text(source)
+    result, recording = leakline.run(
+        TARGET_PYTHON, "reallocates.py", options=options, cwd=tmp_path
+    )
+    assert result.status == 0, result.err.decode()
+    check_sampled(recording)
+    rows = recording.rows("--filter", "reallocates.py", at="main left")
+
+    def off(line: int, **truth: int) -> dict[str, float]:
+        of_line = [row for row in rows if row["line"] == line]
+        return {key: deviations(of_line, key, truth[key]) for key in truth}
+
+    # A list of one has room for one. Then there is room for 8, 16, 24, 32, 40 and 52.
+    room = [8 * items for items in (8, 16, 24, 32, 40, 52)]
+    found = [
+        off(
+            8,
+            live_blocks=count,
+            live_bytes=count * shrunk,
+            total_bytes=count * (4096 + 33 + shrunk),
+        ),
+        off(14, live_bytes=count * room[-1], total_bytes=count * sum(room)),
+    ]
+    assert all(abs(one) < FAR for each in found for one in each.values()), found
+
+
+def test_what_the_pools_keep_of_themselves_is_seen_to_die(leakline: Leakline) -> None:
+    """CPython's table of arenas: made for a block that is left out, it is resized for
+    one that a hook is at work for. (So many samples that the filter denies few.)"""
+    source = """
+kept = []
+for number in range(400_000):
+    kept.append(("%d" % number) * 8)
+for number in range(100_000):
+    one = [number]
+    for _ in range(50):
+        one.append(number)
+    kept.append(one)
+"""
+    options = ["--sample", "256", "--heap", "never"]
+    result, recording = leakline.run(TARGET_PYTHON, "-c", source, options=options)
+    assert result.status == 0, result.err.decode()
+    # Its place was given to other blocks since.
+    check_sampled(recording)
+
+
 def test_python_counts_its_blocks_as_ever(leakline: Leakline) -> None:
     """Thousands of blocks are set apart, and die."""
     source = """

@@ -340,6 +340,14 @@ impl Arrival {
     fn is_sampling(self) -> bool {
         self.depth == depth::SAMPLING
     }
+
+    /// What Python's allocator asks for a block that is not from a pool: part of a block
+    /// that a hook of Python's is at work for.
+    #[inline(always)]
+    fn is_below_python(self, sp: u64) -> bool {
+        // SAFETY: this thread's state; `sp` is an exported function's.
+        self.depth == depth::PYTHON && unsafe { thread::is_below_python(self.t, sp) }
+    }
 }
 
 /// The fast path: adopted, idle, alive, switched on.
@@ -712,7 +720,7 @@ fn observe(size: usize, caller: Caller, call: impl FnOnce(usize) -> Block) -> Bl
             return call(size);
         }
         leave_out(size, caller, at.t, call)
-    } else if at.t.is_null() && session::is_waiting() {
+    } else if at.is_below_python(caller.sp) || at.t.is_null() && session::is_waiting() {
         call(size)
     } else {
         observe_at(size, caller, at, call)
@@ -975,6 +983,18 @@ unsafe fn pass_below(
     }
 }
 
+/// Whether a block ended no more than a piece of the main thread's countdown, as most
+/// ends of countdowns are, and `__main__` runs: then the next piece has begun.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `SAMPLING`, and the thread hold the GIL.
+#[inline(always)]
+unsafe fn goes_on(t: *mut Thread, size: usize) -> bool {
+    // SAFETY: the caller's.
+    unsafe { (*t).in_main && python::runs_main(t) && (*t).countdown.begins_piece(size) }
+}
+
 /// A block that may end the countdown. `call` runs the real function for a block of so
 /// many bytes.
 ///
@@ -992,12 +1012,7 @@ unsafe fn sample(
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
-        // Most ends of countdowns are those of the main thread's pieces.
-        let goes_on = (*t).in_main
-            && what.holds_gil()
-            && python::runs_main(t)
-            && (*t).countdown.begins_piece(size);
-        if goes_on {
+        if what.holds_gil() && goes_on(t, size) {
             if python::is_pooled(size) {
                 return call(size);
             }
@@ -1218,6 +1233,47 @@ unsafe fn sampled_died(t: *mut Thread, what: Call, block: Block, caller: Caller)
     }
 }
 
+/// A block that the raw domain is asked to resize for a block that a hook is at work for
+/// is a table of CPython's pools, or was told of by that hook. Such a table may have been
+/// sampled, when it was asked for by a block that was left out.
+///
+/// # Safety
+///
+/// `t` must be this thread's state at `PYTHON`.
+#[inline(always)]
+unsafe fn died_below(t: *mut Thread, block: Block) {
+    if take_out(block) {
+        // SAFETY: the caller's.
+        unsafe { tell_death_below(t, block) };
+    }
+}
+
+/// # Safety
+///
+/// As for [`died_below`].
+#[cold]
+#[inline(never)]
+unsafe fn tell_death_below(t: *mut Thread, block: Block) {
+    // The thread is at work, and has been since before this is read: nobody takes the
+    // session away meanwhile.
+    let session = session::joined();
+    if !session::is_joined() || !session.is_alive() || session.mode() & PYTHON != PYTHON {
+        return;
+    }
+    let mut detail = Domain::Raw as u8;
+    if sampling::was_exact() {
+        detail |= event::IS_UNSURE;
+    }
+    // SAFETY: the caller's; the hook at work has written no part of an event.
+    unsafe {
+        thread::set_depth(t, depth::HOOK);
+        let stamp = thread::stamp(t, session);
+        let word = event::head(Kind::SampleFree, detail, block as u64);
+        thread::emit(t, session, [word, stamp]);
+        thread::set_depth(t, depth::PYTHON);
+    }
+}
+
 /// A realloc: the death of the old block, if it was sampled, and the birth of
 /// another, wherever it lies.
 ///
@@ -1256,12 +1312,7 @@ unsafe fn resample_slowly(
 ) -> Block {
     // SAFETY: the caller's.
     unsafe {
-        if ends
-            && (*t).in_main
-            && what.holds_gil()
-            && !sampling::blocks().may_have(old as u64)
-            && python::runs_main(t)
-            && (*t).countdown.begins_piece(size)
+        if ends && what.holds_gil() && !sampling::blocks().may_have(old as u64) && goes_on(t, size)
         {
             return pass_below(t, what, caller, || call(size));
         }
@@ -1409,6 +1460,9 @@ fn reallocate(old: Block, size: usize, caller: Caller, call: impl FnOnce() -> Bl
     if at.is_sampling() {
         // SAFETY: this thread's resting state; `sp` is the exported function's.
         return unsafe { resample(at.t, NATIVE_CALL, old, size, caller, |_| call()) };
+    }
+    if at.is_below_python(caller.sp) {
+        return call();
     }
     reallocate_at(at, old, size, caller, call)
 }
@@ -2005,6 +2059,9 @@ macro_rules! python_pool_malloc {
                 "3:",
                 "lea rdx, [rsi + 1]",
                 "add qword ptr fs:[rax], rdx",
+                "mov rdx, rsp",
+                "mov rcx, rbp",
+                "jmp {ends}",
                 "2:",
                 "mov rdx, rsp",
                 "mov rcx, rbp",
@@ -2015,6 +2072,7 @@ macro_rules! python_pool_malloc {
                 originals = sym python::ORIGINALS,
                 context = const original_word!($hooks, context),
                 malloc = const original_word!($hooks, malloc),
+                ends = sym py_malloc_ends::<$hooks>,
                 hook = sym py_malloc::<$hooks>
             )
         }
@@ -2067,12 +2125,60 @@ macro_rules! python_calloc {
     };
 }
 
-macro_rules! python_domain {
-    ($hooks:literal: $realloc:ident $free:ident) => {
+macro_rules! python_realloc {
+    ($hooks:literal: $realloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $realloc() {
             naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_realloc::<$hooks>)
         }
+    };
+}
+
+/// As [`python_realloc`], of a domain whose blocks may be CPython's pools': one whose old
+/// block was not sampled and whose new one is not is left out, as by [`malloc`] and
+/// [`free`].
+macro_rules! python_pool_realloc {
+    ($hooks:literal: $realloc:ident) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $realloc() {
+            naked_asm!(
+                ".cfi_startproc",
+                "lea rcx, [rdx - 1]",
+                "cmp rcx, qword ptr [rip + {limit}]",
+                "jae 2f",
+                denied!("esi"),
+                "mov rax, qword ptr [rip + {word}]",
+                "lea rcx, [rdx + 1]",
+                "sub qword ptr fs:[rax], rcx",
+                // Also where it was negative before.
+                "jl 3f",
+                // If it is no block of a pool, the raw domain is asked next.
+                "mov rax, qword ptr [rip + leakline_counted@GOTTPOFF]",
+                "mov qword ptr fs:[rax], rsi",
+                "mov rdi, qword ptr [rip + {originals} + {context}]",
+                "jmp qword ptr [rip + {originals} + {realloc}]",
+                "3:",
+                "add qword ptr fs:[rax], rcx",
+                "2:",
+                "mov rcx, rsp",
+                "mov r8, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                limit = sym python::POOL_LIMIT,
+                filter = sym sampling::FILTER,
+                shift = const CELL_SHIFT,
+                word = sym thread::UNTIL,
+                originals = sym python::ORIGINALS,
+                context = const original_word!($hooks, context),
+                realloc = const original_word!($hooks, realloc),
+                hook = sym py_realloc::<$hooks>
+            )
+        }
+    };
+}
+
+macro_rules! python_free {
+    ($hooks:literal: $free:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $free() {
             naked_asm!(
@@ -2108,12 +2214,18 @@ python_pool_calloc!(2: obj_calloc);
 python_calloc!(3: raw_calloc_2);
 python_pool_calloc!(4: mem_calloc_2);
 python_pool_calloc!(5: obj_calloc_2);
-python_domain!(0: raw_realloc raw_free);
-python_domain!(1: mem_realloc mem_free);
-python_domain!(2: obj_realloc obj_free);
-python_domain!(3: raw_realloc_2 raw_free_2);
-python_domain!(4: mem_realloc_2 mem_free_2);
-python_domain!(5: obj_realloc_2 obj_free_2);
+python_realloc!(0: raw_realloc);
+python_free!(0: raw_free);
+python_pool_realloc!(1: mem_realloc);
+python_free!(1: mem_free);
+python_pool_realloc!(2: obj_realloc);
+python_free!(2: obj_free);
+python_realloc!(3: raw_realloc_2);
+python_free!(3: raw_free_2);
+python_pool_realloc!(4: mem_realloc_2);
+python_free!(4: mem_free_2);
+python_pool_realloc!(5: obj_realloc_2);
+python_free!(5: obj_free_2);
 
 const fn domain_of(hooks: usize) -> Domain {
     match hooks % python::DOMAINS {
@@ -2181,6 +2293,8 @@ fn observe_python<const HOOKS: usize>(
             return call(size);
         }
         leave_out_python::<HOOKS>(size, caller, at.t, call)
+    } else if matches!(domain_of(HOOKS), Domain::Raw) && at.is_below_python(caller.sp) {
+        call(size)
     } else {
         observe_python_at::<HOOKS>(size, caller, at, call)
     }
@@ -2272,6 +2386,22 @@ extern "C" fn py_malloc<const HOOKS: usize>(
     })
 }
 
+/// [`py_malloc`] of a block of CPython's pools that ended a countdown: most often no more
+/// than a piece of the main thread's.
+extern "C" fn py_malloc_ends<const HOOKS: usize>(
+    context: sys::Pointer,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> Block {
+    let at = Arrival::new();
+    // SAFETY: this thread's resting state; it holds the GIL.
+    if at.is_sampling() && unsafe { goes_on(at.t, size) } {
+        return original!(HOOKS, malloc(size) as fn(usize) -> Block);
+    }
+    py_malloc::<HOOKS>(context, size, sp, bp)
+}
+
 extern "C" fn py_calloc<const HOOKS: usize>(
     _: sys::Pointer,
     count: usize,
@@ -2306,7 +2436,21 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     if at.is_sampling() {
         let what = python_call(domain_of(HOOKS));
         // SAFETY: this thread's resting state; `sp` is the hook's own slot.
-        return unsafe { resample(at.t, what, old, size, caller, call) };
+        return unsafe {
+            let is_part = matches!(what.domain, Domain::Raw)
+                && size as u64 <= python::LARGEST_POOLED
+                && thread::was_counted(old as u64);
+            if is_part {
+                pass_below(at.t, what, caller, || call(size))
+            } else {
+                resample(at.t, what, old, size, caller, call)
+            }
+        };
+    }
+    if matches!(domain_of(HOOKS), Domain::Raw) && at.is_below_python(caller.sp) {
+        // SAFETY: this thread's state; a hook of Python's is at work on it.
+        unsafe { died_below(at.t, old) };
+        return call(size);
     }
     py_realloc_at::<HOOKS>(old, size, caller, at)
 }

@@ -178,7 +178,7 @@ pub struct Thread {
 global_asm!(
     // Initial-exec thread-local storage: `thread_local!` would go through
     // `__tls_get_addr`, whose first call in a thread may allocate. One word of state,
-    // and the words of countdowns, see `UNTIL`.
+    // the words of countdowns, see `UNTIL`, and one for `was_counted`.
     ".section .tbss,\"awT\",@nobits",
     ".globl leakline_thread",
     ".hidden leakline_thread",
@@ -193,6 +193,12 @@ global_asm!(
     ".zero 8",
     "leakline_until:",
     ".zero 32",
+    ".globl leakline_counted",
+    ".hidden leakline_counted",
+    ".type leakline_counted,@object",
+    ".size leakline_counted,8",
+    "leakline_counted:",
+    ".zero 8",
     ".text",
 );
 
@@ -322,6 +328,41 @@ pub fn exchange_countdown(value: u64) -> u64 {
         );
     }
     was
+}
+
+/// Whether this block is the one that Python's mem or obj domain was last asked, by this
+/// thread, to make one of a pool, and that was counted there: its own allocator hands the
+/// call on to the raw domain where the old block was none of a pool. True once.
+///
+/// (Where the old block was of a pool the word stays: no other of its address can be had
+/// from the raw domain before an arena was given back, and a block missing from the
+/// countdown is all that could come of it.)
+#[inline(always)]
+pub fn was_counted(block: u64) -> bool {
+    let counted: u64;
+    // SAFETY: as in `current`.
+    unsafe {
+        asm!(
+            "mov {at}, qword ptr [rip + leakline_counted@GOTTPOFF]",
+            "mov {counted}, qword ptr fs:[{at}]",
+            at = out(reg) _,
+            counted = out(reg) counted,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    if counted != block {
+        return false;
+    }
+    // SAFETY: as above; only this thread writes the word.
+    unsafe {
+        asm!(
+            "mov {at}, qword ptr [rip + leakline_counted@GOTTPOFF]",
+            "mov qword ptr fs:[{at}], 0",
+            at = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+    true
 }
 
 const MAX_THREADS: usize = 64 * 1024;
