@@ -2013,7 +2013,8 @@ pub fn python_hooks(hooks: usize) -> Allocator {
     }
 }
 
-/// Where [`python::ORIGINALS`] has this word of an allocator.
+/// Where [`python::ORIGINALS`] has this word of an allocator. (Not its context: our hooks
+/// have the originals', and are called with them.)
 macro_rules! original_word {
     ($hooks:literal, $field:ident) => {
         $hooks * size_of::<Allocator>() + offset_of!(Allocator, $field)
@@ -2054,7 +2055,6 @@ macro_rules! python_pool_malloc {
                 "sbb qword ptr fs:[rax], rsi",
                 // Also where it was negative before.
                 "jl 3f",
-                "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {malloc}]",
                 "3:",
                 "lea rdx, [rsi + 1]",
@@ -2070,7 +2070,6 @@ macro_rules! python_pool_malloc {
                 limit = sym python::POOL_LIMIT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
-                context = const original_word!($hooks, context),
                 malloc = const original_word!($hooks, malloc),
                 ends = sym py_malloc_ends::<$hooks>,
                 hook = sym py_malloc::<$hooks>
@@ -2095,7 +2094,6 @@ macro_rules! python_pool_calloc {
                 "mov rax, qword ptr [rip + {word}]",
                 "sbb qword ptr fs:[rax], rcx",
                 "jl 3f",
-                "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {calloc}]",
                 "3:",
                 "inc rcx",
@@ -2108,7 +2106,6 @@ macro_rules! python_pool_calloc {
                 limit = sym python::POOL_LIMIT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
-                context = const original_word!($hooks, context),
                 calloc = const original_word!($hooks, calloc),
                 hook = sym py_calloc::<$hooks>
             )
@@ -2155,7 +2152,6 @@ macro_rules! python_pool_realloc {
                 // If it is no block of a pool, the raw domain is asked next.
                 "mov rax, qword ptr [rip + leakline_counted@GOTTPOFF]",
                 "mov qword ptr fs:[rax], rsi",
-                "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {realloc}]",
                 "3:",
                 "add qword ptr fs:[rax], rcx",
@@ -2169,7 +2165,6 @@ macro_rules! python_pool_realloc {
                 shift = const CELL_SHIFT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
-                context = const original_word!($hooks, context),
                 realloc = const original_word!($hooks, realloc),
                 hook = sym py_realloc::<$hooks>
             )
@@ -2184,7 +2179,6 @@ macro_rules! python_free {
             naked_asm!(
                 ".cfi_startproc",
                 denied!("esi"),
-                "mov rdi, qword ptr [rip + {originals} + {context}]",
                 "jmp qword ptr [rip + {originals} + {free}]",
                 "2:",
                 "mov rdx, rsp",
@@ -2194,7 +2188,6 @@ macro_rules! python_free {
                 filter = sym sampling::FILTER,
                 shift = const CELL_SHIFT,
                 originals = sym python::ORIGINALS,
-                context = const original_word!($hooks, context),
                 free = const original_word!($hooks, free),
                 hook = sym py_free::<$hooks>
             )
