@@ -262,6 +262,11 @@ class Programs:
         options = ["-shared", "-fPIC", "-fno-builtin", "-Wl,-z,lazy"]
         return self._build("own_allocator.so", *options, source)
 
+    def held(self) -> Path:
+        """A library whose malloc can be made to wait."""
+        options = ["-shared", "-fPIC", "-fno-builtin"]
+        return self._build("held.so", *options, PROGRAMS / "held.c", "-ldl")
+
     def reentrant(self) -> Path:
         """The other allocator, as a library."""
         source = PROGRAMS / "reentrant.c"

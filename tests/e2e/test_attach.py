@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -630,6 +631,51 @@ def test_who_records_is_killed(
         assert result.status == 0, result.err.decode()
         target.end()
     check_sites(attach.recording.rows(), truth["sites"])
+
+
+def test_a_thread_is_still_inside_of_the_last_session(
+    leakline: Leakline, programs: Programs, tmp_path: Path
+) -> None:
+    """It is waited for, and where it does not come out the next session is refused."""
+    hold, inside = tmp_path / "hold", tmp_path / "hold.inside"
+    source = """
+import ctypes, sys, threading
+allocate = ctypes.CDLL(None).PyMem_RawMalloc
+allocate.argtypes = [ctypes.c_size_t]
+print("ready", flush=True)
+for line in sys.stdin:
+    threading.Thread(target=allocate, args=(77777,)).start()
+    print("asked", flush=True)
+"""
+    command = ["env", f"LD_PRELOAD={programs.held()}", f"HOLD={hold}"]
+    with running(*command, TARGET_PYTHON, "-c", source) as target:
+        with attached(leakline, target.pid) as attach:
+            hold.touch()
+            assert target.ask("allocate") == "asked"
+            wait_for("a thread to be inside", inside.exists)
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        path = tmp_path / "refused.leakline"
+        refused = execute(
+            [leakline.binary, "attach", str(target.pid), "--exact", "-o", path]
+        )
+        assert refused.status == 3
+        assert b"a thread is still inside of the last session" in refused.err
+        later = threading.Timer(0.3, hold.unlink)
+        later.start()
+        with attached(leakline, target.pid) as attach:
+            assert not hold.exists()
+            inside.unlink()
+            hold.touch()
+            assert target.ask("allocate") == "asked"
+            wait_for("a thread to be inside", inside.exists)
+            hold.unlink()
+            result = attach.leave()
+        assert result.status == 0, result.err.decode()
+        target.end()
+    # Blocks of both threads: the first one's came when its session was over.
+    rows = [row for row in attach.recording.rows() if row["total_bytes"] >= 77777]
+    assert sum(row["total_blocks"] for row in rows) == 1, rows
 
 
 def test_detach_from_elsewhere(leakline: Leakline, programs: Programs) -> None:
