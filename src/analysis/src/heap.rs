@@ -19,7 +19,7 @@ mod references;
 mod shapes;
 mod why;
 
-pub use ask::{read_last, read_parts, sites_named};
+pub use ask::{read_earlier, read_last, read_parts, sites_named};
 pub use dominators::Dominators;
 pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Searched, Type};
 pub(crate) use paths::is_class;

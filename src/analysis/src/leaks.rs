@@ -805,6 +805,19 @@ fn import_of_nodes(model: &Model<'_>) -> Vec<Import> {
     imports
 }
 
+/// When warm-up ended: when imports had made nearly all that they made.
+pub(crate) fn warm_ns(model: &Model<'_>) -> u64 {
+    let imports = import_of_nodes(model);
+    let is_import = |node: u32| imports.get(node as usize) == Some(&Import::Itself);
+    let imported: Vec<u32> = (0..)
+        .zip(model.sites())
+        .filter(|(_, site)| is_import(site.node))
+        .map(|(id, _)| id)
+        .collect();
+    let to_ns = model.bin_ends().last().copied().unwrap_or(0);
+    Histories::of_sites(model, &imported).nearly_all(&imported, to_ns)
+}
+
 fn is_import(file: &str) -> bool {
     file.starts_with("<frozen importlib") || file.ends_with("/importlib/_bootstrap.py")
 }

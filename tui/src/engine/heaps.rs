@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leakline_analysis::Model;
-use leakline_analysis::heap::{Ended, Graph, Heap, read_last, read_parts};
+use leakline_analysis::heap::{Ended, Graph, Heap, read_earlier, read_last, read_parts};
 use leakline_recording::OpenError;
 
 use crate::state::data::Holders;
@@ -36,7 +36,7 @@ pub(crate) struct Kept {
     pub(crate) number: u32,
     /// It.
     pub(crate) heap: Heap,
-    /// The first whole graph of the same process, if it is another one.
+    /// The graph of the same process that it is compared with.
     pub(crate) earlier: Option<(u32, Heap)>,
     /// Where most of it gathers, once that was asked for: of a recording that grows it
     /// is wanted twice a second.
@@ -96,23 +96,9 @@ impl Heaps {
             return Ok(());
         };
         said(number_found, graph.objects() as u64);
-        let process = all
-            .iter()
-            .find(|graph| graph.graph == number_found)
-            .map(|graph| graph.process);
         let heap = Heap::new(graph);
-        let mut earlier = None;
-        let before = all
-            .iter()
-            .take_while(|graph| graph.graph != number_found)
-            .filter(|graph| Some(graph.process) == process);
-        for told in before {
-            let graph = self.graph(told.graph)?;
-            if graph.ended() == Some(Ended::Whole) {
-                earlier = Some((told.graph, Heap::new(graph)));
-                break;
-            }
-        }
+        let earlier = read_earlier(&self.path, model, number_found)?;
+        let earlier = earlier.map(|(number, graph)| (number, Heap::new(graph)));
         self.kept = Some(Kept {
             recording: started(model),
             last_of: number.is_none().then_some(all.len()),

@@ -7,6 +7,7 @@ use leakline_recording::record::{HeapGraph, HeapPart, Record};
 use leakline_recording::{OpenError, Reader};
 
 use super::{Ended, Graph};
+use crate::leaks::warm_ns;
 use crate::model::Model;
 use crate::stack::Stacks;
 
@@ -59,6 +60,46 @@ pub fn read_last(path: &Path, graphs: &[&HeapGraph]) -> Result<Option<(u32, Grap
     Ok(partial)
 }
 
+/// Reads the graph that a graph is compared with: of the same process the first whole one
+/// after warm-up, or else the first; gives its number. What imports make has grown since
+/// an earlier one, and says nothing.
+///
+/// # Errors
+///
+/// See [`OpenError`].
+pub fn read_earlier(
+    path: &Path,
+    model: &Model<'_>,
+    number: u32,
+) -> Result<Option<(u32, Graph)>, OpenError> {
+    for told in before(model, number) {
+        let parts = read_parts(path, &[told.graph])?.remove(&told.graph);
+        let graph = Graph::read(parts.unwrap_or_default());
+        if graph.ended() == Some(Ended::Whole) {
+            return Ok(Some((told.graph, graph)));
+        }
+    }
+    Ok(None)
+}
+
+/// The graphs of the same process before a graph, those first that say more beside it.
+fn before<'a>(model: &Model<'a>, number: u32) -> Vec<&'a HeapGraph> {
+    let all = model.heap_graphs();
+    let mut of = all.iter().filter(|graph| graph.graph == number);
+    let process = of.next().map(|graph| graph.process);
+    let before = all.iter().take_while(|graph| graph.graph != number);
+    let mut before: Vec<&HeapGraph> = before
+        .filter(|graph| Some(graph.process) == process)
+        .copied()
+        .collect();
+    if before.len() > 1 {
+        let warm_ns = warm_ns(model);
+        // Stable: each half in its order.
+        before.sort_by_key(|graph| graph.at_ns < warm_ns);
+    }
+    before
+}
+
 /// The sites that a user means by `app.py:41`, a function's name, or a site's number;
 /// rising.
 pub fn sites_named<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, text: &str) -> Vec<u32> {
@@ -96,4 +137,63 @@ pub fn sites_named<'a>(model: &Model<'a>, stacks: &mut Stacks<'a>, text: &str) -
         }
     }
     sites
+}
+
+#[cfg(test)]
+mod tests {
+    use leakline_recording::record::Domain;
+
+    use super::*;
+    use crate::contents::Contents;
+    use crate::model::Origin;
+    use crate::testing::{Builder, SECOND, counters};
+
+    /// The numbers of the graphs that the last one is compared with, in their order;
+    /// graphs of a process at these seconds, of a program whose imports take 5 s.
+    fn compared_with(seconds: &[u64]) -> Vec<u32> {
+        let mut b = Builder::new(&["python", "app.py"]);
+        let process = b.process(21, &["/usr/bin/python3.11", "app.py"]);
+        let other = b.process(22, &["/usr/bin/python3.11", "app.py"]);
+        let code = b.code("<frozen importlib._bootstrap>", "_load", 240);
+        let node = b.python(0, code, 240, true);
+        let site = b.site(process, node, Domain::Obj);
+        for second in 1..=5 {
+            let made = second * 1000;
+            b.bin(
+                second * SECOND,
+                &[(site, counters(made * 64, made, made * 64, made))],
+            );
+        }
+        let mut graph = |graph: u32, process: u32, second: u64| {
+            b.records.push(Record::HeapGraph(HeapGraph {
+                graph,
+                process,
+                at_ns: second * SECOND,
+                name: String::new(),
+                paused_ns: 0,
+            }));
+        };
+        graph(90, other, 1);
+        for (number, second) in (1..).zip(seconds) {
+            graph(number, process, *second);
+        }
+        b.end(60 * SECOND);
+        let mut contents = Contents::new();
+        b.records
+            .into_iter()
+            .for_each(|record| contents.push(record));
+        let model = Model::of(&contents, Origin::default());
+        let last = u32::try_from(seconds.len()).unwrap();
+        let before = before(&model, last);
+        before.iter().map(|graph| graph.graph).collect()
+    }
+
+    #[test]
+    fn a_graph_is_compared_with_the_first_after_warm_up() {
+        assert_eq!(compared_with(&[2, 10, 20, 30]), [2, 3, 1]);
+        // There is no better one.
+        assert_eq!(compared_with(&[2, 30]), [1]);
+        assert_eq!(compared_with(&[1, 2, 3]), [1, 2]);
+        assert_eq!(compared_with(&[30]), [0; 0]);
+    }
 }

@@ -4,14 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use leakline_analysis::heap::{Heap, read_last};
+use leakline_analysis::heap::{Graph, Heap, read_earlier, read_last};
 use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
 
 use super::report::{Input, Output, instant, report_with_file, resolved, unopened};
 use super::size;
-use super::why::earlier;
 use crate::CliError;
 
 /// Says which places leak, how fast, and which only look like it.
@@ -109,17 +108,36 @@ impl Question {
     }
 }
 
-/// Has the last heap graph say what it knows, with an earlier one of its process.
+/// The last heap graph of the process that has most of the most serious cause; where there
+/// is none, the last.
+pub(crate) fn last_graph(
+    leaks: &Leaks,
+    model: &Model<'_>,
+    file: &Path,
+) -> Result<Option<(u32, Graph)>, CliError> {
+    let all = model.heap_graphs();
+    let shares = leaks.suspects.first().map(|cause| &cause.shares);
+    let most = shares.and_then(|shares| shares.first());
+    let mut of_most = all.to_vec();
+    of_most.retain(|graph| most.is_some_and(|share| share.process == graph.process));
+    let found = read_last(file, &of_most).and_then(|found| match found {
+        None if of_most.len() < all.len() => read_last(file, all),
+        found => Ok(found),
+    });
+    found.map_err(|error| unopened(&error))
+}
+
+/// Has a heap graph say what it knows ([`last_graph`]), with an earlier one of its process.
 pub(crate) fn look_into<'a>(
     leaks: &mut Leaks,
     model: &Model<'a>,
     stacks: &mut Stacks<'a>,
     file: &Path,
 ) -> Result<(), CliError> {
-    let last = read_last(file, model.heap_graphs()).map_err(|error| unopened(&error))?;
-    if let Some((number, graph)) = last {
+    if let Some((number, graph)) = last_graph(leaks, model, file)? {
         let heap = Heap::new(graph);
-        let earlier = earlier(number, model, file)?.map(|(_, graph)| Heap::new(graph));
+        let earlier = read_earlier(file, model, number).map_err(|error| unopened(&error))?;
+        let earlier = earlier.map(|(_, graph)| Heap::new(graph));
         let findings = Findings::new(model, stacks, (number, &heap), earlier.as_ref());
         leaks.look_into(model, stacks, &heap, &findings);
     }

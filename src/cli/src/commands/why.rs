@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use leakline_analysis::heap::{Asked, Ended, Graph, Heap, read_last, read_parts, sites_named};
+use leakline_analysis::heap::{
+    Asked, Graph, Heap, read_earlier, read_last, read_parts, sites_named,
+};
 use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::text::Subject;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Leaks, LeaksQuery, Lost, Model, Stacks, Suppression};
 
+use super::leaks::last_graph;
 use super::report::{Input, Output, report_with_file, resolved, unopened};
 use crate::CliError;
 
@@ -110,9 +113,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                  `leakline run` one at the program's end",
             ));
         }
-        let (number, graph) = chosen(args.graph.as_deref(), model, file)?;
+        let of_cause = match (&question, &args.graph) {
+            (Some(text), None) if is_cause(text) => {
+                let leaks = resolved(Leaks::new(model, stacks, causes()))?;
+                last_graph(&leaks, model, file)?
+            }
+            _ => None,
+        };
+        let (number, graph) = match of_cause {
+            Some(graph) => graph,
+            None => chosen(args.graph.as_deref(), model, file)?,
+        };
         let heap = Heap::new(graph);
-        let earlier = earlier(number, model, file)?;
+        let earlier = read_earlier(file, model, number).map_err(|error| unopened(&error))?;
         let earlier = earlier.map(|(number, graph)| (number, Heap::new(graph)));
         let before = earlier.as_ref().map(|(_, heap)| heap);
         let mut findings = Findings::new(model, stacks, (number, &heap), before);
@@ -261,30 +274,6 @@ fn read(number: u32, file: &Path) -> Result<Graph, CliError> {
     let parts = read_parts(file, &[number]).map_err(|error| unopened(&error))?;
     let parts = parts.into_values().next().unwrap_or_default();
     Ok(Graph::read(parts))
-}
-
-/// The first whole graph of the same process, if it is another one.
-pub(super) fn earlier(
-    number: u32,
-    model: &Model<'_>,
-    file: &Path,
-) -> Result<Option<(u32, Graph)>, CliError> {
-    let all = model.heap_graphs();
-    let process = all
-        .iter()
-        .find(|graph| graph.graph == number)
-        .map(|graph| graph.process);
-    let before = all
-        .iter()
-        .take_while(|graph| graph.graph != number)
-        .filter(|graph| Some(graph.process) == process);
-    for told in before {
-        let graph = read(told.graph, file)?;
-        if graph.ended() == Some(Ended::Whole) {
-            return Ok(Some((told.graph, graph)));
-        }
-    }
-    Ok(None)
 }
 
 /// What a text means.

@@ -233,8 +233,12 @@ fn graph_words(model: &Model<'_>, subject: &Subject<'_>) -> String {
         text = format!("{text}, compared with {}", told(earlier));
     }
     let others = all.len() - 1 - usize::from(subject.earlier.is_some());
-    if all.len() > 1 && others > 0 {
-        text = format!("{text}; --graph 1 to {} for others", all.len());
+    // Looks at programs without Python have numbers, too.
+    let numbers = || all.iter().map(|graph| graph.graph);
+    if others > 0
+        && let (Some(first), Some(last)) = (numbers().min(), numbers().max())
+    {
+        text = format!("{text}; --graph {first} to {last} for others");
     }
     text
 }
