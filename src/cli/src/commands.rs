@@ -13,6 +13,7 @@ mod diff;
 mod doctor;
 mod export;
 mod flame;
+mod heap_at;
 mod import;
 mod leaks;
 mod ledger;

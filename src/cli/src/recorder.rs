@@ -13,7 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use leakline_collector::protocol::GraphOutcome;
-use leakline_collector::protocol::{FromCollector, MOST_PAUSE, Options, Summary, ToCollector};
+use leakline_collector::protocol::{
+    FromCollector, GraphPlan, MOST_PAUSE, Options, Summary, ToCollector,
+};
 use leakline_recording::record;
 use leakline_wire::layout::mode;
 
@@ -188,6 +190,7 @@ fn options(settings: &Settings, invitation: &Invitation) -> Options {
         attached: true,
         forking_filters: 0,
         most_pause: MOST_PAUSE,
+        graphs: GraphPlan::default(),
     }
 }
 

@@ -182,7 +182,7 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
     };
     tell(
         &control,
-        &ToCollector::Start(Options {
+        &ToCollector::Start(Box::new(Options {
             session,
             token: TOKEN,
             mode: mode::ON | mode::NATIVE | mode::FOLLOW,
@@ -195,7 +195,8 @@ fn measure(name: &str, story: impl FnOnce(&mut Producer) -> u64) {
             attached: false,
             forking_filters: 0,
             most_pause: leakline_collector::protocol::MOST_PAUSE,
-        }),
+            graphs: leakline_collector::protocol::GraphPlan::default(),
+        })),
     );
     assert_eq!(hear(&control), FromCollector::Ready);
     let pid = std::process::id();

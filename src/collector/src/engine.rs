@@ -1364,6 +1364,7 @@ impl Engine {
     pub(crate) fn finish(&mut self, reason: &str) {
         let at_ns = self.now_ns();
         self.output.append(&mut self.shared.records);
+        self.note_missed_graphs();
         let turned_away = self
             .shared
             .session

@@ -17,6 +17,7 @@
 //! | `image` | what events mean to one process |
 //! | `live`, `maps` | its live blocks and mappings |
 //! | `graph` | what a forked child tells of its heap, joined with live blocks |
+//! | `occasions` | when one is worth taking though nobody asks just then |
 //! | `lost` | native blocks to which nothing in a process's memory points |
 //! | `ledgers`, `pages` | what processes' memory is made of, what pages their blocks keep |
 //! | `tally` | counters by site, thread and session; the state at the peak |
@@ -44,6 +45,7 @@ mod live;
 mod lost;
 mod maps;
 mod names;
+mod occasions;
 mod order;
 mod output;
 mod pages;

@@ -257,7 +257,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToCollector {
     /// First message.
-    Start(Options),
+    Start(Box<Options>),
     /// The target runs under this pid (not yet exec'ed perhaps).
     Spawned {
         /// Its pid.
@@ -313,6 +313,29 @@ pub struct Options {
     /// Longest that a process may stand still for a heap graph, as far as that is
     /// known beforehand.
     pub most_pause: Duration,
+    /// Heap graphs that nobody asks for at their instant.
+    pub graphs: GraphPlan,
+}
+
+/// When heap graphs are taken, beside those that are asked for and those of processes'
+/// ends (`leakline_wire::layout::mode::GRAPH_AT_END`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphPlan {
+    /// After warm-up, and as memory is seen to grow.
+    pub auto: bool,
+    /// As live memory comes to be more than ever.
+    pub peak: bool,
+    /// At these instants.
+    pub at: Vec<GraphAt>,
+}
+
+/// An instant at which heap graphs are to be taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphAt {
+    /// What they are called.
+    pub name: String,
+    /// So long after the session began.
+    pub after: Duration,
 }
 
 /// What [`Options::most_pause`] is if nobody says otherwise.

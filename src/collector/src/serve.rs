@@ -139,7 +139,7 @@ impl Control {
         let deadline = Instant::now() + START_PATIENCE;
         while self.is_open && Instant::now() < deadline {
             match self.receive() {
-                Some(ToCollector::Start(options)) => return Ok(options),
+                Some(ToCollector::Start(options)) => return Ok(*options),
                 Some(_) => return Err("the first message was not `Start`".to_owned()),
                 None => {
                     let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -289,6 +289,7 @@ fn prepare(output: File, listener: OwnedFd, options: &Options) -> Result<Parts, 
     engine.most_share = options.most_share;
     engine.forking_filters = options.forking_filters;
     engine.most_pause = options.most_pause;
+    engine.plan_graphs(&options.graphs);
     engine.steering = options.steering.map(|bounds| Steering::new(bounds, mean));
     // The header of an empty recording: it opens from now on, and a disk
     // without room shows before the target is touched.

@@ -27,11 +27,12 @@ use leakline_recording::record;
 use leakline_wire::layout::mode;
 use rustix::process::Signal;
 
+use super::heap_at::{self, Heap, HeapAt, parse_heap_at};
 use super::live::screen::{self, Afterwards, Side};
 use super::run::output::{self, Output};
 use super::run::session::{Answer, Collector, Invitation};
 use super::run::signals::Signals;
-use super::run::{Heap, Sample, end, host, idle};
+use super::run::{Sample, end, host, idle};
 use super::snapshot::graph_words;
 use crate::{CliError, preload};
 use control::Door;
@@ -120,11 +121,18 @@ pub(crate) struct Args {
     #[arg(long)]
     no_follow: bool,
 
-    /// Whether heap graphs are taken at the beginning and at the end, for `leakline why`:
-    /// `auto` where there is memory enough for it, or `never`. A process stands still as
-    /// long as a fork of it takes: about 20 ms a GiB
+    /// Whether heap graphs are taken, for `leakline why`: `auto` at the beginning, as
+    /// memory grows and at the end, where there is memory enough for it; or `never`. A
+    /// process stands still as long as a fork of it takes: about 20 ms a GiB
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
     heap: Heap,
+
+    /// Take heap graphs then, too, also with `--heap never`: `exit`, at the end; `peak`,
+    /// each time that a quarter more lives than at the last one, so that the newest is
+    /// of a moment near the peak; or so long after the beginning, as `+90s`. Several are
+    /// separated by commas
+    #[arg(long, value_name = "exit|peak|+TIME", value_parser = parse_heap_at, value_delimiter = ',')]
+    heap_at: Vec<HeapAt>,
 
     /// Take no heap graph of a process that would stand still for longer than TIME
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
@@ -319,8 +327,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         link.tell(&recording);
     }
 
-    let takes_graphs = args.heap == Heap::Auto && !args.no_python;
-    if takes_graphs {
+    if args.takes_graphs() {
         session.ask_for_graphs("attach");
     }
     let began = Instant::now();
@@ -344,7 +351,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             "{untold} more programs came later, and were left out"
         ));
     }
-    if takes_graphs && session.finished.is_none() && session.failure.is_none() {
+    let is_asked = args.heap_at.contains(&HeapAt::Exit);
+    if (args.takes_graphs() || is_asked) && session.finished.is_none() && session.failure.is_none()
+    {
         session.take_last_graphs(&signals, args, &says);
     }
     let left = session.leave(&signals);
@@ -496,8 +505,16 @@ fn as_report(error: CliError) -> CliError {
 }
 
 impl Args {
+    /// Whether heap graphs are taken by themselves.
+    fn takes_graphs(&self) -> bool {
+        self.heap == Heap::Auto && !self.no_python
+    }
+
     fn collector_options(&self, invitation: &Invitation, target: &Process) -> Options {
         let mut bits = mode::ON;
+        if self.heap_at.contains(&HeapAt::Exit) {
+            bits |= mode::GRAPH_AT_END;
+        }
         if !self.no_native {
             bits |= mode::NATIVE | mode::NATIVE_STACKS;
         }
@@ -534,6 +551,7 @@ impl Args {
             attached: true,
             forking_filters: target.forking_filters(),
             most_pause: self.max_pause,
+            graphs: heap_at::plan(self.takes_graphs(), &self.heap_at),
         }
     }
 }

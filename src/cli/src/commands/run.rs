@@ -30,6 +30,7 @@ use leakline_wire::layout::{CHUNK_BYTES, CHUNK_COUNT, mode};
 use leakline_wire::sampling::MAX_MEAN;
 use rustix::process::Signal;
 
+use super::heap_at::{self, Heap, HeapAt, parse_heap_at};
 use super::live::screen::{self, Afterwards, Side};
 use crate::{CliError, preload};
 use output::Output;
@@ -49,15 +50,6 @@ pub(super) mod signals;
 mod supervise;
 pub(super) mod target;
 mod unseen;
-
-/// When heap graphs are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Heap {
-    /// Where there is memory enough.
-    Auto,
-    /// Only when asked for.
-    Never,
-}
 
 /// Runs a program and records its allocations.
 ///
@@ -115,10 +107,18 @@ pub(crate) struct Args {
     #[arg(long)]
     no_follow: bool,
 
-    /// Whether a heap graph is taken once the main program is done, for `leakline why`:
-    /// `auto` where there is memory enough for it, or `never`
+    /// Whether heap graphs are taken, for `leakline why`: `auto` after warm-up, as memory
+    /// grows and once the main program is done, where there is memory enough for it; or
+    /// `never`
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Heap::Auto)]
     heap: Heap,
+
+    /// Take heap graphs then, too, also with `--heap never`: `exit`, once the main program
+    /// is done; `peak`, each time that a quarter more lives than at the last one, so
+    /// that the newest is of a moment near the peak; or so long after the beginning, as
+    /// `+90s`. Several are separated by commas
+    #[arg(long, value_name = "exit|peak|+TIME", value_parser = parse_heap_at, value_delimiter = ',')]
+    heap_at: Vec<HeapAt>,
 
     /// Take no heap graph of a process that would stand still for longer than TIME
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = super::attach::parse_duration)]
@@ -131,7 +131,7 @@ pub(crate) struct Args {
     live: bool,
 
     /// Record nothing until `leakline attach` comes, which then needs no ptrace
-    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample"])]
+    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample", "heap_at"])]
     idle: bool,
 
     /// Print the summary at the end even where stderr is no terminal
@@ -405,7 +405,8 @@ impl Args {
         if self.sample.is_some() {
             bits |= mode::SAMPLED;
         }
-        if self.heap == Heap::Auto && !self.no_python {
+        let is_auto = self.heap == Heap::Auto && !self.no_python;
+        if is_auto || self.heap_at.contains(&HeapAt::Exit) {
             bits |= mode::GRAPH_AT_END;
         }
         Options {
@@ -432,6 +433,7 @@ impl Args {
             attached: false,
             forking_filters: 0,
             most_pause: self.max_pause,
+            graphs: heap_at::plan(is_auto, &self.heap_at),
         }
     }
 }

@@ -21,9 +21,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use self::unasked::Unasked;
 use super::{Engine, Newborn};
 use crate::graph::Graph;
 use crate::image::{ForkPoint, Image, MARKS};
+use crate::limits::Headroom;
 use crate::live::Block;
 use crate::lost::Found;
 use crate::lost::target::{self, Order};
@@ -32,6 +34,8 @@ use crate::order::Rings;
 use crate::process;
 use crate::protocol::{GraphOutcome, GraphState, LostState};
 use crate::weights::Weights;
+
+mod unasked;
 
 /// How long a process may take to come by.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -128,6 +132,7 @@ pub(super) struct Graphs {
     pub(super) is_attached: bool,
     /// Blocks were sampled at some time.
     was_sampled: bool,
+    unasked: Unasked,
 }
 
 impl Default for Graphs {
@@ -144,6 +149,7 @@ impl Default for Graphs {
             before: FxHashMap::default(),
             is_attached: false,
             was_sampled: false,
+            unasked: Unasked::default(),
         }
     }
 }
@@ -310,15 +316,12 @@ impl Engine {
 
     /// Why there is not memory enough for a graph of a process, if so.
     fn lacks_memory(&self, pid: u32) -> Option<String> {
-        let left = self.limits.headroom(pid)?;
-        let rss = process::rss_bytes(pid)?;
-        let (percent, and) = if left.kills_all {
-            let and = ", and who is killed for memory there takes all others along";
-            (NEEDED_PERCENT_OF_ALL, and)
+        let (left, needed) = self.memory_for_graph(pid)?;
+        let and = if left.kills_all {
+            ", and who is killed for memory there takes all others along"
         } else {
-            (NEEDED_PERCENT, "")
+            ""
         };
-        let needed = rss / 100 * percent + NEEDED_BYTES;
         (left.bytes < needed).then(|| {
             format!(
                 "{} MiB of memory are left, and {} may be needed: while a graph is taken, \
@@ -327,6 +330,19 @@ impl Engine {
                 needed >> 20
             )
         })
+    }
+
+    /// What is left of a process's memory, where it is limited, and how much of it a graph
+    /// may need.
+    fn memory_for_graph(&self, pid: u32) -> Option<(Headroom, u64)> {
+        let left = self.limits.headroom(pid)?;
+        let rss = process::rss_bytes(pid)?;
+        let percent = if left.kills_all {
+            NEEDED_PERCENT_OF_ALL
+        } else {
+            NEEDED_PERCENT
+        };
+        Some((left, rss / 100 * percent + NEEDED_BYTES))
     }
 
     /// Looks after graphs: to be called ten times a second.
@@ -378,6 +394,11 @@ impl Engine {
             } else {
                 PATIENCE_NS
             };
+            let patience_ns = self
+                .graphs
+                .unasked
+                .patience_ns(number)
+                .unwrap_or(patience_ns);
             let is_late = waited_ns > patience_ns;
             let outcome = if has_ended {
                 Some(GraphOutcome::Refused("it has ended".into()))
@@ -389,6 +410,7 @@ impl Engine {
                     let begun = slot.graph_begun.load(Ordering::Relaxed);
                     slot.graph_wanted.store(begun, Ordering::Relaxed);
                 }
+                self.graphs.unasked.is_late(number);
                 Some(GraphOutcome::Refused(format!(
                     "it did not come by in {} s: it allocates nothing, or too little",
                     patience_ns / 1_000_000_000
@@ -406,6 +428,7 @@ impl Engine {
         self.watch_memory();
         self.end_tellers();
         self.ask_next();
+        self.see_to_unasked(now_ns);
     }
 
     /// Ends children where what is left of their memory is the process's own.

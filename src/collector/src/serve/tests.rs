@@ -44,6 +44,7 @@ fn options(mode: u32) -> Options {
         attached: false,
         forking_filters: 0,
         most_pause: crate::protocol::MOST_PAUSE,
+        graphs: crate::protocol::GraphPlan::default(),
     }
 }
 
@@ -76,7 +77,7 @@ fn start_collector(name: &str, mode: u32) -> Running {
     let thread = std::thread::spawn(move || {
         serve(output, listener, theirs, None);
     });
-    tell(&control, &ToCollector::Start(options(mode)));
+    tell(&control, &ToCollector::Start(Box::new(options(mode))));
     let running = Running {
         control,
         address,

@@ -66,10 +66,10 @@ impl Graphs {
         )
     }
 
-    /// Whether one is being taken.
+    /// Whether one is being taken, of whatever name: others wait for it.
     pub(super) fn is_any_begun(&self) -> bool {
-        self.asked()
-            .any(|state| state.outcome == GraphOutcome::Begun)
+        let mut states = self.states.iter();
+        states.any(|state| state.outcome == GraphOutcome::Begun)
     }
 
     /// How long a process stood still for one of them, at most.

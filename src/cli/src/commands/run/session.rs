@@ -195,7 +195,7 @@ impl Collector {
             source,
         })?;
         let silent = |what: &str| CliError::Collector { why: what.into() };
-        if !collector.send(&ToCollector::Start(options)) {
+        if !collector.send(&ToCollector::Start(Box::new(options))) {
             return Err(silent("it ended at once"));
         }
         let result = match collector.receive(READY_WITHIN) {
