@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -175,3 +176,37 @@ def test_what_a_notebook_keeps_by_itself_has_a_remedy(leakline: Leakline) -> Non
     text = execute([leakline.binary, "why", recording.path, "Page"]).out.decode()
     assert "\nHeld by the notebook, which keeps what its cells showed" in text, text
     assert "only holder" not in text, text
+
+
+def peak(recorded: Recording, *words: str) -> int:
+    """Most memory that `why` had, in KiB."""
+    pid = os.fork()
+    if pid == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        line = [str(recorded.leakline), "why", str(recorded.path), *words]
+        os.execv(line[0], line)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0
+    return usage.ru_maxrss
+
+
+def test_a_comparison_takes_no_more_memory_than_a_graph(leakline: Leakline) -> None:
+    program = (
+        "import subprocess, sys, os\n"
+        "KEPT = [[] for _ in range(400_000)]\n"
+        "asked = [sys.argv[1], 'snapshot', '--heap', str(os.getpid()), 'early']\n"
+        "asked = subprocess.Popen(asked, stdout=subprocess.DEVNULL)\n"
+        "while asked.poll() is None: [str(n) for n in range(1000)]\n"
+        "assert asked.returncode == 0\n"
+        "KEPT += [[] for _ in range(1000)]\n"
+    )
+    line = (TARGET_PYTHON, "-c", program, find_leakline())
+    result, recorded = leakline.run(*line, options=("--sample", "1MiB"))
+    assert result.status == 0, result.err
+    found = path(recorded, "list")
+    assert (found["words"], found["count"]) == ("__main__.KEPT[*]", 401_000)
+    assert found["steps"][-1]["grown_count"] == 1000, found["steps"][-1]
+    alone = peak(recorded, "list", "--graph", "early")
+    # Its own graph has a few more objects.
+    assert peak(recorded, "list") < 1.15 * alone

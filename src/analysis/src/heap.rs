@@ -21,7 +21,7 @@ mod why;
 
 pub use ask::{read_earlier, read_last, read_parts, sites_named};
 pub use dominators::Dominators;
-pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Searched, Type};
+pub use graph::{EdgeKind, Ended, Graph, Root, RootKind, Searched, Trust, Type};
 pub(crate) use paths::is_class;
 pub use paths::{Paths, Root as PathRoot};
 pub use references::{Garbage, HiddenCycles, Kept, Lost, References};

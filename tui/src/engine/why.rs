@@ -35,7 +35,7 @@ impl Answers<'_, '_> {
         let asked = self.asked(about, heap);
         let mut why = heap.why(&asked, MOST_PLACES);
         if let Some((_, earlier)) = &kept.earlier {
-            heap.compare(earlier, &asked, &mut why);
+            earlier.compare(&asked, &mut why);
         }
         let is_all = asked == Asked::Gathered;
         let found = why.groups.first().filter(|_| !is_all);

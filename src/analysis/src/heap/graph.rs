@@ -8,6 +8,8 @@
 //! * Whatever the parts say, reading ends and takes memory in proportion to them; what
 //!   makes no sense is left out and counted.
 
+use std::cmp::Ordering;
+
 use leakline_recording::record::HeapPart;
 use leakline_wire::graph::{
     Entries, Entry, collects, label, node_flag, root as root_kind, status, suspect_flag, type_flag,
@@ -108,14 +110,25 @@ pub struct Searched {
     pub collects: Option<bool>,
 }
 
+/// How far to trust a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// [`Graph::ended`].
+    pub ended: Option<Ended>,
+    /// [`Graph::searched`].
+    pub searched: Option<Searched>,
+    /// [`Graph::missing`].
+    pub missing: u64,
+}
+
 /// A heap.
 #[derive(Debug, Default)]
 pub struct Graph {
     addresses: Vec<u64>,
     /// How many of them are Python objects: those come first.
     objects: usize,
-    /// The first object of each page that has one.
-    pages: FxHashMap<u64, u32>,
+    /// Of each page that has an object: the first one, and the first of later pages.
+    pages: FxHashMap<u64, (u32, u32)>,
     types_of: Vec<u32>,
     /// `u32::MAX` where the size is in `large`.
     bytes: Vec<u32>,
@@ -530,11 +543,10 @@ impl Graph {
     }
 
     fn object_at(&self, address: u64) -> Option<u32> {
-        let first = *self.pages.get(&(address >> PAGE_BITS))? as usize;
-        // Objects are 8 bytes apart at least.
-        let end = self.objects.min(first + (1 << (PAGE_BITS - 3)));
-        let at = self.addresses[first..end].binary_search(&address).ok()?;
-        u32::try_from(first + at).ok()
+        let &(first, end) = self.pages.get(&(address >> PAGE_BITS))?;
+        let of_page = self.addresses.get(first as usize..end as usize)?;
+        let at = place_in_page(of_page, address)?;
+        u32::try_from(first as usize + at).ok()
     }
 
     fn native_at(&self, address: u64) -> Option<u32> {
@@ -678,6 +690,15 @@ impl Graph {
         &self.roots
     }
 
+    /// How far to trust it.
+    pub fn trust(&self) -> Trust {
+        Trust {
+            ended: self.ended,
+            searched: self.searched,
+            missing: self.missing,
+        }
+    }
+
     /// How the walk ended; `None` where it was cut off.
     pub fn ended(&self) -> Option<Ended> {
         self.ended
@@ -776,18 +797,39 @@ struct Told {
     ids: Vec<u32>,
 }
 
-/// The first of the addresses in each page.
-fn pages(addresses: &[u64]) -> FxHashMap<u64, u32> {
+/// Where in each page's part of the addresses, which rise, it begins and ends.
+fn pages(addresses: &[u64]) -> FxHashMap<u64, (u32, u32)> {
     let mut pages = FxHashMap::default();
-    let mut last = None;
-    for (at, address) in (0..).zip(addresses) {
-        let page = address >> PAGE_BITS;
-        if last != Some(page) {
-            pages.insert(page, at);
-            last = Some(page);
-        }
+    let mut at = 0;
+    for of_page in addresses.chunk_by(|one, next| one >> PAGE_BITS == next >> PAGE_BITS) {
+        let first = at;
+        at += of_page.len() as u32;
+        pages.insert(of_page[0] >> PAGE_BITS, (first, at));
     }
     pages
+}
+
+/// Where an address is among those of its page, which rise.
+///
+/// Allocators fill a page with blocks of one size, so where it lies in the page tells
+/// nearly where that is; a search by halves would wait for memory at each step.
+pub(super) fn place_in_page(of_page: &[u64], address: u64) -> Option<usize> {
+    const NEAR: usize = 8;
+    let offset = address as usize & ((1 << PAGE_BITS) - 1);
+    let mut at = (offset * of_page.len()) >> PAGE_BITS;
+    let mut before = None;
+    for _ in 0..NEAR {
+        let order = of_page.get(at)?.cmp(&address);
+        match order {
+            Ordering::Equal => return Some(at),
+            // It would lie between two that are neighbours.
+            _ if before.is_some_and(|before| before != order) => return None,
+            Ordering::Less => at += 1,
+            Ordering::Greater => at = at.checked_sub(1)?,
+        }
+        before = Some(order);
+    }
+    of_page.binary_search(&address).ok()
 }
 
 /// A label in 32 bits; a number that is too large for them is the largest.

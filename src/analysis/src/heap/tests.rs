@@ -7,6 +7,7 @@ use leakline_recording::record::HeapPart;
 use leakline_wire::graph::{collects, node_flag, root, status};
 use proptest::prelude::*;
 
+use super::graph::place_in_page;
 use super::*;
 use crate::testing::{By, HeapBuilder};
 
@@ -414,6 +415,27 @@ proptest! {
         prop_assert_eq!(heap.paths.order().len(), heap.graph.len());
         for node in 0..heap.graph.len() as u32 {
             prop_assert!(!heap.graph.type_name(node).is_empty() || heap.graph.type_of(node) < 100);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Blocks of one size, strangers among them, gaps: an address is found where it is.
+    #[test]
+    fn an_address_is_found_in_its_page(
+        size in 1_u64..64,
+        gap in 0_u64..512,
+        others in prop::collection::btree_set(0_u64..512, 0..40),
+    ) {
+        let page = 0x7f12_3456_7000;
+        let mut places = others;
+        places.extend((gap..512).step_by(size as usize));
+        let of_page: Vec<u64> = places.iter().map(|place| page + 8 * place).collect();
+        for place in 0..512 {
+            let address = page + 8 * place;
+            let expected = of_page.binary_search(&address).ok();
+            prop_assert_eq!(place_in_page(&of_page, address), expected);
         }
     }
 }

@@ -785,14 +785,15 @@ impl Heap {
         }
     }
 
-    /// Says of each step by how much it grew since `earlier`, a graph of the same heap.
-    pub fn compare(&self, earlier: &Heap, asked: &Asked, why: &mut Why) {
-        let mut asked_for = vec![matches!(asked, Asked::Gathered); earlier.graph.len()];
-        for node in earlier.members(asked) {
-            asked_for[node as usize] = true;
-        }
+    /// Says of each step of a later answer by how much it grew since this graph, which is
+    /// an earlier one of the same heap.
+    pub fn compare(&self, asked: &Asked, why: &mut Why) {
         if let Asked::Address(_) = asked {
             return;
+        }
+        let mut asked_for = vec![matches!(asked, Asked::Gathered); self.graph.len()];
+        for node in self.members(asked) {
+            asked_for[node as usize] = true;
         }
         for path in why.groups.iter_mut().flat_map(|group| &mut group.paths) {
             let is_hidden = path
@@ -800,16 +801,16 @@ impl Heap {
                 .last()
                 .is_some_and(|step| step.edge == ".__dict__");
             let shown = path.steps.len() - usize::from(is_hidden);
-            let before = match earlier.shape_of(&path.steps[..shown]) {
+            let before = match self.shape_of(&path.steps[..shown]) {
                 Some(shape) => {
-                    let members = (0..earlier.graph.len() as u32).filter(|&node| {
-                        earlier.shapes.of(node) == shape
-                            && earlier.shapes.is_hidden(node) == is_hidden
+                    let members = (0..self.graph.len() as u32).filter(|&node| {
+                        self.shapes.of(node) == shape
+                            && self.shapes.is_hidden(node) == is_hidden
                             && asked_for[node as usize]
                     });
                     let members: Vec<u32> = members.collect();
-                    let below = earlier.children(&members).1;
-                    (earlier.figures(shape, is_hidden, &members), below)
+                    let below = self.children(&members).1;
+                    (self.figures(shape, is_hidden, &members), below)
                 }
                 None => (Vec::new(), Vec::new()),
             };

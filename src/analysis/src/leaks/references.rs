@@ -74,13 +74,13 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Judges the references of a heap, by its graph's number; `earlier` is the heap of
-    /// the process as it was before.
+    /// Judges the references of a heap, by its graph's number; `before` are those of the
+    /// process as it was before.
     pub fn new<'a>(
         model: &Model<'a>,
         stacks: &mut Stacks<'a>,
-        (graph, heap): (u32, &Heap),
-        earlier: Option<&Heap>,
+        (graph, references): (u32, References),
+        before: Option<&References>,
     ) -> Self {
         let References {
             lost,
@@ -88,7 +88,7 @@ impl Findings {
             garbage,
             frozen,
             collects,
-        } = heap.references();
+        } = references;
         let mut findings = Findings {
             graph,
             garbage,
@@ -96,7 +96,6 @@ impl Findings {
             collects,
             ..Findings::default()
         };
-        let before = earlier.map(Heap::references);
         let mut merged: FxHashMap<(String, Option<FrameId>), LostReferences> = FxHashMap::default();
         for one in lost {
             let (head, frame) = place(model, stacks, one.site);
@@ -182,7 +181,7 @@ impl Findings {
         });
         for cycles in hidden {
             let head = place(model, stacks, cycles.site).0;
-            let grown = before.as_ref().map(|before| {
+            let grown = before.map(|before| {
                 let same = |other: &&HiddenCycles| other.class == cycles.class;
                 let before = before.hidden.iter().find(same);
                 let before = before.map_or(0, |before| before.natives);

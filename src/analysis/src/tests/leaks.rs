@@ -153,7 +153,7 @@ fn held(
     b.edge(module, By::Named("PAGE"), other);
     b.site(other, 1000);
     let heap = Heap::new(Graph::read(b.parts(3)));
-    let findings = Findings::new(&model, &mut stacks, (3, &heap), None);
+    let findings = Findings::new(&model, &mut stacks, (3, heap.references()), None);
     leaks.look_into(&model, &mut stacks, &heap, &findings);
     let mut out = Vec::new();
     write(&model, &stacks, &leaks, &mut out);

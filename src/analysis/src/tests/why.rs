@@ -87,16 +87,16 @@ fn show(
     let heap = heap(builder);
     let mut answer = heap.why(asked, 3);
     if let Some(earlier) = earlier {
-        heap.compare(&self::heap(earlier), asked, &mut answer);
+        self::heap(earlier).compare(asked, &mut answer);
     }
     report(&recording(), |model, stacks, out| {
         let subject = Subject {
             name,
             graph: 2,
             earlier: earlier.map(|_| 1),
-            heap: &heap,
+            trust: heap.graph.trust(),
             referents: true,
-            findings: &Findings::new(model, stacks, (2, &heap), None),
+            findings: &Findings::new(model, stacks, (2, heap.references()), None),
         };
         text::why(model, stacks, &subject, &answer, None, styled(width), out)
     })
@@ -184,9 +184,9 @@ fn json_has_steps_and_holders() {
             name: "app.Session",
             graph: 2,
             earlier: None,
-            heap: &heap,
+            trust: heap.graph.trust(),
             referents: false,
-            findings: &Findings::new(model, stacks, (2, &heap), None),
+            findings: &Findings::new(model, stacks, (2, heap.references()), None),
         };
         json::why(
             model,

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use leakline_analysis::heap::{Graph, Heap, read_earlier, read_last};
+use leakline_analysis::heap::{Graph, Heap, read_last};
 use leakline_analysis::leaks::Findings;
 use leakline_analysis::report::{json, text};
 use leakline_analysis::{Filter, Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
+use leakline_recording::record::HeapGraph;
 
 use super::report::{Input, Output, instant, report_with_file, resolved, unopened};
 use super::size;
+use super::why::earlier;
 use crate::CliError;
 
 /// Says which places leak, how fast, and which only look like it.
@@ -108,6 +110,21 @@ impl Question {
     }
 }
 
+/// The heap graphs of the process that has most of the most serious cause; where there are
+/// none, all.
+fn of_most<'a>(leaks: &Leaks, model: &Model<'a>) -> Vec<&'a HeapGraph> {
+    let all = model.heap_graphs();
+    let shares = leaks.suspects.first().map(|cause| &cause.shares);
+    let most = shares.and_then(|shares| shares.first());
+    let mut found = all.to_vec();
+    found.retain(|graph| most.is_some_and(|share| share.process == graph.process));
+    if found.is_empty() {
+        all.to_vec()
+    } else {
+        found
+    }
+}
+
 /// The last heap graph of the process that has most of the most serious cause; where there
 /// is none, the last.
 pub(crate) fn last_graph(
@@ -116,10 +133,7 @@ pub(crate) fn last_graph(
     file: &Path,
 ) -> Result<Option<(u32, Graph)>, CliError> {
     let all = model.heap_graphs();
-    let shares = leaks.suspects.first().map(|cause| &cause.shares);
-    let most = shares.and_then(|shares| shares.first());
-    let mut of_most = all.to_vec();
-    of_most.retain(|graph| most.is_some_and(|share| share.process == graph.process));
+    let of_most = of_most(leaks, model);
     let found = read_last(file, &of_most).and_then(|found| match found {
         None if of_most.len() < all.len() => read_last(file, all),
         found => Ok(found),
@@ -134,11 +148,24 @@ pub(crate) fn look_into<'a>(
     stacks: &mut Stacks<'a>,
     file: &Path,
 ) -> Result<(), CliError> {
+    // What is wrong in the earlier one is found out before the last is read: two at once take
+    // twice the memory. The last is whole, as a rule.
+    let before = |number: u32| {
+        let found = earlier(number, model, file);
+        found.map(|found| found.map(|(_, heap)| heap.references()))
+    };
+    let Some(expected) = of_most(leaks, model).last().map(|told| told.graph) else {
+        leaks.limit();
+        return Ok(());
+    };
+    let mut earlier = before(expected)?;
     if let Some((number, graph)) = last_graph(leaks, model, file)? {
+        if number != expected {
+            earlier = before(number)?;
+        }
         let heap = Heap::new(graph);
-        let earlier = read_earlier(file, model, number).map_err(|error| unopened(&error))?;
-        let earlier = earlier.map(|(_, graph)| Heap::new(graph));
-        let findings = Findings::new(model, stacks, (number, &heap), earlier.as_ref());
+        let told = (number, heap.references());
+        let findings = Findings::new(model, stacks, told, earlier.as_ref());
         leaks.look_into(model, stacks, &heap, &findings);
     }
     leaks.limit();

@@ -113,25 +113,49 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                  `leakline run` one at the program's end",
             ));
         }
-        let of_cause = match (&question, &args.graph) {
-            (Some(text), None) if is_cause(text) => {
-                let leaks = resolved(Leaks::new(model, stacks, causes()))?;
-                last_graph(&leaks, model, file)?
-            }
+        let cause = match &question {
+            Some(text) if is_cause(text) => Some(resolved(Leaks::new(model, stacks, causes()))?),
             _ => None,
         };
-        let (number, graph) = match of_cause {
+        let of_cause = match (&cause, &args.graph) {
+            (Some(leaks), None) => last_graph(leaks, model, file)?,
+            _ => None,
+        };
+        let (number, mut graph) = match of_cause {
             Some(graph) => graph,
             None => chosen(args.graph.as_deref(), model, file)?,
         };
+        let is_known = |leaks: &Leaks| leaks.named(question.as_deref().unwrap_or("")).is_some();
+        // One graph is held at a time: two take twice the memory.
+        let mut before = None;
+        if cause.as_ref().is_some_and(|leaks| !is_known(leaks)) {
+            // The graph's findings are causes, too, and what they are it says with an earlier one.
+            drop(graph);
+            before = earlier(number, model, file)?.map(|(_, heap)| heap.references());
+            graph = read(number, file)?;
+        }
+        let trust = graph.trust();
         let heap = Heap::new(graph);
-        let earlier = read_earlier(file, model, number).map_err(|error| unopened(&error))?;
-        let earlier = earlier.map(|(number, graph)| (number, Heap::new(graph)));
-        let before = earlier.as_ref().map(|(_, heap)| heap);
-        let mut findings = Findings::new(model, stacks, (number, &heap), before);
-        let asked = match &question {
-            None => Asked::Gathered,
-            Some(text) => asked(text, model, stacks, &heap, &findings)?,
+        let references = heap.references();
+        let asked = match (&question, cause) {
+            (None, _) => Asked::Gathered,
+            (Some(text), None) => asked(text, model, stacks, &heap)?,
+            (Some(text), Some(mut leaks)) => {
+                if !is_known(&leaks) {
+                    let told = (number, references.clone());
+                    let findings = Findings::new(model, stacks, told, before.as_ref());
+                    leaks.look_into(model, stacks, &heap, &findings);
+                }
+                match leaks.named(text) {
+                    Some(cause) => Asked::Sites(cause.members.clone()),
+                    None => {
+                        return Err(failed(
+                            format!("there is no cause {text} in this recording"),
+                            "`leakline leaks` lists those that there are",
+                        ));
+                    }
+                }
+            }
         };
         let most = args.paths.unwrap_or(match asked {
             Asked::Gathered => 5,
@@ -147,9 +171,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 "addresses are those of the process when the graph was taken; `--graph` names another",
             ));
         }
+        drop(heap);
+        let earlier = earlier(number, model, file)?;
         if let Some((_, earlier)) = &earlier {
-            heap.compare(earlier, &asked, &mut why);
+            earlier.compare(&asked, &mut why);
         }
+        let before = earlier.as_ref().map(|(_, heap)| heap.references());
+        let earlier = earlier.map(|(number, _)| number);
+        let mut findings = Findings::new(model, stacks, (number, references), before.as_ref());
         match &asked {
             Asked::Gathered => {}
             Asked::Sites(sites) => findings = findings.about(sites, &|_| false),
@@ -159,12 +188,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
             }
             Asked::Address(_) => findings = findings.about(&[], &|_| false),
         }
-        let earlier = earlier.map(|(number, _)| number);
         let subject = Subject {
             name: question.as_deref().unwrap_or_default(),
             graph: number,
             earlier: earlier.filter(|_| !matches!(asked, Asked::Address(_))),
-            heap: &heap,
+            trust,
             referents: args.referents,
             findings: &findings,
         };
@@ -263,7 +291,8 @@ pub(super) fn chosen(
             format!("there are {}", known.join(", ")),
         ));
     };
-    let graph = read(found.graph, file)?;
+    let parts = read_parts(file, &[found.graph]).map_err(|error| unopened(&error))?;
+    let graph = Graph::read(parts.into_values().next().unwrap_or_default());
     if graph.is_empty() {
         return Err(empty());
     }
@@ -276,13 +305,23 @@ fn read(number: u32, file: &Path) -> Result<Graph, CliError> {
     Ok(Graph::read(parts))
 }
 
-/// What a text means.
+/// The first whole graph of the same process, if it is another one.
+pub(super) fn earlier(
+    number: u32,
+    model: &Model<'_>,
+    file: &Path,
+) -> Result<Option<(u32, Heap)>, CliError> {
+    let found = read_earlier(file, model, number);
+    let found = found.map_err(|error| unopened(&error))?;
+    Ok(found.map(|(number, graph)| (number, Heap::new(graph))))
+}
+
+/// What a text means that is no cause.
 fn asked<'a>(
     text: &str,
     model: &Model<'a>,
     stacks: &mut Stacks<'a>,
     heap: &Heap,
-    findings: &Findings,
 ) -> Result<Asked, CliError> {
     if let Some(digits) = text.strip_prefix("0x") {
         return match u64::from_str_radix(digits, 16) {
@@ -291,17 +330,6 @@ fn asked<'a>(
                 message: format!("`{text}` is no address"),
                 hint: None,
             }),
-        };
-    }
-    if is_cause(text) {
-        let mut leaks = resolved(Leaks::new(model, stacks, causes()))?;
-        leaks.look_into(model, stacks, heap, findings);
-        return match leaks.named(text) {
-            Some(cause) => Ok(Asked::Sites(cause.members.clone())),
-            None => Err(failed(
-                format!("there is no cause {text} in this recording"),
-                "`leakline leaks` lists those that there are",
-            )),
         };
     }
     if heap.has_type(text) {

@@ -346,7 +346,7 @@ pub fn why<'a>(
     let told = model.heap_graphs();
     let told = told.iter().find(|graph| graph.graph == subject.graph);
     let span = Span::whole(model);
-    let searched = subject.heap.graph.searched();
+    let searched = subject.trust.searched;
     write(
         out,
         &Report {
@@ -357,10 +357,10 @@ pub fn why<'a>(
             at_seconds: told.map_or(0.0, |graph| seconds(graph.at_ns)),
             compared_with: subject.earlier,
             process: told.and_then(|graph| ProcessJson::new(model, graph.process)),
-            whole: subject.heap.graph.ended() == Some(Ended::Whole),
+            whole: subject.trust.ended == Some(Ended::Whole),
             objects: why.objects,
             bytes: why.bytes,
-            missing_references: subject.heap.graph.missing(),
+            missing_references: subject.trust.missing,
             searched_bytes: searched.map(|searched| searched.bytes),
             search_left_out_bytes: searched.map(|searched| searched.left_out),
             search_note: match searched {

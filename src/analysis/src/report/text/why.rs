@@ -10,7 +10,7 @@ use super::heading::facts;
 use super::lost::lost_part;
 use super::naming::frame_words;
 use crate::frame::Role;
-use crate::heap::{Ended, Group, Heap, Object, Path, RootKind, Searched, Step, Why};
+use crate::heap::{Ended, Group, Object, Path, RootKind, Searched, Step, Trust, Why};
 use crate::instant::clock;
 use crate::leaks::Findings;
 use crate::lost::Lost;
@@ -30,8 +30,8 @@ pub struct Subject<'s> {
     pub graph: u32,
     /// That of an earlier one of the same process, which it is compared with.
     pub earlier: Option<u32>,
-    /// The heap.
-    pub heap: &'s Heap,
+    /// How far to trust the graph.
+    pub trust: Trust,
     /// What the objects refer to was asked for, too.
     pub referents: bool,
     /// What is wrong with references, of what was asked for.
@@ -51,7 +51,7 @@ pub fn why<'a>(
     style.wrapped(out, BOLD, 6, &answer(subject, why))?;
     style.wrapped(out, DIM, 6, &graph_words(model, subject))?;
     style.wrapped(out, DIM, 6, &facts(model))?;
-    for flaw in flaws(subject.heap) {
+    for flaw in flaws(subject.trust) {
         style.wrapped(out, WARN, 6, &flaw)?;
     }
     if let Some(object) = &why.object {
@@ -243,15 +243,15 @@ fn graph_words(model: &Model<'_>, subject: &Subject<'_>) -> String {
     text
 }
 
-fn flaws(heap: &Heap) -> Vec<String> {
+fn flaws(trust: Trust) -> Vec<String> {
     let mut flaws = Vec::new();
-    match heap.graph.ended() {
+    match trust.ended {
         Some(Ended::Whole) => {}
         Some(Ended::Early(why)) => flaws.push(format!("the graph is not whole: {why}")),
         None => flaws.push("the graph is not whole: it was cut off".into()),
     }
-    if heap.graph.ended() == Some(Ended::Whole) {
-        match heap.graph.searched() {
+    if trust.ended == Some(Ended::Whole) {
+        match trust.searched {
             Some(Searched {
                 failed: Some(why), ..
             }) => flaws.push(format!("no lost references can be told: {why}")),
@@ -262,10 +262,10 @@ fn flaws(heap: &Heap) -> Vec<String> {
             _ => {}
         }
     }
-    if heap.graph.missing() > 0 {
+    if trust.missing > 0 {
         flaws.push(format!(
             "{} lead to objects that are not in the graph",
-            counted(heap.graph.missing(), "reference", "references")
+            counted(trust.missing, "reference", "references")
         ));
     }
     flaws
