@@ -160,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn one_that_waits_for_another_is_waited_for() {
+        let mut graphs = Graphs {
+            name: "detach".into(),
+            is_expected: true,
+            ..Graphs::default()
+        };
+        graphs.update(vec![
+            state(3, "growth", GraphOutcome::Begun),
+            state(4, "detach", GraphOutcome::Waiting),
+        ]);
+        assert!(graphs.is_expected && graphs.is_any_begun());
+    }
+
+    #[test]
     fn who_is_not_waited_for_is_named() {
         let mut graphs = Graphs {
             name: "detach".into(),

@@ -6,7 +6,7 @@
 //! * One that an occasion is the reason for is asked for only while no other is under way:
 //!   who asks for one does not wait behind several of ours.
 //! * They cost a twentieth of the time at most: after each is a rest, by what it took. A
-//!   session has no more than [`MOST_AUTO`] and [`MOST_PEAKS`] of them.
+//!   session has no more than [`MOST_AUTO`] and [`MOST_PEAKS`] of them, and few more a day.
 //! * What forbids a graph forbids these. A refusal is recorded.
 
 use std::cmp::Reverse;
@@ -24,10 +24,13 @@ use crate::protocol::{GraphOutcome, GraphPlan, GraphState};
 
 /// Of so many processes one is taken after warm-up: of a tree that makes new workers all
 /// the time those of the first are enough.
-const MOST_WARM: u32 = 8;
-/// How many are taken by themselves, those included, and how many of peaks.
-const MOST_AUTO: u32 = 32;
-const MOST_PEAKS: u32 = 128;
+const MOST_WARM: u64 = 8;
+/// How many are taken by themselves, those included, and how many of peaks. For each
+/// four hours of a session it is one more: workers that are killed each night are not
+/// those of the first night.
+const MOST_AUTO: u64 = 32;
+const MOST_PEAKS: u64 = 128;
+const ONE_MORE_NS: u64 = 4 * 3_600_000_000_000;
 /// What part of its work a process does not do while a child tells of it: a fifth, by
 /// `tests/bench/graph`. What it stands still comes on top.
 const WORK_LOST: u64 = 5;
@@ -52,9 +55,9 @@ pub(super) struct Unasked {
     taking: Option<Taking>,
     rest_until_ns: u64,
     look_ns: u64,
-    warm: u32,
-    growth: u32,
-    peaks: u32,
+    warm: u64,
+    growth: u64,
+    peaks: u64,
 }
 
 /// One that an occasion is the reason for, and that is under way.
@@ -86,13 +89,14 @@ impl Unasked {
     }
 
     /// What may still be taken by itself.
-    fn wanted(&self, is_attached: bool) -> Wanted {
-        let is_auto = self.auto && self.warm + self.growth < MOST_AUTO;
+    fn wanted(&self, is_attached: bool, now_ns: u64) -> Wanted {
+        let more = now_ns / ONE_MORE_NS;
+        let is_auto = self.auto && self.warm + self.growth < MOST_AUTO + more;
         Wanted {
             // There the one at the beginning is compared with.
             warm: is_auto && !is_attached && self.warm < MOST_WARM,
             growth: is_auto,
-            peak: self.peak && self.peaks < MOST_PEAKS,
+            peak: self.peak && self.peaks < MOST_PEAKS + more,
         }
     }
 }
@@ -218,22 +222,21 @@ impl Engine {
         let took_ns = now_ns.saturating_sub(taking.began_ns.unwrap_or(now_ns));
         let cost_ns = (took_ns.max(CHORES_EVERY_NS / 2) / WORK_LOST).saturating_add(paused_ns);
         unasked.rest_until_ns = now_ns.saturating_add(cost_ns.saturating_mul(REST));
-        let (count, most) = match taking.occasion {
-            Occasion::Warm => (&mut unasked.warm, MOST_WARM),
-            Occasion::Growth => (&mut unasked.growth, u32::MAX),
-            Occasion::Peak => (&mut unasked.peaks, MOST_PEAKS),
+        let (of, count, most) = match taking.occasion {
+            Occasion::Peak => {
+                unasked.peaks += 1;
+                ("of peaks", unasked.peaks, MOST_PEAKS)
+            }
+            occasion => {
+                unasked.warm += u64::from(occasion == Occasion::Warm);
+                unasked.growth += u64::from(occasion == Occasion::Growth);
+                let count = unasked.warm + unasked.growth;
+                ("after warm-up and of growth", count, MOST_AUTO)
+            }
         };
-        *count += 1;
-        let is_last = *count == most && taking.occasion == Occasion::Peak
-            || unasked.warm + unasked.growth == MOST_AUTO && taking.occasion != Occasion::Peak;
-        if is_last {
-            let of = if taking.occasion == Occasion::Peak {
-                "of peaks"
-            } else {
-                "after warm-up and of growth"
-            };
+        if count == most {
             self.note(format!(
-                "heap graphs {of}: this was the last that is taken by itself"
+                "heap graphs {of}: {most} were taken, and from here on it is one in four hours"
             ));
         }
     }
@@ -246,7 +249,7 @@ impl Engine {
             0
         };
         let is_attached = self.graphs.is_attached;
-        let wanted = self.graphs.unasked.wanted(is_attached);
+        let wanted = self.graphs.unasked.wanted(is_attached, now_ns);
         let is_free = !self.is_at_graphs() && now_ns >= self.graphs.unasked.rest_until_ns;
         let has_native = self.mode() & mode::NATIVE != 0;
         let mut subjects = std::mem::take(&mut self.graphs.unasked.subjects);
