@@ -368,6 +368,34 @@ grouped = frame.group_by(polars.col("number") % 1000).agg(polars.col("twice").su
     assert lines["malloc_live"] > MIB
 
 
+def test_a_process_with_pyarrow_is_explained(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """Its wheel has two allocators inside, and uses mimalloc."""
+    needs("pyarrow")
+    source = """
+import pyarrow
+def grow():
+    return [pyarrow.array(range(100_000)) for _ in range(40)]
+kept = grow()
+"""
+    with python(tmp_path, source) as program:
+        found = report(leakline, program.pid)
+    lines = explained(found)
+    others = [one for one in found["lines"] if one["name"] == "other_allocator"]
+    [inside] = [one for one in others if "inside libarrow" in one["title"]]
+    assert "mimalloc" in inside["title"].split(" inside ")[0], inside
+    assert inside["bytes"] > 8 * 100_000 * 40, lines
+    assert lines["anonymous"] < inside["bytes"] / 4, lines
+    # mimalloc maps a GiB, in the name of who needs it first.
+    (tmp_path / "grow.py").write_text(source)
+    result, recording = leakline.run(TARGET_PYTHON, tmp_path / "grow.py")
+    assert result.status == 0, result.err.decode()
+    rows = recording.rows("--filter", "grow", at=None)
+    mapped = [row for row in rows if row["domain"] == "mmap"]
+    assert sum(row["live_bytes"] for row in mapped) > 8 * 100_000 * 40, rows
+
+
 # --- glibc's malloc ----------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-//! Allocators inside libraries: jemalloc or mimalloc, linked into an extension module.
+//! Allocators inside libraries: jemalloc or mimalloc, linked into an extension module, or
+//! both of them (pyarrow has both; which it uses is a matter of its settings).
 //!
 //! No symbol tells of them, but what they would say of errors does, in the file. What is
 //! theirs is found by what they note of it themselves: a mapping is an allocator's if a word
@@ -35,24 +36,26 @@ const SAID: [(&[u8], Allocator); 2] = [
 /// A library that has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hidden {
-    pub(super) allocator: Allocator,
+    /// Which; of several it is not known whose a mapping is.
+    pub(super) allocators: Vec<Allocator>,
     /// The library's path.
     path: Vec<u8>,
 }
 
 impl Hidden {
-    /// `jemalloc inside polars.so`.
+    /// `jemalloc inside polars.so`, `jemalloc or mimalloc inside libarrow.so.2600`.
     pub(super) fn name(&self) -> String {
+        let names: Vec<&str> = self.allocators.iter().map(|one| one.name()).collect();
         let file = self.path.rsplit(|byte| *byte == b'/').next();
         let file = String::from_utf8_lossy(file.unwrap_or_default());
-        format!("{} inside {file}", self.allocator.name())
+        format!("{} inside {file}", names.join(" or "))
     }
 }
 
 /// Device, inode and time of change of a file.
 type Identity = (u64, u64, i64);
 /// What is known of libraries: they are read once.
-static KNOWN: Mutex<Option<HashMap<Identity, Option<Allocator>>>> = Mutex::new(None);
+static KNOWN: Mutex<Option<HashMap<Identity, Vec<Allocator>>>> = Mutex::new(None);
 
 /// The libraries of a process that have an allocator inside.
 pub(super) fn libraries(pid: u32, maps: &[Map]) -> Vec<Hidden> {
@@ -67,72 +70,72 @@ pub(super) fn libraries(pid: u32, maps: &[Map]) -> Vec<Hidden> {
     let hidden = paths.into_iter().filter_map(|path| {
         let path_of_it = Path::new(std::ffi::OsStr::from_bytes(path));
         let file = open_inside(pid, path_of_it, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let allocator = inside(&File::from(file), path, maps)?;
-        Some(Hidden {
-            allocator,
+        let allocators = inside(&File::from(file), path, maps);
+        (!allocators.is_empty()).then(|| Hidden {
+            allocators,
             path: path.to_vec(),
         })
     });
     hidden.collect()
 }
 
-/// The allocator in a file, of which parts are mapped.
-fn inside(file: &File, path: &[u8], maps: &[Map]) -> Option<Allocator> {
-    let facts = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+/// The allocators in a file, of which parts are mapped.
+fn inside(file: &File, path: &[u8], maps: &[Map]) -> Vec<Allocator> {
+    let Some(facts) = file.metadata().ok().filter(std::fs::Metadata::is_file) else {
+        return Vec::new();
+    };
     let of_path = || maps.iter().filter(|map| map.path() == path);
     // The name may be another file's by now.
     if !of_path().all(|map| map.inode == facts.ino()) {
-        return None;
+        return Vec::new();
     }
     let identity = (facts.dev(), facts.ino(), facts.mtime());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     if let Some(found) = known.get(&identity) {
-        return *found;
+        return found.clone();
     }
     let mut left = MOST_CONSTANTS;
-    let found = of_path()
-        .filter(|map| map.readable && !map.writable && !map.executable)
-        .find_map(|map| {
-            let bytes = (map.end - map.start).min(left);
-            left -= bytes;
-            said_in(file, map.offset, bytes)
-        });
-    known.insert(identity, found);
+    let mut found = BTreeSet::new();
+    for map in of_path().filter(|map| map.readable && !map.writable && !map.executable) {
+        let bytes = (map.end - map.start).min(left);
+        left -= bytes;
+        said_in(file, map.offset, bytes, &mut found);
+    }
+    let found: Vec<Allocator> = found.into_iter().map(|at| SAID[at].1).collect();
+    known.insert(identity, found.clone());
     found
 }
 
-/// The allocator whose words are there.
-fn said_in(file: &File, from: u64, bytes: u64) -> Option<Allocator> {
+/// Adds the allocators whose words are there, by their places in [`SAID`].
+fn said_in(file: &File, from: u64, bytes: u64, found: &mut BTreeSet<usize>) {
     const CHUNK: usize = 1 << 20;
     const LONGEST: usize = 32;
     let mut buffer = vec![0; CHUNK + LONGEST];
     let mut at = 0;
-    while at < bytes {
+    while at < bytes && found.len() < SAID.len() {
         let wanted = ((bytes - at) as usize).min(buffer.len());
-        let read = file.read_at(&mut buffer[..wanted], from + at).ok()?;
+        let Ok(read) = file.read_at(&mut buffer[..wanted], from + at) else {
+            return;
+        };
         let text = &buffer[..read];
         // All of them begin with one of two letters, which are rare.
-        let found = SAID.into_iter().find(|(words, _)| {
+        for (number, (words, _)) in SAID.iter().enumerate() {
             let mut rest = text;
             while let Some(next) = rest.iter().position(|byte| *byte == words[0]) {
                 rest = &rest[next..];
                 if rest.starts_with(words) {
-                    return true;
+                    found.insert(number);
+                    break;
                 }
                 rest = &rest[1..];
             }
-            false
-        });
-        if let Some((_, allocator)) = found {
-            return Some(allocator);
         }
         if read < wanted {
             break;
         }
         at += CHUNK as u64;
     }
-    None
 }
 
 /// Which mappings are whose: by the mapping's number, the library's. `may_be`: nobody has
@@ -213,9 +216,19 @@ mod tests {
         text[(1 << 20) - 4..][..12].copy_from_slice(b"<jemalloc>: ");
         file.write_all(&text).unwrap();
         let length = text.len() as u64;
-        assert_eq!(said_in(&file, 0, length), Some(Allocator::Jemalloc));
-        assert_eq!(said_in(&file, 1 << 20, length), None);
-        assert_eq!(said_in(&file, 0, 1 << 19), None);
+        let said = |from: u64, bytes: u64| {
+            let mut found = BTreeSet::new();
+            said_in(&file, from, bytes, &mut found);
+            let found = found.into_iter().map(|at| SAID[at].1);
+            found.collect::<Vec<Allocator>>()
+        };
+        assert_eq!(said(0, length), [Allocator::Jemalloc]);
+        assert_eq!(said(1 << 20, length), []);
+        assert_eq!(said(0, 1 << 19), []);
+        // One may have both.
+        file.write_at(b"mimalloc: error: ", 5 << 19).unwrap();
+        assert_eq!(said(0, length), [Allocator::Jemalloc, Allocator::Mimalloc]);
+        assert_eq!(said(2 << 20, 1 << 20), [Allocator::Mimalloc]);
     }
 
     #[test]
@@ -237,10 +250,15 @@ mod tests {
         image.set(AT + 3 * EACH, AT + 4 * EACH);
         image.set(AT + 2 * EACH + 16, AT + 5 * EACH);
         let library = Hidden {
-            allocator: Allocator::Jemalloc,
+            allocators: vec![Allocator::Jemalloc],
             path: b"/x/polars.so".to_vec(),
         };
         assert_eq!(library.name(), "jemalloc inside polars.so");
+        let both = Hidden {
+            allocators: vec![Allocator::Jemalloc, Allocator::Mimalloc],
+            ..library.clone()
+        };
+        assert_eq!(both.name(), "jemalloc or mimalloc inside polars.so");
         // The last is explained by others.
         let may_be = |at: usize, _: &Map| at != 6;
         let found = mappings(&[library], &maps, &image, &image.pages(), &may_be);
