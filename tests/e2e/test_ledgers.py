@@ -313,6 +313,70 @@ def test_small_blocks_keep_the_pages_that_they_lie_in(
     assert b" pages " in wide.out
 
 
+UNTOUCHED = """
+import ctypes, mmap, os, subprocess, sys
+libc = ctypes.CDLL(None)
+libc.calloc.restype = libc.malloc.restype = ctypes.c_void_p
+libc.calloc.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def reserve():
+    return libc.calloc(256, 1 << 20)
+
+def small():
+    return libc.malloc(40)
+
+def large():
+    return libc.malloc(4000)
+
+def pool():
+    return mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+# No huge pages, of which one touch makes all.
+libc.prctl(41, 1, 0, 0, 0)
+block = reserve()
+ctypes.memset(block + (100 << 20), 1, 16 << 20)
+area = pool()
+area.write(bytes(range(256)) * (8 << 12))
+kept, freed = [], []
+for _ in range(2000):
+    kept.append(small())
+    freed.append(large())
+for one in freed:
+    libc.free(one)
+asked = subprocess.Popen([sys.argv[1], "snapshot", str(os.getpid()), "here"], stdout=subprocess.DEVNULL)
+while asked.poll() is None: [str(number) for number in range(100)]
+assert asked.returncode == 0
+# What was counted is written down while this is still there.
+import time; time.sleep(1)
+print(len({one >> 12 for one in kept}))
+"""
+
+
+def test_pages_that_nobody_touched_are_kept_by_nobody(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    program = script(tmp_path, UNTOUCHED)
+    result, recording = leakline.run(TARGET_PYTHON, program, leakline.binary)
+    assert result.status == 0, result.err.decode()
+
+    def row(by: str) -> Json:
+        rows = recording.rows("--filter", by, at="here")
+        found = max(rows, key=lambda row: int(row["live_bytes"]))
+        assert found["page_bytes_are_resident"] is True, found
+        return found
+
+    assert row("reserve")["live_bytes"] >= 256 * MIB
+    # Its first page has malloc's header.
+    assert 16 * MIB <= row("reserve")["page_bytes"] <= 16 * MIB + (64 << 10)
+    assert row("pool")["live_bytes"] == 64 * MIB
+    assert row("pool")["page_bytes"] == 8 * MIB
+    # What small blocks lie in between is there.
+    pages = int(result.out) * 4096
+    assert pages * 0.6 < row("small")["page_bytes"] <= pages
+
+
 def test_the_child_of_a_heap_graph_is_no_fork(leakline: Leakline) -> None:
     """While it tells, it shares all pages with the process."""
     program = "import time; kept = [str(number) * 8 for number in range(1_000_000)]\n"

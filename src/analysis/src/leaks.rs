@@ -26,7 +26,7 @@ use crate::instant::{Instant, InstantError, Span};
 use crate::lost::{Lost, LostFigures, lost_by_site, lost_of};
 use crate::model::Model;
 use crate::names::Name;
-use crate::pages::Pages;
+use crate::pages::{Keeps, Pages};
 use crate::report::text::lost_evidence;
 use crate::stack::{Head, Stacks};
 use crate::survivors::Held;
@@ -99,9 +99,8 @@ pub struct Cause {
     pub since_ns: u64,
     /// What is live of it.
     pub live: Held,
-    /// Bytes of the pages that its blocks keep, and how far that may be off where it is an
-    /// estimate; `None` where pages were not counted.
-    pub pages: Option<(u64, Option<u64>)>,
+    /// The pages that its blocks keep; `None` where pages were not counted.
+    pub pages: Option<Keeps>,
     /// Its sites, the fastest first: the first one gives it its name.
     pub sites: Vec<CauseSite>,
     /// The stack of the first, innermost frame first.

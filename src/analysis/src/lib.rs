@@ -62,7 +62,7 @@ pub use lost::Lost;
 pub use matching::{FileMove, Matched, Rename};
 pub use model::{Model, Origin};
 pub use names::{Name, escaped};
-pub use pages::Pages;
+pub use pages::{Keeps, Pages};
 pub use redact::Redaction;
 pub use report::export::{Exported, Selection};
 pub use report::svg::{Drawn, FlameQuery};

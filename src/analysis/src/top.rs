@@ -97,9 +97,10 @@ pub struct Row {
     pub site: Option<u32>,
     /// How many sites (stack, domain and process) it sums up.
     pub sites: usize,
-    /// Bytes of the pages that its blocks keep, by the last count until the instant; `None`
-    /// where there is none.
-    pub page_bytes: Option<u64>,
+    /// Bytes of the pages that its blocks keep, by the last count until the instant, and
+    /// whether these were resident (else some are all that blocks lie in); `None` where there
+    /// is no count.
+    pub page_bytes: Option<(u64, bool)>,
     /// Merged stack of its largest site, innermost first.
     pub stack: Vec<FrameId>,
 }
@@ -136,7 +137,7 @@ struct Group {
     best: i64,
     site: u32,
     sites: usize,
-    page_bytes: Option<u64>,
+    page_bytes: Option<(u64, bool)>,
     domain: Option<Domain>,
     process: u32,
     more_processes: Vec<u32>,
@@ -177,7 +178,7 @@ impl Top {
                     best: i64::MIN,
                     site: id,
                     sites: 0,
-                    page_bytes: pages.as_ref().map(|_| 0),
+                    page_bytes: pages.as_ref().map(|_| (0, true)),
                     domain: Some(site.domain),
                     process: site.process,
                     more_processes: Vec::new(),
@@ -186,7 +187,8 @@ impl Top {
             });
             groups[at].add(id, site.process, site.domain, figures, &query);
             if let (Some(sum), Some(pages)) = (&mut groups[at].page_bytes, &pages) {
-                *sum = sum.saturating_add(pages.of(id));
+                let of_site = pages.of(id);
+                *sum = (sum.0.saturating_add(of_site.0), sum.1 && of_site.1);
             }
         };
         if let Some(figures) = figures {

@@ -216,6 +216,7 @@ pub(crate) struct Frozen {
     pub(crate) live_bytes: u64,
     pub(crate) live_blocks: u64,
     pub(crate) live: Option<Arc<Layer>>,
+    pub(crate) mappings: Mappings,
 }
 
 /// See the module.
@@ -336,6 +337,7 @@ impl Image {
             live_bytes: self.scope.live_bytes,
             live_blocks: self.scope.live_blocks,
             live: self.live.freeze(),
+            mappings: self.mappings.clone(),
         }
     }
 

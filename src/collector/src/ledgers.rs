@@ -12,10 +12,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use leakline_recording::record::{Ledger, PageCost};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::live::Layer;
-use crate::pages;
+use crate::maps::Mappings;
+use crate::pages::{self, Counted, Residency, own_time_ns};
+use crate::process::Identity;
 
 /// Reads what the memory of a process is made of, by its pid and its start in clock ticks
 /// since boot. `None`: it is gone, or nothing can be told of it. Process, instant, name
@@ -37,11 +38,14 @@ pub(crate) enum Order {
     /// Count its pages at an instant.
     Pages {
         process: u32,
+        identity: Identity,
         at_ns: u64,
         name: String,
-        /// How many blocks there are.
+        /// How many blocks there are, and bytes.
         blocks: u64,
+        live_bytes: u64,
         live: Arc<Layer>,
+        mappings: Mappings,
     },
 }
 
@@ -56,8 +60,13 @@ pub(crate) enum Done {
         ledger: Option<Box<Ledger>>,
         live_bytes: Option<u64>,
     },
-    /// Pages.
-    Pages { cost_ns: u64, cost: Box<PageCost> },
+    /// Pages; live bytes were so many then.
+    Pages {
+        cost_ns: u64,
+        process: u32,
+        counted: Box<Counted>,
+        live_bytes: u64,
+    },
 }
 
 impl Done {
@@ -130,12 +139,6 @@ impl Worker {
     }
 }
 
-/// The processor time that this thread has had.
-fn own_time_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
-
 fn carry_out(order: Order, read: &mut LedgerReader) -> Done {
     let began = Instant::now();
     let before_ns = own_time_ns();
@@ -168,22 +171,35 @@ fn carry_out(order: Order, read: &mut LedgerReader) -> Done {
         }
         Order::Pages {
             process,
+            identity,
             at_ns,
             name,
             blocks,
+            live_bytes,
             live,
+            mappings,
         } => {
-            let counted = pages::count(blocks, |tell| {
+            let residency = Residency::of_process(identity);
+            let mapped = mappings
+                .all()
+                .map(|(start, block)| (start, block.size, block.site));
+            let counted = pages::count(blocks, residency, mapped, |tell| {
                 live.each(|address, block| tell(address, block.size, block.site));
             });
+            let of_then = |cost| PageCost {
+                process,
+                at_ns,
+                name: name.clone(),
+                ..cost
+            };
             Done::Pages {
                 cost_ns: cost_ns(),
-                cost: Box::new(PageCost {
-                    process,
-                    at_ns,
-                    name,
-                    ..counted
+                process,
+                counted: Box::new(Counted {
+                    touched: of_then(counted.touched),
+                    resident: counted.resident.map(of_then),
                 }),
+                live_bytes,
             }
         }
     }

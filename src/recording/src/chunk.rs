@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// the end of records, which older readers do not see.
 pub(crate) const MAJOR: u16 = 2;
 /// See [`MAJOR`].
-pub(crate) const MINOR: u16 = 5;
+pub(crate) const MINOR: u16 = 6;
 
 /// Begins a file. As in PNG, the first byte is no text and the rest shows what
 /// a transfer in text mode would break.
@@ -47,6 +47,7 @@ pub(crate) const FLAG_DROPPED: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) major: u16,
+    pub(crate) minor: u16,
     /// Where the first chunk begins.
     pub(crate) header_bytes: u32,
     /// Bits that a reader must know to read the file; none exist yet.
@@ -76,6 +77,7 @@ impl FileHeader {
         }
         Some(FileHeader {
             major: u16::from_le_bytes([bytes[8], bytes[9]]),
+            minor: u16::from_le_bytes([bytes[10], bytes[11]]),
             header_bytes: u32_at(bytes, 12),
             required: u64_at(bytes, 16),
             intact: crc32fast::hash(&bytes[..28]) == u32_at(bytes, 28),

@@ -16,7 +16,7 @@
 
 use crate::chunk::{
     CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, FILE_MAGIC, FLAG_DROPPED, FileHeader,
-    KIND_RECORDS, KIND_RESTATEMENT, MAJOR, Restatement, advance, difference, split_record,
+    KIND_RECORDS, KIND_RESTATEMENT, MAJOR, MINOR, Restatement, advance, difference, split_record,
 };
 use crate::error::OpenError;
 use crate::ids::{Ids, kind, placeholder, unknown_session};
@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes searched at a time for the next chunk after a damaged place.
 const WINDOW_BYTES: usize = 64 << 10;
+/// Most bytes that fields take which an earlier minor version does not have, if all are 0.
+const MOST_ADDED: usize = 64;
 
 /// Most lost records of numbered kinds that are replaced by empty ones. A gap
 /// that claims more is a lie.
@@ -89,6 +91,8 @@ pub struct Reader<F = File> {
     cohorts: u64,
     /// See [`Reader::skim`].
     skims: bool,
+    /// By an earlier minor version: its records may lack fields at their ends.
+    is_older: bool,
     damage: Damage,
     /// Damage in the bytes after `position`.
     tail: Damage,
@@ -140,6 +144,7 @@ impl<F: Read + Seek> Reader<F> {
             ended: false,
             cohorts: 0,
             skims: false,
+            is_older: false,
             damage: Damage::default(),
             tail: Damage::default(),
         };
@@ -183,6 +188,7 @@ impl<F: Read + Seek> Reader<F> {
                     unknown: header.required,
                 });
             }
+            reader.is_older = header.minor < MINOR;
             reader.position = reader.position.max(header.header_bytes.into());
             reader.size = reader
                 .source
@@ -422,7 +428,15 @@ impl<F: Read + Seek> Reader<F> {
         {
             return Some(Record::Bin(bin));
         }
-        postcard::from_bytes(bytes).ok()
+        match postcard::from_bytes(bytes) {
+            // What was added at its end since is 0, empty or none.
+            Err(postcard::Error::DeserializeUnexpectedEnd) if self.is_older => {
+                let mut longer = bytes.to_vec();
+                longer.resize(bytes.len() + MOST_ADDED, 0);
+                postcard::from_bytes(&longer).ok()
+            }
+            record => record.ok(),
+        }
     }
 
     /// What takes a lost record's place, if its kind is numbered and there is

@@ -3,8 +3,8 @@
 use crate::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, FILE_HEADER_BYTES, KIND_RECORDS, put_length};
 use crate::ids::{Ids, kind, placeholder};
 use crate::record::{
-    Bin, Code, CohortChange, Counters, Domain, End, Frame, Mark, Module, Node, Packed, Point,
-    ProcessEnd, Record, Session, Site, SiteCohorts, Thread,
+    Bin, Code, CohortChange, Counters, Domain, End, Frame, Mark, Module, Node, Packed, PageCost,
+    Point, ProcessEnd, Record, Session, Site, SiteCohorts, Thread,
 };
 use crate::{Damage, OpenError, Reader, Recording, Writer};
 use arbitrary::{Arbitrary as _, Unstructured};
@@ -364,7 +364,7 @@ fn fields_are_those_of_the_format() {
     32 Lost(Lost { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1, why: "\u{1}", knows_all: true, threads: 1, before: 1, blocks: 1, bytes: 1, root_bytes: 1, block_bytes: 1, unread_bytes: 1, microseconds: 1, sites: [LostSite { site: 1, known: 1, lost: 1, direct_blocks: 1, direct_bytes: 1, indirect_blocks: 1, indirect_bytes: 1, again_blocks: 1, again_bytes: 1, inner_blocks: 1, inner_bytes: 1, examples: [1] }] })
     8 Limits(Limits { process: 1, at_ns: 1, rss_bytes: 1, limits: [Limit { of: AddressSpace, bytes: 1, used_bytes: 1 }] })
     30 Ledger(Ledger { process: 1, at_ns: 1, name: "\u{1}", microseconds: 1, parts: [(1, 1)], swapped_bytes: 1, arenas: 1, trimmable_bytes: 1, free_of_threads_bytes: 1, mapped_bytes: 1, python_arenas: 1, sparse_arenas: 1, sparse_live_bytes: 1, stacks: 1, largest_file: Some(([1], 1)), is_python: true, allocators: [("\u{1}", 1, 1)], not_read: "\u{1}" })
-    11 PageCost(PageCost { process: 1, at_ns: 1, name: "\u{1}", one_of: 1, pages: 1, block_bytes: 1, sites: [(1, 1)] })
+    13 PageCost(PageCost { process: 1, at_ns: 1, name: "\u{1}", one_of: 1, pages: 1, block_bytes: 1, sites: [(1, 1)], is_resident: true, unasked: 1 })
     "#);
 }
 
@@ -871,6 +871,39 @@ fn what_a_newer_minor_version_adds_is_skipped_and_counted() {
         "2 records left out that only a newer leakline knows",
     ]
     "#);
+}
+
+#[test]
+fn fields_that_an_older_minor_version_lacks_are_zero() {
+    let cost = PageCost {
+        pages: 300,
+        sites: vec![(0, 4096)],
+        is_resident: true,
+        unasked: 7,
+        ..PageCost::default()
+    };
+    let mut shorter = postcard::to_stdvec(&Record::PageCost(cost.clone())).unwrap();
+    shorter.truncate(shorter.len() - 2);
+    let mut bytes = written([&[session(), process(), site(0)][..]]);
+    let base = Ids {
+        processes: 1,
+        sites: 1,
+        ..Ids::default()
+    };
+    bytes.extend(chunk_of(1, base, &[&shorter]));
+    let now = read(&bytes).unwrap();
+    assert_eq!(now.reader().damage().skipped_records, 1);
+    bytes[10] = 5;
+    let checksum = crc32fast::hash(&bytes[..28]);
+    bytes[28..32].copy_from_slice(&checksum.to_le_bytes());
+    let older = read(&bytes).unwrap();
+    assert_eq!(older.reader().damage(), Damage::default());
+    let expected = Record::PageCost(PageCost {
+        is_resident: false,
+        unasked: 0,
+        ..cost
+    });
+    assert_eq!(older.records().last(), Some(&expected));
 }
 
 #[test]

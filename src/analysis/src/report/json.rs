@@ -345,6 +345,8 @@ struct RowJson<'s, 'a> {
     inherited_blocks: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     page_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page_bytes_are_resident: Option<bool>,
     site: Option<u32>,
     sites: usize,
     processes: Vec<ProcessJson>,
@@ -436,7 +438,8 @@ fn row_json<'s, 'a>(
         figures,
         inherited_bytes: inherited.map(|facts| facts.inherited.0),
         inherited_blocks: inherited.map(|facts| facts.inherited.1),
-        page_bytes: row.page_bytes,
+        page_bytes: row.page_bytes.map(|pages| pages.0),
+        page_bytes_are_resident: row.page_bytes.map(|pages| pages.1),
         site: row.site,
         sites: row.sites,
         processes: row

@@ -256,12 +256,14 @@ pub(crate) fn evidence(model: &Model<'_>, stacks: &Stacks<'_>, cause: &Cause) ->
         counted(sites, "site", "sites")
     ));
     // As much as blocks have of their own pages need not be said.
-    if let Some((pages, error)) = cause.pages
-        && pages / 2 >= cause.live.bytes
-        && pages >= MANY_PAGES
+    if let Some(pages) = cause.pages
+        && pages.bytes / 2 >= cause.live.bytes
+        && pages.bytes >= MANY_PAGES
     {
-        let about = if error.is_some() { "about " } else { "" };
-        words.push(format!("its blocks keep {about}{} of pages", bytes(pages)));
+        let about = if pages.error.is_some() { "about " } else { "" };
+        let which = if pages.are_resident { "resident " } else { "" };
+        let kept = bytes(pages.bytes);
+        words.push(format!("its blocks keep {about}{kept} of {which}pages"));
     }
     let judged = &cause.sites[0].judged;
     let counted_sites = cause

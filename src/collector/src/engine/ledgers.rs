@@ -16,6 +16,7 @@ use leakline_wire::layout::mode;
 use super::Engine;
 use crate::image::Frozen;
 use crate::ledgers::{Budget, Done, LedgerReader, Order, Worker};
+use crate::process::Identity;
 
 /// How long after it joined a process is first looked at, if it began with the recording,
 /// and if it was there before.
@@ -33,7 +34,8 @@ const PART_OF_AGE: u64 = 8;
 const NAMED_PATIENCE_NS: u64 = 5_000_000_000;
 /// How long the end waits for looks that are under way.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// What may change while the end is looked at: bytes, or one in so many.
+/// What may change while the end is looked at, or go while pages are counted: bytes, or
+/// one in so many.
 const CHANGE_BYTES: u64 = 256 << 10;
 const CHANGE_PART: u64 = 50;
 
@@ -190,7 +192,7 @@ impl Engine {
             });
             if let Some(process) = self.processes.get_mut(&process) {
                 let frozen = process.image.freeze_blocks(name, at_ns);
-                self.ledgers.count_pages(frozen);
+                self.ledgers.count_pages(&process.identity, frozen);
             }
         }
     }
@@ -227,7 +229,9 @@ impl Engine {
             let now_ns = self.now_ns();
             if is_worth_it || self.ledgers.budget.allows(now_ns) {
                 self.look_at(process, "end", Some(frozen.live_bytes));
-                self.ledgers.count_pages(frozen);
+                if let Some(process) = self.processes.get(&process) {
+                    self.ledgers.count_pages(&process.identity, frozen);
+                }
             }
         }
     }
@@ -247,9 +251,7 @@ impl Engine {
                     ..
                 } => {
                     let is_torn = live_bytes.is_some_and(|before| {
-                        let now = self.processes.get(&process);
-                        let now = now.map_or(0, |process| process.image.scope.live_bytes);
-                        now.abs_diff(before) > CHANGE_BYTES.max(before / CHANGE_PART)
+                        self.live_bytes_of(process).abs_diff(before) > most_change(before)
                     });
                     if let Some(mut ledger) = ledger.filter(|_| !is_torn) {
                         let ago = began.elapsed().as_nanos() as u64;
@@ -257,9 +259,26 @@ impl Engine {
                         self.output.push(Record::Ledger(*ledger));
                     }
                 }
-                Done::Pages { cost, .. } => self.output.push(Record::PageCost(*cost)),
+                Done::Pages {
+                    process,
+                    counted,
+                    live_bytes,
+                    ..
+                } => {
+                    // Pages of blocks that went since are not there, and were then.
+                    let gone = live_bytes.saturating_sub(self.live_bytes_of(process));
+                    let resident = counted.resident;
+                    let resident = resident.filter(|_| gone <= most_change(live_bytes));
+                    let cost = resident.unwrap_or(counted.touched);
+                    self.output.push(Record::PageCost(cost));
+                }
             }
         }
+    }
+
+    fn live_bytes_of(&self, process: u32) -> u64 {
+        let process = self.processes.get(&process);
+        process.map_or(0, |process| process.image.scope.live_bytes)
     }
 
     /// Waits for looks that are under way, for a while.
@@ -268,17 +287,25 @@ impl Engine {
     }
 }
 
+/// By how much live bytes may have changed when a look at them is done.
+fn most_change(before: u64) -> u64 {
+    CHANGE_BYTES.max(before / CHANGE_PART)
+}
+
 impl Ledgers {
-    fn count_pages(&mut self, frozen: Frozen) {
+    fn count_pages(&mut self, identity: &Identity, frozen: Frozen) {
         if self.was_sampled {
             return;
         }
         if let (Some(worker), Some(live)) = (&mut self.worker, frozen.live) {
             worker.order(Order::Pages {
                 process: frozen.process,
+                identity: identity.clone(),
                 at_ns: frozen.at_ns,
                 name: frozen.name,
                 blocks: frozen.live_blocks,
+                live_bytes: frozen.live_bytes,
+                mappings: frozen.mappings,
                 live,
             });
         }

@@ -88,4 +88,8 @@ pub struct PageCost {
     /// Sites, rising, and what their blocks keep, in bytes: of all pages, an estimate
     /// where not all were counted.
     pub sites: Vec<(u32, u64)>,
+    /// What they keep are pages that were resident; else all of their address space.
+    pub is_resident: bool,
+    /// Of these, pages that were not asked for: there was no time.
+    pub unasked: u64,
 }

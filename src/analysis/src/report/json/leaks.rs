@@ -30,6 +30,7 @@ struct Suspect<'s, 'a> {
     page_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     page_bytes_error: Option<u64>,
+    page_bytes_are_resident: Option<bool>,
     since_seconds: f64,
     confidence: f64,
     axis: &'static str,
@@ -154,8 +155,9 @@ fn suspect<'s, 'a>(
         blocks_per_round: (judged.axis == AxisKind::Rounds).then_some(rate.blocks_per_unit),
         live_bytes: cause.live.bytes,
         live_blocks: cause.live.blocks,
-        page_bytes: cause.pages.map(|(bytes, _)| bytes),
-        page_bytes_error: cause.pages.and_then(|(_, error)| error),
+        page_bytes: cause.pages.map(|pages| pages.bytes),
+        page_bytes_error: cause.pages.and_then(|pages| pages.error),
+        page_bytes_are_resident: cause.pages.map(|pages| pages.are_resident),
         since_seconds: seconds(cause.since_ns),
         confidence: if cause.is_leak() {
             1.0 - judged.chance

@@ -34,6 +34,13 @@ pub fn top<'a>(
     }
     writeln!(out)?;
     rows_table(model, stacks, top, style).write(out, style)?;
+    let is_by_address = |row: &Row| row.page_bytes.is_some_and(|pages| !pages.1);
+    if style.width >= WIDE && top.rows.iter().any(is_by_address) {
+        writeln!(
+            out,
+            "\npages: all that blocks lie in; which of them were resident is not known of all"
+        )?;
+    }
     let next = match query.by {
         GroupBy::Thread => [("top --by process", "by process"), ("summary", "in short")],
         _ if query.measure == Measure::Peak => [
@@ -100,7 +107,7 @@ pub(super) fn table_of<'a>(
     let mut table = Table::new(&headers, texts);
     for row in &top.rows {
         let mut cells = row_cells(&row.figures);
-        cells.extend(pages(row.page_bytes));
+        cells.extend(pages(row.page_bytes.map(|pages| pages.0)));
         cells.push(row_cell(stacks, query.by, row));
         if two_frames && wide {
             cells.push(your_code_cell(stacks, row.head));
