@@ -1513,3 +1513,45 @@ mod consistent;
 mod diff;
 mod leaks;
 mod why;
+
+/// A program that starts many others has as many looks for lost blocks.
+#[test]
+fn of_many_processes_few_looks_are_told_of() {
+    let mut b = Builder::new(&["sh"]);
+    for number in 0..6 {
+        let process = b.process(100 + number, &["tool"]);
+        b.records
+            .push(Record::Lost(leakline_recording::record::Lost {
+                graph: number + 1,
+                process,
+                at_ns: 1000,
+                name: "exiting".into(),
+                paused_ns: 0,
+                why: String::new(),
+                knows_all: true,
+                threads: 0,
+                before: 0,
+                blocks: 10,
+                bytes: 0,
+                root_bytes: 4096,
+                block_bytes: 1024 * u64::from(number % 4),
+                unread_bytes: 0,
+                microseconds: 0,
+                sites: Vec::new(),
+            }));
+    }
+    let text = report(&b.records, |model, stacks, out| {
+        let lost = crate::Lost::new(model, stacks, None);
+        text::lost_alone(model, stacks, &lost, styled(200), out)
+    });
+    let looks: Vec<&str> = text.lines().filter(|line| line.contains("look")).collect();
+    assert_eq!(looks.len(), 4, "{text}");
+    // Those with most, in order.
+    for (line, number) in looks.iter().zip([2, 3, 4]) {
+        assert!(line.starts_with(&format!("look {number} ")), "{text}");
+    }
+    assert_eq!(
+        looks[3],
+        "and 3 looks, each at another process: 1.0 KiB in blocks; 30 native blocks asked for (--json has all)"
+    );
+}

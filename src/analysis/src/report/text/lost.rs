@@ -1,6 +1,9 @@
 //! What is lost, as text: a part of `why`.
 
+use std::cmp::Reverse;
 use std::io;
+
+use leakline_recording::record::Lost as Look;
 
 use super::closing::next_commands;
 use super::heading::facts;
@@ -15,6 +18,8 @@ use crate::report::words::{bytes, counted};
 use crate::stack::Stacks;
 use crate::top::process_label;
 
+/// Most looks that are told of one by one: of a program that starts many there are many.
+const MOST_LOOKS: usize = 3;
 /// Most rows of the table.
 const MOST_ROWS: usize = 8;
 /// Most frames of a stack.
@@ -140,10 +145,14 @@ fn details(
     Ok(())
 }
 
-/// What was looked at, and what was not.
+/// What was looked at, and what was not: where something is lost, and what has most.
 fn looked(model: &Model<'_>, lost: &Lost<'_>) -> Vec<String> {
     let mut lines = Vec::new();
-    for look in &lost.looks {
+    let mut told = lost.looks.clone();
+    told.sort_by_key(|look| Reverse((!look.sites.is_empty(), look.block_bytes)));
+    let others = told.split_off(MOST_LOOKS.min(told.len()));
+    told.sort_by_key(|look| look.graph);
+    for look in told {
         let before = if look.before > 0 {
             format!(", compared with look {}", look.before)
         } else {
@@ -176,6 +185,15 @@ fn looked(model: &Model<'_>, lost: &Lost<'_>) -> Vec<String> {
             );
         }
         lines.push(text);
+    }
+    if !others.is_empty() {
+        let sum = |of: &dyn Fn(&Look) -> u64| -> u64 { others.iter().map(|look| of(look)).sum() };
+        lines.push(format!(
+            "and {}, each at another process: {} in blocks; {} asked for (--json has all)",
+            counted(others.len() as u64, "look", "looks"),
+            bytes(sum(&|look| look.block_bytes)),
+            counted(sum(&|look| look.blocks), "native block", "native blocks"),
+        ));
     }
     lines
 }
