@@ -257,11 +257,13 @@ def test_a_shared_recording_names_no_files(leakline: Leakline, tmp_path: Path) -
     program = script(
         tmp_path,
         f"""
-import mmap, time
+import mmap, os, time
 file = open({str(secret)!r}, "rb")
 view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 sum(view[at] for at in range(0, len(view), 4096))
 time.sleep(2.5)
+# Mapped to the end: no look comes after it.
+os._exit(0)
 """,
     )
     result, recording = leakline.run(TARGET_PYTHON, program)
