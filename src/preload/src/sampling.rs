@@ -157,11 +157,11 @@ pub fn note_sampled() {
 /// How many bytes the main thread of a Python program allocates until it looks
 /// whether `__main__` was left. Its teardown allocates more before it frees
 /// the program's first object.
-const LOOK_EVERY: u64 = 4096;
+const LOOK_EVERY: u64 = 2048;
 
 /// And until it also looks at the session, as other threads do at each sample: it may be
 /// over, and the next sample far.
-const SESSION_EVERY: u64 = 32 * LOOK_EVERY;
+const SESSION_EVERY: u64 = 64 * LOOK_EVERY;
 
 /// A thread's countdown.
 #[repr(C)]
