@@ -870,12 +870,10 @@ impl Engine {
         let clock = &self.shared.clock;
         let living = self.processes.iter().filter(|(_, one)| one.ended.is_none());
         let taken = living.filter_map(|(id, process)| {
-            let ticks = session
-                .slot(process.slot)?
-                .sampling_ticks
-                .load(Ordering::Relaxed);
+            let slot = session.slot(process.slot)?;
             let taken = Taken {
-                sampling_ns: clock.span_ns(ticks),
+                sampling_ns: clock.span_ns(slot.sampling_ticks.load(Ordering::Relaxed)),
+                left_out: slot.left_out.load(Ordering::Relaxed),
                 cpu_ns: process::cpu_ns(process.identity.pid)?,
             };
             Some((*id, taken))

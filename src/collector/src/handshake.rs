@@ -323,6 +323,7 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.lost_nested,
         &slot.stalled_ns,
         &slot.sampling_ticks,
+        &slot.left_out,
         &slot.truncated_stacks,
         &slot.broken_unwinds,
         &slot.scan_stack,

@@ -1132,7 +1132,7 @@ unsafe fn sampled(
         };
         if is_told {
             (*t).countdown.remember(address);
-            count_cost(session, began);
+            count_cost(session, began, size, mean);
             return;
         }
         if has_room {
@@ -1147,14 +1147,17 @@ unsafe fn sampled(
     }
 }
 
-/// Adds what a sample took to what the process tells: the mean may depend on it.
-/// (Its death, and the cold code and data that both meet, are as much again.)
-fn count_cost(session: &Session, began: u64) {
+/// Adds what a sample took, and how many blocks it stands for, to what the process tells:
+/// the mean may depend on it. (Its death, and the cold code and data that both meet, are
+/// as much again.)
+fn count_cost(session: &Session, began: u64, size: usize, mean: u64) {
     /// No sample takes 50 us: the thread lost its processor meanwhile.
     const MOST_TICKS: u64 = 1 << 17;
     let ticks = session.now().saturating_sub(began).min(MOST_TICKS);
     let sum = &session.slot().sampling_ticks;
     sum.fetch_add(2 * ticks, Ordering::Relaxed);
+    let others = mean / (size as u64).saturating_add(1);
+    session.slot().left_out.fetch_add(others, Ordering::Relaxed);
 }
 
 unsafe fn sample_nested(t: *mut Thread, session: &Session, block: Block, size: usize) {

@@ -1238,6 +1238,7 @@ impl Session {
         slot.lost_nested.store(0, Ordering::Relaxed);
         slot.stalled_ns.store(0, Ordering::Relaxed);
         slot.sampling_ticks.store(0, Ordering::Relaxed);
+        slot.left_out.store(0, Ordering::Relaxed);
         slot.truncated_stacks.store(0, Ordering::Relaxed);
         slot.broken_unwinds.store(0, Ordering::Relaxed);
         slot.new_rings.store(0, Ordering::Relaxed);
@@ -1306,6 +1307,7 @@ impl Session {
             &slot.lost_nested,
             &slot.stalled_ns,
             &slot.sampling_ticks,
+            &slot.left_out,
             &slot.truncated_stacks,
             &slot.broken_unwinds,
         ] {

@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -247,6 +247,9 @@ pub struct Slot {
     pub left: AtomicU32,
     /// Ticks of the session's clock that samples took, in sampled mode.
     pub sampling_ticks: AtomicU64,
+    /// About how many blocks were left out, in sampled mode: each sampled one stands for
+    /// others of its size.
+    pub left_out: AtomicU64,
     /// The heap graph that this process is to take: 0 for none, else its number. Written
     /// by the collector. In the slot of a child that takes one: [`END_GRAPH`] or the number.
     pub graph_wanted: AtomicU32,
