@@ -231,6 +231,53 @@ grow({count})
     assert all(abs(one) < FAR for each in found for one in each.values()), found
 
 
+def test_what_the_pools_hand_on_is_counted_once(
+    leakline: Leakline, tmp_path: Path
+) -> None:
+    """Blocks that are too large for CPython's pools pass through two of its domains and
+    libc's own functions."""
+    count = 20_000
+    source = f"""
+kept, size = [], 3000
+def zeroed():
+    for _ in range({count}):
+        kept.append(bytes(2000))
+def filled():
+    for _ in range({count}):
+        kept.append(b"x" * size)
+def grown():
+    for _ in range({count} // 40):
+        one = []
+        kept.append(one)
+        for _ in range(5000):
+            one.append(None)
+zeroed()
+filled()
+grown()
+room = sum(kept[-1].__sizeof__() - [].__sizeof__() for _ in range({count} // 40))
+print(room)
+"""
+    options = ["--sample", "16KiB", "--heap", "never"]
+    (tmp_path / "hands_on.py").write_text(source)
+    result, recording = leakline.run(
+        TARGET_PYTHON, "hands_on.py", options=options, cwd=tmp_path
+    )
+    assert result.status == 0, result.err.decode()
+    check_sampled(recording)
+    rows = recording.rows("--filter", "hands_on.py", at="main left")
+    truth = {5: count * (2000 + 33), 8: count * (3000 + 33), 14: int(result.out)}
+    found = {}
+    for line, amount in truth.items():
+        of_line = [row for row in rows if row["line"] == line and row["live_blocks"]]
+        found[line] = deviations(of_line, "live_bytes", amount)
+    assert all(abs(one) < FAR for one in found.values()), found
+    # Whoever is asked below gave as much.
+    domains = recording.rows("--by", "domain", "--filter", "hands_on.py", at=None)
+    total = {row["domain"]: row["total_bytes"] for row in domains}
+    assert total["obj"] + total["mem"] > sum(truth.values())
+    assert total.get("raw", 0) + total.get("native", 0) < 5_000_000, total
+
+
 def test_what_the_pools_keep_of_themselves_is_seen_to_die(leakline: Leakline) -> None:
     """CPython's table of arenas: made for a block that is left out, it is resized for
     one that a hook is at work for. (So many samples that the filter denies few.)"""

@@ -64,8 +64,6 @@ macro_rules! export {
 export! {
     /// `calloc(3)`, observed.
     calloc("rdx", "rcx") => on_calloc;
-    /// `realloc(3)`, observed.
-    realloc("rdx", "rcx") => on_realloc;
     /// `reallocarray(3)`, observed.
     reallocarray("rcx", "r8") => on_reallocarray;
     /// `cfree`, observed (gone from glibc 2.26, alive in old binaries).
@@ -197,6 +195,53 @@ pub unsafe extern "C" fn free() {
         reals = sym real::REALS,
         free = const Real::free as usize * size_of::<u64>(),
         hook = sym on_free,
+    )
+}
+
+/// `realloc(3)`, observed.
+///
+/// # Safety
+///
+/// As for the function of that name.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn realloc() {
+    naked_asm!(
+        ".cfi_startproc",
+        "cmp dword ptr [rip + {leaves_out}], 0",
+        "je 2f",
+        "cmp dword ptr [rip + {starting}], 0",
+        "jne 2f",
+        "cmp dword ptr [rip + {is_libc}], 0",
+        "je 2f",
+        // A birth, or a death.
+        "test rdi, rdi",
+        "je 2f",
+        "test rsi, rsi",
+        "je 2f",
+        denied!("edi"),
+        "mov rax, qword ptr [rip + {word}]",
+        "lea rcx, [rsi + 1]",
+        "sub qword ptr fs:[rax], rcx",
+        "jb 3f",
+        "js 3f",
+        "jmp qword ptr [rip + {reals} + {realloc}]",
+        "3:",
+        "add qword ptr fs:[rax], rcx",
+        "2:",
+        "mov rdx, rsp",
+        "mov rcx, rbp",
+        "jmp {hook}",
+        ".cfi_endproc",
+        leaves_out = sym sampling::LEAVES_OUT,
+        word = sym thread::UNTIL,
+        starting = sym python::STARTING,
+        is_libc = sym real::IS_LIBC,
+        filter = sym sampling::FILTER,
+        shift = const CELL_SHIFT,
+        reals = sym real::REALS,
+        realloc = const Real::realloc as usize * size_of::<u64>(),
+        hook = sym on_realloc,
     )
 }
 
@@ -1014,6 +1059,10 @@ unsafe fn sample(
     unsafe {
         if what.holds_gil() && goes_on(t, size) {
             if python::is_pooled(size) {
+                return call(size);
+            }
+            if python::hands_on(size) {
+                thread::hand_on(size as u64);
                 return call(size);
             }
             return pass_below(t, what, caller, || call(size));
@@ -2024,25 +2073,51 @@ macro_rules! original_word {
     };
 }
 
-/// What CPython calls for a block of no domain in particular.
-macro_rules! python_malloc {
+/// To `2` where the block of so many bytes in this register is not the one that the pools'
+/// allocator was asked for last and hands on, see [`python::hands_on`]. Else it is counted
+/// by libc's function, and no longer by the hook that was asked first.
+macro_rules! handed_on {
+    ($size:literal) => {
+        concat!(
+            concat!("cmp ", $size, ", {largest}\n"),
+            "jbe 2f\n",
+            "mov rax, qword ptr [rip + leakline_handed_on@GOTTPOFF]\n",
+            concat!("cmp qword ptr fs:[rax], ", $size, "\n"),
+            "jne 2f\n",
+            "mov qword ptr fs:[rax], 0\n",
+            "mov rax, qword ptr [rip + {word}]\n",
+            concat!("lea rcx, [", $size, " + 1]\n"),
+            "add qword ptr fs:[rax], rcx",
+        )
+    };
+}
+
+/// What CPython calls for a block of the raw domain.
+macro_rules! python_raw_malloc {
     ($hooks:literal: $malloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $malloc() {
             naked_asm!(
                 ".cfi_startproc",
+                handed_on!("rsi"),
+                "jmp qword ptr [rip + {originals} + {malloc}]",
+                "2:",
                 "mov rdx, rsp",
                 "mov rcx, rbp",
                 "jmp {hook}",
                 ".cfi_endproc",
+                largest = const python::LARGEST_POOLED,
+                word = sym thread::UNTIL,
+                originals = sym python::ORIGINALS,
+                malloc = const original_word!($hooks, malloc),
                 hook = sym py_malloc::<$hooks>
             )
         }
     };
 }
 
-/// As [`python_malloc`], of a domain whose blocks may be CPython's pools': these are left
-/// out as by [`malloc`].
+/// Of a domain whose blocks may be CPython's pools': these are left out as by [`malloc`],
+/// and so are those that the pools' allocator hands on.
 macro_rules! python_pool_malloc {
     ($hooks:literal: $malloc:ident) => {
         #[unsafe(naked)]
@@ -2053,7 +2128,7 @@ macro_rules! python_pool_malloc {
                 // one byte more than the block has.
                 "lea rdx, [rsi - 1]",
                 "cmp rdx, qword ptr [rip + {limit}]",
-                "jae 2f",
+                "jae 4f",
                 "mov rax, qword ptr [rip + {word}]",
                 "sbb qword ptr fs:[rax], rsi",
                 // Also where it was negative before.
@@ -2065,12 +2140,25 @@ macro_rules! python_pool_malloc {
                 "mov rdx, rsp",
                 "mov rcx, rbp",
                 "jmp {ends}",
+                "4:",
+                "cmp rdx, qword ptr [rip + {handed_on}]",
+                "jae 2f",
+                "mov rax, qword ptr [rip + {word}]",
+                "sbb qword ptr fs:[rax], rsi",
+                "jl 5f",
+                "mov rax, qword ptr [rip + leakline_handed_on@GOTTPOFF]",
+                "mov qword ptr fs:[rax], rsi",
+                "jmp qword ptr [rip + {originals} + {malloc}]",
+                "5:",
+                "lea rdx, [rsi + 1]",
+                "add qword ptr fs:[rax], rdx",
                 "2:",
                 "mov rdx, rsp",
                 "mov rcx, rbp",
                 "jmp {hook}",
                 ".cfi_endproc",
                 limit = sym python::POOL_LIMIT,
+                handed_on = sym python::HANDED_ON_LIMIT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
                 malloc = const original_word!($hooks, malloc),
@@ -2093,10 +2181,19 @@ macro_rules! python_pool_calloc {
                 "jo 2f",
                 "lea r8, [rcx - 1]",
                 "cmp r8, qword ptr [rip + {limit}]",
+                "jae 4f",
+                "mov rax, qword ptr [rip + {word}]",
+                "sbb qword ptr fs:[rax], rcx",
+                "jl 3f",
+                "jmp qword ptr [rip + {originals} + {calloc}]",
+                "4:",
+                "cmp r8, qword ptr [rip + {handed_on}]",
                 "jae 2f",
                 "mov rax, qword ptr [rip + {word}]",
                 "sbb qword ptr fs:[rax], rcx",
                 "jl 3f",
+                "mov rax, qword ptr [rip + leakline_handed_on@GOTTPOFF]",
+                "mov qword ptr fs:[rax], rcx",
                 "jmp qword ptr [rip + {originals} + {calloc}]",
                 "3:",
                 "inc rcx",
@@ -2107,6 +2204,7 @@ macro_rules! python_pool_calloc {
                 "jmp {hook}",
                 ".cfi_endproc",
                 limit = sym python::POOL_LIMIT,
+                handed_on = sym python::HANDED_ON_LIMIT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
                 calloc = const original_word!($hooks, calloc),
@@ -2116,27 +2214,59 @@ macro_rules! python_pool_calloc {
     };
 }
 
-macro_rules! python_calloc {
+/// As [`python_raw_malloc`], of `calloc`.
+macro_rules! python_raw_calloc {
     ($hooks:literal: $calloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $calloc() {
-            naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_calloc::<$hooks>)
+            naked_asm!(
+                ".cfi_startproc",
+                "mov rcx, rsi",
+                "imul rcx, rdx",
+                "jo 2f",
+                handed_on!("rcx"),
+                "jmp qword ptr [rip + {originals} + {calloc}]",
+                "2:",
+                "mov rcx, rsp",
+                "mov r8, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                largest = const python::LARGEST_POOLED,
+                word = sym thread::UNTIL,
+                originals = sym python::ORIGINALS,
+                calloc = const original_word!($hooks, calloc),
+                hook = sym py_calloc::<$hooks>
+            )
         }
     };
 }
 
-macro_rules! python_realloc {
+/// As [`python_raw_malloc`], of `realloc`.
+macro_rules! python_raw_realloc {
     ($hooks:literal: $realloc:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $realloc() {
-            naked_asm!(".cfi_startproc", "mov rcx, rsp", "mov r8, rbp", "jmp {hook}", ".cfi_endproc", hook = sym py_realloc::<$hooks>)
+            naked_asm!(
+                ".cfi_startproc",
+                handed_on!("rdx"),
+                "jmp qword ptr [rip + {originals} + {realloc}]",
+                "2:",
+                "mov rcx, rsp",
+                "mov r8, rbp",
+                "jmp {hook}",
+                ".cfi_endproc",
+                largest = const python::LARGEST_POOLED,
+                word = sym thread::UNTIL,
+                originals = sym python::ORIGINALS,
+                realloc = const original_word!($hooks, realloc),
+                hook = sym py_realloc::<$hooks>
+            )
         }
     };
 }
 
-/// As [`python_realloc`], of a domain whose blocks may be CPython's pools': one whose old
-/// block was not sampled and whose new one is not is left out, as by [`malloc`] and
-/// [`free`].
+/// As [`python_pool_malloc`], of `realloc`: a block whose old one was not sampled, and that
+/// is not itself, is left out, as by [`malloc`] and [`free`].
 macro_rules! python_pool_realloc {
     ($hooks:literal: $realloc:ident) => {
         #[unsafe(naked)]
@@ -2145,7 +2275,7 @@ macro_rules! python_pool_realloc {
                 ".cfi_startproc",
                 "lea rcx, [rdx - 1]",
                 "cmp rcx, qword ptr [rip + {limit}]",
-                "jae 2f",
+                "jae 4f",
                 denied!("esi"),
                 "mov rax, qword ptr [rip + {word}]",
                 "lea rcx, [rdx + 1]",
@@ -2156,19 +2286,35 @@ macro_rules! python_pool_realloc {
                 "mov rax, qword ptr [rip + leakline_counted@GOTTPOFF]",
                 "mov qword ptr fs:[rax], rsi",
                 "jmp qword ptr [rip + {originals} + {realloc}]",
+                "4:",
+                "cmp rcx, qword ptr [rip + {handed_on}]",
+                "jae 2f",
+                denied!("esi"),
+                "mov rax, qword ptr [rip + {word}]",
+                "lea rcx, [rdx + 1]",
+                "sub qword ptr fs:[rax], rcx",
+                "jl 3f",
+                "mov rax, qword ptr [rip + leakline_handed_on@GOTTPOFF]",
+                "mov qword ptr fs:[rax], rdx",
+                "jmp qword ptr [rip + {originals} + {realloc}]",
                 "3:",
                 "add qword ptr fs:[rax], rcx",
+                "mov rcx, rsp",
+                "mov r8, rbp",
+                "jmp {ends}",
                 "2:",
                 "mov rcx, rsp",
                 "mov r8, rbp",
                 "jmp {hook}",
                 ".cfi_endproc",
                 limit = sym python::POOL_LIMIT,
+                handed_on = sym python::HANDED_ON_LIMIT,
                 filter = sym sampling::FILTER,
                 shift = const CELL_SHIFT,
                 word = sym thread::UNTIL,
                 originals = sym python::ORIGINALS,
                 realloc = const original_word!($hooks, realloc),
+                ends = sym py_realloc_ends::<$hooks>,
                 hook = sym py_realloc::<$hooks>
             )
         }
@@ -2198,25 +2344,25 @@ macro_rules! python_free {
     };
 }
 
-python_malloc!(0: raw_malloc);
+python_raw_malloc!(0: raw_malloc);
 python_pool_malloc!(1: mem_malloc);
 python_pool_malloc!(2: obj_malloc);
-python_malloc!(3: raw_malloc_2);
+python_raw_malloc!(3: raw_malloc_2);
 python_pool_malloc!(4: mem_malloc_2);
 python_pool_malloc!(5: obj_malloc_2);
-python_calloc!(0: raw_calloc);
+python_raw_calloc!(0: raw_calloc);
 python_pool_calloc!(1: mem_calloc);
 python_pool_calloc!(2: obj_calloc);
-python_calloc!(3: raw_calloc_2);
+python_raw_calloc!(3: raw_calloc_2);
 python_pool_calloc!(4: mem_calloc_2);
 python_pool_calloc!(5: obj_calloc_2);
-python_realloc!(0: raw_realloc);
+python_raw_realloc!(0: raw_realloc);
 python_free!(0: raw_free);
 python_pool_realloc!(1: mem_realloc);
 python_free!(1: mem_free);
 python_pool_realloc!(2: obj_realloc);
 python_free!(2: obj_free);
-python_realloc!(3: raw_realloc_2);
+python_raw_realloc!(3: raw_realloc_2);
 python_free!(3: raw_free_2);
 python_pool_realloc!(4: mem_realloc_2);
 python_free!(4: mem_free_2);
@@ -2320,8 +2466,13 @@ fn leave_out_python<const HOOKS: usize>(
     call: impl FnOnce(usize) -> Block,
 ) -> Block {
     let what = python_call(domain_of(HOOKS));
-    // SAFETY: as in `observe_python`.
-    unsafe { pass_below(t, what, caller, || call(size)) }
+    // SAFETY: as in `observe_python`; in the mem and obj domains it holds the GIL.
+    unsafe {
+        if what.holds_gil() {
+            python::try_handing_on();
+        }
+        pass_below(t, what, caller, || call(size))
+    }
 }
 
 #[inline(never)]
@@ -2449,6 +2600,28 @@ extern "C" fn py_realloc<const HOOKS: usize>(
         return call(size);
     }
     py_realloc_at::<HOOKS>(old, size, caller, at)
+}
+
+/// [`py_realloc`] of a block that ended a countdown and whose old one was not sampled, as
+/// [`py_malloc_ends`].
+extern "C" fn py_realloc_ends<const HOOKS: usize>(
+    context: sys::Pointer,
+    old: Block,
+    size: usize,
+    sp: u64,
+    bp: u64,
+) -> Block {
+    let at = Arrival::new();
+    // SAFETY: this thread's resting state; it holds the GIL.
+    if at.is_sampling() && python::hands_on(size) && unsafe { goes_on(at.t, size) } {
+        if python::is_pooled(size) {
+            thread::count_in(old as u64);
+        } else {
+            thread::hand_on(size as u64);
+        }
+        return original!(HOOKS, realloc(old, size) as fn(Block, usize) -> Block);
+    }
+    py_realloc::<HOOKS>(context, old, size, sp, bp)
 }
 
 #[inline(never)]

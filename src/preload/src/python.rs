@@ -94,20 +94,43 @@ static POOLED: AtomicU64 = AtomicU64::new(0);
 /// As [`POOLED`] while blocks are left out by a thread's countdown alone, and else 0.
 pub static POOL_LIMIT: AtomicU64 = AtomicU64::new(0);
 
-/// Sets [`POOL_LIMIT`]: again where what it depends on has changed meanwhile.
+/// As [`POOL_LIMIT`], of the blocks above it where [`hands_on`], and else 0.
+pub static HANDED_ON_LIMIT: AtomicU64 = AtomicU64::new(0);
+
+/// Larger ones are left to the hooks.
+const LARGEST_HANDED_ON: u64 = 1 << 30;
+
+/// Sets [`POOL_LIMIT`] and [`HANDED_ON_LIMIT`]: again where what they depend on has changed
+/// meanwhile.
 pub fn set_pool_limit() {
-    let limit = || match sampling::LEAVES_OUT.load(Ordering::SeqCst) {
-        0 => 0,
-        _ => POOLED.load(Ordering::SeqCst),
+    let limits = || {
+        let pooled = match sampling::LEAVES_OUT.load(Ordering::SeqCst) {
+            0 => 0,
+            _ => POOLED.load(Ordering::SeqCst),
+        };
+        match HANDS_ON.load(Ordering::SeqCst) {
+            FITS if pooled != 0 => (pooled, LARGEST_HANDED_ON),
+            _ => (pooled, 0),
+        }
     };
     loop {
-        let set = limit();
-        POOL_LIMIT.store(set, Ordering::SeqCst);
-        if limit() == set {
+        let set = limits();
+        POOL_LIMIT.store(set.0, Ordering::SeqCst);
+        HANDED_ON_LIMIT.store(set.1, Ordering::SeqCst);
+        if limits() == set {
             return;
         }
     }
 }
+
+/// Whether a block that is too large for the pools is counted by libc's function, from
+/// which it comes by the raw domain's below our hook: `NOT_TRIED`, `FITS` or `DOES_NOT_FIT`.
+///
+/// Then the pools' own allocator, which hands such a block on to the raw domain's hook and
+/// does nothing else for it, need not be known to be at work meanwhile: the hook that was
+/// asked first counts the block, says so ([`thread::hand_on`]) and is the allocator; the raw
+/// domain's takes that back and is *its* allocator; and libc's function counts it.
+static HANDS_ON: AtomicU32 = AtomicU32::new(NOT_TRIED);
 
 /// What is asked for in place of a block that is set apart: more than pools give.
 pub const APART: usize = LARGEST_POOLED as usize + 1;
@@ -702,6 +725,7 @@ pub fn forget(start: u64, end: u64) {
     }
     PLAIN.store(1, Ordering::Relaxed);
     POOLED.store(0, Ordering::SeqCst);
+    HANDS_ON.store(NOT_TRIED, Ordering::SeqCst);
     set_pool_limit();
     RELEASED.store(0, Ordering::Relaxed);
     SETS_APART.store(NOT_TRIED, Ordering::Relaxed);
@@ -799,6 +823,74 @@ unsafe fn try_apart() -> bool {
         }
         PROBE.swap(0, Ordering::Relaxed) == SEEN
     }
+}
+
+/// Whether a block of so many bytes, which was counted, is to be handed on.
+#[inline(always)]
+pub fn hands_on(size: usize) -> bool {
+    (size as u64).wrapping_sub(1) < HANDED_ON_LIMIT.load(Ordering::Relaxed)
+}
+
+/// Tries [`HANDS_ON`], if that is not known. To be called where a block is too large for
+/// the pools.
+///
+/// # Safety
+///
+/// The thread must be at `depth::SAMPLING`, hold the GIL, and be in a hook of the mem or
+/// the obj domain.
+#[inline(always)]
+pub unsafe fn try_handing_on() {
+    // (While Python starts, libc's functions look whether it has.)
+    if HANDS_ON.load(Ordering::Relaxed) == NOT_TRIED
+        && POOL_LIMIT.load(Ordering::Relaxed) != 0
+        && !is_starting()
+    {
+        // SAFETY: the caller's.
+        unsafe { try_handing_on_now() };
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn try_handing_on_now() {
+    const RAW: usize = 0;
+    const LARGER: usize = APART + 64;
+    const PLENTY: u64 = 1 << 20;
+    let raw = original(RAW);
+    // So that none of them is sampled.
+    let left = thread::exchange_countdown(PLENTY);
+    let counted = || PLENTY - thread::exchange_countdown(PLENTY);
+    // SAFETY: CPython's own functions (there are pools only above those), with their
+    // context. Nobody knows of these blocks but us.
+    let fits = unsafe {
+        let malloc: extern "C" fn(sys::Pointer, usize) -> u64 = core::mem::transmute(raw.malloc);
+        let calloc: extern "C" fn(sys::Pointer, usize, usize) -> u64 =
+            core::mem::transmute(raw.calloc);
+        let realloc: extern "C" fn(sys::Pointer, u64, usize) -> u64 =
+            core::mem::transmute(raw.realloc);
+        let free: extern "C" fn(sys::Pointer, u64) = core::mem::transmute(raw.free);
+        let first = malloc(raw.context, APART);
+        let by_malloc = counted();
+        let second = calloc(raw.context, 1, APART);
+        let by_calloc = counted();
+        let third = match first {
+            0 => 0,
+            _ => realloc(raw.context, first, LARGER),
+        };
+        let by_realloc = counted();
+        for block in [if third == 0 { first } else { third }, second] {
+            if block != 0 {
+                free(raw.context, block);
+            }
+        }
+        second != 0
+            && third != 0
+            && [by_malloc, by_calloc, by_realloc]
+                == [APART, APART, LARGER].map(|bytes| bytes as u64 + 1)
+    };
+    thread::exchange_countdown(left);
+    HANDS_ON.store(if fits { FITS } else { DOES_NOT_FIT }, Ordering::SeqCst);
+    set_pool_limit();
 }
 
 /// The raw domain's hook is told of the death of a block that is none of the program's
@@ -1087,6 +1179,7 @@ impl Interpreter {
             let has_pools = Self::has_pools() && self.hook_arenas();
             let pooled = if has_pools { LARGEST_POOLED } else { 0 };
             POOLED.store(pooled, Ordering::SeqCst);
+            HANDS_ON.store(NOT_TRIED, Ordering::SeqCst);
             set_pool_limit();
             SETS_APART.store(NOT_TRIED, Ordering::Relaxed);
             self.hook_codes();
@@ -1196,6 +1289,7 @@ impl Interpreter {
     /// As for [`unhook`].
     unsafe fn unhook_arenas(&self) {
         POOLED.store(0, Ordering::SeqCst);
+        HANDS_ON.store(NOT_TRIED, Ordering::SeqCst);
         set_pool_limit();
         if original_arenas().allocate == 0 {
             return;

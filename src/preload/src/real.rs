@@ -92,7 +92,7 @@ pub fn own_free() -> Option<u64> {
 
 fn note_libc() {
     let (start, end) = elf::span_of(address(Real::start_main));
-    let is_there = address(Real::malloc) != 0;
+    let is_there = address(Real::malloc) != 0 && address(Real::realloc) != 0;
     let is_libc = [
         Real::malloc,
         Real::calloc,

@@ -178,7 +178,8 @@ pub struct Thread {
 global_asm!(
     // Initial-exec thread-local storage: `thread_local!` would go through
     // `__tls_get_addr`, whose first call in a thread may allocate. One word of state,
-    // the words of countdowns, see `UNTIL`, and one for `was_counted`.
+    // the words of countdowns, see `UNTIL`, one for `was_counted` and one for
+    // `hand_on`.
     ".section .tbss,\"awT\",@nobits",
     ".globl leakline_thread",
     ".hidden leakline_thread",
@@ -198,6 +199,12 @@ global_asm!(
     ".type leakline_counted,@object",
     ".size leakline_counted,8",
     "leakline_counted:",
+    ".zero 8",
+    ".globl leakline_handed_on",
+    ".hidden leakline_handed_on",
+    ".type leakline_handed_on,@object",
+    ".size leakline_handed_on,8",
+    "leakline_handed_on:",
     ".zero 8",
     ".text",
 );
@@ -363,6 +370,37 @@ pub fn was_counted(block: u64) -> bool {
         );
     }
     true
+}
+
+/// The block that is to be reallocated into a pool is the one that [`was_counted`] tells of.
+#[inline(always)]
+pub fn count_in(block: u64) {
+    // SAFETY: as in `current`; only this thread reads and writes the word.
+    unsafe {
+        asm!(
+            "mov {at}, qword ptr [rip + leakline_counted@GOTTPOFF]",
+            "mov qword ptr fs:[{at}], {block}",
+            at = out(reg) _,
+            block = in(reg) block,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// A block of so many bytes was counted, which the allocator below will ask the raw domain
+/// for, once: there it is not counted again. See `python::hands_on`.
+#[inline(always)]
+pub fn hand_on(bytes: u64) {
+    // SAFETY: as in `current`; only this thread reads and writes the word.
+    unsafe {
+        asm!(
+            "mov {at}, qword ptr [rip + leakline_handed_on@GOTTPOFF]",
+            "mov qword ptr fs:[{at}], {bytes}",
+            at = out(reg) _,
+            bytes = in(reg) bytes,
+            options(nostack, preserves_flags)
+        );
+    }
 }
 
 const MAX_THREADS: usize = 64 * 1024;
