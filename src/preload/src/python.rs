@@ -132,6 +132,10 @@ pub fn set_pool_limit() {
 /// domain's takes that back and is *its* allocator; and libc's function counts it.
 static HANDS_ON: AtomicU32 = AtomicU32::new(NOT_TRIED);
 
+/// The main thread's state, which is in [`Thread::in_main`], where CPython has it in its own
+/// static data (from 3.11 on): there it is never freed. Else 0.
+static MAIN_STATE: AtomicU64 = AtomicU64::new(0);
+
 /// What is asked for in place of a block that is set apart: more than pools give.
 pub const APART: usize = LARGEST_POOLED as usize + 1;
 
@@ -258,6 +262,8 @@ pub struct Interpreter {
     pub layout: Layout,
     /// Of the version: 3.MINOR.
     pub minor: u8,
+    /// Where CPython's own code and static data lie.
+    span: (u64, u64),
     get_allocator: u64,
     set_allocator: u64,
     get_arenas: u64,
@@ -282,6 +288,7 @@ unsafe impl Sync for Global {}
 static PYTHON: Global = Global(UnsafeCell::new(Interpreter {
     layout: V313,
     minor: 0,
+    span: (0, 0),
     get_allocator: 0,
     set_allocator: 0,
     get_arenas: 0,
@@ -463,16 +470,45 @@ pub fn is_there() -> bool {
 /// # Safety
 ///
 /// `t` must be this thread's state, and the thread hold the GIL.
+#[inline(always)]
 pub unsafe fn runs_main(t: *mut Thread) -> bool {
-    // SAFETY: the caller's; the thread's own state and frame (see the invariants).
+    // SAFETY: the caller's.
+    unsafe { runs_main_at(t, MAIN_STATE.load(Ordering::Relaxed)) || runs_main_by_call(t) }
+}
+
+/// As [`runs_main`], where the thread's state is known: calls nothing.
+///
+/// # Safety
+///
+/// As for [`runs_main`].
+#[inline(always)]
+pub unsafe fn surely_runs_main(t: *mut Thread) -> bool {
+    // SAFETY: the caller's.
+    unsafe { runs_main_at(t, MAIN_STATE.load(Ordering::Relaxed)) }
+}
+
+/// As [`runs_main`], of the state that CPython says is this thread's.
+#[cold]
+#[inline(never)]
+unsafe fn runs_main_by_call(t: *mut Thread) -> bool {
+    let state = interpreter().map_or(0, |python| python.state(true, true));
+    // SAFETY: the caller's.
+    unsafe { runs_main_at(t, state) }
+}
+
+/// # Safety
+///
+/// As for [`runs_main`]; `state` must be the thread's, or 0.
+#[inline(always)]
+unsafe fn runs_main_at(t: *mut Thread, state: u64) -> bool {
+    // SAFETY: the caller's; the thread's own state and frame (see the invariants). What
+    // was found of the interpreter is whole, since it fits.
     unsafe {
-        if !(*t).in_main || FIT.load(Ordering::Relaxed) != FITS {
+        if state == 0 || !(*t).in_main || FIT.load(Ordering::Relaxed) != FITS {
             return false;
         }
-        let Some(python) = interpreter() else {
-            return false;
-        };
-        let frame = python.frame_of(python.state(true, true));
+        let python = &*PYTHON.0.get();
+        let frame = python.frame_of(state);
         frame != 0 && !python.is_boundary(frame)
     }
 }
@@ -518,6 +554,10 @@ pub unsafe fn look_at_main(t: *mut Thread, session: &Session) {
         }
         if DUE.load(Ordering::Relaxed) & GRAPH != 0 {
             python.see_to_dues(t, session);
+        }
+        let own = python.span.0..python.span.1;
+        if (*t).in_main && own.contains(&state) {
+            MAIN_STATE.store(state, Ordering::Relaxed);
         }
     }
 }
@@ -622,6 +662,7 @@ pub fn install(session: &Session, may_run: bool) {
         *PYTHON.0.get() = Interpreter {
             layout,
             minor: minor as u8,
+            span: elf::span_of(get_allocator),
             get_allocator,
             set_allocator,
             get_arenas: elf::find(c"PyObject_GetArenaAllocator"),
@@ -1169,7 +1210,7 @@ impl Interpreter {
                     context: now.context,
                     ..hooks::python_hooks(hooks)
                 };
-                let (start, end) = elf::span_of(self.get_allocator);
+                let (start, end) = self.span;
                 if !(start..end).contains(&now.malloc) {
                     PLAIN.store(0, Ordering::Relaxed);
                 }
@@ -1192,7 +1233,7 @@ impl Interpreter {
         let Some(place) = self.code_deallocator() else {
             return;
         };
-        let (start, end) = elf::span_of(self.get_allocator);
+        let (start, end) = self.span;
         let now = place.load(Ordering::Relaxed);
         if (start..end).contains(&now) {
             CODE_DEATH.store(now, Ordering::Release);
@@ -1461,6 +1502,8 @@ impl Interpreter {
                     DUE.fetch_or(GRAPH, Ordering::Relaxed);
                 }
             }
+            // Of another main thread, in a forked child.
+            MAIN_STATE.store(0, Ordering::Relaxed);
             (*t).in_main = code != 0 && self.is_main_code(code & !7);
             (*t).main_frame = at;
             (*t).main_code = code;
