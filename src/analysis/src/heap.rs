@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 mod ask;
 mod dominators;
 mod graph;
+mod keys;
 mod paths;
 mod references;
 mod shapes;

@@ -308,7 +308,7 @@ fn number(numbers: &mut FxHashMap<Vec<u8>, usize>, text: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{origin, training};
+    use crate::testing::{By, HeapBuilder, origin, training};
     use crate::{Model, Span, Stacks};
 
     #[test]
@@ -343,6 +343,26 @@ mod tests {
         // As would be found, were it there.
         assert!(format!("{records:?}").contains(&bytes("train.py")));
         assert!(text.contains("Trainer.epoch"));
+    }
+
+    #[test]
+    fn keys_of_dicts_are_left_out() {
+        let mut b = HeapBuilder::new();
+        let module = b.module("app");
+        let (dict, value) = (b.node("dict", 232), b.node("list", 56));
+        b.edge(module, By::Named("CACHE"), dict);
+        b.keyed(dict, "user-42", value);
+        let records: Vec<Record> = b.parts(1).into_iter().map(Record::HeapPart).collect();
+        let redaction = Redaction::new(&records);
+        let bytes = |record: &Record| match record {
+            Record::HeapPart(part) => part.entries.clone(),
+            other => panic!("{other:?}"),
+        };
+        let has = |bytes: &[u8]| bytes.windows(7).any(|part| part == b"user-42");
+        assert!(records.iter().any(|record| has(&bytes(record))));
+        for (at, record) in records.iter().enumerate() {
+            assert!(bytes(redaction.at(at, record)).is_empty());
+        }
     }
 
     #[test]

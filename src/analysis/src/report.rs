@@ -14,6 +14,7 @@ pub mod text;
 mod words;
 
 pub(crate) use leaks_words::held_briefly;
+pub use leaks_words::step_words;
 pub use table::{BOLD, Cell, DIM, Style, Table, WARN, printable};
 pub use words::{
     blocks, bytes, bytes_within, counted, duration, rate, signed_blocks, signed_bytes,

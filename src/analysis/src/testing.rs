@@ -457,6 +457,8 @@ pub(crate) struct HeapBuilder {
     suspects: Vec<Suspect>,
     /// How the search ended, and whether the collector of cycles runs.
     searched: Option<(u64, u64)>,
+    keys: Vec<(u64, u64, Vec<u8>)>,
+    pub(crate) keys_left_out: u64,
 }
 
 /// An object that memory was searched for.
@@ -505,6 +507,8 @@ impl HeapBuilder {
             status: graph::status::COMPLETE,
             suspects: Vec::new(),
             searched: None,
+            keys: Vec::new(),
+            keys_left_out: 0,
         }
     }
 
@@ -646,6 +650,19 @@ impl HeapBuilder {
         dict
     }
 
+    /// What a node is that is a dict's key: a kind of `graph::key`, and its content.
+    pub(crate) fn key(&mut self, node: u64, kind: u64, content: &[u8]) {
+        self.keys.push((node, kind, content.to_vec()));
+    }
+
+    /// A dict's value under a key that is a string, which was recorded.
+    pub(crate) fn keyed(&mut self, dict: u64, text: &str, value: u64) {
+        let key = self.node("str", 49 + text.len() as u64);
+        self.edge(dict, By::Item("str"), value);
+        self.edge(dict, By::Key, key);
+        self.key(key, graph::key::TEXT, text.as_bytes());
+    }
+
     pub(crate) fn end_with(&mut self, status: u64) {
         self.status = status;
     }
@@ -668,6 +685,15 @@ impl HeapBuilder {
             }
         }
         let mut blobs = Vec::new();
+        if !self.keys.is_empty() {
+            let mut buffer = vec![0; 1 << 20];
+            let mut writer = graph::KeyWriter::new(&mut buffer);
+            for (node, kind, content) in &self.keys {
+                writer.key(*node, *kind, content);
+            }
+            writer.keys(self.keys.len() as u64, self.keys_left_out);
+            blobs.push(writer.take().to_vec());
+        }
         let mut buffer = vec![0; 1 << 20];
         let mut writer = graph::Writer::new(&mut buffer, |blob: &[u8]| {
             blobs.push(blob.to_vec());

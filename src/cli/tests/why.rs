@@ -102,6 +102,7 @@ fn record(path: &Path, graphs: &[(u32, u64, u64)]) {
             at_ns: u64::from(number) * SECOND,
             name: format!("g{number}"),
             paused_ns: 0,
+            values: false,
         }));
         writer.push(Record::HeapPart(part(number, jobs, how)));
     }

@@ -138,7 +138,12 @@ impl Graph {
                 Entry::Edge { .. } => self.edges += 1,
                 Entry::End { status, .. } => self.status = Some(status),
                 Entry::Searched { .. } => self.is_searched = true,
-                Entry::Suspect { .. } | Entry::Name(_) | Entry::Title(_) | Entry::Root { .. } => {}
+                Entry::Suspect { .. }
+                | Entry::Name(_)
+                | Entry::Title(_)
+                | Entry::Root { .. }
+                | Entry::Key { .. }
+                | Entry::Keys { .. } => {}
             }
         }
         (!entries.is_malformed()).then_some(sites)

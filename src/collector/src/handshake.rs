@@ -306,6 +306,7 @@ fn clear(slot: &Slot, pid: u32) {
         &slot.python_version,
         &slot.left,
         &slot.graph_wanted,
+        &slot.values_wanted,
         &slot.graph_begun,
         &slot.graph_error,
         &slot.may_graph,

@@ -44,7 +44,7 @@ pub const LISTENER_FD: i32 = 4;
 pub const CONTROL_FD: i32 = 5;
 
 /// Version of [`Request`] and [`Reply`], which two installations may exchange.
-const COMMANDS_VERSION: u32 = 3;
+const COMMANDS_VERSION: u32 = 4;
 /// Largest packet of a command, and of its answer.
 pub const COMMAND_BYTES: usize = 64 * 1024;
 /// Longest name of a snapshot, in bytes.
@@ -113,6 +113,8 @@ pub enum Request {
     TakeGraphs {
         /// What they are called: need not be new.
         name: String,
+        /// They tell what keys of dicts are, also where the session's do not.
+        values: bool,
     },
     /// What became of heap graphs?
     Graphs,

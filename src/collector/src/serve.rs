@@ -471,7 +471,7 @@ impl Collector {
                 }
                 ToCollector::Leave => self.leave(),
                 ToCollector::TakeGraphs { name } => {
-                    if let Err(why) = self.engine.want_graphs(&name, false) {
+                    if let Err(why) = self.engine.want_graphs(&name, false, false) {
                         self.control.send(&FromCollector::NoGraphs { why });
                     }
                 }
@@ -512,9 +512,9 @@ impl Collector {
                     };
                     client.answer(&reply);
                 }
-                Request::TakeGraphs { name } => {
+                Request::TakeGraphs { name, values } => {
                     self.take_joined();
-                    let reply = match self.engine.want_graphs(&name, true) {
+                    let reply = match self.engine.want_graphs(&name, true, values) {
                         Ok(()) => Reply::Graphs(self.engine.graph_states()),
                         Err(why) => Reply::Refused { why },
                     };

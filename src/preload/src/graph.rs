@@ -25,9 +25,10 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use leakline_wire::event::{self, BlobKind, Kind};
 use leakline_wire::graph::{Writer, status};
-use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, may_graph, scan};
+use leakline_wire::layout::{END_GRAPH, MOST_END_GRAPHS, may_graph, mode, scan};
 
 use self::cpython::Functions;
+use self::keys::Keys;
 use self::search::Search;
 use self::walk::Walk;
 use crate::python::{self, Interpreter};
@@ -36,6 +37,7 @@ use crate::sys;
 use crate::thread::{self, Thread};
 
 mod cpython;
+mod keys;
 mod memory;
 mod search;
 mod walk;
@@ -195,6 +197,8 @@ pub unsafe fn take(
             Some(python) => Some((python, Functions::get().ok_or(ENOSYS)?)),
             None => None,
         };
+        let tells_values = session.mode() & mode::VALUES != 0
+            || session.slot().values_wanted.load(Ordering::Relaxed) == number;
         let sequence = session.slot().forks.fetch_add(1, Ordering::Relaxed) + 1;
         let stamp = thread::stamp(t, session);
         // Between this event and the fork this thread does nothing that it would tell
@@ -215,6 +219,7 @@ pub unsafe fn take(
                 forked: session.now(),
                 stack: core::hint::black_box(&registers)[6],
                 threads,
+                tells_values,
             };
             let status = in_child(t, session, python, fork, number);
             sys::exit_group(status);
@@ -239,6 +244,8 @@ pub struct Fork {
     pub stack: u64,
     /// Other threads that were there, among those that are known.
     pub threads: u32,
+    /// Its graph is to tell what keys of dicts are.
+    pub tells_values: bool,
 }
 
 #[inline(never)]
@@ -262,11 +269,14 @@ unsafe fn in_child(
     await_scan(session, scan::GO_ON, began + LOOK_NS);
     // Foreign code runs from here on, and may crash.
     sys::leave_no_core();
-    let Some(buffer) = sys::map_private(BLOB_BYTES) else {
+    let map = || {
+        let buffer = sys::map_private(BLOB_BYTES)?;
+        // SAFETY: just mapped, and nobody else's.
+        Some(unsafe { core::slice::from_raw_parts_mut(buffer, BLOB_BYTES) })
+    };
+    let Some(buffer) = map() else {
         return 1;
     };
-    // SAFETY: just mapped, and nobody else's.
-    let buffer = unsafe { core::slice::from_raw_parts_mut(buffer, BLOB_BYTES) };
     let hand_on = |blob: &[u8]| {
         // The target's rings come first; and a pool that grew stays so, with pages that come
         // to be the target's, too.
@@ -284,9 +294,18 @@ unsafe fn in_child(
     let mut out = Writer::new(buffer, hand_on);
     let took = || sys::monotonic_ns().saturating_sub(began) / 1000;
     let has_failed = if let Some((python, functions)) = python {
-        let mut walk = Walk::new(python, functions, out, began);
+        let keys = if fork.tells_values {
+            let Some(buffer) = map() else {
+                return 1;
+            };
+            Some(Keys::new(functions.kinds(python), buffer))
+        } else {
+            None
+        };
+        let mut walk = Walk::new(python, functions, out, keys, began);
         // SAFETY: the caller held the GIL, and this is a copy of that instant.
         unsafe { walk.all() };
+        walk.end_keys();
         let (nodes, edges) = (walk.nodes, walk.edges);
         walk.out.end(walk.status, nodes, edges, took());
         // The graph is told by now, whatever becomes of what follows.

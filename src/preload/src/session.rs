@@ -1245,6 +1245,7 @@ impl Session {
         slot.is_graph.store(0, Ordering::Relaxed);
         slot.graph_wanted.store(0, Ordering::Relaxed);
         slot.graph_begun.store(0, Ordering::Relaxed);
+        slot.values_wanted.store(0, Ordering::Relaxed);
         slot.may_graph.store(may_graph::NO, Ordering::Relaxed);
         slot.scan.store(scan::WAITS, Ordering::Relaxed);
         slot.python_version.store(
@@ -1294,6 +1295,8 @@ impl Session {
         slot.start_stamp.store(fork.forked, Ordering::Relaxed);
         slot.is_graph.store(1, Ordering::Relaxed);
         slot.graph_wanted.store(number, Ordering::Relaxed);
+        let values = if fork.tells_values { number } else { 0 };
+        slot.values_wanted.store(values, Ordering::Relaxed);
         slot.scan.store(scan::WAITS, Ordering::Relaxed);
         slot.scan_stack.store(fork.stack, Ordering::Relaxed);
         let own = core::ptr::from_ref(sys::own_memory()) as u64;

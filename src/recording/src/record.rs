@@ -677,6 +677,8 @@ pub struct HeapGraph {
     pub name: String,
     /// How long the process stood still for it, where known; else 0.
     pub paused_ns: u64,
+    /// It was to tell what keys of dicts are (`--values`), not only names in the code.
+    pub values: bool,
 }
 
 /// A part of a heap graph: parts come in order.

@@ -359,7 +359,7 @@ fn fields_are_those_of_the_format() {
     6 Cohorts(Cohorts { at_ns: 1, tick: 1, is_boundary: true, sites: Packed([1]) })
     3 Sampling(Sampling { at_ns: 1, mean_bytes: 1 })
     7 Scatter(Scatter { sites: [SiteScatter { site: 1, live_bytes: 1, live_blocks: 1, total_bytes: 1, total_blocks: 1 }] })
-    7 HeapGraph(HeapGraph { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1 })
+    8 HeapGraph(HeapGraph { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1, values: true })
     6 HeapPart(HeapPart { graph: 1, entries: [1], sites: [1] })
     32 Lost(Lost { graph: 1, process: 1, at_ns: 1, name: "\u{1}", paused_ns: 1, why: "\u{1}", knows_all: true, threads: 1, before: 1, blocks: 1, bytes: 1, root_bytes: 1, block_bytes: 1, unread_bytes: 1, microseconds: 1, sites: [LostSite { site: 1, known: 1, lost: 1, direct_blocks: 1, direct_bytes: 1, indirect_blocks: 1, indirect_bytes: 1, again_blocks: 1, again_bytes: 1, inner_blocks: 1, inner_bytes: 1, examples: [1] }] })
     8 Limits(Limits { process: 1, at_ns: 1, rss_bytes: 1, limits: [Limit { of: AddressSpace, bytes: 1, used_bytes: 1 }] })

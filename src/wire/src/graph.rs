@@ -17,6 +17,11 @@
 //! | 8 | end | status, nodes, edges, microseconds |
 //! | 10 | suspect | address less the last suspect's of the blob (at first 0), type, references, words of memory that hold the address, flags |
 //! | 11 | searched | status, bytes, bytes left out, what the collector of cycles is (see [`collects`]), microseconds |
+//! | 12 | key | address less the last key's of the blob (at first 0), kind (see [`key`]), its content (text) |
+//! | 13 | keys | how many were told, how many were left out |
+//!
+//! Keys of dicts are told where that is asked for, in blobs of their own: a reader that
+//! does not know them loses nothing else. They are objects, which are nodes as well.
 //!
 //! Suspects come after the end: objects that count more references than edges and roots
 //! lead to them. Memory was searched for their addresses, once it is said so.
@@ -39,6 +44,36 @@ pub mod tag {
     pub const END: u8 = 8;
     pub const SUSPECT: u8 = 10;
     pub const SEARCHED: u8 = 11;
+    pub const KEY: u8 = 12;
+    pub const KEYS: u8 = 13;
+}
+
+/// What kind of object a dict's key is, in the lowest bits of its kind, and what its
+/// content has.
+pub mod key {
+    /// A string: its characters, in UTF-8; what is none there (a surrogate) is U+FFFD.
+    pub const TEXT: u64 = 0;
+    /// An int: a byte, which is not 0 where it is negative, and eight of its magnitude,
+    /// the lowest first.
+    pub const INT: u64 = 1;
+    /// Bytes, as they are.
+    pub const BYTES: u64 = 2;
+    /// A float: eight bytes, as the machine has them.
+    pub const FLOAT: u64 = 3;
+    /// `None`, `False` and `True`: nothing.
+    pub const NONE: u64 = 4;
+    #[expect(missing_docs, reason = "as above")]
+    pub const FALSE: u64 = 5;
+    #[expect(missing_docs, reason = "as above")]
+    pub const TRUE: u64 = 6;
+    /// Bits of the kind.
+    pub const KIND: u64 = 7;
+    /// It goes on: only the beginning is there.
+    pub const CUT: u64 = 8;
+    /// Most characters of a string, and bytes of bytes, that are told.
+    pub const MOST_CHARACTERS: usize = 64;
+    #[expect(missing_docs, reason = "as above")]
+    pub const MOST_BYTES: usize = 32;
 }
 
 /// Bits of a type's flags.
@@ -187,6 +222,15 @@ pub enum Entry<'a> {
         collects: u64,
         microseconds: u64,
     },
+    Key {
+        address: u64,
+        kind: u64,
+        content: &'a [u8],
+    },
+    Keys {
+        told: u64,
+        left_out: u64,
+    },
 }
 
 /// Reads the entries of a blob. Ends early, with [`Entries::is_malformed`], where the
@@ -196,6 +240,7 @@ pub struct Entries<'a> {
     bytes: &'a [u8],
     node: u64,
     suspect: u64,
+    key: u64,
     /// Of the entry that is being read.
     left: u64,
     is_edges: bool,
@@ -210,6 +255,7 @@ impl<'a> Entries<'a> {
             bytes,
             node: 0,
             suspect: 0,
+            key: 0,
             left: 0,
             is_edges: false,
             last: 0,
@@ -323,6 +369,18 @@ impl<'a> Entries<'a> {
                 collects: self.number()?,
                 microseconds: self.number()?,
             },
+            tag::KEY => {
+                self.key = self.key.wrapping_add(self.difference()?);
+                Entry::Key {
+                    address: self.key << 3,
+                    kind: self.number()?,
+                    content: self.text()?,
+                }
+            }
+            tag::KEYS => Entry::Keys {
+                told: self.number()?,
+                left_out: self.number()?,
+            },
             _ => return None,
         })
     }
@@ -383,6 +441,14 @@ impl<'a, H: FnMut(&[u8]) -> bool> Writer<'a, H> {
     /// Whether something could not be handed on.
     pub fn has_failed(&self) -> bool {
         self.has_failed
+    }
+
+    /// Hands on a blob of entries that are not written here, in between: those that are
+    /// go on as if it were not there.
+    pub fn apart(&mut self, blob: &[u8]) {
+        if !blob.is_empty() && !self.has_failed {
+            self.has_failed = !(self.hand_on)(blob);
+        }
     }
 
     /// Hands on what there is.
@@ -581,6 +647,80 @@ impl<'a, H: FnMut(&[u8]) -> bool> Writer<'a, H> {
     }
 }
 
+/// Writes what keys are into a buffer, to be handed on as blobs of their own.
+#[derive(Debug)]
+pub struct KeyWriter<'a> {
+    buffer: &'a mut [u8],
+    at: usize,
+    last: u64,
+}
+
+/// Most that a key takes: tag, two numbers, and what it has.
+const MAX_KEY: usize = 1 + 2 * 10 + 1 + 4 * key::MOST_CHARACTERS;
+
+impl<'a> KeyWriter<'a> {
+    /// Writes into `buffer`, of 4 KiB to 1 MiB.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        KeyWriter {
+            buffer,
+            at: 0,
+            last: 0,
+        }
+    }
+
+    /// Whether there is room for one more.
+    pub fn has_room(&self) -> bool {
+        self.at + MAX_KEY <= self.buffer.len()
+    }
+
+    /// What was written, to be handed on: what comes next begins a new blob.
+    pub fn take(&mut self) -> &[u8] {
+        let length = core::mem::take(&mut self.at);
+        self.last = 0;
+        self.buffer.get(..length).unwrap_or_default()
+    }
+
+    /// A key, of which it [has room](KeyWriter::has_room) for; gives how many bytes it takes.
+    /// Content beyond what a key may have is left out.
+    pub fn key(&mut self, address: u64, kind: u64, content: &[u8]) -> usize {
+        let from = self.at;
+        let here = address >> 3;
+        let difference = here.wrapping_sub(self.last) as i64;
+        self.last = here;
+        self.byte(tag::KEY);
+        self.number((difference << 1 ^ difference >> 63) as u64);
+        self.number(kind);
+        let content = &content[..content.len().min(4 * key::MOST_CHARACTERS)];
+        self.number(content.len() as u64);
+        for byte in content {
+            self.byte(*byte);
+        }
+        self.at - from
+    }
+
+    /// How many keys were told, and how many were not.
+    pub fn keys(&mut self, told: u64, left_out: u64) {
+        self.byte(tag::KEYS);
+        self.number(told);
+        self.number(left_out);
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.buffer.get_mut(self.at) {
+            *place = byte;
+        }
+        self.at += 1;
+    }
+
+    fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -642,6 +782,7 @@ mod tests {
                         Entry::Searched {
                             bytes, left_out, ..
                         } => (8, bytes, left_out),
+                        Entry::Key { .. } | Entry::Keys { .. } => panic!("none was written"),
                     });
                 }
                 prop_assert!(!entries.is_malformed());
@@ -667,6 +808,45 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
+        #[test]
+        fn keys_come_back(
+            keys in prop::collection::vec((any::<u64>(), 0_u64..16, any::<Vec<u8>>()), 0..400),
+            room in 4096_usize..6000,
+        ) {
+            let mut buffer = vec![0; room];
+            let mut writer = KeyWriter::new(&mut buffer);
+            let (mut blobs, mut expected, mut told) = (Vec::new(), Vec::new(), 0);
+            for (address, kind, content) in &keys {
+                if !writer.has_room() {
+                    blobs.push(writer.take().to_vec());
+                }
+                let (address, content) = (address & !7, &content[..content.len().min(256)]);
+                told += writer.key(address, *kind, content);
+                expected.push((address, *kind, content.to_vec()));
+            }
+            writer.keys(keys.len() as u64, u64::MAX);
+            blobs.push(writer.take().to_vec());
+            prop_assert!(writer.take().is_empty());
+            prop_assert!(blobs.iter().map(Vec::len).sum::<usize>() > told);
+            let mut found = Vec::new();
+            let mut sums = None;
+            for blob in &blobs {
+                let mut entries = Entries::new(blob);
+                for entry in &mut entries {
+                    match entry {
+                        Entry::Key { address, kind, content } => {
+                            found.push((address, kind, content.to_vec()));
+                        }
+                        Entry::Keys { told, left_out } => sums = Some((told, left_out)),
+                        other => prop_assert!(false, "{other:?}"),
+                    }
+                }
+                prop_assert!(!entries.is_malformed());
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(sums, Some((keys.len() as u64, u64::MAX)));
+        }
+
         /// Whatever a target writes, reading ends.
         #[test]
         fn nonsense_ends(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
@@ -674,6 +854,33 @@ mod tests {
             // A list can say that it is long, but each element takes a byte.
             prop_assert!(entries.by_ref().count() <= bytes.len());
         }
+    }
+
+    #[test]
+    fn what_is_handed_on_apart_comes_between_the_parts_of_a_node() {
+        let mut buffer = vec![0; 4096];
+        let mut blobs = Vec::new();
+        let mut writer = Writer::new(&mut buffer, |blob| {
+            blobs.push(blob.to_vec());
+            true
+        });
+        writer.node(64, 0, 1, 1, 0);
+        writer.edge(0, 80);
+        writer.apart(&[]);
+        writer.apart(&[tag::KEYS, 1, 2]);
+        writer.edge(0, 96);
+        writer.flush();
+        let all: Vec<Vec<_>> = blobs
+            .iter()
+            .map(|blob| Entries::new(blob).collect())
+            .collect();
+        let keys = Entry::Keys {
+            told: 1,
+            left_out: 2,
+        };
+        assert_eq!(all[0], [keys]);
+        let edge = |target| Entry::Edge { label: 0, target };
+        assert_eq!(all[1][1..], [edge(80), edge(96)]);
     }
 
     #[test]

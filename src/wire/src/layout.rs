@@ -66,6 +66,9 @@ pub mod mode {
     pub const NO_NATIVE_BIRTHS: u32 = 512;
     /// No birth of Python's domains is told of, though deaths are.
     pub const NO_PYTHON_BIRTHS: u32 = 1024;
+    /// Heap graphs tell what keys of dicts are, not only of which type. Without it a
+    /// process tells so where it is asked to for one graph ([`super::Slot::values_wanted`]).
+    pub const VALUES: u32 = 2048;
 
     /// The bit that keeps births of a domain from being told of. (A reallocated
     /// block's is told of: whether the block was known, the collector knows.)
@@ -271,8 +274,12 @@ pub struct Slot {
     pub scan_own: AtomicU64,
     /// Threads of the process, beside the one that forked, that are known to allocate.
     pub scan_threads: AtomicU32,
+    /// The number of the heap graph that is to tell what keys of dicts are, though the
+    /// session's do not; 0 for none. Written by the collector before [`Slot::graph_wanted`].
+    /// In the slot of a child that takes one: its number, if it tells that.
+    pub values_wanted: AtomicU32,
     #[doc(hidden)]
-    pub pad: [u32; 4058],
+    pub pad: [u32; 4057],
     /// Trie block directory: chunk index + 1 of node ids
     /// `i * NODES_PER_BLOCK ..`; 0 = none. A forked child starts with a copy
     /// of its parent's.

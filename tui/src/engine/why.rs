@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leakline_analysis::heap::{self, Asked, Heap, RootKind, sites_named};
-use leakline_analysis::report::printable;
+use leakline_analysis::report::{printable, step_words};
 use leakline_analysis::{GroupBy, Role};
 
 use super::answers::Answers;
@@ -159,11 +159,7 @@ impl Answers<'_, '_> {
             _ if names.len() > 3 => format!("{}, ...", names[..3].join(", ")),
             _ => names.join(", "),
         };
-        let edge = if step.repeats {
-            format!("{}...", step.edge)
-        } else {
-            step.edge.clone()
-        };
+        let edge = step_words(step);
         let site = step
             .site
             .and_then(|site| self.model.sites().get(site as usize));

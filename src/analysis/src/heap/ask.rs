@@ -171,6 +171,7 @@ mod tests {
                 at_ns: second * SECOND,
                 name: String::new(),
                 paused_ns: 0,
+                values: false,
             }));
         };
         graph(90, other, 1);

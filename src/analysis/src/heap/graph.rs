@@ -16,6 +16,7 @@ use leakline_wire::graph::{
 };
 use rustc_hash::FxHashMap;
 
+use super::keys::Keys;
 use crate::names::escaped;
 
 /// No node.
@@ -119,6 +120,8 @@ pub struct Trust {
     pub searched: Option<Searched>,
     /// [`Graph::missing`].
     pub missing: u64,
+    /// [`Graph::keys_left_out`].
+    pub keys_left_out: u64,
 }
 
 /// A heap.
@@ -148,6 +151,7 @@ pub struct Graph {
     searched: Option<Searched>,
     /// By suspect: how many words of memory have its address.
     words: FxHashMap<u32, u32>,
+    keys: Keys,
     missing: u64,
     left_out: u64,
 }
@@ -161,6 +165,7 @@ impl Graph {
         let told = graph.number(&parts);
         graph.fill(&parts, told);
         drop(parts);
+        graph.keys.close_up();
         graph.drop_borrowed();
         graph.close_up();
         graph
@@ -227,7 +232,8 @@ impl Graph {
                         ..
                     } => self.searched = Some(searched(status, bytes, left_out, collects)),
                     Entry::End { status, .. } => self.ended = Some(ended(status)),
-                    Entry::Title(_) | Entry::Root { .. } => {}
+                    Entry::Keys { left_out, .. } => self.keys.left_out = left_out,
+                    Entry::Title(_) | Entry::Root { .. } | Entry::Key { .. } => {}
                 }
             }
             self.left_out += u64::from(entries.is_malformed());
@@ -396,9 +402,20 @@ impl Graph {
                             self.words.insert(node, words);
                         }
                     }
+                    Entry::Key {
+                        address,
+                        kind,
+                        content,
+                    } => {
+                        let is_told = self
+                            .object_at(address)
+                            .is_some_and(|node| self.keys.put(node, kind, content));
+                        self.left_out += u64::from(!is_told);
+                    }
                     Entry::Type { .. }
                     | Entry::Name(_)
                     | Entry::End { .. }
+                    | Entry::Keys { .. }
                     | Entry::Searched { .. } => {}
                 }
             }
@@ -680,6 +697,22 @@ impl Graph {
         self.names.get(number as usize).map_or("?", String::as_str)
     }
 
+    /// What the key of a dict is under which an edge of a node is its value, as `'user-42'`;
+    /// where that was recorded.
+    pub(crate) fn key_of(&self, node: u32, edge: usize) -> Option<&str> {
+        // The key comes right behind its value.
+        let next = edge + 1;
+        let is_item = self.edges_of(node).contains(&next)
+            && matches!(self.edge(edge), EdgeKind::Item(_))
+            && self.edge(next) == EdgeKind::Key;
+        is_item.then(|| self.keys.get(self.target(next))).flatten()
+    }
+
+    /// How many keys of dicts were not recorded, since there were too many.
+    pub fn keys_left_out(&self) -> u64 {
+        self.keys.left_out
+    }
+
     /// All names, by number.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
@@ -696,6 +729,7 @@ impl Graph {
             ended: self.ended,
             searched: self.searched,
             missing: self.missing,
+            keys_left_out: self.keys.left_out,
         }
     }
 
@@ -785,6 +819,7 @@ impl Graph {
             + self.flags.capacity()
             + self.words.capacity() * 9
             + self.pages.capacity() * 17
+            + self.keys.memory()
     }
 }
 

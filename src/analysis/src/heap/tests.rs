@@ -20,6 +20,45 @@ fn at(heap: &Heap, address: u64) -> u32 {
 }
 
 #[test]
+fn a_value_is_found_under_the_key_that_follows_it() {
+    let mut b = HeapBuilder::new();
+    let module = b.module("app");
+    let dict = b.node("dict", 232);
+    b.edge(module, By::Named("CACHE"), dict);
+    let values = [(); 5].map(|()| b.node("list", 56));
+    b.keyed(dict, "a", values[0]);
+    // One whose key was not recorded, one whose value was not told of, one that has no key.
+    let other = b.node("str", 50);
+    b.edge(dict, By::Item("str"), values[1]);
+    b.edge(dict, By::Key, other);
+    b.keyed(dict, "gone", 0xdead_0000);
+    b.edge(dict, By::Item("str"), values[2]);
+    b.keyed(dict, "b", values[3]);
+    // An element of a set is under no key.
+    let set = b.node("set", 200);
+    b.edge(module, By::Named("SET"), set);
+    let element = b.node("str", 50);
+    b.edge(set, By::Key, element);
+    b.key(element, 0, b"element");
+    b.key(0x7f0f_0000_0000, 0, b"of nobody");
+    b.key(other, 1, b"nonsense");
+    b.keys_left_out = 7;
+    let graph = Graph::read(b.parts(1));
+    assert_eq!(
+        (graph.keys_left_out(), graph.left_out(), graph.missing()),
+        (7, 2, 1)
+    );
+    let keys = |node: u64| -> Vec<Option<&str>> {
+        let node = graph.at(node).unwrap();
+        let edges = graph.edges_of(node);
+        edges.map(|edge| graph.key_of(node, edge)).collect()
+    };
+    let expected = [Some("'a'"), None, None, None, None, None, Some("'b'"), None];
+    assert_eq!(keys(dict), expected);
+    assert_eq!(keys(set), [None]);
+}
+
+#[test]
 fn a_graph_is_read_as_it_was_told() {
     let mut b = HeapBuilder::new();
     let module = b.module("app");
@@ -404,7 +443,7 @@ proptest! {
     fn nonsense_is_read(
         parts in prop::collection::vec(
             (
-                prop::collection::vec(prop_oneof![0_u8..10, any::<u8>()], 0..120),
+                prop::collection::vec(prop_oneof![0_u8..14, any::<u8>()], 0..120),
                 prop::collection::vec(any::<u8>(), 0..20),
             ),
             0..4,
@@ -415,6 +454,10 @@ proptest! {
         prop_assert_eq!(heap.paths.order().len(), heap.graph.len());
         for node in 0..heap.graph.len() as u32 {
             prop_assert!(!heap.graph.type_name(node).is_empty() || heap.graph.type_of(node) < 100);
+            for edge in heap.graph.edges_of(node) {
+                let key = heap.graph.key_of(node, edge).unwrap_or_default();
+                prop_assert!(!key.chars().any(char::is_control));
+            }
         }
     }
 }

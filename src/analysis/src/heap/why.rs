@@ -129,6 +129,9 @@ pub struct Step {
     pub types: Vec<String>,
     /// Of a dict, the type of its keys.
     pub keys: Option<String>,
+    /// The key of a dict under which the object at `address` is its value, as `'user-42'`, where
+    /// that was recorded. If it is the only one, what leads to it is this key.
+    pub key: Option<String>,
     /// How many objects.
     pub count: u64,
     /// Their own bytes.
@@ -139,7 +142,7 @@ pub struct Step {
     pub native: u64,
     /// How many of them only the step before keeps.
     pub only: u64,
-    /// One of them.
+    /// One of them; of a dict's values one whose key is known, if there is one.
     pub address: Option<u64>,
     /// The site that most of them come from.
     pub site: Option<u32>,
@@ -422,7 +425,7 @@ impl Heap {
                 Some(Label::Root(kind, _)) => Some(kind),
                 _ => None,
             },
-            words: self.words(shape, is_hidden),
+            words: self.words(shape, is_hidden, &sole_keys(&steps)),
             ..Path::default()
         };
         let (mut nodes, mut children) = self.children(members);
@@ -438,7 +441,7 @@ impl Heap {
                 && nodes.iter().all(|&node| shapes.of(node) == key.0)
             {
                 steps = self.figures(key.0, false, &nodes);
-                path.words = self.words(key.0, false);
+                path.words = self.words(key.0, false, &sole_keys(&steps));
                 (nodes, children) = self.children(&nodes);
             }
         }
@@ -481,7 +484,7 @@ impl Heap {
         counts.truncate(MOST);
         counts
             .into_iter()
-            .map(|((shape, is_hidden), count)| (self.words(shape, is_hidden), count))
+            .map(|((shape, is_hidden), count)| (self.words(shape, is_hidden, &[]), count))
             .collect()
     }
 
@@ -499,7 +502,9 @@ impl Heap {
             .zip(&lists)
             .zip(unions)
             .map(|((&step, nodes), union)| {
-                let first = nodes.first().copied();
+                let is_of_dict = step != NONE && shapes.label(step) == Label::Each;
+                let keyed = is_of_dict.then(|| self.keyed(nodes)).flatten();
+                let first = keyed.map(|(node, _)| node).or(nodes.first().copied());
                 let type_name = match shapes.type_of(step) {
                     Some(type_) => Some(graph.name_of_type(type_)),
                     None if step == NONE => first.map(|node| graph.type_name(node)),
@@ -513,6 +518,7 @@ impl Heap {
                     },
                     types: type_name.map(str::to_owned).into_iter().collect(),
                     keys: first.and_then(|node| self.keys(node)),
+                    key: keyed.map(|(_, key)| key.to_owned()),
                     count: nodes.len() as u64,
                     shallow: sum(nodes.iter().map(|&node| graph.bytes(node))),
                     retained: union.retained,
@@ -635,16 +641,19 @@ impl Heap {
                 let types_named: Vec<String> = names.map(str::to_owned).collect();
                 let nodes: Vec<u32> = types.into_iter().flat_map(|(_, nodes)| nodes).collect();
                 let native = nodes.iter().map(|&node| dominators.native(node));
+                let keyed = (label == Label::Each).then(|| self.keyed(&nodes)).flatten();
+                let first = keyed.map(|(node, _)| node).or(nodes.first().copied());
                 let step = Step {
                     edge: shapes.words(label),
                     types: types_named,
-                    keys: nodes.first().and_then(|&node| self.keys(node)),
+                    keys: first.and_then(|node| self.keys(node)),
+                    key: keyed.map(|(_, key)| key.to_owned()),
                     count: nodes.len() as u64,
                     shallow: sum(nodes.iter().map(|&node| graph.bytes(node))),
                     retained: retained(&nodes),
                     native: sum(native),
                     only: nodes.len() as u64,
-                    address: nodes.first().map(|&node| graph.address(node)),
+                    address: first.map(|node| graph.address(node)),
                     site: self.usual_site(&nodes),
                     repeats: false,
                     since: None,
@@ -694,12 +703,51 @@ impl Heap {
         })
     }
 
-    /// A path in a line.
-    fn words(&self, shape: u32, is_hidden: bool) -> String {
+    /// Of a dict's values, one whose key is known, and that.
+    fn keyed(&self, nodes: &[u32]) -> Option<(u32, &str)> {
+        const ENOUGH: usize = 4096;
+        nodes.iter().take(ENOUGH).find_map(|&node| {
+            let (parent, edge) = self.paths.parent(node)?;
+            Some((node, self.graph.key_of(parent, edge)?))
+        })
+    }
+
+    /// On the path of an object the keys of dicts, by step; none where a step comes again.
+    fn keys_to(&self, node: u32) -> Vec<Option<&str>> {
         let shapes = &self.shapes;
+        let chain = shapes.steps(shapes.of(node));
+        let mut found: Vec<(Option<&str>, bool)> = vec![(None, false); chain.len()];
+        let mut at = node;
+        while let Some((parent, edge)) = self.paths.parent(at) {
+            let place = chain.iter().position(|&step| step == shapes.of(at));
+            if let Some(place) = place
+                && !shapes.is_hidden(at)
+            {
+                let (key, is_met) = &mut found[place];
+                let is_first = !std::mem::replace(is_met, true);
+                *key = is_first.then(|| self.graph.key_of(parent, edge)).flatten();
+            }
+            at = parent;
+        }
+        found.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// A path in a line, with the keys of dicts that are known, by step.
+    fn words(&self, shape: u32, is_hidden: bool, keys: &[Option<&str>]) -> String {
+        let shapes = &self.shapes;
+        let sole = |at: usize, step| {
+            keys.get(at)
+                .copied()
+                .flatten()
+                .filter(|_| !shapes.repeats(step))
+        };
         let mut words = String::new();
-        for step in shapes.steps(shape) {
+        for (at, step) in shapes.steps(shape).into_iter().enumerate() {
             let label = shapes.label(step);
+            if let Some(key) = sole(at, step) {
+                words.push_str(&in_brackets(key));
+                continue;
+            }
             let text = shapes.words(label);
             match label {
                 Label::Root(RootKind::Module, _) => {
@@ -745,18 +793,22 @@ impl Heap {
             is_immortal: graph.is_immortal(node),
             ..Object::default()
         };
-        let other = |other: u32, edge: usize| Holder {
-            edge: self.edge_words(edge),
+        let other = |other: u32, holder: u32, edge: usize| Holder {
+            edge: self.edge_words(holder, edge),
             type_name: graph.type_name(other).to_owned(),
             address: graph.address(other),
-            words: self.words(self.shapes.of(other), self.shapes.is_hidden(other)),
+            words: self.words(
+                self.shapes.of(other),
+                self.shapes.is_hidden(other),
+                &self.keys_to(other),
+            ),
         };
         for holder in 0..graph.len() as u32 {
             for edge in graph.edges_of(holder) {
                 if graph.target(edge) == node {
                     object.total_holders += 1;
                     if object.holders.len() < MOST_HOLDERS {
-                        object.holders.push(other(holder, edge));
+                        object.holders.push(other(holder, holder, edge));
                     }
                 }
             }
@@ -765,18 +817,21 @@ impl Heap {
         object.total_referents = edges.len();
         object.referents = edges
             .take(MOST_HOLDERS)
-            .map(|edge| other(graph.target(edge), edge))
+            .map(|edge| other(graph.target(edge), node, edge))
             .collect();
         object
     }
 
-    /// A reference by itself, in words.
-    fn edge_words(&self, edge: usize) -> String {
+    /// A reference of an object by itself, in words.
+    fn edge_words(&self, holder: u32, edge: usize) -> String {
         let graph = &self.graph;
         match graph.edge(edge) {
             EdgeKind::Attribute(name) => format!(".{}", graph.name(name)),
             EdgeKind::NamedItem(name) => format!("[\"{}\"]", graph.name(name)),
-            EdgeKind::Item(type_) => format!("[{}]", graph.name_of_type(type_)),
+            EdgeKind::Item(type_) => match graph.key_of(holder, edge) {
+                Some(key) => in_brackets(key),
+                None => format!("[{}]", graph.name_of_type(type_)),
+            },
             EdgeKind::Key => "[key]".into(),
             EdgeKind::Index(place) => format!("[{place}]"),
             EdgeKind::Local(name) => graph.name(name).to_owned(),
@@ -871,7 +926,35 @@ impl Heap {
     }
 }
 
+/// The keys of steps with one object.
+fn sole_keys(steps: &[Step]) -> Vec<Option<&str>> {
+    let sole = steps.iter().map(|step| {
+        let is_sole = step.count == 1 && !step.repeats;
+        is_sole.then_some(step.key.as_deref()).flatten()
+    });
+    sole.collect()
+}
+
+fn in_brackets(key: &str) -> String {
+    format!("[{key}]")
+}
+
 impl Step {
+    /// What leads to its objects: `['user-42']` where that is the one key, else the edge.
+    pub fn way(&self) -> std::borrow::Cow<'_, str> {
+        match &self.key {
+            Some(key) if self.count == 1 && !self.repeats => in_brackets(key).into(),
+            _ => self.edge.as_str().into(),
+        }
+    }
+
+    /// One key of many.
+    pub fn example(&self) -> Option<&str> {
+        self.key
+            .as_deref()
+            .filter(|_| self.count != 1 || self.repeats)
+    }
+
     fn growth(&self, before: Option<&Step>) -> (i64, i64) {
         let (count, retained) = before.map_or((0, 0), |step| (step.count, step.retained));
         let less = |after: u64, before: u64| after.wrapping_sub(before) as i64;

@@ -1,8 +1,10 @@
 //! Verdicts in words: the same in text, JSON and the formats of CI.
 
 use crate::frame::FrameId;
+use crate::heap::Step;
 use crate::leaks::{Cause, Findings, Hidden, Leaks, LimitOf, LostReferences, Reason};
 use crate::model::Model;
+use crate::report::table::cut;
 use crate::report::text::frame_words;
 use crate::report::words::{blocks, bytes, counted, duration};
 use crate::stack::Stacks;
@@ -517,6 +519,21 @@ pub(crate) fn frozen_words(findings: &Findings) -> Option<String> {
             bytes(size)
         )
     })
+}
+
+/// What leads to the objects of a step: `[*] e.g. 'user-42'` where the key of one of many is
+/// known.
+pub fn step_words(step: &Step) -> String {
+    const MOST_COLUMNS: usize = 24;
+    let mut words = step.way().into_owned();
+    if step.repeats {
+        words.push_str("...");
+    }
+    if let Some(key) = step.example() {
+        words.push_str(" e.g. ");
+        words.push_str(&cut(key, MOST_COLUMNS));
+    }
+    words
 }
 
 /// Who holds a lost block.

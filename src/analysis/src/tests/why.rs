@@ -32,6 +32,7 @@ fn recording() -> Vec<Record> {
             at_ns: u64::from(graph) * 60 * SECOND,
             name: name.into(),
             paused_ns: 0,
+            values: false,
         }));
     }
     b.end(130 * SECOND);
@@ -136,6 +137,103 @@ fn a_cause_names_its_holder() {
     ");
 }
 
+/// What gives a module's variable so many sessions under keys that were recorded.
+fn keyed_sessions(count: usize) -> (HeapBuilder, u64) {
+    let mut b = HeapBuilder::new();
+    let module = b.module("app.cache");
+    let cache = b.node("dict", 100 * count as u64);
+    b.edge(module, By::Named("SESSIONS"), cache);
+    let mut last = 0;
+    for at in 0..count {
+        last = b.node("app.Session", 48);
+        b.keyed(cache, &format!("user-{at} \x1b[2J"), last);
+        let dict = b.node("dict", 104);
+        b.edge(last, By::Attribute("__dict__"), dict);
+        let history = b.node("list", 120);
+        b.edge(dict, By::Named("history"), history);
+        for place in 0..3 {
+            let entry = b.node("dict", 2320);
+            b.edge(history, By::Index(place), entry);
+        }
+    }
+    b.keys_left_out = 1;
+    (b, last)
+}
+
+#[test]
+fn the_key_of_one_object_is_a_step_and_of_many_an_example() {
+    let (b, _) = keyed_sessions(1);
+    let asked = Asked::Type("list".into());
+    assert_snapshot!(show(&b, None, "list", &asked, 80), @r"
+    list: 1 list, retaining 6.9 KiB, held by one app.Session
+    heap graph 2 (`end`, 22:15:20); --graph 1 to 2 for others
+    python app.py (pid 21), 22:13:20-22:15:30 (2 min 10 s), exact, complete
+    not recorded: 1 key of dicts (of one dict 2,000 are, of a graph 8 MiB)
+
+    module app.cache                            count  retained
+    └─ SESSIONS               dict, keys [str]      1   7.2 KiB
+       └─ ['user-0 \x1b[2J']  app.Session           1   7.1 KiB
+          └─ .history         list                  1   6.9 KiB
+             └─ [*]           dict                  3   6.8 KiB
+
+    All of them by this path; no second holder.
+    No site known: made before recording, or in no block of their own.
+    Without app.Session 7.1 KiB would be free: it is the only holder.
+
+    next: leakline why train.4121.leakline   (where most memory gathers)
+    ");
+    let (b, last) = keyed_sessions(3);
+    let asked = Asked::Address(last);
+    assert_snapshot!(show(&b, None, "it", &asked, 80), @r"
+    it: 1 app.Session, retaining 7.1 KiB, held by one dict
+    heap graph 2 (`end`, 22:15:20); --graph 1 to 2 for others
+    python app.py (pid 21), 22:13:20-22:15:30 (2 min 10 s), exact, complete
+    not recorded: 1 key of dicts (of one dict 2,000 are, of a graph 8 MiB)
+
+       object        app.Session at 0x7f0000000440
+       size          48 B
+       count         1 reference
+       held by       0x7f0000000080 dict ['user-2 \x1b[2J']   app.cache.SESSIONS
+       refers to     .__dict__ dict at 0x7f00000004c0
+
+    module app.cache                            count  retained
+    └─ SESSIONS               dict, keys [str]      1  21.7 KiB
+       └─ ['user-2 \x1b[2J']  app.Session           1   7.1 KiB
+          └─ .history         list                  1   6.9 KiB
+
+    All of them by this path; no second holder.
+    No site known: made before recording, or in no block of their own.
+    To let go: take out of SESSIONS what is done with, or give it a bound. Without
+                SESSIONS 21.7 KiB would be free: it is the only holder.
+
+    next: leakline why train.4121.leakline   (where most memory gathers)
+    ");
+}
+
+#[test]
+fn growth_is_found_whatever_the_keys_are() {
+    let ((b, _), (earlier, _)) = (keyed_sessions(3), keyed_sessions(1));
+    let asked = Asked::Type("Session".into());
+    assert_snapshot!(show(&b, Some(&earlier), "Session", &asked, 80), @r"
+    Session: 3 app.Session, retaining 21.2 KiB, held by one dict
+    heap graph 2 (`end`, 22:15:20), compared with heap graph 1 (`warm`, 22:14:20)
+    python app.py (pid 21), 22:13:20-22:15:30 (2 min 10 s), exact, complete
+    not recorded: 1 key of dicts (of one dict 2,000 are, of a graph 8 MiB)
+
+    module app.cache                                   count  retained    since 1
+    └─ SESSIONS                      dict, keys [str]      1  21.7 KiB  +14.4 KiB
+       └─ [*] e.g. 'user-0 \x1b[2J'  app.Session           3  21.2 KiB  +14.1 KiB
+          └─ .history                list                  3  20.7 KiB  +13.8 KiB
+
+    All of them by this path; no second holder.
+    No site known: made before recording, or in no block of their own.
+    To let go: take out of SESSIONS what is done with, or give it a bound. Without
+                SESSIONS 21.7 KiB would be free: it is the only holder.
+
+    next: leakline why train.4121.leakline   (where most memory gathers)
+    ");
+}
+
 #[test]
 fn a_wide_terminal_says_where_steps_were_made() {
     let asked = Asked::Type("Session".into());
@@ -207,6 +305,7 @@ fn json_has_steps_and_holders() {
         "app.Session"
       ],
       "keys": null,
+      "key": null,
       "address": "0x7f0000000140",
       "site": 1,
       "made_in": {

@@ -134,6 +134,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "exit|peak|+TIME", value_parser = parse_heap_at, value_delimiter = ',')]
     heap_at: Vec<HeapAt>,
 
+    /// Write keys of dicts into heap graphs, as `SESSIONS['user-42']`: texts up to 64
+    /// characters, bytes up to 32, numbers; of what the program works with, so they may be
+    /// names or secrets of its users. Without it keys are `[str]`, and no value is recorded
+    #[arg(long)]
+    values: bool,
+
     /// Take no heap graph of a process that would stand still for longer than TIME
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = parse_duration)]
     max_pause: Duration,
@@ -514,6 +520,9 @@ impl Args {
         let mut bits = mode::ON;
         if self.heap_at.contains(&HeapAt::Exit) {
             bits |= mode::GRAPH_AT_END;
+        }
+        if self.values {
+            bits |= mode::VALUES;
         }
         if !self.no_native {
             bits |= mode::NATIVE | mode::NATIVE_STACKS;

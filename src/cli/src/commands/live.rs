@@ -169,10 +169,11 @@ impl Live {
     pub(super) fn take_graphs(
         self,
         name: &str,
+        values: bool,
         mut tell: impl FnMut(&GraphState),
     ) -> Result<Vec<GraphState>, CliError> {
         const EVERY: Duration = Duration::from_millis(20);
-        let asked = AskedGraphs::ask(self, name)?;
+        let asked = AskedGraphs::ask(self, name, values)?;
         let mut states = asked.first.clone();
         let mut told = 0;
         loop {
@@ -267,7 +268,7 @@ pub(crate) struct AskedGraphs {
 }
 
 impl AskedGraphs {
-    fn ask(live: Live, name: &str) -> Result<Self, CliError> {
+    fn ask(live: Live, name: &str, values: bool) -> Result<Self, CliError> {
         let before = live.graphs(&Request::Graphs)?;
         let mut asked = AskedGraphs {
             live,
@@ -275,7 +276,10 @@ impl AskedGraphs {
             before: before.last().map_or(0, |state| state.number),
             first: Vec::new(),
         };
-        let states = live.graphs(&Request::TakeGraphs { name: name.into() })?;
+        let states = live.graphs(&Request::TakeGraphs {
+            name: name.into(),
+            values,
+        })?;
         asked.first = asked.of_these(states);
         Ok(asked)
     }
@@ -285,7 +289,7 @@ impl AskedGraphs {
     pub(crate) fn of_recording(path: &Path, name: &str) -> Result<Self, CliError> {
         let live = Live::named(path)?;
         live.snapshot(name)?;
-        Self::ask(live, name)
+        Self::ask(live, name, false)
     }
 
     /// What became of them.

@@ -120,6 +120,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "exit|peak|+TIME", value_parser = parse_heap_at, value_delimiter = ',')]
     heap_at: Vec<HeapAt>,
 
+    /// Write keys of dicts into heap graphs, as `SESSIONS['user-42']`: texts up to 64
+    /// characters, bytes up to 32, numbers; of what the program works with, so they may be
+    /// names or secrets of its users. Without it keys are `[str]`, and no value is recorded
+    #[arg(long)]
+    values: bool,
+
     /// Take no heap graph of a process that would stand still for longer than TIME
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = super::attach::parse_duration)]
     max_pause: Duration,
@@ -131,7 +137,7 @@ pub(crate) struct Args {
     live: bool,
 
     /// Record nothing until `leakline attach` comes, which then needs no ptrace
-    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample", "heap_at"])]
+    #[arg(long, conflicts_with_all = ["output", "no_python", "no_native", "objects", "no_follow", "summary", "no_source", "sample", "heap_at", "values"])]
     idle: bool,
 
     /// Print the summary at the end even where stderr is no terminal
@@ -408,6 +414,9 @@ impl Args {
         let is_auto = self.heap == Heap::Auto && !self.no_python;
         if is_auto || self.heap_at.contains(&HeapAt::Exit) {
             bits |= mode::GRAPH_AT_END;
+        }
+        if self.values {
+            bits |= mode::VALUES;
         }
         Options {
             session: record::Session {

@@ -44,6 +44,12 @@ pub(crate) struct Args {
     #[arg(long)]
     heap: bool,
 
+    /// Write keys of dicts into this heap graph, as `SESSIONS['user-42']`: texts up to 64
+    /// characters, bytes up to 32, numbers; of what the program works with, so they may be
+    /// names or secrets of its users. Without it keys are `[str]`, and no value is recorded
+    #[arg(long, requires = "heap")]
+    values: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -60,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         match output {
             Output::Json(out) => {
                 let graphs = if args.heap {
-                    live.take_graphs(&args.name, |_| {})?
+                    live.take_graphs(&args.name, args.values, |_| {})?
                 } else {
                     Vec::new()
                 };
@@ -105,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 let process = live::shown(&args.process);
                 let words = if args.heap {
                     let mut told = Ok(());
-                    let graphs = live.take_graphs(&args.name, |state| {
+                    let graphs = live.take_graphs(&args.name, args.values, |state| {
                         if told.is_ok() {
                             told = writeln!(out, "{}", graph_words(state));
                         }

@@ -118,6 +118,9 @@ pub(super) struct Graphs {
     tellers: Vec<Teller>,
     /// Processes still to be asked, and the number that each graph is to have.
     queue: VecDeque<(u32, u32)>,
+    /// Numbers of those among them that are to tell what keys of dicts are, though the
+    /// session's do not.
+    with_values: FxHashSet<u32>,
     asked: Option<Asked>,
     next_number: u32,
     told: VecDeque<GraphState>,
@@ -140,6 +143,7 @@ impl Default for Graphs {
         Graphs {
             tellers: Vec::new(),
             queue: VecDeque::new(),
+            with_values: FxHashSet::default(),
             asked: None,
             next_number: 1,
             told: VecDeque::new(),
@@ -180,12 +184,18 @@ impl Graphs {
 impl Engine {
     /// Has the heap graphs of all processes taken, one after the other: first of those with
     /// Python, then, `with_plain` ones, of the others. Beside Python, small ones are left
-    /// out: mostly they wait for it, and would have to be waited for.
+    /// out: mostly they wait for it, and would have to be waited for. `with_values` they tell
+    /// what keys of dicts are, also where the session's do not.
     ///
     /// # Errors
     ///
     /// None can be: why.
-    pub(crate) fn want_graphs(&mut self, name: &str, with_plain: bool) -> Result<(), String> {
+    pub(crate) fn want_graphs(
+        &mut self,
+        name: &str,
+        with_plain: bool,
+        with_values: bool,
+    ) -> Result<(), String> {
         if self.mode() & mode::ON == 0 {
             return Err("nothing is recorded any more".into());
         }
@@ -214,6 +224,9 @@ impl Engine {
         for (is_plain, id, pid) in living {
             let number = self.graphs.number();
             self.graphs.queue.push_back((id, number));
+            if with_values {
+                self.graphs.with_values.insert(number);
+            }
             self.graphs.tell(GraphState {
                 number,
                 pid,
@@ -254,6 +267,7 @@ impl Engine {
             let Some((process, number)) = self.graphs.queue.pop_front() else {
                 return;
             };
+            let with_values = self.graphs.with_values.remove(&number);
             let why = match self.processes.get(&process) {
                 Some(process) if process.ended.is_none() && process.ending.is_none() => {
                     self.forbids_graph(process.identity.pid)
@@ -267,6 +281,8 @@ impl Engine {
             let since_ns = self.now_ns();
             let session = self.shared.session.clone();
             if let Some(slot) = self.slot_of(&session, process) {
+                let values = if with_values { number } else { 0 };
+                slot.values_wanted.store(values, Ordering::Relaxed);
                 // Release pairs with the target's Acquire.
                 slot.graph_wanted.store(number, Ordering::Release);
                 self.graphs.asked = Some(Asked {
@@ -555,6 +571,7 @@ impl Engine {
                 at_ns,
                 name: name.clone(),
                 paused_ns,
+                values: slot.values_wanted.load(Ordering::Relaxed) == wanted,
             }));
         }
         self.graphs.settle(number, GraphOutcome::Begun);

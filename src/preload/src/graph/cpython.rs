@@ -2,7 +2,10 @@
 
 use core::cell::UnsafeCell;
 
+use super::keys::Kinds;
 use crate::elf;
+use crate::python::Interpreter;
+use crate::sys;
 
 macro_rules! functions {
     ($($(#[$doc:meta])* $field:ident: $name:literal,)*) => {
@@ -50,6 +53,12 @@ functions! {
     async_generator: c"PyAsyncGen_Type",
     frame: c"PyFrame_Type",
     byte_array: c"PyByteArray_Type",
+    int: c"PyLong_Type",
+    bytes: c"PyBytes_Type",
+    float: c"PyFloat_Type",
+    bool: c"PyBool_Type",
+    none: c"_Py_NoneStruct",
+    true_: c"_Py_TrueStruct",
     /// From 3.10 on.
     collects: c"PyGC_IsEnabled",
 }
@@ -85,6 +94,29 @@ impl Functions {
             found.text,
         ];
         needed.iter().all(|address| *address != 0).then_some(found)
+    }
+
+    /// What is known of objects that are keys.
+    pub fn kinds(&self, python: &Interpreter) -> Kinds {
+        let digit_bytes = if self.int == 0 {
+            0
+        } else {
+            // SAFETY: a type of the interpreter's, which lives as long as that.
+            unsafe { sys::word(self.int + of_type::ITEM_SIZE) }
+        };
+        Kinds {
+            text: self.text,
+            int: self.int,
+            bytes: self.bytes,
+            float: self.float,
+            bool: self.bool,
+            none: self.none,
+            true_: self.true_,
+            minor: python.minor,
+            text_ascii: python.layout.text_ascii,
+            text_other: python.layout.text_other,
+            digit_bytes,
+        }
     }
 
     /// Whether an address lies in the interpreter's own file.

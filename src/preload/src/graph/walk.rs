@@ -3,6 +3,7 @@
 use leakline_wire::graph::{Writer, collects, label, node_flag, root, status, type_flag};
 
 use super::cpython::{Functions, Places, flag, of_type};
+use super::keys::{self, Keys};
 use super::memory::{Counts, List, Map};
 use super::{MOST_BY_CLOCK_NS, MOST_NS};
 use crate::python::Interpreter;
@@ -44,6 +45,8 @@ pub struct Walk<'a, H: FnMut(&[u8]) -> bool> {
     functions: &'a Functions,
     places: &'static Places,
     pub out: Writer<'a, H>,
+    /// Where what keys of dicts are is to be told.
+    keys: Option<Keys<'a>>,
     /// Numbers of types.
     pub types: Map,
     /// Objects that are types.
@@ -52,7 +55,8 @@ pub struct Walk<'a, H: FnMut(&[u8]) -> bool> {
     names: Map,
     /// The lists of the collector of cycles; the last is of what is frozen. 0: none.
     pub lists: [u64; 4],
-    /// Objects that are in no list of the collector of cycles and were met.
+    /// Objects that are in no list of the collector of cycles and were met; not 0 where it was
+    /// told what key it is.
     pub seen: Map,
     /// How many references to each object were told of.
     pub counts: Counts,
@@ -95,6 +99,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         python: &'a Interpreter,
         functions: &'a Functions,
         out: Writer<'a, H>,
+        keys: Option<Keys<'a>>,
         began: u64,
     ) -> Self {
         Walk {
@@ -102,6 +107,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             functions,
             places: Places::of(python.minor),
             out,
+            keys,
             types: Map::default(),
             classes: Map::default(),
             names: Map::default(),
@@ -808,15 +814,53 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
         None
     }
 
+    /// Whether a dict's key is a name in the code: a string that is interned.
+    unsafe fn is_name(&self, key: u64) -> bool {
+        unsafe { sys::word(key + 8) == self.functions.text && half(key + 32) & 3 != 0 }
+    }
+
+    /// Tells what a dict's key is that is no name, which was told as a node: the `at`-th of
+    /// so many.
+    unsafe fn value_of_key(&mut self, key: u64, at: u64, of: u64) {
+        // What is in the lists of the collector of cycles is told of by its type only.
+        if self.seen.get(key) != Some(0) {
+            return;
+        }
+        let Some(keys) = &mut self.keys else { return };
+        let mut content = [0; keys::MOST_CONTENT];
+        // SAFETY of its contract: a dict has it, and so it is an object.
+        let Some((kind, length)) =
+            (unsafe { keys::read(key, &keys.kinds, sys::is_readable, &mut content) })
+        else {
+            return;
+        };
+        if !keys.wants(at, of) {
+            return;
+        }
+        if !keys.out.has_room() {
+            self.out.apart(keys.out.take());
+        }
+        keys.tell(key, kind, &content[..length]);
+        self.seen.add(key);
+    }
+
+    /// Hands on what was told of keys, and how many there were.
+    pub fn end_keys(&mut self) {
+        if let Some(keys) = &mut self.keys {
+            if !keys.out.has_room() {
+                self.out.apart(keys.out.take());
+            }
+            self.out.apart(keys.end());
+        }
+    }
+
     /// The label of what a dict has under a key.
     unsafe fn item(&mut self, key: u64) -> u64 {
         unsafe {
-            let type_ = sys::word(key + 8);
-            // A string that is interned is a name in the code.
-            let is_name = type_ == self.functions.text && half(key + 32) & 3 != 0;
-            if is_name {
+            if self.is_name(key) {
                 return self.named(label::NAMED_ITEM, key);
             }
+            let type_ = sys::word(key + 8);
             match self.type_number(type_) {
                 Some(number) => number << label::BITS | label::ITEM,
                 None => label::OTHER,
@@ -827,6 +871,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
     /// Items of a dict. Where it `is_part` of an object that was traversed, of what was
     /// found there.
     unsafe fn dict_items(&mut self, dict: u64, is_part: bool) {
+        const USED: u64 = 16;
         unsafe {
             let values = sys::word(dict + 40);
             // The values lie in the object whose attributes they are, and are its own.
@@ -835,6 +880,7 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
             }
             let mut position = 0;
             let mut at = 0;
+            let mut number = 0;
             while let Some((key, value)) = self.next_item(dict, &mut position) {
                 let label = self.item(key);
                 if is_part {
@@ -848,7 +894,11 @@ impl<'a, H: FnMut(&[u8]) -> bool> Walk<'a, H> {
                     if !is_told {
                         self.edge(label::KEY, key);
                     }
+                    if self.keys.is_some() && !self.is_name(key) {
+                        self.value_of_key(key, number, sys::word(dict + USED));
+                    }
                 }
+                number += 1;
             }
         }
     }

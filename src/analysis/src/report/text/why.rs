@@ -15,7 +15,9 @@ use crate::instant::clock;
 use crate::leaks::Findings;
 use crate::lost::Lost;
 use crate::model::Model;
-use crate::report::leaks_words::{REUSED, frozen_words, garbage_words, hidden_words, lost_words};
+use crate::report::leaks_words::{
+    REUSED, frozen_words, garbage_words, hidden_words, lost_words, step_words,
+};
 use crate::report::table::{BOLD, DIM, Style, WARN, cut, padded, printable};
 use crate::report::words::{bytes, counted, signed_bytes};
 use crate::stack::Stacks;
@@ -219,7 +221,15 @@ fn graph_words(model: &Model<'_>, subject: &Subject<'_>) -> String {
             || format!("heap graph {number}"),
             |graph| {
                 let at = clock(model, graph.at_ns);
-                format!("heap graph {number} (`{}`, {at})", printable(&graph.name))
+                let keys = if graph.values {
+                    ", with keys of dicts"
+                } else {
+                    ""
+                };
+                format!(
+                    "heap graph {number} (`{}`, {at}{keys})",
+                    printable(&graph.name)
+                )
             },
         )
     };
@@ -268,6 +278,12 @@ fn flaws(trust: Trust) -> Vec<String> {
             counted(trust.missing, "reference", "references")
         ));
     }
+    if trust.keys_left_out > 0 {
+        flaws.push(format!(
+            "not recorded: {} of dicts (of one dict 2,000 are, of a graph 8 MiB)",
+            counted(trust.keys_left_out, "key", "keys")
+        ));
+    }
     flaws
 }
 
@@ -290,15 +306,11 @@ fn lines(path: &Path, boxes: bool) -> (String, Vec<Line<'_>>) {
     let root = root.to_owned();
     let is_module = path.root == Some(RootKind::Module);
     for (depth, step) in path.steps.iter().skip(1).enumerate() {
-        let edge = if depth == 0 && is_module {
-            step.edge.trim_start_matches('.').to_owned()
-        } else {
-            step.edge.clone()
-        };
+        let edge = step_words(step);
         lines.push(Line {
             lead: format!("{}{last}", bar.repeat(depth)),
-            edge: if step.repeats {
-                format!("{edge}...")
+            edge: if depth == 0 && is_module {
+                edge.strip_prefix('.').unwrap_or(&edge).to_owned()
             } else {
                 edge
             },
@@ -315,7 +327,7 @@ fn lines(path: &Path, boxes: bool) -> (String, Vec<Line<'_>>) {
         };
         lines.push(Line {
             lead: format!("{}{end}", bar.repeat(depth)),
-            edge: step.edge.clone(),
+            edge: step_words(step),
             kind: kind(step),
             step: Some(step),
         });

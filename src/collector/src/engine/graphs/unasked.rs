@@ -129,7 +129,7 @@ impl Engine {
             && let Some((_, name)) = self.graphs.unasked.at.pop_front()
         {
             let first = self.graphs.next_number;
-            match self.want_graphs(&name, true) {
+            match self.want_graphs(&name, true, false) {
                 Ok(()) => {
                     let numbers = first..self.graphs.next_number;
                     self.graphs.unasked.timed.extend(numbers);
