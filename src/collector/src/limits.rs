@@ -36,12 +36,16 @@ struct Mount {
     is_unified: bool,
 }
 
-/// A group with a limit.
+/// A group with a limit, or whose processes are killed together.
 struct GroupLimit {
     directory: PathBuf,
-    bytes: u64,
+    /// Where somebody is killed.
+    bytes: Option<u64>,
+    /// Where all are slowed down until less is used.
+    slow_bytes: Option<u64>,
     used_bytes: u64,
-    /// Who is killed there for want of memory takes all others along.
+    /// Who is killed there for want of memory takes all others along, also where the
+    /// limit is that of a group above.
     kills_all: bool,
 }
 
@@ -72,14 +76,14 @@ impl LimitReader {
             limits: Vec::new(),
         };
         for group in self.group_limits(pid) {
-            let Ok(facts) = fs::metadata(&group.directory) else {
+            let (Some(bytes), Ok(facts)) = (group.bytes, fs::metadata(&group.directory)) else {
                 continue;
             };
             let next = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
             let number = self.groups.entry((facts.dev(), facts.ino()));
             found.limits.push(Limit {
                 of: Limited::ControlGroup(*number.or_insert(next)),
-                bytes: group.bytes,
+                bytes,
                 used_bytes: group.used_bytes,
             });
         }
@@ -102,14 +106,15 @@ impl LimitReader {
     /// What the groups of a process still allow it.
     pub(crate) fn headroom(&self, pid: u32) -> Option<Headroom> {
         let groups = self.group_limits(pid);
-        let left = |group: &GroupLimit| group.bytes.saturating_sub(group.used_bytes);
+        let nearest = |group: &GroupLimit| group.bytes.into_iter().chain(group.slow_bytes).min();
+        let left = |group| nearest(group).map(|bytes| bytes.saturating_sub(group.used_bytes));
         Some(Headroom {
-            bytes: groups.iter().map(left).min()?,
+            bytes: groups.iter().filter_map(left).min()?,
             kills_all: groups.iter().any(|group| group.kills_all),
         })
     }
 
-    /// Of the groups of a process those that have a limit, the innermost first.
+    /// Of the groups of a process those that matter, the innermost first.
     fn group_limits(&self, pid: u32) -> Vec<GroupLimit> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let (mut directories, is_unified) = directories(&text, &self.mounts);
@@ -187,7 +192,7 @@ fn directories(text: &str, mounts: &[Mount]) -> (Vec<PathBuf>, bool) {
 fn group_limit(directory: PathBuf, is_unified: bool) -> Option<GroupLimit> {
     /// Version 1 says so where there is no limit.
     const UNLIMITED: u64 = 1 << 60;
-    let [limit, used, droppable] = if is_unified {
+    let [most, used, droppable] = if is_unified {
         ["memory.max", "memory.current", "inactive_file "]
     } else {
         [
@@ -201,7 +206,14 @@ fn group_limit(directory: PathBuf, is_unified: bool) -> Option<GroupLimit> {
         text.trim().parse().ok()
     };
     // `max` is no number.
-    let bytes = number(limit).filter(|bytes| *bytes < UNLIMITED)?;
+    let limit = |name: &str| number(name).filter(|bytes| *bytes < UNLIMITED);
+    let bytes = limit(most);
+    let slow_bytes = is_unified.then(|| limit("memory.high")).flatten();
+    // Version 1 has no such thing.
+    let kills_all = is_unified && number("memory.oom.group") == Some(1);
+    if bytes.or(slow_bytes).is_none() && !kills_all {
+        return None;
+    }
     let used = number(used)?;
     // Files that the kernel drops before anybody is killed.
     let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
@@ -209,9 +221,9 @@ fn group_limit(directory: PathBuf, is_unified: bool) -> Option<GroupLimit> {
     let droppable = lines.find_map(|line| line.strip_prefix(droppable)?.parse().ok());
     Some(GroupLimit {
         bytes,
+        slow_bytes,
         used_bytes: used.saturating_sub(droppable.unwrap_or(0)),
-        // Version 1 has no such thing.
-        kills_all: is_unified && number("memory.oom.group") == Some(1),
+        kills_all,
         directory,
     })
 }
@@ -285,10 +297,19 @@ mod tests {
         write("memory.max", "1000\n");
         write("memory.stat", "anon 5\ninactive_file 100\n");
         let limit = read().unwrap();
-        assert_eq!((limit.bytes, limit.used_bytes), (1000, 850));
+        assert_eq!((limit.bytes, limit.used_bytes), (Some(1000), 850));
         assert!(!limit.kills_all);
+        write("memory.high", "900\n");
+        assert_eq!(read().unwrap().slow_bytes, Some(900));
+        write("memory.max", "max\n");
+        let limit = read().unwrap();
+        assert_eq!((limit.bytes, limit.slow_bytes), (None, Some(900)));
         write("memory.oom.group", "1\n");
         assert!(read().unwrap().kills_all);
+        write("memory.high", "max\n");
+        assert!(read().unwrap().kills_all);
+        write("memory.oom.group", "0\n");
+        assert!(read().is_none());
     }
 
     #[test]

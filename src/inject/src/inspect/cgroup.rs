@@ -165,21 +165,30 @@ impl Mount {
 fn limit(directory: &Path, is_unified: bool) -> Option<MemoryLimit> {
     /// Version 1 says so where there is no limit.
     const UNLIMITED: u64 = 1 << 60;
-    let (limit, used, reclaimable) = if is_unified {
-        ("memory.max", "memory.current", "inactive_file ")
+    let [limit, high, used, reclaimable] = if is_unified {
+        [
+            "memory.max",
+            "memory.high",
+            "memory.current",
+            "inactive_file ",
+        ]
     } else {
-        (
+        [
             "memory.limit_in_bytes",
+            // Its soft limit is one only where the whole machine is short of memory.
+            "",
             "memory.usage_in_bytes",
             "total_inactive_file ",
-        )
+        ]
     };
     let number = |name: &str| -> Option<u64> {
         let text = fs::read_to_string(directory.join(name)).ok()?;
         text.trim().parse().ok()
     };
-    // `max` is no number.
-    let limit_bytes = number(limit).filter(|limit| *limit < UNLIMITED)?;
+    // `max` is no number. Above `high` nobody is killed, but all are slow.
+    let limits = [number(limit), number(high)];
+    let limits = limits.into_iter().flatten();
+    let limit_bytes = limits.filter(|limit| *limit < UNLIMITED).min()?;
     let stat = fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
     let reclaimable: u64 = stat
         .lines()
@@ -248,6 +257,9 @@ mod tests {
         assert_eq!(limit.headroom_bytes(), 150);
         write(&inner, "600\n", "590\n");
         assert_eq!(group.memory_limit().unwrap().headroom_bytes(), 110);
+        fs::write(place.path().join("memory.high"), "900\n").unwrap();
+        let limit = group.memory_limit().unwrap();
+        assert_eq!((limit.limit_bytes, limit.headroom_bytes()), (900, 50));
 
         assert!(!group.is_frozen());
         fs::write(inner.join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
