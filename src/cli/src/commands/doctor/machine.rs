@@ -197,6 +197,11 @@ fn tracing(can_trace: bool) -> Finding {
         )
         .caused_by("kernel.yama.ptrace_scope is 3")
         .mended_by("boot with a lower kernel.yama.ptrace_scope"),
+        (_, true) if !is_first("user", FIRST_USERS) => finding(
+            Grade::Fine,
+            "tracing",
+            "CAP_SYS_PTRACE is held: any process of this user namespace may be attached to",
+        ),
         (_, true) => finding(
             Grade::Fine,
             "tracing",
@@ -375,7 +380,7 @@ fn of_error(name: &str, error: &CliError) -> Finding {
 
 /// Whether we are in a container, and whose processes are to be seen.
 fn place() -> Finding {
-    let found = match (is_first_pid_namespace(), container()) {
+    let found = match (is_first("pid", FIRST_PIDS), container()) {
         (true, None) => "no container: all processes of the machine are seen".into(),
         (true, Some(kind)) => {
             format!("a container ({kind}) that sees all processes of the machine")
@@ -390,10 +395,14 @@ fn place() -> Finding {
     finding(Grade::Fine, "place", found)
 }
 
-/// The kernel's first pid namespace has a number that is always the same.
-fn is_first_pid_namespace() -> bool {
-    const FIRST: &str = "pid:[4026531836]";
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link == Path::new(FIRST))
+/// The kernel's first namespaces have numbers that are always the same.
+const FIRST_PIDS: u32 = 4_026_531_836;
+const FIRST_USERS: u32 = 4_026_531_837;
+
+/// Whether our namespace of this kind is the kernel's first one.
+fn is_first(kind: &str, number: u32) -> bool {
+    let link = fs::read_link(format!("/proc/self/ns/{kind}"));
+    link.is_ok_and(|link| link == Path::new(&format!("{kind}:[{number}]")))
 }
 
 /// What says that this is a container.
