@@ -18,14 +18,18 @@ const RED_ZONE: u64 = 128;
 const FRAME_BYTES: usize = 8 + CONTEXT_BYTES + 128;
 const CONTEXT_BYTES: usize = 304;
 
-/// `UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS`.
-const FLAGS: u64 = 1 | 2 | 4;
+/// `UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS`.
+const FLAGS: u64 = 2 | 4;
+/// `UC_FP_XSTATE`.
+const WITH_XSTATE: u64 = 1;
 
 /// Marks the kernel's description of the vector state, and its end.
 pub(crate) const XSTATE_MAGIC1: u32 = 0x4650_5853;
 const XSTATE_MAGIC2: u32 = 0x4650_5845;
 /// Where in the vector state that description lies.
 pub(crate) const DESCRIPTION: usize = 464;
+/// What FXSAVE has, where there is no XSAVE.
+const FXSTATE: usize = 512;
 /// Legacy area and header: what every XSAVE image has.
 const LEAST_XSTATE: usize = 576;
 /// The parts of a frame that a reader of stacks needs: offsets from its start.
@@ -106,7 +110,8 @@ pub(crate) fn build(
     let registers = returning(state);
     let context = last + 8;
     put(last, &restorer.to_le_bytes());
-    put(context, &FLAGS.to_le_bytes());
+    let flags = features.map_or(FLAGS, |_| FLAGS | WITH_XSTATE);
+    put(context, &flags.to_le_bytes());
     // uc_link and uc_stack stay 0: the kernel refuses such an alternate stack
     // and so leaves the thread's as it is.
     put(context + 40, &general(&registers));
@@ -124,20 +129,22 @@ pub(crate) fn build(
         put(value_at, &[b, a, d, c]);
         put(sp, &restorer.to_le_bytes());
         // Without vector state: that is empty then, until the last frame.
-        put(sp + 8, &(FLAGS & !1).to_le_bytes());
+        put(sp + 8, &FLAGS.to_le_bytes());
         put(sp + 8 + 40, &general(&registers));
         put(sp + 8 + 296, &errno.mask.to_le_bytes());
     }
 
     put(xstate_at, &xstate);
-    let size = xstate.len() as u32;
-    let description = xstate_at + DESCRIPTION as u64;
-    put(description, &XSTATE_MAGIC1.to_le_bytes());
-    put(description + 4, &(size + 4).to_le_bytes());
-    put(description + 8, &features.to_le_bytes());
-    put(description + 16, &size.to_le_bytes());
-    put(description + 20, &[0; 28]);
-    put(xstate_at + u64::from(size), &XSTATE_MAGIC2.to_le_bytes());
+    if let Some(features) = features {
+        let size = xstate.len() as u32;
+        let description = xstate_at + DESCRIPTION as u64;
+        put(description, &XSTATE_MAGIC1.to_le_bytes());
+        put(description + 4, &(size + 4).to_le_bytes());
+        put(description + 8, &features.to_le_bytes());
+        put(description + 16, &size.to_le_bytes());
+        put(description + 20, &[0; 28]);
+        put(xstate_at + u64::from(size), &XSTATE_MAGIC2.to_le_bytes());
+    }
     put(data_at, data);
     Ok(Frame {
         sp,
@@ -188,12 +195,16 @@ fn returning(state: &State) -> libc::user_regs_struct {
     registers
 }
 
-/// The vector state as a signal frame has it, and what it consists of.
+/// The vector state as a signal frame has it, and what it consists of; that is not
+/// told in one without XSAVE, which the kernel takes as it is.
 ///
 /// `ptrace` gives room for all that the processor can have; a frame must not
 /// be larger than what this process may use, or the kernel takes the oldest
 /// part of it only.
-fn signal_xstate(xstate: &[u8]) -> Result<(Vec<u8>, u64), Unfit> {
+fn signal_xstate(xstate: &[u8]) -> Result<(Vec<u8>, Option<u64>), Unfit> {
+    if xstate.len() == FXSTATE {
+        return Ok((xstate.to_vec(), None));
+    }
     if xstate.len() < LEAST_XSTATE {
         return Err(Unfit);
     }
@@ -217,7 +228,7 @@ fn signal_xstate(xstate: &[u8]) -> Result<(Vec<u8>, u64), Unfit> {
     if in_use & !features != 0 || size > xstate.len() {
         return Err(Unfit);
     }
-    Ok((xstate[..size].to_vec(), features))
+    Ok((xstate[..size].to_vec(), Some(features)))
 }
 
 #[cfg(test)]
@@ -296,6 +307,20 @@ mod tests {
         let last = (frame.last - frame.sp) as usize;
         assert_eq!(word(&frame, last), 0x1000);
         assert_eq!(word(&frame, last + CONTEXT_RIP), 0x40_1000);
+    }
+
+    #[test]
+    fn without_xsave_the_state_goes_as_it_is() {
+        let mut state = state();
+        state.xstate = (0..FXSTATE).map(|at| at as u8).collect();
+        let frame = build(&state, 0x1000, b"", None).unwrap();
+        assert_eq!(word(&frame, 8), FLAGS);
+        let at = (word(&frame, CONTEXT_FPSTATE) - frame.sp) as usize;
+        assert_eq!(frame.bytes[at..at + FXSTATE], state.xstate);
+        // Nothing beside it, and no more than there is room for.
+        assert!(frame.bytes[at + FXSTATE..].iter().all(|byte| *byte == 0));
+        state.xstate.push(0);
+        assert_eq!(build(&state, 0x1000, b"", None).unwrap_err(), Unfit);
     }
 
     #[test]

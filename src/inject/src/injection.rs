@@ -27,7 +27,7 @@ use crate::frame;
 use crate::image::{self, Image, Symbol};
 use crate::python;
 use crate::target::{self, Activity, Mapping, Process, Syscall};
-use crate::tracee::Tracee;
+use crate::tracee::{Tracee, has_xsave};
 use crate::unwind::{Unwinder, Walk};
 
 /// How a thread was chosen, and what it was made to do.
@@ -1070,11 +1070,14 @@ impl Target {
         let word = |offset: usize| self.process.word(at + offset as u64).unwrap_or(0);
         let xstate = word(frame::CONTEXT_FPSTATE);
         let description = xstate.wrapping_add(frame::DESCRIPTION as u64);
+        // Without XSAVE nothing marks it, and what only looks like one counts, too.
+        let is_marked = || {
+            let word = self.process.word(description);
+            word.is_ok_and(|word| word as u32 == frame::XSTATE_MAGIC1)
+        };
         xstate % 64 == 0
-            && self
-                .process
-                .word(description)
-                .is_ok_and(|word| word as u32 == frame::XSTATE_MAGIC1)
+            && self.memory(xstate).is_some()
+            && (!has_xsave() || is_marked())
             && self.memory(word(frame::CONTEXT_RSP)).is_some()
             && self.mappings.iter().any(|map| {
                 map.executable && (map.start..map.end).contains(&word(frame::CONTEXT_RIP))

@@ -21,6 +21,8 @@ use crate::filter::Instruction;
 const EVENT_STOP: c_int = 128;
 /// The regset of the vector state.
 const NT_X86_XSTATE: usize = 0x202;
+/// The older part of it, of fixed size: all that there is without XSAVE.
+const NT_PRFPREG: usize = 2;
 /// Largest vector state there is room for: with matrix tiles it takes 11 KiB.
 const MOST_XSTATE: usize = 64 << 10;
 /// Bytes of a kernel's signal set.
@@ -40,7 +42,8 @@ const ERESTART_RESTARTBLOCK: u64 = -516_i64 as u64;
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) registers: libc::user_regs_struct,
-    /// As the kernel gives it: an XSAVE image.
+    /// As the kernel gives it: an XSAVE image, or where the processor has no such
+    /// thing one of FXSAVE.
     pub(crate) xstate: Vec<u8>,
     /// Signals that are blocked.
     pub(crate) mask: u64,
@@ -60,6 +63,21 @@ pub(crate) fn is_interrupted(registers: &libc::user_regs_struct) -> bool {
         ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK
     );
     registers.orig_rax as i64 >= 0 && restarts
+}
+
+/// Whether the kernel keeps vector registers as XSAVE has them. Many virtual machines
+/// have processors without (`kvm64`, `x86-64-v2`).
+pub(crate) fn has_xsave() -> bool {
+    std::arch::is_x86_feature_detected!("xsave")
+}
+
+/// The set of registers that has the vector registers.
+fn vector_set() -> usize {
+    if has_xsave() {
+        NT_X86_XSTATE
+    } else {
+        NT_PRFPREG
+    }
 }
 
 /// How a wait for a thread ended.
@@ -276,7 +294,7 @@ impl Tracee {
             libc::ptrace(
                 libc::PTRACE_GETREGSET,
                 self.tid,
-                NT_X86_XSTATE,
+                vector_set(),
                 &raw mut part,
             )
         };
@@ -298,7 +316,7 @@ impl Tracee {
             libc::ptrace(
                 libc::PTRACE_SETREGSET,
                 self.tid,
-                NT_X86_XSTATE,
+                vector_set(),
                 &raw mut part,
             )
         };
