@@ -306,7 +306,7 @@ client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 client.settimeout(20)
 client.connect(b"\\0" + sys.argv[1].encode())
 try:
-    client.send(bytes([3, 0]))
+    client.send(bytes([4, 0]))
     print(len(client.recv(65536)))
 except ConnectionError:
     print(0)
