@@ -296,6 +296,24 @@ def test_python_between_all_blocks_and_a_sample(leakline: Leakline) -> None:
     assert kept[1]["live_blocks"] == 0, kept
 
 
+def test_lists_that_grow_are_counted_once(leakline: Leakline) -> None:
+    """Where the first block too large for CPython's pools is resized, not made."""
+    with running(TARGET_PYTHON, PYTHON_PROGRAMS / "attached.py") as target:
+        with attached(leakline, target.pid, ("--sample", "16KiB")) as attach:
+            truth = target.truth("grow 500")
+            assert attach.leave().status == 0
+        target.end()
+    assert attach.recording.stats()["totals"]["complete"] is True
+    only = ("--filter", "attached.py")
+    rows = attach.recording.rows(*only, at="end")
+    grown = [row for row in rows if row["line"] == truth["lines"]["grown"]]
+    assert abs(deviations(grown, "live_bytes", truth["room"])) < FAR
+    domains = attach.recording.rows("--by", "domain", *only, at=None)
+    total = {row["domain"]: row["total_bytes"] for row in domains}
+    assert total["mem"] > truth["room"]
+    assert total.get("raw", 0) + total.get("native", 0) < 1_000_000, total
+
+
 def test_python_frees_as_ever_while_it_is_sampled(leakline: Leakline) -> None:
     """Samples are set apart, so that nobody has to look at any other block's death;
     until all blocks are recorded."""

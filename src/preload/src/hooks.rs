@@ -2593,7 +2593,8 @@ extern "C" fn py_realloc<const HOOKS: usize>(
     let at = Arrival::new();
     if at.is_sampling() {
         let what = python_call(domain_of(HOOKS));
-        // SAFETY: this thread's resting state; `sp` is the hook's own slot.
+        // SAFETY: this thread's resting state; `sp` is the hook's own slot; in the mem and obj
+        // domains it holds the GIL.
         return unsafe {
             let is_part = matches!(what.domain, Domain::Raw)
                 && size as u64 <= python::LARGEST_POOLED
@@ -2601,6 +2602,10 @@ extern "C" fn py_realloc<const HOOKS: usize>(
             if is_part {
                 pass_below(at.t, what, caller, || call(size))
             } else {
+                if what.holds_gil() && !python::is_pooled(size) {
+                    // (A program that is attached to may grow lists and do nothing else.)
+                    python::try_handing_on();
+                }
                 resample(at.t, what, old, size, caller, call)
             }
         };

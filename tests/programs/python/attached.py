@@ -1,6 +1,7 @@
 """A worker that is attached to: commands come as lines on stdin, one answer each.
 
 work N     makes N objects of each of the kinds below, and says their lines
+grow N     makes N lists, item by item and nothing else that is large, and says their bytes
 aside N    makes N texts, and nothing else, by a second thread, which stays
 trace on, trace off
            has tracemalloc begin, or end
@@ -62,6 +63,15 @@ def work(count):
         kind(count)
 
 
+def grow(count):
+    for _ in range(count):
+        one = []
+        kept.append(one)
+        for _ in range(5000):
+            one.append(None)  # line: grown
+    return sum(one.__sizeof__() - [].__sizeof__() for one in kept[-count:])
+
+
 LONG = "x" * 100
 
 
@@ -90,6 +100,9 @@ def main():
         if command == "work":
             work(int(arguments[0]))
             print(json.dumps({"pid": os.getpid(), "lines": lines}), flush=True)
+        elif command == "grow":
+            room = grow(int(arguments[0]))
+            print(json.dumps({"room": room, "lines": lines}), flush=True)
         elif command == "aside":
             if not second.is_alive():
                 second.start()
