@@ -164,6 +164,18 @@ def test_a_short_run_has_the_graph_of_its_end_alone(leakline: Leakline) -> None:
     assert names(recording) == ["main left"]
 
 
+def test_programs_without_python_take_no_place_of_one_with_it(
+    leakline: Leakline,
+) -> None:
+    """As where a script of many small programs starts it."""
+    script = 'while :; do sh -c ":"; done & "$@"; status=$?; kill $!; exit $status'
+    command: list[Part] = ["sh", "-c", script, "sh", TARGET_PYTHON, PROGRAM, "20", "6"]
+    result, recording = leakline.run(*command)
+    assert result.status == 0, result.err.decode()
+    assert "main left" in names(recording)
+    assert any("were not looked at for lost blocks" in one for one in notes(recording))
+
+
 def test_instants_that_are_given_beforehand(leakline: Leakline) -> None:
     options = ["--heap", "never", "--heap-at", "+1s,exit", "--heap-at", "+1500ms,+1h"]
     result, recording = leakline.run(TARGET_PYTHON, PROGRAM, "5", "3", options=options)

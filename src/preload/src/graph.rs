@@ -146,22 +146,24 @@ pub unsafe fn take_last(
     python: Option<&Interpreter>,
     is_understood: bool,
 ) {
+    let header = session.header();
+    let kind = usize::from(python.is_none());
+    let taking = &header.end_graphs[kind];
+    let has_enough = header.enough_ends[kind].load(Ordering::Relaxed) != 0;
     let may = session.slot().may_graph.load(Ordering::Relaxed);
-    if may == may_graph::ENOUGH {
+    if may == may_graph::ENOUGH || may == may_graph::YES && has_enough {
         return;
     }
-    let taking = &session.header().end_graphs;
     // SAFETY: the caller's.
     let is_taken = unsafe {
         is_understood
-            && may == may_graph::YES
+            && matches!(may, may_graph::YES | may_graph::LARGE)
             && taking.fetch_add(1, Ordering::Relaxed) < MOST_END_GRAPHS
             && take(t, session, python, END_GRAPH).is_ok()
     };
     if !is_taken && python.is_none() && is_understood {
         // There may be thousands of them.
-        let missed = &session.header().missed_ends;
-        missed.fetch_add(1, Ordering::Relaxed);
+        header.missed_ends.fetch_add(1, Ordering::Relaxed);
     } else if !is_taken {
         session.tell(
             b"no heap graph was taken at the end: there was not enough memory, \

@@ -7,7 +7,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"leakline");
 
 /// Version of everything in this crate. A process whose interposer was built
 /// from another version is refused at the handshake.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Size of a chunk in bytes: a piece of a ring, or a block of trie nodes.
 ///
@@ -135,16 +135,20 @@ pub struct Header {
     /// Grows ten times a second while the collector runs: what processes that
     /// were running before look at, to leave when it is gone.
     pub beats: AtomicU32,
-    /// Heap graphs of [`mode::GRAPH_AT_END`] that are being taken, roughly: added to by
-    /// producers, set by the collector. There are to be [`MOST_END_GRAPHS`].
-    pub end_graphs: AtomicU32,
+    /// Heap graphs of [`mode::GRAPH_AT_END`] that are being taken of processes with Python,
+    /// and looks at ends of those without, roughly: added to by producers, set by the
+    /// collector. There are to be [`MOST_END_GRAPHS`] of each kind: about a program of Python
+    /// there may be dozens of others, all short, as where a shell script starts it.
+    pub end_graphs: [AtomicU32; 2],
+    /// Not 0: there were enough of those, but for large processes.
+    pub enough_ends: [AtomicU32; 2],
     /// What a process's [`Slot::may_graph`] is until it was looked at: it is small then.
     pub may_graph: AtomicU32,
     /// Processes without Python at whose ends nothing was looked at, though that was
     /// wanted. Written by them.
     pub missed_ends: AtomicU32,
     #[doc(hidden)]
-    pub pad2: [u32; 8],
+    pub pad2: [u32; 5],
 }
 
 /// States of [`Slot::state`].
@@ -164,10 +168,12 @@ pub const MOST_END_GRAPHS: u32 = 2;
 pub mod may_graph {
     /// No: there is not memory enough, or something else speaks against it.
     pub const NO: u32 = 0;
-    /// Yes.
+    /// Yes, but for [`Header::enough_ends`](super::Header::enough_ends).
     pub const YES: u32 = 1;
     /// The session has enough of them.
     pub const ENOUGH: u32 = 2;
+    /// Yes: it is large.
+    pub const LARGE: u32 = 3;
 }
 
 /// Values of [`Slot::scan`].

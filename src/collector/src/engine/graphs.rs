@@ -55,7 +55,8 @@ const NEEDED_BYTES: u64 = 32 << 20;
 const NEEDED_PERCENT_OF_ALL: u64 = 100;
 /// A child is ended when less than this is left.
 const FLOOR_BYTES: u64 = NEEDED_BYTES / 2;
-/// Processes of which a graph is taken at their ends, and how large others have to be.
+/// Processes of which a graph is taken at their ends, of those with Python and of those
+/// without, and how large others have to be.
 const MOST_OF_END: u32 = 24;
 const LARGE_BYTES: u64 = 256 << 20;
 /// What one without Python has to have to be looked at beside one with it.
@@ -75,6 +76,8 @@ struct Teller {
     began_ns: u64,
     /// Somebody asked for it: it is none of the end.
     is_asked: bool,
+    /// Its parent has no Python.
+    is_plain: bool,
     /// Why we ended it.
     killed: Option<&'static str>,
     /// The look at its memory, as long as that goes on.
@@ -127,8 +130,10 @@ pub(super) struct Graphs {
     /// Some of those changed.
     has_news: bool,
     permit_ns: u64,
-    /// Graphs that were taken at a process's end.
+    /// Graphs that were taken at ends of processes with Python.
     of_end: u32,
+    /// Such ends of those without.
+    of_plain: u32,
     /// What the last look at each process found.
     before: FxHashMap<u32, Before>,
     /// The session's processes were running before it began.
@@ -150,6 +155,7 @@ impl Default for Graphs {
             has_news: false,
             permit_ns: 0,
             of_end: 0,
+            of_plain: 0,
             before: FxHashMap::default(),
             is_attached: false,
             was_sampled: false,
@@ -375,21 +381,24 @@ impl Engine {
                     continue;
                 };
                 let may = if slot.python_version.load(Ordering::Relaxed) != 0 {
-                    self.may_graph(process.identity.pid)
+                    self.may_graph(process.identity.pid, self.graphs.of_end)
                 } else if plain_left > 0 {
                     plain_left -= 1;
-                    self.may_graph(process.identity.pid)
+                    self.may_graph(process.identity.pid, self.graphs.of_plain)
                 } else {
                     may_graph::ENOUGH
                 };
                 slot.may_graph.store(may, Ordering::Relaxed);
             }
         }
-        let of_end = self.graphs.tellers.iter().filter(|one| !one.is_asked);
-        session
-            .header()
-            .end_graphs
-            .store(of_end.count() as u32, Ordering::Relaxed);
+        let of_end = |is_plain| {
+            let at_end = |one: &&Teller| !one.is_asked && one.is_plain == is_plain;
+            self.graphs.tellers.iter().filter(at_end).count() as u32
+        };
+        let header = session.header();
+        for (kind, is_plain) in [false, true].into_iter().enumerate() {
+            header.end_graphs[kind].store(of_end(is_plain), Ordering::Relaxed);
+        }
         if let Some(asked) = &self.graphs.asked {
             let slot = self.slot_of(&session, asked.process);
             let has_ended = slot.is_none()
@@ -482,23 +491,28 @@ impl Engine {
     pub(super) fn permit_newcomers(&self) {
         let may = if self.mode() & mode::GRAPH_AT_END == 0 {
             may_graph::NO
-        } else if self.graphs.of_end >= MOST_OF_END {
-            may_graph::ENOUGH
         } else {
             may_graph::YES
         };
+        let taken = [self.graphs.of_end, self.graphs.of_plain];
         let header = self.shared.session.header();
         header.may_graph.store(may, Ordering::Relaxed);
+        for (enough, taken) in header.enough_ends.iter().zip(taken) {
+            enough.store(u32::from(taken >= MOST_OF_END), Ordering::Relaxed);
+        }
     }
 
-    /// Whether a process may take a graph at its end. Of many short processes those of the
-    /// first are enough: the recording is not to grow with their number.
-    fn may_graph(&self, pid: u32) -> u32 {
-        let is_large = || process::rss_bytes(pid).is_some_and(|rss| rss >= LARGE_BYTES);
-        if self.graphs.of_end >= MOST_OF_END && !is_large() {
+    /// Whether a process may take a graph at its end, as `taken` of its kind did. Of many
+    /// short processes those of the first are enough: the recording is not to grow with
+    /// their number.
+    fn may_graph(&self, pid: u32, taken: u32) -> u32 {
+        let is_large = process::rss_bytes(pid).is_some_and(|rss| rss >= LARGE_BYTES);
+        if taken >= MOST_OF_END && !is_large {
             may_graph::ENOUGH
         } else if self.forbids_graph(pid).is_some() {
             may_graph::NO
+        } else if is_large {
+            may_graph::LARGE
         } else {
             may_graph::YES
         }
@@ -530,13 +544,21 @@ impl Engine {
         let (number, name) = if wanted == END_GRAPH {
             let number = self.graphs.number();
             let name = MARKS[if has_objects { 1 } else { 2 }].to_owned();
-            self.graphs.of_end += 1;
+            let (taken, of_what) = if has_objects {
+                let of_what = "heap graphs at their ends are taken of";
+                (&mut self.graphs.of_end, of_what)
+            } else {
+                let of_what = "lost blocks are looked for at the ends of";
+                (&mut self.graphs.of_plain, of_what)
+            };
+            *taken += 1;
+            let is_last = *taken == MOST_OF_END;
             self.permit_newcomers();
-            if self.graphs.of_end == MOST_OF_END {
+            if is_last {
                 self.graphs.permit_ns = 0;
+                let kind = if has_objects { "" } else { " without Python" };
                 self.note(format!(
-                    "heap graphs at their ends are taken of {MOST_OF_END} processes, and from \
-                     here on only of large ones"
+                    "{of_what} {MOST_OF_END} processes{kind}, and from here on only of large ones"
                 ));
             }
             self.graphs.tell(GraphState {
@@ -722,6 +744,7 @@ impl Engine {
             pidfd: newborn.pidfd,
             began_ns: self.now_ns(),
             is_asked,
+            is_plain: slot.is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) == 0),
             killed: None,
             look,
         });
