@@ -12,6 +12,7 @@ from harness import (
     TARGET_PYTHON,
     Json,
     Leakline,
+    Part,
     Recording,
     execute,
     find_leakline,
@@ -133,6 +134,20 @@ def test_an_object_is_found_by_its_address(recorded: Recording) -> None:
     found = recorded.report("why", cache["address"])["object"]
     assert found["type"] == "dict"
     assert "SESSIONS" in [holder["edge"].strip('[]"') for holder in found["holders"]]
+
+
+def test_an_object_is_found_by_its_name(recorded: Recording) -> None:
+    cache = path(recorded, "Session")["steps"][1]
+    for name in ("__main__.SESSIONS", "SESSIONS"):
+        found = recorded.report("why", name)["object"]
+        assert (found["type"], found["address"]) == ("dict", cache["address"])
+    # By the namespace of a class.
+    found = recorded.report("why", "Pool.everyone")["object"]
+    assert found["type"] == "set"
+    line: list[Part] = [recorded.leakline, "why", recorded.path]
+    asked = execute([*line, "__main__.NOBODY"])
+    assert asked.status == 3
+    assert b"names like `app.cache.SESSIONS`" in asked.err
 
 
 def test_without_a_graph_it_says_how_to_take_one(leakline: Leakline) -> None:

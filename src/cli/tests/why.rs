@@ -226,6 +226,6 @@ fn what_is_not_there_is_said_with_the_way_out() {
     insta::assert_snapshot!(String::from_utf8_lossy(&output.stderr), @r"
     error: no object, no place and no function is named `Nothing`
 
-    hint: types that live are `app.Job`, `dict`, `list`, `module`; places look like `app.py:41`
+    hint: types that live are `app.Job`, `dict`, `list`, `module`; places look like `app.py:41`, names like `app.cache.SESSIONS`
     ");
 }

@@ -83,7 +83,13 @@ impl Answers<'_, '_> {
                 match address {
                     Some(address) => Asked::Address(address),
                     None if heap.has_type(text) => Asked::Type(text.to_string()),
-                    None => Asked::Sites(sites_named(self.model, &mut self.stacks, text)),
+                    None => {
+                        let sites = sites_named(self.model, &mut self.stacks, text);
+                        match heap.object_named(text).filter(|_| sites.is_empty()) {
+                            Some(address) => Asked::Address(address),
+                            None => Asked::Sites(sites),
+                        }
+                    }
                 }
             }
         }

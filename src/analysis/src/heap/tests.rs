@@ -59,6 +59,41 @@ fn a_value_is_found_under_the_key_that_follows_it() {
 }
 
 #[test]
+fn an_object_is_found_by_its_name() {
+    let mut b = HeapBuilder::new();
+    let app = b.module("app");
+    let cache = b.module("app.cache");
+    let main = b.module("__main__");
+    let [sessions, other, held, namespace, slot] = [(); 5].map(|()| b.node("dict", 232));
+    b.edge(cache, By::Named("SESSIONS"), sessions);
+    // The package has an attribute of that name, which is something else.
+    b.edge(app, By::Named("cache"), other);
+    b.edge(main, By::Named("HELD"), held);
+    b.edge(held, By::Attribute("__dict__"), namespace);
+    b.edge(namespace, By::Named("inner"), slot);
+    b.edge(slot, By::Attribute("SESSIONS"), other);
+    let heap = heap(&b);
+    let named = |text: &str| heap.object_named(text);
+    assert_eq!(named("app.cache.SESSIONS"), Some(sessions));
+    assert_eq!(named("__main__.HELD.inner"), Some(slot));
+    assert_eq!(named("HELD.inner.SESSIONS"), Some(other));
+    let module = heap.graph.roots().iter().find(|root| root.name == "app");
+    let module = heap.graph.address(module.unwrap().target);
+    assert_eq!(named("app"), Some(module));
+    for nobody in [
+        "SESSIONS",
+        "app.SESSIONS",
+        "app.",
+        "",
+        ".",
+        "HELD..inner",
+        "apps",
+    ] {
+        assert_eq!(named(nobody), None, "{nobody}");
+    }
+}
+
+#[test]
 fn a_graph_is_read_as_it_was_told() {
     let mut b = HeapBuilder::new();
     let module = b.module("app");

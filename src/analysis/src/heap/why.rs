@@ -908,6 +908,47 @@ impl Heap {
         (0..self.graph.len() as u32).any(|node| is_asked[self.graph.type_of(node) as usize])
     }
 
+    /// The address of the object that a name leads to, as a program would write it:
+    /// `app.cache.SESSIONS`, and of `__main__` also without that. Attributes only, as far as
+    /// the graph has their names.
+    pub fn object_named(&self, text: &str) -> Option<u64> {
+        let roots = self.graph.roots().iter();
+        let modules = roots.filter(|root| root.kind == RootKind::Module);
+        // Where each begins that may be meant, and the rest of the name.
+        let mut begins: Vec<(u32, Option<&str>)> = modules
+            .filter_map(|root| match text.strip_prefix(root.name.as_str()) {
+                Some("") => Some((root.target, None)),
+                Some(rest) if rest.starts_with('.') => Some((root.target, rest.get(1..))),
+                _ if root.name == "__main__" => Some((root.target, Some(text))),
+                _ => None,
+            })
+            .collect();
+        // `app.cache` is a module rather than an attribute of one.
+        begins.sort_by_key(|(_, rest)| rest.map(str::len));
+        let found = begins.into_iter().find_map(|(module, rest)| {
+            let mut names = rest.into_iter().flat_map(|rest| rest.split('.'));
+            names.try_fold(module, |node, name| self.attribute(node, name))
+        });
+        found.map(|node| self.graph.address(node))
+    }
+
+    /// What an object has under a name, itself or in its namespace.
+    fn attribute(&self, node: u32, name: &str) -> Option<u32> {
+        let graph = &self.graph;
+        let under = |node: u32, name: &str| {
+            let mut edges = graph.edges_of(node);
+            let edge = edges.find(|&edge| match graph.edge(edge) {
+                EdgeKind::Attribute(number) | EdgeKind::NamedItem(number) => {
+                    graph.name(number) == name
+                }
+                _ => false,
+            });
+            edge.map(|edge| graph.target(edge))
+        };
+        let in_namespace = || under(under(node, "__dict__")?, name);
+        under(node, name).or_else(in_namespace)
+    }
+
     /// The types of most bytes.
     pub fn largest_types(&self, most: usize) -> Vec<OfType> {
         let all: Vec<u32> = (0..self.graph.len() as u32).collect();

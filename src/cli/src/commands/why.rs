@@ -26,6 +26,7 @@ Examples:
   leakline why app.leakline Session     who holds the objects of a class
   leakline why sessions.py:41           who holds what that line made
   leakline why load_session             who holds what that function made
+  leakline why app.cache.SESSIONS       what holds one object, and what it holds
   leakline why 0x7f12deadbeef --referents
   leakline why dict --graph warm --paths 10")]
 pub(crate) struct Args {
@@ -34,7 +35,8 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE|PID")]
     file: Option<PathBuf>,
     /// What to explain: a cause (L1), a place (app.py:41), a function, a site's
-    /// number, a type, an address (0x7f...) [default: where most memory gathers]
+    /// number, a type, an address (0x7f...), or an object's name as a program would
+    /// write it (app.cache.SESSIONS) [default: where most memory gathers]
     #[arg(value_name = "CAUSE|SITE|TYPE|ADDRESS")]
     question: Option<String>,
     /// Which heap graph: its number or name [default: the last whole one]
@@ -43,7 +45,7 @@ pub(crate) struct Args {
     /// Most paths [default: 3; without a question, 5 places]
     #[arg(long, value_name = "N")]
     paths: Option<usize>,
-    /// Of an address: what the object refers to, too
+    /// Of one object: what it refers to, too
     #[arg(long)]
     referents: bool,
     /// Print JSON
@@ -339,6 +341,9 @@ fn asked<'a>(
     if !sites.is_empty() {
         return Ok(Asked::Sites(sites));
     }
+    if let Some(address) = heap.object_named(text) {
+        return Ok(Asked::Address(address));
+    }
     let types: Vec<String> = heap
         .largest_types(5)
         .into_iter()
@@ -347,7 +352,7 @@ fn asked<'a>(
     Err(failed(
         format!("no object, no place and no function is named `{text}`"),
         format!(
-            "types that live are {}; places look like `app.py:41`",
+            "types that live are {}; places look like `app.py:41`, names like `app.cache.SESSIONS`",
             types.join(", ")
         ),
     ))
