@@ -107,23 +107,18 @@ pub(super) fn find(
     }
     arenas.push(main);
 
-    // From where an arena begins to its bins: what the list leads back to.
-    let is_main = |address: u64| address < bins && bins - address < 0x200;
-    let mut to_bins = None;
-    let mut seen = HashSet::new();
-    let mut at = reader.word(bins + TO_NEXT)?;
-    while !is_main(at) && seen.len() < MOST_ARENAS {
-        let Some(distance) = to_bins.or_else(|| {
-            (0x20..0x200).step_by(8).find_map(|distance| {
-                let bins = bins_from(reader, at.checked_add(distance)?)?;
-                (at % 8 == 0).then_some(bins - at)
-            })
-        }) else {
+    let mut list = of_threads(reader, bins);
+    for _ in 1..TRIES {
+        if list.leads_home {
             break;
-        };
-        to_bins = Some(distance);
-        let bins = at.saturating_add(distance);
-        // It may change just now.
+        }
+        // One came into use just then.
+        sleep(A_MOMENT);
+        reader.forget_all();
+        list = of_threads(reader, bins);
+    }
+    for at in list.arenas {
+        let bins = at + list.to_bins;
         let arena = (0..TRIES).find_map(|_| {
             let arena = thread_arena(reader, at, bins);
             if arena.is_none() {
@@ -133,17 +128,76 @@ pub(super) fn find(
             }
             arena
         });
-        let next = reader.word(bins + TO_NEXT);
-        if !seen.insert(at) {
-            break;
-        }
-        arenas.extend(arena);
-        let Some(next) = next else {
-            break;
-        };
-        at = next;
+        // It is one even if it cannot be told what it has.
+        arenas.push(arena.unwrap_or(Arena {
+            is_main: false,
+            heaps: Vec::new(),
+            bins,
+        }));
     }
     Some(arenas)
+}
+
+/// The arenas of threads that a list leads to.
+#[derive(Default)]
+struct List {
+    arenas: Vec<u64>,
+    /// From where an arena begins to its bins.
+    to_bins: u64,
+    /// It leads back to the main one, as it shall.
+    leads_home: bool,
+}
+
+/// The arenas of threads, `bins` being those of the main one.
+///
+/// How far from an arena's beginning its bins are depends on glibc's version. It is
+/// known by what does not change once an arena is there: the list leads back to where
+/// the main one begins, and the heap that an arena's top is in names the arena. By
+/// its bins, an arena of a busy program is often not to be known: they change
+/// meanwhile, and lead to memory that is newer than what is known of the mappings.
+fn of_threads(reader: &mut Reader<'_>, bins: u64) -> List {
+    let Some(first) = reader.word(bins + TO_NEXT) else {
+        return List::default();
+    };
+    let mut best = List::default();
+    for to_bins in (0x20..0x200).step_by(8) {
+        let mut list = List {
+            to_bins,
+            ..List::default()
+        };
+        let mut seen = HashSet::new();
+        let mut at = first;
+        while list.arenas.len() < MOST_ARENAS {
+            if at == bins - to_bins {
+                list.leads_home = true;
+                break;
+            }
+            let Some(next) = next_arena(reader, at, to_bins) else {
+                break;
+            };
+            if !seen.insert(at) {
+                break;
+            }
+            list.arenas.push(at);
+            at = next;
+        }
+        if list.leads_home {
+            return list;
+        }
+        if list.arenas.len() > best.arenas.len() {
+            best = list;
+        }
+    }
+    best
+}
+
+/// What the arena that begins at `at` leads to, if there is one.
+fn next_arena(reader: &mut Reader<'_>, at: u64, to_bins: u64) -> Option<u64> {
+    let bins = at.checked_add(to_bins).filter(|_| at.is_multiple_of(8))?;
+    let top = reader.word(bins - 16)?;
+    let names_it = reader.word(top & !(HEAP_MAX - 1)) == Some(at);
+    let next = reader.word(bins.checked_add(TO_NEXT)?)?;
+    names_it.then_some(next)
 }
 
 /// Looks for the bins of an arena that is in use.
@@ -974,6 +1028,17 @@ mod tests {
                 .iter()
                 .all(|(from, _)| *from < top || *from > NEW + 0x2_0000)
         );
+
+        // Its bins lead to memory that was not there when the kernel was asked.
+        for bin in 0..BINS {
+            image.set(arena + 0x70 + bin * 16, NEW + 0x2_0000 + bin * 0x400);
+            image.set(arena + 0x70 + bin * 16 + 8, NEW + 0x8_0000);
+        }
+        assert_eq!(look(&image).unwrap().stretches, seen.stretches);
+        // What it has cannot be told, but it is one.
+        image.set(OLD, 0);
+        let unknown = look(&image).unwrap();
+        assert_eq!((unknown.arenas, unknown.bytes(State::Free)), (2, 0));
     }
 
     #[test]

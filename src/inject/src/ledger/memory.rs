@@ -103,6 +103,11 @@ impl<'m> Reader<'m> {
         self.blocks[Self::slot(address)] = None;
     }
 
+    /// Forgets all that was read.
+    pub(super) fn forget_all(&mut self) {
+        self.blocks.fill_with(|| None);
+    }
+
     fn load(&mut self, base: u64) {
         let slot = Self::slot(base);
         let mut block = self.blocks[slot].take().unwrap_or_else(|| Block {
