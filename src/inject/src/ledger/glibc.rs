@@ -11,7 +11,7 @@
 //! over and counted as [`State::Torn`]: nothing is made up. Every loop here is
 //! bounded by the memory that it walks over or by a constant.
 //!
-//! Layouts are those of glibc 2.19 to 2.43 (tried: 2.36); fields are found
+//! Layouts are those of glibc 2.19 to 2.43 (tried: 2.36 and 2.43); fields are found
 //! relative to the bins, since what is before and behind them came and went.
 
 use std::collections::HashSet;
@@ -29,6 +29,10 @@ const BINS: u64 = 127;
 const TO_NEXT: u64 = BINS * 16 + 16;
 /// From the bins to the end of an arena.
 const TO_END: u64 = TO_NEXT + 40;
+/// From where an arena begins to its bins: at least, and where it has fast bins (until
+/// 2.42).
+const LEAST_TO_BINS: u64 = 0x18;
+const TO_BINS_WITH_FAST: u64 = 0x60;
 /// Most arenas, heaps of one, and chunks on lists that are followed.
 const MOST_ARENAS: usize = 1 << 16;
 const MOST_HEAPS: usize = 1 << 13;
@@ -63,6 +67,7 @@ pub(super) struct Arena {
     pub(super) heaps: Vec<Heap>,
     /// Where its bins are.
     bins: u64,
+    has_fast_bins: bool,
 }
 
 /// A stretch of chunks.
@@ -94,6 +99,7 @@ pub(super) fn find(
         is_main: true,
         heaps: Vec::new(),
         bins,
+        has_fast_bins: false,
     };
     if let Some((start, end)) = heap {
         let first = start.next_multiple_of(UNIT);
@@ -117,10 +123,12 @@ pub(super) fn find(
         reader.forget_all();
         list = of_threads(reader, bins);
     }
+    let has_fast_bins = list.to_bins >= TO_BINS_WITH_FAST;
+    arenas[0].has_fast_bins = has_fast_bins;
     for at in list.arenas {
         let bins = at + list.to_bins;
         let arena = (0..TRIES).find_map(|_| {
-            let arena = thread_arena(reader, at, bins);
+            let arena = thread_arena(reader, at, bins, has_fast_bins);
             if arena.is_none() {
                 sleep(A_MOMENT);
                 reader.forget(at);
@@ -133,6 +141,7 @@ pub(super) fn find(
             is_main: false,
             heaps: Vec::new(),
             bins,
+            has_fast_bins,
         }));
     }
     Some(arenas)
@@ -160,7 +169,7 @@ fn of_threads(reader: &mut Reader<'_>, bins: u64) -> List {
         return List::default();
     };
     let mut best = List::default();
-    for to_bins in (0x20..0x200).step_by(8) {
+    for to_bins in (LEAST_TO_BINS..0x200).step_by(8) {
         let mut list = List {
             to_bins,
             ..List::default()
@@ -280,7 +289,7 @@ impl Pair {
 }
 
 /// The arena of threads that begins at `at`, and its heaps.
-fn thread_arena(reader: &mut Reader<'_>, at: u64, bins: u64) -> Option<Arena> {
+fn thread_arena(reader: &mut Reader<'_>, at: u64, bins: u64, has_fast_bins: bool) -> Option<Arena> {
     let top = reader.word(bins.checked_sub(16)?)?;
     let mut starts = Vec::new();
     // The newest heap has the top, and leads to the older ones.
@@ -325,6 +334,7 @@ fn thread_arena(reader: &mut Reader<'_>, at: u64, bins: u64) -> Option<Arena> {
         is_main: false,
         heaps,
         bins,
+        has_fast_bins,
     })
 }
 
@@ -531,8 +541,8 @@ pub(super) fn fast(reader: &mut Reader<'_>, arenas: &[Arena]) -> Vec<(u64, u64)>
     let bytes = arenas.iter().flat_map(|arena| &arena.heaps);
     let bytes: u64 = bytes.map(|heap| heap.end - heap.start).sum();
     let most = (bytes / LEAST) as usize;
-    for arena in arenas {
-        // Ten lists of single sizes, before the top; newer versions have none.
+    for arena in arenas.iter().filter(|arena| arena.has_fast_bins) {
+        // Ten lists of single sizes, before the top.
         for list in 0..10 {
             let size = LEAST + list * UNIT;
             let at = arena.bins - 16 - 80 + list * 8;
@@ -683,7 +693,10 @@ pub(super) fn mapped_block(page: u64, bytes: &[u8], limit: u64) -> Option<u64> {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (before, field) = (word(lead as usize)?, word(lead as usize + 8)?);
         let end = page.checked_add(lead)?.checked_add(field & !7)?;
-        let fits = before == lead
+        // Since 2.43 the size is without the header, and the lowest bit of the word
+        // before it says whether there are huge pages.
+        let end = end.checked_add(if end % PAGE == PAGE - UNIT { UNIT } else { 0 })?;
+        let fits = before & !1 == lead
             && field & 7 == MAPPED
             && end % PAGE == 0
             && end <= limit
@@ -1053,6 +1066,9 @@ mod tests {
         assert_eq!(block(0, 0, 0x2_1002), Some(AT + 0x2_1000));
         // An aligned one.
         assert_eq!(block(48, 48, 0x2_1002 - 48), Some(AT + 0x2_1000));
+        // glibc 2.43's.
+        assert_eq!(block(0, 1, 0x2_0ff2), Some(AT + 0x2_1000));
+        assert_eq!(block(48, 48, 0x2_0ff2 - 48), Some(AT + 0x2_1000));
         for (before, field) in [
             (8, 0x2_1002),
             (0, 0x2_1003),
