@@ -6,8 +6,8 @@ use leakline_analysis::ledger::{Account, Accounts, OfIt};
 use leakline_analysis::model::Totals;
 use leakline_analysis::{Figures, GroupBy, Model, Origin};
 use leakline_recording::record::{
-    Bin, Code, Domain, End, Frame, Ledger, Mark, Node, Point, Process, Record, Session, Site,
-    Source,
+    Bin, Code, Domain, End, Frame, Inventory, Ledger, Mark, Node, OfType, Point, Process, Record,
+    Session, Site, Source,
 };
 
 use crate::state::data::{
@@ -483,6 +483,22 @@ pub(crate) fn accounts() -> Vec<Account> {
                 ..read(live + more / (u64::from(process) + 1), free, at_ns)
             }));
         }
+    }
+    for (at_ns, sessions) in [(2 * SECOND, 20_000), (9 * SECOND, 90_000)] {
+        let one = |name: &str, objects: u64, each: u64| OfType {
+            name: name.into(),
+            objects,
+            bytes: objects * each,
+        };
+        records.push(Record::Inventory(Inventory {
+            at_ns,
+            types: vec![
+                one("app.Session", sessions, 112),
+                one("str", 120_000, 61),
+                one("dict", 4000, 300),
+            ],
+            ..Inventory::default()
+        }));
     }
     let model = Model::new(&records, Origin::default());
     let mut found = Accounts::between(&model, None, 20 * SECOND).unwrap();

@@ -11,9 +11,11 @@
 //! * One look cannot tell a leak from a cache, so it never says either.
 
 mod history;
+mod inventory;
 mod lines;
 
 pub use history::{Account, Accounts, Blamed, NoLedger, OfCause};
+pub use inventory::{Inventory, OfType};
 pub use lines::INSIDE;
 
 use crate::report::{bytes, counted};
@@ -280,6 +282,26 @@ pub struct Judgement {
     pub words: String,
     /// What would return memory, a sentence each; empty where nothing would.
     pub remedy: Vec<String>,
+}
+
+impl Judgement {
+    /// Names the type that most of the growth is of, where live memory grew and most is.
+    pub fn name_type(&mut self, now: &Ledger, earlier: &Ledger, inventory: &Inventory) {
+        let grown = now.live_bytes().saturating_sub(earlier.live_bytes());
+        let first = inventory.types.first();
+        if let (Finding::LiveGrew, Some(OfType { name, since, .. })) = (self.finding, first)
+            && let Some((objects, of_it)) = *since
+            && of_it.saturating_mul(2).cast_unsigned() >= grown
+            && objects > 0
+        {
+            self.words = format!(
+                "{}; most of it in {} more {}",
+                self.words,
+                crate::report::blocks(objects.unsigned_abs()),
+                crate::report::printable(name)
+            );
+        }
+    }
 }
 
 /// Judges a ledger, against an earlier one of the same process if there is one.

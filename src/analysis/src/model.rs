@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use leakline_recording::record::{
-    Bin, Code, Cohorts, Counters, Domain, End, HeapGraph, Ledger, Limits, Loss, Lost, Mark, Note,
-    PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling, Session, Site,
-    SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
+    Bin, Code, Cohorts, Counters, Domain, End, HeapGraph, Inventory, Ledger, Limits, Loss, Lost,
+    Mark, Note, PageCost, Peak, Point, Process, ProcessEnd, ProcessTotals, Record, Sampling,
+    Session, Site, SiteScatter, Sizes, SymbolFrame, Thread, ThreadTotals,
 };
 use rustc_hash::FxHashMap;
 
@@ -180,6 +180,7 @@ pub struct Model<'a> {
     heap_graphs: Vec<&'a HeapGraph>,
     lost: Vec<&'a Lost>,
     ledgers: Vec<&'a Ledger>,
+    inventories: Vec<&'a Inventory>,
     page_costs: Vec<&'a PageCost>,
     marks: Vec<&'a Mark>,
     notes: Vec<&'a Note>,
@@ -262,6 +263,7 @@ impl<'a> Model<'a> {
             heap_graphs: Vec::new(),
             lost: Vec::new(),
             ledgers: Vec::new(),
+            inventories: Vec::new(),
             page_costs: Vec::new(),
             marks: Vec::new(),
             notes: Vec::new(),
@@ -441,6 +443,7 @@ impl<'a> Model<'a> {
                 self.lost.push(lost);
             }
             Record::Ledger(ledger) => self.ledgers.push(ledger),
+            Record::Inventory(inventory) => self.inventories.push(inventory),
             Record::PageCost(cost) => self.page_costs.push(cost),
             // Kinds of later versions say nothing to this one.
             _ => {}
@@ -532,6 +535,11 @@ impl<'a> Model<'a> {
     /// What processes' memory was made of, in the order in which it was found out.
     pub fn ledgers(&self) -> &[&'a Ledger] {
         &self.ledgers
+    }
+
+    /// What lived in processes by type, in the order in which it was found out.
+    pub fn inventories(&self) -> &[&'a Inventory] {
+        &self.inventories
     }
 
     /// Which pages live blocks kept, in the order in which it was found out.

@@ -13,8 +13,8 @@
 //!   grew gives the same ones, and none tells anything of its path.
 
 use leakline_recording::record::{
-    Code, HeapGraph, HeapPart, Ledger, Lost, LostSite, Mark, Module, Note, PageCost, Process,
-    Record, Session, Source, SymbolFrame, Symbols, Thread,
+    Code, HeapGraph, HeapPart, Inventory, Ledger, Lost, LostSite, Mark, Module, Note, PageCost,
+    Process, Record, Session, Source, SymbolFrame, Symbols, Thread,
 };
 use rustc_hash::FxHashMap;
 
@@ -142,6 +142,19 @@ impl Tokens {
                     LEFT_OUT.into()
                 },
                 ..ledger.clone()
+            }),
+            // Names of types say what a program does: how much there was stays.
+            Record::Inventory(inventory) => Record::Inventory(Inventory {
+                name: self.look(&inventory.name),
+                types: Vec::new(),
+                others: inventory.types.iter().fold(inventory.others, |sum, one| {
+                    (
+                        sum.0 + 1,
+                        sum.1.saturating_add(one.objects),
+                        sum.2.saturating_add(one.bytes),
+                    )
+                }),
+                ..*inventory
             }),
             Record::PageCost(cost) => Record::PageCost(PageCost {
                 name: self.look(&cost.name),

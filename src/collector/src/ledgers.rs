@@ -2,7 +2,7 @@
 //! blocks lie in.
 //!
 //! Nothing of it touches a target: ledgers are read from outside, by whoever knows how
-//! ([`LedgerReader`]), and blocks are those of the live table, frozen for it.
+//! ([`ReadsMemory`]), and blocks are those of the live table, frozen for it.
 //!
 //! Looks cost a processor, which the target may need. The thread is nicer than
 //! others, looks are [paid for](Budget), and who asks when decides how old one gets.
@@ -11,17 +11,25 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use leakline_recording::record::{Ledger, PageCost};
+use leakline_recording::record::{Inventory, Ledger, PageCost};
 
 use crate::live::Layer;
 use crate::maps::Mappings;
 use crate::pages::{self, Counted, Residency, own_time_ns};
 use crate::process::Identity;
 
-/// Reads what the memory of a process is made of, by its pid and its start in clock ticks
-/// since boot. `None`: it is gone, or nothing can be told of it. Process, instant, name
-/// and time are filled in by whoever asks.
-pub type LedgerReader = Box<dyn FnMut(u32, u64) -> Option<Ledger>>;
+/// Reads from outside what the memory of a process is made of, by its pid and its start in
+/// clock ticks since boot. `None`: it is gone, or nothing can be told of it. Process,
+/// instant, name and time are filled in by whoever asks.
+pub trait ReadsMemory {
+    /// What it is made of.
+    fn ledger(&mut self, pid: u32, start_ticks: u64) -> Option<Ledger>;
+    /// What lives in it, by type; `None` as well of a process without CPython.
+    fn inventory(&mut self, pid: u32, start_ticks: u64) -> Option<Inventory>;
+}
+
+/// See there.
+pub type LedgerReader = Box<dyn ReadsMemory>;
 
 /// What the thread is to do.
 #[derive(Debug)]
@@ -34,6 +42,13 @@ pub(crate) enum Order {
         name: String,
         /// Live bytes, if it is only worth something as long as they are as many.
         live_bytes: Option<u64>,
+    },
+    /// List what lives in it by type.
+    List {
+        process: u32,
+        pid: u32,
+        start_ticks: u64,
+        name: String,
     },
     /// Count its pages at an instant.
     Pages {
@@ -60,6 +75,13 @@ pub(crate) enum Done {
         ledger: Option<Box<Ledger>>,
         live_bytes: Option<u64>,
     },
+    /// A list, which was begun at an instant.
+    Inventory {
+        began: Instant,
+        cost_ns: u64,
+        process: u32,
+        inventory: Option<Box<Inventory>>,
+    },
     /// Pages; live bytes were so many then.
     Pages {
         cost_ns: u64,
@@ -73,7 +95,9 @@ impl Done {
     /// Nanoseconds of a processor that it took.
     pub(crate) fn cost_ns(&self) -> u64 {
         match self {
-            Done::Ledger { cost_ns, .. } | Done::Pages { cost_ns, .. } => *cost_ns,
+            Done::Ledger { cost_ns, .. }
+            | Done::Inventory { cost_ns, .. }
+            | Done::Pages { cost_ns, .. } => *cost_ns,
         }
     }
 }
@@ -122,6 +146,11 @@ impl Worker {
         self.waiting > 0
     }
 
+    /// How much is under way.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// What was done since this was last asked, waiting for one until a deadline.
     pub(crate) fn take(&mut self, until: Option<Instant>) -> Option<Done> {
         if self.waiting == 0 {
@@ -151,7 +180,7 @@ fn carry_out(order: Order, read: &mut LedgerReader) -> Done {
             name,
             live_bytes,
         } => {
-            let found = read(pid, start_ticks);
+            let found = read.ledger(pid, start_ticks);
             let cost_ns = cost_ns();
             let ledger = found.map(|ledger| {
                 Box::new(Ledger {
@@ -167,6 +196,29 @@ fn carry_out(order: Order, read: &mut LedgerReader) -> Done {
                 process,
                 ledger,
                 live_bytes,
+            }
+        }
+        Order::List {
+            process,
+            pid,
+            start_ticks,
+            name,
+        } => {
+            let found = read.inventory(pid, start_ticks);
+            let cost_ns = cost_ns();
+            let inventory = found.map(|inventory| {
+                Box::new(Inventory {
+                    process,
+                    name,
+                    microseconds: cost_ns / 1000,
+                    ..inventory
+                })
+            });
+            Done::Inventory {
+                began,
+                cost_ns,
+                process,
+                inventory,
             }
         }
         Order::Pages {

@@ -62,6 +62,6 @@ mod testing;
 mod weights;
 
 pub use clock::tsc_is_trusted;
-pub use ledgers::LedgerReader;
+pub use ledgers::{LedgerReader, ReadsMemory};
 pub use process::public_command;
 pub use serve::serve;

@@ -29,7 +29,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use leakline_recording::record::Session;
+use leakline_recording::record::{OfType, Session};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
@@ -343,6 +343,9 @@ pub struct GraphAt {
 /// What [`Options::most_pause`] is if nobody says otherwise.
 pub const MOST_PAUSE: Duration = Duration::from_millis(200);
 
+/// Types that [`FromCollector::Found`] names.
+pub const FOUND_TYPES: usize = 4;
+
 /// From the collector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromCollector {
@@ -369,6 +372,14 @@ pub enum FromCollector {
     },
     /// Heap graphs that were asked for, are being taken, or are there.
     Graphs(Vec<GraphState>),
+    /// Of an attached session: what lived in a process when it joined, by type. Types of
+    /// which most lived, most first.
+    Found {
+        /// Its pid.
+        pid: u32,
+        /// At most [`FOUND_TYPES`].
+        types: Vec<OfType>,
+    },
     /// There is no process to take the heap graph of that was asked for.
     NoGraphs {
         /// Why, in words that go on after "cannot be taken".

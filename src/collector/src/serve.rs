@@ -374,6 +374,11 @@ impl Collector {
                 self.control.send(&FromCollector::Graphs(states));
             }
             let pause = self.pace.after(round.busy, &self.engine);
+            for (pid, found) in self.engine.take_found() {
+                let mut types = found.types;
+                types.truncate(protocol::FOUND_TYPES);
+                self.control.send(&FromCollector::Found { pid, types });
+            }
             match self.wait(pause) {
                 Next::GoOn => {}
                 Next::End(reason) => break reason,

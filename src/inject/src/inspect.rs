@@ -27,8 +27,8 @@ use object::elf;
 use rustix::fs::{Access, AtFlags, CWD, OFlags, StatVfsMountFlags, accessat, fstatvfs};
 
 pub use cgroup::MemoryLimit;
-pub(crate) use image::open_inside;
 pub use image::{Allocator, PythonVersion};
+pub(crate) use image::{open_inside, open_mapped};
 pub use obstacle::{Denied, NoPlace, Obstacle, Refused, Warning};
 
 use crate::filter::{self, Filters};

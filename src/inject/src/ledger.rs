@@ -22,6 +22,7 @@ mod memory;
 mod pages;
 mod pymalloc;
 mod stacks;
+mod types;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -40,6 +41,8 @@ use maps::Map;
 use memory::{Memory, Reader, Remote};
 use pages::{PAGE, Pages, Weight};
 use pymalloc::Pool;
+use types::Types;
+pub use types::{Inventory, OfType};
 
 /// What a byte of resident memory belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,6 +185,8 @@ pub struct Survey {
     pub inside_libraries: Vec<(String, Share)>,
     /// Why nothing was read but the kernel's sums, if so.
     pub not_read: Option<NotRead>,
+    /// What lives, by type, if that was asked for and CPython is one that is known.
+    pub types: Option<Inventory>,
     parts: [Share; Part::ALL.len()],
 }
 
@@ -289,6 +294,16 @@ fn read_text(pid: u32, name: &str) -> io::Result<Vec<u8>> {
 
 /// Looks at a process's memory.
 pub fn survey(process: &Process) -> Result<Survey, Closed> {
+    look(process, false)
+}
+
+/// As [`survey`], and looks at each block of memory: what lives there, by type? Reads
+/// all memory of CPython's pools: a second for 2 GiB.
+pub fn survey_with_types(process: &Process) -> Result<Survey, Closed> {
+    look(process, true)
+}
+
+fn look(process: &Process, with_types: bool) -> Result<Survey, Closed> {
     let pid = process.pid;
     let closed = |why| Closed { pid, why };
     for obstacle in process.obstacles() {
@@ -330,14 +345,20 @@ pub fn survey(process: &Process) -> Result<Survey, Closed> {
                 other_allocator: has_other_allocator(process),
                 is_python: program.is_some_and(|program| program.python.is_some()),
             };
-            explain(&maps, &remote, &pages, &mut pointers, &known)
+            let python = program.and_then(|program| program.python.as_ref());
+            let version = python.map(|python| &python.version);
+            let types = version
+                .filter(|_| with_types)
+                .filter(|version| !version.is_free_threaded && version.minor >= 9)
+                .map(|version| Types::new(pid, version.minor, &maps));
+            explain(&maps, &remote, &pages, &mut pointers, &known, types)
         }
         Err(why) => {
             let known = Known {
                 other_allocator: has_other_allocator(process),
                 ..Known::default()
             };
-            let mut survey = explain(&maps, &Nothing, &Pages::default(), &mut [], &known);
+            let mut survey = explain(&maps, &Nothing, &Pages::default(), &mut [], &known, None);
             survey.not_read = Some(why);
             survey
         }
@@ -463,12 +484,20 @@ fn explain(
     pages: &Pages,
     pointers: &mut [u64],
     known: &Known<'_>,
+    mut types: Option<Types<'_>>,
 ) -> Survey {
     let mut survey = Survey::default();
     let mut reader = Reader::new(memory, pages);
     let mut tally = Tally::new(maps, pages);
     variables(maps, &mut reader, &mut tally);
-    heaps(maps, &mut reader, &mut tally, known, &mut survey);
+    let of_malloc = heaps(
+        maps,
+        &mut reader,
+        &mut tally,
+        known,
+        &mut survey,
+        types.as_mut(),
+    );
     let stacks = stacks::find(&mut reader, maps, pointers);
     survey.stacks = stacks.len() as u64;
     for (from, to) in stacks {
@@ -477,6 +506,8 @@ fn explain(
     let has_malloc = survey.heaps.is_some();
     let found = probe(memory, &tally, has_malloc, known.is_python);
     blocks(&found, &mut tally, known, &mut survey);
+    survey.types =
+        types.map(|types| types.finish(&mut reader, &found.pools, of_malloc, &found.mapped));
     let may_be = |at: usize, map: &Map| {
         let explained = tally.found.get(&at).into_iter().flatten();
         let explained: u64 = explained.map(|weight| weight.total()).sum();
@@ -755,14 +786,15 @@ fn image_end(reader: &mut Reader<'_>, start: u64) -> Option<u64> {
     Some(end)
 }
 
-/// The heaps of glibc's malloc.
+/// The heaps of glibc's malloc: where they are.
 fn heaps(
     maps: &[Map],
     reader: &mut Reader<'_>,
     tally: &mut Tally<'_>,
     known: &Known<'_>,
     survey: &mut Survey,
-) {
+    mut types: Option<&mut Types<'_>>,
+) -> Vec<(u64, u64)> {
     let is_libc = |map: &Map| {
         let name = map.file_name();
         name.starts_with(b"libc.so.6") || name.starts_with(b"libc-2.")
@@ -785,7 +817,7 @@ fn heaps(
         };
     }
     let Some(arenas) = glibc::find(reader, &data, heap) else {
-        return;
+        return Vec::new();
     };
     let mut sums = Heaps {
         arenas: arenas.len() as u64,
@@ -794,6 +826,7 @@ fn heaps(
     let pages = reader.pages();
     let fast = glibc::fast(reader, &arenas);
     let mut caches = Vec::new();
+    let mut all = Vec::new();
     let mut of_threads = Vec::new();
     for arena in &arenas {
         for heap in &arena.heaps {
@@ -808,6 +841,9 @@ fn heaps(
                     sums.free_of_threads_bytes += pages.weigh(from, to).total();
                 }
             };
+            let mut see = types
+                .as_mut()
+                .map(|types| |reader: &mut Reader<'_>, at, bytes| types.see(reader, at, bytes));
             let mut walk = Walk {
                 tell: &mut stretches,
                 whole_pages: &mut |from, to| {
@@ -815,10 +851,12 @@ fn heaps(
                 },
                 fast: &fast,
                 caches: std::mem::take(&mut caches),
+                blocks: see.as_mut().map(|see| see as &mut glibc::Blocks<'_>),
             };
             glibc::walk(reader, heap, arena.is_main, &mut walk);
             caches = walk.caches;
             tally.claimed.push((heap.start, heap.end));
+            all.push((heap.start, heap.end));
             if !arena.is_main {
                 of_threads.push((heap.start, heap.end));
             }
@@ -834,6 +872,7 @@ fn heaps(
         }
     }
     survey.heaps = Some(sums);
+    all
 }
 
 /// What was recognised page by page.
@@ -1075,7 +1114,14 @@ mod tests {
         let mut maps = vec![data(0x1000, 0x9000), data(0x2_0000, 0x3_0000)];
         maps[1].name = b"[heap]".to_vec();
         let known = Known::default();
-        let survey = explain(&maps, &Nothing, &Pages::default(), &mut [0x2000], &known);
+        let survey = explain(
+            &maps,
+            &Nothing,
+            &Pages::default(),
+            &mut [0x2000],
+            &known,
+            None,
+        );
         assert_eq!(survey.rss_bytes, 0x1_8000);
         assert_eq!(survey.part(Part::Anonymous).private, 0x1_8000);
         assert!(survey.heaps.is_none() && survey.python.is_none());
@@ -1098,7 +1144,7 @@ mod tests {
             is_python: true,
             ..Known::default()
         };
-        let survey = explain(&image.maps(), &image, &pages, &mut [], &known);
+        let survey = explain(&image.maps(), &image, &pages, &mut [], &known, None);
         assert_eq!(survey.rss_bytes, 1 << 20);
         let live = survey.part(Part::PythonLive).total();
         assert_eq!(live, 20 * 25 * 32);

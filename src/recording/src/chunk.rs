@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// the end of records, which older readers do not see.
 pub(crate) const MAJOR: u16 = 2;
 /// See [`MAJOR`].
-pub(crate) const MINOR: u16 = 7;
+pub(crate) const MINOR: u16 = 8;
 
 /// Begins a file. As in PNG, the first byte is no text and the rest shows what
 /// a transfer in text mode would break.

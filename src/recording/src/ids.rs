@@ -33,7 +33,8 @@ pub(crate) mod kind {
     pub(crate) const LIMITS: u8 = 26;
     pub(crate) const LEDGER: u8 = 27;
     pub(crate) const PAGE_COST: u8 = 28;
-    pub(crate) const LAST: u8 = PAGE_COST;
+    pub(crate) const INVENTORY: u8 = 29;
+    pub(crate) const LAST: u8 = INVENTORY;
 }
 
 /// Counts of the numbered kinds.
@@ -161,6 +162,7 @@ impl Ids {
                     && sites.is_sorted_by(|a, b| a.site < b.site)
             }
             Record::Ledger(ledger) => process(ledger.process),
+            Record::Inventory(inventory) => process(inventory.process),
             Record::PageCost(cost) => {
                 process(cost.process)
                     && cost.sites.last().is_none_or(|last| last.0 < self.sites)

@@ -10,7 +10,7 @@
 
 mod ledger;
 
-pub use ledger::{Ledger, PageCost};
+pub use ledger::{Inventory, Ledger, OfType, PageCost};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,8 @@ pub enum Record {
     Ledger(Ledger),
     /// What pages a process's live blocks kept at an instant.
     PageCost(PageCost),
+    /// What lived in a process at an instant, by type.
+    Inventory(Inventory),
 }
 
 /// How the recording was made.

@@ -215,6 +215,7 @@ fn fit(record: &mut Record, ids: Ids) -> bool {
             return below(&mut lost.process, ids.processes);
         }
         Record::Ledger(ledger) => return below(&mut ledger.process, ids.processes),
+        Record::Inventory(inventory) => return below(&mut inventory.process, ids.processes),
         Record::PageCost(cost) => {
             let sites = &mut cost.sites;
             sites.retain_mut(|(site, _)| below(site, ids.sites));
@@ -365,6 +366,7 @@ fn fields_are_those_of_the_format() {
     8 Limits(Limits { process: 1, at_ns: 1, rss_bytes: 1, limits: [Limit { of: AddressSpace, bytes: 1, used_bytes: 1 }] })
     30 Ledger(Ledger { process: 1, at_ns: 1, name: "\u{1}", microseconds: 1, parts: [(1, 1)], swapped_bytes: 1, arenas: 1, trimmable_bytes: 1, free_of_threads_bytes: 1, mapped_bytes: 1, python_arenas: 1, sparse_arenas: 1, sparse_live_bytes: 1, stacks: 1, largest_file: Some(([1], 1)), is_python: true, allocators: [("\u{1}", 1, 1)], not_read: "\u{1}" })
     13 PageCost(PageCost { process: 1, at_ns: 1, name: "\u{1}", one_of: 1, pages: 1, block_bytes: 1, sites: [(1, 1)], is_resident: true, unasked: 1 })
+    16 Inventory(Inventory { process: 1, at_ns: 1, name: "\u{1}", microseconds: 1, types: [OfType { name: "\u{1}", objects: 1, bytes: 1 }], others: (1, 1, 1), rest_bytes: 1, unread_bytes: 1 })
     "#);
 }
 

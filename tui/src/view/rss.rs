@@ -1,7 +1,7 @@
 //! What resident memory is made of at the instant.
 
-use leakline_analysis::ledger::{Account, Line, LineKind, apportioned};
-use leakline_analysis::report::{bytes, duration, signed_bytes};
+use leakline_analysis::ledger::{Account, Inventory, Line, LineKind, apportioned};
+use leakline_analysis::report::{blocks, bytes, duration, printable, signed_bytes};
 use ratatui::style::Style;
 
 use super::canvas::{Canvas, cut_end, width};
@@ -193,6 +193,36 @@ fn rows(account: &Account) -> Vec<Row> {
     rows
 }
 
+/// What lives by type, the first few.
+fn type_rows(inventory: &Inventory, account: &Account, most: usize) -> Vec<Row> {
+    let rss = account.now.rss_bytes().max(1);
+    let (_, unit) = unit(account);
+    let tenths = |value: i64| apportioned(&[value.saturating_mul(10)], unit)[0];
+    let types = inventory.types.iter();
+    let rows = types.map(|one| Row {
+        title: printable(&one.name).into_owned(),
+        bytes: one.bytes,
+        amount: tenths(one.bytes.cast_signed()),
+        percent: (u128::from(one.bytes) * 1000 / u128::from(rss)) as i64,
+        since: one.since.map(|(_, bytes)| tenths(bytes)),
+        note: match one.since {
+            Some((by, _)) if by > 0 => {
+                let more = blocks(by.unsigned_abs());
+                format!("{} objects, {more} more", blocks(one.objects))
+            }
+            Some((by, _)) if by < 0 => {
+                let fewer = blocks(by.unsigned_abs());
+                format!("{} objects, {fewer} fewer", blocks(one.objects))
+            }
+            _ => format!("{} objects", blocks(one.objects)),
+        },
+        is_part: false,
+    });
+    // As printed, the others are nothing.
+    let is_shown = |row: &Row| row.amount != 0 || row.since.is_some_and(|since| since != 0);
+    rows.filter(is_shown).take(most).collect()
+}
+
 fn figure(tenths: i64) -> String {
     format!(
         "{}.{}",
@@ -229,9 +259,11 @@ fn ledger(state: &State, account: &Account, theme: &Theme, canvas: &mut Canvas<'
     });
     let needed = all.len() as u16;
     let is_cut = needed > room;
+    let mut spare = 0;
     if !is_cut {
         let said = (below.len() as u16 + 1).min(room - needed);
         room -= said;
+        spare = room - needed;
         let mut y = area.y + area.height - said;
         for text in below.iter().take(usize::from(said.saturating_sub(1))) {
             y += 1;
@@ -248,7 +280,13 @@ fn ledger(state: &State, account: &Account, theme: &Theme, canvas: &mut Canvas<'
         let least = least.unwrap_or(0).max(1);
         shown.retain(|row| row.bytes >= least || row.title == "RSS");
     }
-    let titles = shown.iter().map(|row| width(&row.title)).max().unwrap_or(0) as u16;
+    // Types below it, if there is room for some.
+    let types = match &account.inventory {
+        Some(inventory) if spare > 3 => type_rows(inventory, account, usize::from(spare) - 2),
+        _ => Vec::new(),
+    };
+    let titles = shown.iter().copied().chain(&types);
+    let titles = titles.map(|row| width(&row.title)).max().unwrap_or(0) as u16;
     let has_percent = area.width >= ROOM_FOR_PERCENT;
     let has_since = account.earlier.is_some() && area.width >= ROOM_FOR_SINCE;
     let figures = 9 + if has_percent { 7 } else { 0 } + if has_since { 9 } else { 0 };
@@ -274,7 +312,16 @@ fn ledger(state: &State, account: &Account, theme: &Theme, canvas: &mut Canvas<'
     } else {
         0
     };
-    for (y, row) in (y..area.y + area.height).zip(shown) {
+    let under = y + needed + 1;
+    if !types.is_empty() {
+        canvas.put(1, under, titles, "objects by type", theme.dim);
+    }
+    let largest_type = types.iter().map(|row| row.bytes).max().unwrap_or(0).max(1);
+    let types = (under + 1..)
+        .zip(&types)
+        .map(|(y, row)| (y, row, largest_type));
+    let lines = (y..area.y + area.height).zip(shown);
+    for (y, row, largest) in lines.map(|(y, row)| (y, row, largest)).chain(types) {
         let style = if row.is_part { theme.dim } else { Style::new() };
         canvas.put(1, y, titles, &cut_end(&row.title, titles.into()), style);
         canvas.put_right(amount_end, y, 8, &figure(row.amount), style);

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use leakline_recording::record::{Domain, Ledger as Recorded};
+use leakline_recording::record::{Domain, Inventory as Listed, Ledger as Recorded};
 
-use super::{Finding, Judgement, Ledger, Line, LineKind, OfIt, judge, threshold};
+use super::{Finding, Inventory, Judgement, Ledger, Line, LineKind, OfIt, judge, threshold};
 use crate::instant::{Instant, InstantError, Span};
 use crate::leaks::Leaks;
 use crate::model::Model;
@@ -33,6 +33,8 @@ pub struct Account {
     pub at_ns: u64,
     /// Before, and when that was, where there is such a ledger.
     pub earlier: Option<(Ledger, u64)>,
+    /// What lived by type, where that was read until then.
+    pub inventory: Option<Inventory>,
     /// What is live of causes.
     pub causes: Vec<OfCause>,
     /// What it says.
@@ -137,15 +139,62 @@ fn ns_of(model: &Model<'_>, instant: &Instant) -> Result<u64, InstantError> {
     }
 }
 
-/// The ledger of an instant among those of a process, which are in order: the last until
+/// What was found by a look at a process's memory.
+trait Look {
+    fn at_ns(&self) -> u64;
+    fn name(&self) -> &str;
+}
+
+impl Look for Recorded {
+    fn at_ns(&self) -> u64 {
+        self.at_ns
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Look for Listed {
+    fn at_ns(&self) -> u64 {
+        self.at_ns
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The look of an instant among those at a process, which are in order: the last until
 /// then.
-fn until<'l>(all: &[&'l Recorded], ns: u64, name: Option<&str>) -> Option<&'l Recorded> {
-    let named = name.and_then(|name| all.iter().rfind(|one| one.name == name));
+fn until<'l, T: Look>(all: &[&'l T], ns: u64, name: Option<&str>) -> Option<&'l T> {
+    let named = name.and_then(|name| all.iter().rfind(|one| one.name() == name));
     let by_time = || {
         all.iter()
-            .rfind(|one| one.at_ns <= ns.saturating_add(LATE_NS))
+            .rfind(|one| one.at_ns() <= ns.saturating_add(LATE_NS))
     };
     named.or_else(by_time).copied()
+}
+
+/// What a later look is held against: that of an instant, else the first.
+fn before<'l, T: Look>(
+    all: &[&'l T],
+    now_ns: u64,
+    from: Option<(u64, Option<&str>)>,
+) -> Option<&'l T> {
+    let first = all.first().copied();
+    let earlier = match from {
+        Some((ns, name)) => until(all, ns, name).or(first),
+        None => first,
+    };
+    earlier.filter(|earlier| earlier.at_ns() < now_ns)
+}
+
+/// Looks at a process, in order.
+fn of_process<'l, T: Look>(all: &[&'l T], is_of: impl Fn(&T) -> bool) -> Vec<&'l T> {
+    let mut own: Vec<&T> = all.iter().copied().filter(|one| is_of(one)).collect();
+    own.sort_by_key(|one| one.at_ns());
+    own
 }
 
 impl Accounts {
@@ -216,7 +265,7 @@ impl Accounts {
     pub fn of_now(
         model: &Model<'_>,
         (pid, start_ticks): (u32, u64),
-        read: Recorded,
+        (read, listed): (Recorded, Option<Listed>),
         from: Option<&Instant>,
     ) -> Result<Option<Accounts>, InstantError> {
         // After an exec there are several: the last is what runs.
@@ -241,11 +290,18 @@ impl Accounts {
             at_ns: model.duration_ns(),
             ..read
         };
-        let own = model.ledgers().iter().filter(|one| one.process == process);
-        let mut all: Vec<&Recorded> = own.copied().collect();
-        all.sort_by_key(|one| one.at_ns);
+        let all = of_process(model.ledgers(), |one| one.process == process);
+        let lists = of_process(model.inventories(), |one| one.process == process);
+        let mut account = Account::new(&all, &now, from);
+        account.take(listed.map(|listed| {
+            let listed = Listed {
+                at_ns: now.at_ns,
+                ..listed
+            };
+            Inventory::of(&listed, before(&lists, listed.at_ns, from))
+        }));
         Ok(Some(Accounts {
-            processes: vec![Account::new(&all, &now, from)],
+            processes: vec![account],
             sum: None,
             without: 0,
         }))
@@ -264,7 +320,9 @@ impl Accounts {
         let Some(first_ns) = model.ledgers().iter().map(|one| one.at_ns).min() else {
             return Err(NoLedger::None);
         };
-        let last_ns = model.ledgers().iter().map(|one| one.at_ns).max();
+        let ledgers_ns = model.ledgers().iter().map(|one| one.at_ns);
+        let lists_ns = model.inventories().iter().map(|one| one.at_ns);
+        let last_ns = ledgers_ns.chain(lists_ns).max();
         let last_ns = model.duration_ns().max(last_ns.unwrap_or(0));
         let patience_ns = if to_ns > last_ns || to_name.as_deref() == Some("end") {
             ENDED_NS.max(last_ns / ENDED_PART)
@@ -306,7 +364,13 @@ impl Accounts {
                 continue;
             }
             let from = from_ns.map(|ns| (ns, from_name.as_deref()));
-            accounts.processes.push(Account::new(&all, now, from));
+            let mut account = Account::new(&all, now, from);
+            let lists = of_process(model.inventories(), |one| one.process == process);
+            account.take(
+                until(&lists, to_ns, to_name.as_deref())
+                    .map(|now| Inventory::of(now, before(&lists, now.at_ns, from))),
+            );
+            accounts.processes.push(account);
         }
         if accounts.processes.is_empty() {
             return Err(match pid {
@@ -410,6 +474,11 @@ impl Accounts {
             line.of_it.clear();
         }
         let judgement = judge(&now, earlier.as_ref().map(|(earlier, _)| earlier));
+        let inventories: Vec<&Inventory> = self
+            .processes
+            .iter()
+            .filter_map(|one| one.inventory.as_ref())
+            .collect();
         let mut account = Account {
             process: 0,
             at_ns: self
@@ -420,6 +489,7 @@ impl Accounts {
                 .unwrap_or(0),
             now,
             earlier,
+            inventory: (!inventories.is_empty()).then(|| Inventory::sum(&inventories)),
             causes,
             judgement,
         };
@@ -431,14 +501,8 @@ impl Accounts {
 impl Account {
     /// Of a process whose ledgers are `all`, in order.
     fn new(all: &[&Recorded], now: &Recorded, from: Option<(u64, Option<&str>)>) -> Account {
-        let first = all.first().copied();
-        let earlier = match from {
-            Some((ns, name)) => until(all, ns, name).or(first),
-            None => first,
-        };
-        let earlier = earlier
-            .filter(|earlier| earlier.at_ns < now.at_ns)
-            .map(|earlier| (Ledger::of(earlier), earlier.at_ns));
+        let earlier = before(all, now.at_ns, from);
+        let earlier = earlier.map(|earlier| (Ledger::of(earlier), earlier.at_ns));
         let ledger = Ledger::of(now);
         let judgement = judge(&ledger, earlier.as_ref().map(|(earlier, _)| earlier));
         Account {
@@ -446,9 +510,17 @@ impl Account {
             now: ledger,
             at_ns: now.at_ns,
             earlier,
+            inventory: None,
             causes: Vec::new(),
             judgement,
         }
+    }
+
+    fn take(&mut self, inventory: Option<Inventory>) {
+        if let (Some((earlier, _)), Some(inventory)) = (&self.earlier, &inventory) {
+            self.judgement.name_type(&self.now, earlier, inventory);
+        }
+        self.inventory = inventory;
     }
 
     /// By how much RSS grew.
@@ -649,6 +721,60 @@ mod tests {
         }
         b.end(10 * SECOND);
         b.records
+    }
+
+    fn list(process: u32, seconds: u64, name: &str, sessions: u64) -> Record {
+        let one = |name: &str, objects: u64, bytes: u64| leakline_recording::record::OfType {
+            name: name.into(),
+            objects,
+            bytes,
+        };
+        Record::Inventory(Listed {
+            process,
+            at_ns: seconds * SECOND,
+            name: name.into(),
+            types: vec![
+                one("serve.Session", sessions, sessions * 1000),
+                one("dict", 10, 5000),
+            ],
+            ..Listed::default()
+        })
+    }
+
+    #[test]
+    fn what_lives_is_held_against_what_did() {
+        let mut records = tree();
+        for (at, name, sessions) in [(1, "start", 100), (3, "deploy", 700), (11, "end", 9000)] {
+            records.push(list(1, at, name, sessions));
+        }
+        let model = Model::new(&records, origin());
+        let sessions = |from: Option<&str>, to: Option<&str>| {
+            let (from, to) = (from.map(instant), to.map(instant));
+            let found = Accounts::new(&model, from.as_ref(), to.as_ref(), None).unwrap();
+            let sum = found.sum.unwrap().inventory.unwrap();
+            assert!(found.processes[1].inventory.is_none());
+            let one = found.processes[0].inventory.clone().unwrap();
+            assert_eq!(one, sum);
+            let session = &one.types[0];
+            (session.objects, session.since, one.since_ns)
+        };
+        let grown = |objects: i64| Some((objects, objects * 1000));
+        assert_eq!(sessions(None, None), (9000, grown(8900), Some(SECOND)));
+        let deploy = sessions(Some("deploy"), None);
+        assert_eq!(deploy, (9000, grown(8300), Some(3 * SECOND)));
+        let until = sessions(None, Some("deploy"));
+        assert_eq!(until, (700, grown(600), Some(SECOND)));
+        let first = Accounts::new(&model, None, Some(&instant("+1s")), None).unwrap();
+        let first = first.processes.iter().find_map(|one| one.inventory.clone());
+        let first = first.unwrap();
+        assert_eq!((first.since_ns, first.types[0].since), (None, None));
+        // What most of the growth is of is named.
+        let found = Accounts::new(&model, None, None, None).unwrap();
+        let words = &found.processes[0].judgement.words;
+        assert!(
+            words.ends_with("; most of it in 8,900 more serve.Session"),
+            "{words}"
+        );
     }
 
     fn leaks() -> Vec<Blamed> {

@@ -274,6 +274,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         staying: Vec::new(),
         coarser: None,
         graphs: Graphs::default(),
+        found: Vec::new(),
         finished: None,
         failure: None,
     };
@@ -579,6 +580,8 @@ struct Session {
     /// at a smaller one took: not told yet.
     coarser: Option<(u64, f64)>,
     graphs: Graphs,
+    /// What lived in processes, by type, as far as it was not told yet.
+    found: Vec<(u32, Vec<record::OfType>)>,
     finished: Option<Summary>,
     failure: Option<String>,
 }
@@ -724,6 +727,7 @@ impl Session {
                 }
             }
             self.tell_of_graphs(args, says);
+            self.tell_what_was_there(args, says);
             if door.knocks() {
                 return End::Asked;
             }
@@ -799,6 +803,7 @@ impl Session {
             }
             Answer::Message(FromCollector::Graphs(states)) => self.graphs.update(states),
             Answer::Message(FromCollector::NoGraphs { why }) => self.graphs.refuse(why),
+            Answer::Message(FromCollector::Found { pid, types }) => self.found.push((pid, types)),
             Answer::Message(FromCollector::Ready | FromCollector::Joined { .. }) => {}
         }
         Heard::Something
@@ -819,6 +824,31 @@ impl Session {
             for state in settled {
                 says.line(&graph_words(&state));
             }
+        }
+    }
+
+    /// Says what lived in processes when they joined.
+    fn tell_what_was_there(&mut self, args: &Args, says: &Says) {
+        let is_one = self.entries.len() < 2;
+        for (pid, types) in std::mem::take(&mut self.found) {
+            if args.live || types.is_empty() {
+                continue;
+            }
+            let types = types.iter().map(|one| {
+                format!(
+                    "{} {}, {}",
+                    blocks(one.objects),
+                    printable(&one.name),
+                    bytes(one.bytes)
+                )
+            });
+            let types: Vec<String> = types.collect();
+            let whose = if is_one {
+                String::new()
+            } else {
+                format!(" in {pid}")
+            };
+            says.line(&format!("already there{whose}: {}", types.join("; ")));
         }
     }
 

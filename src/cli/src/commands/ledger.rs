@@ -7,14 +7,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use leakline_analysis::instant::clock;
-use leakline_analysis::ledger::{self, Accounts, Ledger};
+use leakline_analysis::ledger::{self, Accounts, Inventory, Ledger};
 use leakline_analysis::report::text::About;
 use leakline_analysis::report::{bytes, duration, json as report_json, text};
 use leakline_analysis::{Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
-use leakline_collector::LedgerReader;
+use leakline_collector::{LedgerReader, ReadsMemory};
 use leakline_inject::inspect::{Inspector, Process};
-use leakline_inject::ledger::{Closed, Part, Survey, survey};
-use leakline_recording::record::Ledger as Recorded;
+use leakline_inject::ledger::{Closed, Part, Survey, survey, survey_with_types};
+use leakline_recording::record::{Inventory as Listed, Ledger as Recorded, OfType};
 use serde_json::{Value, json};
 
 use super::leaks::look_into;
@@ -78,7 +78,7 @@ pub(crate) fn json_of(pid: u32) -> Result<String, CliError> {
     let ledger = Ledger::of(&record(&process, &survey(&process)?));
     let judgement = ledger::judge(&ledger, None);
     let mut text = Vec::new();
-    report_json::ledger(&ledger, &judgement, &whose(&process), None, &mut text)
+    report_json::ledger(&ledger, &judgement, None, &whose(&process), None, &mut text)
         .map_err(CliError::Output)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
@@ -143,7 +143,7 @@ fn of_process(args: &Args, pid: u32, output: Output<'_>) -> Result<(), CliError>
     let mut inspector = Inspector::new();
     let mut look = || -> Result<(Process, Survey), CliError> {
         let process = inspector.look(pid).map_err(Closed::from)?;
-        let survey = survey(&process)?;
+        let survey = survey_with_types(&process)?;
         Ok((process, survey))
     };
     let begun = std::time::Instant::now();
@@ -164,7 +164,9 @@ fn of_process(args: &Args, pid: u32, output: Output<'_>) -> Result<(), CliError>
         });
     }
     let mut now = Ledger::of(&record(&process, &first));
+    let mut listed = list(&first);
     let mut earlier = None;
+    let mut listed_before = None;
     if let Some(interval) = args.interval {
         let waiting = Waiting::show(pid, &now, interval);
         sleep(interval.saturating_sub(begun.elapsed()));
@@ -178,25 +180,32 @@ fn of_process(args: &Args, pid: u32, output: Output<'_>) -> Result<(), CliError>
             });
         }
         process = later;
+        listed_before = std::mem::replace(&mut listed, list(&second));
         earlier = Some((
             std::mem::replace(&mut now, Ledger::of(&record(&process, &second))),
             begun.elapsed(),
         ));
     }
     let before = earlier.as_ref().map(|(earlier, _)| earlier);
-    let judgement = ledger::judge(&now, before);
+    let inventory = listed.map(|listed| Inventory::of(&listed, listed_before.as_ref()));
+    let mut judgement = ledger::judge(&now, before);
+    if let (Some(before), Some(inventory)) = (before, &inventory) {
+        judgement.name_type(&now, before, inventory);
+    }
     match output {
         Output::Json(out) => {
             let earlier = earlier
                 .as_ref()
                 .map(|(earlier, apart)| (earlier, apart.as_secs_f64()));
-            report_json::ledger(&now, &judgement, &whose(&process), earlier, out)
+            let inventory = inventory.as_ref();
+            report_json::ledger(&now, &judgement, inventory, &whose(&process), earlier, out)
         }
         Output::Text(out, style) => {
             let apart = earlier.as_ref().map_or(Duration::ZERO, |(_, apart)| *apart);
             let about = About {
                 process: words(&process),
                 earlier: before,
+                inventory: inventory.as_ref(),
                 since: format!("in {}", duration(apart.as_nanos() as u64)),
                 next: match args.interval {
                     None => format!("leakline ledger {pid} --interval 60"),
@@ -222,7 +231,12 @@ fn of_recorded(
     let mut stacks = Stacks::new(&model);
     let identity = (process.pid, process.start_ticks);
     let read = record(process, survey);
-    let found = Accounts::of_now(&model, identity, read.clone(), args.from.as_ref());
+    let found = Accounts::of_now(
+        &model,
+        identity,
+        (read.clone(), list(survey)),
+        args.from.as_ref(),
+    );
     let mut account = None;
     if let Some(mut accounts) = resolved(found)? {
         let leaks = causes(args, &model, &mut stacks, path)?;
@@ -239,11 +253,14 @@ fn of_recorded(
     let earlier = account
         .as_ref()
         .and_then(|account| account.earlier.as_ref());
+    let inventory = account
+        .as_ref()
+        .and_then(|account| account.inventory.as_ref());
     match output {
         Output::Json(out) => {
             let apart = |since: u64| model.duration_ns().saturating_sub(since) as f64 / 1e9;
             let earlier = earlier.map(|(earlier, ns)| (earlier, apart(*ns)));
-            report_json::ledger(&now, &judgement, &whose(process), earlier, out)
+            report_json::ledger(&now, &judgement, inventory, &whose(process), earlier, out)
         }
         Output::Text(out, style) => {
             let since = earlier.map(|(_, ns)| format!("since {}", clock(&model, *ns)));
@@ -255,6 +272,7 @@ fn of_recorded(
             let about = About {
                 process: words(process),
                 earlier: earlier.map(|(earlier, _)| earlier),
+                inventory,
                 since: since.unwrap_or_default(),
                 next: match leak {
                     Some(leak) => format!("leakline why {pid} {}", leak.id),
@@ -379,6 +397,21 @@ pub(crate) fn record(process: &Process, survey: &Survey) -> Recorded {
     }
 }
 
+/// What lives by type, as recordings have it: of no process and no instant yet.
+fn list(survey: &Survey) -> Option<Listed> {
+    let found = survey.types.as_ref()?;
+    let types = found.types.iter().map(|one| OfType {
+        name: one.name.clone(),
+        objects: one.objects,
+        bytes: one.bytes,
+    });
+    Some(Inventory::recorded(
+        types.collect(),
+        found.rest_bytes,
+        found.unread_bytes,
+    ))
+}
+
 /// Allocators beside libc's, by name: those inside libraries with what is theirs; of
 /// others that is not told apart.
 fn allocators(process: &Process, survey: &Survey) -> Vec<(String, u64, u64)> {
@@ -402,14 +435,30 @@ fn allocators(process: &Process, survey: &Survey) -> Vec<(String, u64, u64)> {
 }
 
 /// Looks at processes for their recording.
-pub(crate) fn reader() -> LedgerReader {
-    let mut inspector = Inspector::new();
-    Box::new(move |pid, start_ticks| {
-        let process = inspector.look(pid).ok()?;
-        if process.start_ticks != start_ticks {
-            return None;
-        }
+struct Reader(Inspector);
+
+impl Reader {
+    fn look(&mut self, pid: u32, start_ticks: u64) -> Option<Process> {
+        let process = self.0.look(pid).ok()?;
+        (process.start_ticks == start_ticks).then_some(process)
+    }
+}
+
+impl ReadsMemory for Reader {
+    fn ledger(&mut self, pid: u32, start_ticks: u64) -> Option<Recorded> {
+        let process = self.look(pid, start_ticks)?;
         let survey = survey(&process).ok()?;
         Some(record(&process, &survey))
-    })
+    }
+
+    fn inventory(&mut self, pid: u32, start_ticks: u64) -> Option<Listed> {
+        let process = self.look(pid, start_ticks)?;
+        process.program.as_ref()?.python.as_ref()?;
+        list(&survey_with_types(&process).ok()?)
+    }
+}
+
+/// What looks at them.
+pub(crate) fn reader() -> LedgerReader {
+    Box::new(Reader(Inspector::new()))
 }

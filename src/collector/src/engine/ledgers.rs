@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use leakline_recording::record::Record;
+use leakline_recording::record::{Inventory, Record};
 use leakline_wire::layout::mode;
 
 use super::Engine;
@@ -48,6 +48,12 @@ pub(super) struct Ledgers {
     due: BTreeMap<u32, Due>,
     /// Looks that somebody asked for.
     wanted: VecDeque<Wanted>,
+    /// Lists of what lives, by type, that are wanted; they cost more, and are paid for
+    /// apart: ledgers shall not have to wait for it.
+    lists: VecDeque<Wanted>,
+    lists_budget: Budget,
+    /// Lists of what was there when the session began, which nobody was told of yet.
+    found: Vec<(u32, Inventory)>,
     /// The session's processes were running before it began.
     pub(super) is_attached: bool,
     /// Blocks were sampled: which pages they lie in is not known.
@@ -75,6 +81,9 @@ impl Default for Ledgers {
             budget: Budget::new(),
             due: BTreeMap::new(),
             wanted: VecDeque::new(),
+            lists: VecDeque::new(),
+            lists_budget: Budget::new(),
+            found: Vec::new(),
             is_attached: false,
             was_sampled: false,
         }
@@ -102,9 +111,16 @@ impl Engine {
         if is_busy(self) {
             return;
         }
+        if !self.have_next_looked_at() {
+            self.have_next_listed();
+        }
+    }
+
+    /// Has somebody looked at whose turn it is. False: nobody's.
+    fn have_next_looked_at(&mut self) -> bool {
         let now_ns = self.now_ns();
         if !self.ledgers.budget.allows(now_ns) {
-            return;
+            return false;
         }
         while let Some(wanted) = self.ledgers.wanted.pop_front() {
             if now_ns.saturating_sub(wanted.since_ns) > NAMED_PATIENCE_NS {
@@ -115,11 +131,11 @@ impl Engine {
                     ));
                 }
             } else if self.look_at(wanted.process, &wanted.name, None) {
-                return;
+                return true;
             }
         }
         if self.mode() & mode::ON == 0 {
-            return;
+            return false;
         }
         let next = self.ledgers.due.iter().min_by_key(|(_, due)| due.at_ns);
         if let Some((&process, due)) = next
@@ -127,6 +143,10 @@ impl Engine {
         {
             let (due, is_first) = (*due, !due.was_looked_at);
             if self.look_at(process, if is_first { "start" } else { "" }, None) {
+                // Of a program that began with the recording every block is known.
+                if is_first && self.ledgers.is_attached {
+                    self.want_list(process, "start");
+                }
                 let age_ns = now_ns.saturating_sub(due.joined_ns);
                 let interval_ns = (age_ns / PART_OF_AGE).clamp(LEAST_NS, MOST_NS);
                 let next = Due {
@@ -135,10 +155,59 @@ impl Engine {
                     ..due
                 };
                 self.ledgers.due.insert(process, next);
-            } else {
-                self.ledgers.due.remove(&process);
+                return true;
+            }
+            self.ledgers.due.remove(&process);
+        }
+        false
+    }
+
+    fn want_list(&mut self, process: u32, name: &str) {
+        if self.mode() & mode::PYTHON != 0 {
+            self.ledgers.lists.push_back(Wanted {
+                process,
+                name: name.to_owned(),
+                since_ns: self.now_ns(),
+            });
+        }
+    }
+
+    fn have_next_listed(&mut self) {
+        let now_ns = self.now_ns();
+        if !self.ledgers.lists_budget.allows(now_ns) {
+            return;
+        }
+        while let Some(wanted) = self.ledgers.lists.pop_front() {
+            let is_late = now_ns.saturating_sub(wanted.since_ns) > NAMED_PATIENCE_NS;
+            // That of the start says when it was taken, and is worth having later, too.
+            let is_of_use = wanted.name == "start" || !is_late;
+            if is_of_use && self.list(wanted.process, &wanted.name) {
+                return;
             }
         }
+    }
+
+    /// Has what lives in a process listed. False: it is gone.
+    fn list(&mut self, process: u32, name: &str) -> bool {
+        let Some(found) = self.processes.get(&process) else {
+            return false;
+        };
+        let (Some(worker), None) = (&mut self.ledgers.worker, found.ended) else {
+            return false;
+        };
+        worker.order(Order::List {
+            process,
+            pid: found.identity.pid,
+            start_ticks: found.identity.start_ticks,
+            name: name.to_owned(),
+        });
+        true
+    }
+
+    /// What lived in processes when the session began, by their pids, as far as nobody was
+    /// told of it yet.
+    pub(crate) fn take_found(&mut self) -> Vec<(u32, Inventory)> {
+        std::mem::take(&mut self.ledgers.found)
     }
 
     /// A process is there: it is looked at from now on.
@@ -190,6 +259,7 @@ impl Engine {
                 name: name.to_owned(),
                 since_ns,
             });
+            self.want_list(process, name);
             if let Some(process) = self.processes.get_mut(&process) {
                 let frozen = process.image.freeze_blocks(name, at_ns);
                 self.ledgers.count_pages(&process.identity, frozen);
@@ -210,6 +280,11 @@ impl Engine {
         self.want_ledgers("end", now_ns);
         for wanted in std::mem::take(&mut self.ledgers.wanted) {
             self.look_at(wanted.process, &wanted.name, None);
+        }
+        for wanted in std::mem::take(&mut self.ledgers.lists) {
+            if wanted.name == "end" {
+                self.list(wanted.process, &wanted.name);
+            }
         }
         self.ledgers.due.clear();
     }
@@ -240,7 +315,11 @@ impl Engine {
     /// deadline.
     fn take_ledgers(&mut self, until: Option<Instant>) {
         while let Some(done) = self.ledgers.worker.as_mut().and_then(|one| one.take(until)) {
-            self.ledgers.budget.use_up(done.cost_ns());
+            let budget = match done {
+                Done::Inventory { .. } => &mut self.ledgers.lists_budget,
+                _ => &mut self.ledgers.budget,
+            };
+            budget.use_up(done.cost_ns());
             self.output.append(&mut self.shared.records);
             match done {
                 Done::Ledger {
@@ -257,6 +336,24 @@ impl Engine {
                         let ago = began.elapsed().as_nanos() as u64;
                         ledger.at_ns = self.now_ns().saturating_sub(ago);
                         self.output.push(Record::Ledger(*ledger));
+                    }
+                }
+                Done::Inventory {
+                    began,
+                    process,
+                    inventory,
+                    ..
+                } => {
+                    if let Some(mut inventory) = inventory {
+                        let ago = began.elapsed().as_nanos() as u64;
+                        inventory.at_ns = self.now_ns().saturating_sub(ago);
+                        if inventory.name == "start"
+                            && let Some(process) = self.processes.get(&process)
+                        {
+                            let found = (process.identity.pid, (*inventory).clone());
+                            self.ledgers.found.push(found);
+                        }
+                        self.output.push(Record::Inventory(*inventory));
                     }
                 }
                 Done::Pages {
@@ -284,6 +381,12 @@ impl Engine {
     /// Waits for looks that are under way, for a while.
     pub(crate) fn finish_ledgers(&mut self) {
         self.take_ledgers(Some(Instant::now() + END_PATIENCE));
+        let left = self.ledgers.worker.as_ref().map_or(0, Worker::waiting);
+        if left > 0 {
+            self.note(format!(
+                "{left} looks at processes' memory took too long at the end, and are left out"
+            ));
+        }
     }
 }
 
@@ -314,18 +417,49 @@ impl Ledgers {
 
 #[cfg(test)]
 mod tests {
-    use leakline_recording::record::{Ledger, PageCost};
+    use leakline_recording::record::{Inventory, Ledger, PageCost};
 
     use super::*;
-    use crate::testing::{FakeProcess, Records, engine};
+    use crate::ledgers::ReadsMemory;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use crate::testing::{self, FakeProcess, Records};
 
     /// What it reads says of whom it was asked.
-    fn reader() -> LedgerReader {
-        Box::new(|pid, _| {
+    struct Echo;
+
+    impl ReadsMemory for Echo {
+        fn ledger(&mut self, pid: u32, _: u64) -> Option<Ledger> {
             Some(Ledger {
                 parts: vec![(pid.into(), 0)],
                 ..Ledger::default()
             })
+        }
+
+        fn inventory(&mut self, pid: u32, _: u64) -> Option<Inventory> {
+            Some(Inventory {
+                rest_bytes: pid.into(),
+                ..Inventory::default()
+            })
+        }
+    }
+
+    fn reader() -> LedgerReader {
+        Box::new(Echo)
+    }
+
+    /// With Python's blocks.
+    fn engine() -> (Engine, Records) {
+        let (engine, records) = testing::engine(16 << 20, 1);
+        let header = engine.shared.session.header();
+        header.mode.fetch_or(mode::PYTHON, Relaxed);
+        (engine, records)
+    }
+
+    fn lists(records: &Records) -> Vec<Inventory> {
+        records.pick(|record| match record {
+            Record::Inventory(inventory) => Some(inventory.clone()),
+            _ => None,
         })
     }
 
@@ -354,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_has_a_ledger_and_its_pages() {
-        let (mut engine, records) = engine(16 << 20, 1);
+        let (mut engine, records) = engine();
         engine.keep_ledgers(reader);
         let mut process = FakeProcess::join(&mut engine, 100);
         let mut ring = process.thread(100);
@@ -370,6 +504,9 @@ mod tests {
         assert_eq!((found[0].name.as_str(), found[0].process), ("here", 0));
         assert_eq!(found[0].parts, [(100, 0)]);
         assert!(found[0].at_ns >= snapshot.at_ns);
+        let names: Vec<_> = lists(&records).into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["here"]);
+        assert_eq!(engine.take_found(), [], "of a start only");
         let counted = costs(&records);
         assert_eq!(counted.len(), 1);
         assert_eq!((counted[0].at_ns, counted[0].pages), (snapshot.at_ns, 3));
@@ -386,7 +523,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_attached_to_is_looked_at_at_once() {
-        let (mut engine, records) = engine(16 << 20, 1);
+        let (mut engine, records) = engine();
         engine.is_attached(true);
         engine.keep_ledgers(reader);
         FakeProcess::join(&mut engine, 100);
@@ -395,12 +532,36 @@ mod tests {
         let found = ledgers(&records);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name, "start");
+        // And what was there is listed, and told of once.
+        let listed = lists(&records);
+        assert_eq!((listed.len(), listed[0].name.as_str()), (1, "start"));
+        assert_eq!((listed[0].process, listed[0].rest_bytes), (0, 100));
+        assert_eq!(engine.take_found(), [(100, listed[0].clone())]);
+        assert_eq!(engine.take_found(), []);
+    }
+
+    /// They cost more than ledgers, which do not wait for them.
+    #[test]
+    fn lists_are_paid_for_apart() {
+        let (mut engine, records) = engine();
+        engine.keep_ledgers(reader);
+        FakeProcess::join(&mut engine, 100);
+        engine.ledgers.lists_budget.use_up(3_600_000_000_000);
+        engine.snapshot("here").unwrap();
+        go_on(&mut engine);
+        assert_eq!((ledgers(&records).len(), lists(&records).len()), (1, 0));
+        // The last ones are made whatever was paid.
+        std::thread::sleep(Duration::from_nanos(LEAST_SESSION_NS));
+        engine.want_last_ledgers();
+        go_on(&mut engine);
+        let names: Vec<_> = lists(&records).into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["end"]);
     }
 
     /// Of the interpreter's teardown a look would say that much is free.
     #[test]
     fn a_look_at_an_end_is_thrown_away_if_blocks_went() {
-        let (mut engine, records) = engine(16 << 20, 1);
+        let (mut engine, records) = engine();
         engine.keep_ledgers(reader);
         let mut process = FakeProcess::join(&mut engine, 100);
         let mut ring = process.thread(100);
@@ -420,7 +581,7 @@ mod tests {
 
     #[test]
     fn blocks_of_a_sample_have_no_pages() {
-        let (mut engine, records) = engine(16 << 20, 1);
+        let (mut engine, records) = engine();
         engine.keep_ledgers(reader);
         let mut process = FakeProcess::join(&mut engine, 100);
         let mut ring = process.thread(100);

@@ -480,21 +480,31 @@ impl Images {
 /// Opens the file behind a mapping: the very one that is mapped, where the
 /// kernel lets us, else the one of its name as the process sees it.
 fn open(pid: u32, mapping: &Mapping) -> Option<File> {
-    let exact = format!(
-        "/proc/{pid}/map_files/{:x}-{:x}",
-        mapping.start, mapping.end
-    );
+    let range = (mapping.start, mapping.end);
+    open_mapped(pid, range, &mapping.path, mapping.is_deleted)
+}
+
+/// The same, of a range of addresses and a path as the kernel tells it; whether that is
+/// another file's by now.
+pub(crate) fn open_mapped(
+    pid: u32,
+    (start, end): (u64, u64),
+    path: &Path,
+    is_deleted: bool,
+) -> Option<File> {
+    let exact = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
     if let Some(file) = open_regular(exact.into()) {
         return Some(file);
     }
     let executable = PathBuf::from(format!("/proc/{pid}/exe"));
+    let name = base_name(path.as_os_str().as_bytes());
     let is_executable = fs::read_link(&executable)
-        .is_ok_and(|link| base_name(link.as_os_str().as_bytes()).starts_with(mapping.base_name()));
-    if mapping.is_deleted {
+        .is_ok_and(|link| base_name(link.as_os_str().as_bytes()).starts_with(name));
+    if is_deleted {
         // Its name may be another file's by now.
         return is_executable.then(|| open_regular(executable))?;
     }
-    open_inside(pid, &mapping.path, OFlags::RDONLY | OFlags::NONBLOCK)
+    open_inside(pid, path, OFlags::RDONLY | OFlags::NONBLOCK)
         .map(File::from)
         .filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))
         .or_else(|| is_executable.then(|| open_regular(executable))?)

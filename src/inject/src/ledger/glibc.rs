@@ -348,7 +348,12 @@ pub(super) struct Walk<'w> {
     pub(super) fast: &'w [(u64, u64)],
     /// Chunks that may be a thread's cache.
     pub(super) caches: Vec<u64>,
+    /// Told of the memory of each chunk in use, and its bytes.
+    pub(super) blocks: Option<&'w mut Blocks<'w>>,
 }
+
+/// What is told of blocks.
+pub(super) type Blocks<'b> = dyn FnMut(&mut Reader<'_>, u64, u64) + 'b;
 
 /// A chunk's header, and whether it is in use.
 #[derive(Clone, Copy)]
@@ -435,6 +440,12 @@ pub(super) fn walk(reader: &mut Reader<'_>, heap: &Heap, is_main: bool, walk: &m
                     free_from.get_or_insert(at);
                 } else if let Some(from) = free_from.take() {
                     whole_pages(from, at, walk.whole_pages);
+                }
+                if in_use
+                    && !is_fast
+                    && let Some(tell) = &mut walk.blocks
+                {
+                    tell(reader, at + UNIT, size - 8);
                 }
                 let state = if in_use { State::Live } else { State::Free };
                 (at + size, state)
@@ -797,6 +808,7 @@ mod tests {
                     whole_pages: &mut |from, to| seen.whole_pages.push((from, to)),
                     fast: &fast,
                     caches: Vec::new(),
+                    blocks: None,
                 };
                 walk(&mut reader, heap, arena.is_main, &mut to_do);
                 caches.extend(to_do.caches);

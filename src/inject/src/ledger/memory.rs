@@ -98,6 +98,17 @@ impl<'m> Reader<'m> {
         bytes.try_into().ok().map(u64::from_le_bytes)
     }
 
+    /// A word, by itself: for places that are far apart.
+    pub(super) fn once(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let is_read = self.pages.is_present(address) && self.memory.read(address, &mut bytes);
+        is_read.then(|| u64::from_le_bytes(bytes))
+    }
+
+    pub(super) fn memory(&self) -> &'m dyn Memory {
+        self.memory
+    }
+
     /// Forgets what was read there: it has to be read again.
     pub(super) fn forget(&mut self, address: u64) {
         self.blocks[Self::slot(address)] = None;

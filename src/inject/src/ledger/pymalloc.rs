@@ -19,6 +19,8 @@ pub(super) struct Pool {
     pub(super) size: u64,
     /// Which arena it is of, as CPython counts them.
     arena: u32,
+    /// Bytes of a block.
+    pub(super) block: u64,
     /// Bytes of its blocks in use.
     pub(super) used: u64,
     /// Where the blocks end that were ever handed out.
@@ -58,6 +60,7 @@ impl Pool {
             start,
             size,
             arena,
+            block,
             used: count * block,
             carved_to: start + next,
         })
@@ -70,6 +73,24 @@ impl Pool {
     fn arena_size(&self) -> u64 {
         self.size * 64
     }
+}
+
+/// Which blocks of a pool are free of those that were ever handed out: `bytes` is all
+/// of it up to there. They are a list that begins in the header.
+pub(super) fn free_blocks(pool: &Pool, bytes: &[u8]) -> Vec<bool> {
+    let first = pool.start + HEADER as u64;
+    let mut free = vec![false; ((pool.carved_to - first) / pool.block) as usize];
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let mut next = word(8);
+    while let Some(at) = next
+        && let Some(offset) = at.checked_sub(first)
+        && let Some(is_free) = free.get_mut((offset / pool.block) as usize)
+        && !*is_free
+    {
+        *is_free = true;
+        next = word((at - pool.start) as usize);
+    }
+    free
 }
 
 /// A piece of a thread's stack of Python frames (3.11 and later), which begins

@@ -68,6 +68,41 @@ impl Ledger {
     }
 }
 
+/// What lived in a process with CPython at an instant, by type, as it was read from
+/// outside while the process ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct Inventory {
+    /// Whose objects.
+    pub process: u32,
+    /// The instant at which they began to be read.
+    pub at_ns: u64,
+    /// As [`Ledger::name`].
+    pub name: String,
+    /// Microseconds of a processor that it took.
+    pub microseconds: u64,
+    /// Those types of which most bytes lived, most first.
+    pub types: Vec<OfType>,
+    /// All other types together: how many types, objects and bytes.
+    pub others: (u64, u64, u64),
+    /// Bytes of live small blocks that are no object's, as far as that is known.
+    pub rest_bytes: u64,
+    /// Bytes of live small blocks that were not read.
+    pub unread_bytes: u64,
+}
+
+/// What lived of a type.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(arbitrary::Arbitrary))]
+pub struct OfType {
+    /// `module.Class`; without the module where it is built in.
+    pub name: String,
+    /// How many.
+    pub objects: u64,
+    /// Of their blocks, and of tables that are theirs alone.
+    pub bytes: u64,
+}
+
 /// Pages that the live blocks of a process's sites lie in at an instant. A page with
 /// blocks of several sites is shared among them by the bytes that each has in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

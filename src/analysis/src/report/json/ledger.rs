@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::write;
-use crate::ledger::{Account, Accounts, Judgement, Ledger};
+use crate::ledger::{Account, Accounts, Inventory, Judgement, Ledger};
 use crate::model::Model;
 
 #[derive(Serialize)]
@@ -47,6 +47,56 @@ struct LedgerJson<'l> {
     verdict: &'static str,
     words: &'l str,
     remedy: Option<String>,
+    inventory: Option<InventoryJson<'l>>,
+}
+
+#[derive(Serialize)]
+struct InventoryJson<'l> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_seconds: Option<f64>,
+    objects: u64,
+    bytes: u64,
+    rest_bytes: u64,
+    unread_bytes: u64,
+    types: Vec<OfTypeJson<'l>>,
+    other_types: u64,
+    other_objects: u64,
+    other_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct OfTypeJson<'l> {
+    r#type: &'l str,
+    objects: u64,
+    bytes: u64,
+    since_objects: Option<i64>,
+    since_bytes: Option<i64>,
+}
+
+/// `is_recorded`: its instants are a recording's.
+fn inventory(inventory: &Inventory, is_recorded: bool) -> InventoryJson<'_> {
+    let seconds = |ns: u64| is_recorded.then_some(ns as f64 / 1e9);
+    let types = inventory.types.iter().map(|one| OfTypeJson {
+        r#type: &one.name,
+        objects: one.objects,
+        bytes: one.bytes,
+        since_objects: one.since.map(|(objects, _)| objects),
+        since_bytes: one.since.map(|(_, bytes)| bytes),
+    });
+    InventoryJson {
+        at_seconds: seconds(inventory.at_ns),
+        since_seconds: inventory.since_ns.and_then(seconds),
+        objects: inventory.objects(),
+        bytes: inventory.bytes(),
+        rest_bytes: inventory.rest_bytes,
+        unread_bytes: inventory.unread_bytes,
+        types: types.collect(),
+        other_types: inventory.others.0,
+        other_objects: inventory.others.1,
+        other_bytes: inventory.others.2,
+    }
 }
 
 fn keys<'l>(
@@ -90,6 +140,7 @@ fn keys<'l>(
         verdict: judgement.finding.name(),
         words: &judgement.words,
         remedy: (!judgement.remedy.is_empty()).then(|| judgement.remedy.join("; ")),
+        inventory: None,
     }
 }
 
@@ -137,11 +188,14 @@ fn account<'l>(model: &Model<'_>, account: &'l Account, is_sum: bool) -> Account
                 since_bytes: cause.since_bytes,
             })
             .collect(),
-        ledger: keys(
-            &account.now,
-            &account.judgement,
-            earlier.map(|(earlier, _)| earlier),
-        ),
+        ledger: LedgerJson {
+            inventory: (account.inventory.as_ref()).map(|found| inventory(found, true)),
+            ..keys(
+                &account.now,
+                &account.judgement,
+                earlier.map(|(earlier, _)| earlier),
+            )
+        },
     }
 }
 
@@ -176,10 +230,11 @@ pub fn ledgers(model: &Model<'_>, accounts: &Accounts, out: &mut dyn io::Write) 
 }
 
 /// Writes `ledger --json`: `process` are keys that say whose it is, `earlier`
-/// an earlier one, and the seconds in between.
+/// an earlier one, and the seconds in between, `found` what lives by type.
 pub fn ledger(
     ledger: &Ledger,
     judgement: &Judgement,
+    found: Option<&Inventory>,
     process: &Value,
     earlier: Option<(&Ledger, f64)>,
     out: &mut dyn io::Write,
@@ -201,7 +256,10 @@ pub fn ledger(
             version: 1,
             process,
             interval_seconds: earlier.map(|(_, seconds)| seconds),
-            ledger: keys(ledger, judgement, earlier.map(|(earlier, _)| earlier)),
+            ledger: LedgerJson {
+                inventory: found.map(|found| inventory(found, false)),
+                ..keys(ledger, judgement, earlier.map(|(earlier, _)| earlier))
+            },
         },
     )
 }

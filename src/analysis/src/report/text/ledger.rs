@@ -5,9 +5,9 @@ use std::io;
 use unicode_width::UnicodeWidthStr;
 
 use super::WIDE;
-use crate::ledger::{Judgement, Ledger, Line, LineKind, apportioned};
+use crate::ledger::{Inventory, Judgement, Ledger, Line, LineKind, OfType, apportioned};
 use crate::report::table::{BOLD, DIM, Style, cut, padded, printable};
-use crate::report::words::{blocks, bytes};
+use crate::report::words::{blocks, bytes, counted};
 
 /// What goes with a ledger.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct About<'a> {
     pub process: String,
     /// An earlier ledger.
     pub earlier: Option<&'a Ledger>,
+    /// What lives by type.
+    pub inventory: Option<&'a Inventory>,
     /// In how long it came to be what it is, or since when: `in 1 min 00 s`.
     pub since: String,
     /// The command to go on with; none where it is empty.
@@ -61,6 +63,10 @@ pub fn ledger(
     style.wrapped(out, DIM, 0, &format!("{}; {explained}", about.process))?;
     writeln!(out)?;
     rows(ledger, about, &unit, style, out)?;
+    if let Some(inventory) = about.inventory {
+        writeln!(out)?;
+        types(inventory, rss, &unit, style, out)?;
+    }
 
     let mut below = Vec::new();
     if let Some(why) = &ledger.not_read {
@@ -147,11 +153,8 @@ fn signed_tenths(value: i64) -> String {
 /// A row as it is printed.
 struct Row {
     title: String,
-    amount: String,
-    percent: String,
-    since: String,
-    private: String,
-    shared: String,
+    /// Below the headers, from the left.
+    cells: Vec<String>,
     /// Of [`BAR`], in eighths of a column.
     bar: usize,
     note: String,
@@ -201,6 +204,17 @@ fn rows(
         shown.iter().map(|line| line.shared_bytes.min(line.bytes)),
     ));
 
+    let has_percent = style.width >= ROOM_FOR_PERCENT;
+    let has_since = about.earlier.is_some() && style.width >= ROOM_FOR_SINCE;
+    let is_wide = style.width >= WIDE;
+    let chosen = |cells: [String; 5]| {
+        let has = [true, has_percent, has_since, is_wide, is_wide];
+        let chosen = cells.into_iter().zip(has);
+        chosen
+            .filter_map(|(cell, has)| has.then_some(cell))
+            .collect()
+    };
+    let headers = chosen([unit.name, "%", "since", "private", "shared"].map(str::to_owned));
     let mut rows = Vec::new();
     for (at, line) in shown.iter().enumerate() {
         if amounts[at] == 0 && since[at] == 0 {
@@ -211,11 +225,13 @@ fn rows(
         let shared = shared[at].min(amounts[at]);
         rows.push(Row {
             title: line.title().to_owned(),
-            amount: tenths(amounts[at]),
-            percent: tenths(percents[at]),
-            since: signed_tenths(since[at]),
-            private: tenths(amounts[at] - shared),
-            shared: tenths(shared),
+            cells: chosen([
+                tenths(amounts[at]),
+                tenths(percents[at]),
+                signed_tenths(since[at]),
+                tenths(amounts[at] - shared),
+                tenths(shared),
+            ]),
             bar: bar(line.bytes),
             note: line.note.clone(),
             is_added: true,
@@ -226,11 +242,13 @@ fn rows(
             let since = part.since_bytes.map(|since| unit.tenths(&[since])[0]);
             rows.push(Row {
                 title: format!("  of it {}", part.title),
-                amount: tenths(amount),
-                percent: tenths((u128::from(bytes) * 1000 / u128::from(rss.max(1))) as i64),
-                since: since.map(signed_tenths).unwrap_or_default(),
-                private: String::new(),
-                shared: String::new(),
+                cells: chosen([
+                    tenths(amount),
+                    tenths((u128::from(bytes) * 1000 / u128::from(rss.max(1))) as i64),
+                    since.map(signed_tenths).unwrap_or_default(),
+                    String::new(),
+                    String::new(),
+                ]),
                 bar: bar(bytes),
                 note: String::new(),
                 is_added: false,
@@ -241,41 +259,117 @@ fn rows(
     let shared = shared.iter().sum::<i64>().min(total);
     rows.push(Row {
         title: "RSS".into(),
-        amount: tenths(total),
-        percent: tenths(if rss == 0 { 0 } else { 1000 }),
-        since: signed_tenths(since.iter().sum()),
-        private: tenths(total - shared),
-        shared: tenths(shared),
+        cells: chosen([
+            tenths(total),
+            tenths(if rss == 0 { 0 } else { 1000 }),
+            signed_tenths(since.iter().sum()),
+            tenths(total - shared),
+            tenths(shared),
+        ]),
         bar: 0,
         note: String::new(),
         is_added: true,
     });
-    write_rows(&rows, about.earlier.is_some(), unit, style, out)
+    write_rows("", &headers, &rows, style, out)
 }
 
-fn write_rows(
-    rows: &[Row],
-    has_since: bool,
+/// What lives by type: of live memory, so nothing that is added.
+fn types(
+    inventory: &Inventory,
+    rss: u64,
     unit: &Unit,
     style: Style,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    type Column = (&'static str, fn(&Row) -> &str);
-    let mut columns: Vec<Column> = vec![(unit.name, |row| &row.amount)];
-    if style.width >= ROOM_FOR_PERCENT {
-        columns.push(("%", |row| &row.percent));
+    /// Types that are shown.
+    const MOST: usize = 10;
+    let has_since = inventory.since_ns.is_some() && style.width >= ROOM_FOR_SINCE;
+    let has_percent = style.width >= ROOM_FOR_PERCENT;
+    let chosen = |objects: String, amount: String, percent: String, since: String| {
+        let cells = [
+            (objects, true),
+            (amount, true),
+            (percent, has_percent),
+            (since, has_since),
+        ];
+        let chosen = cells.into_iter().filter(|(_, has)| *has);
+        chosen.map(|(cell, _)| cell).collect::<Vec<_>>()
+    };
+    // As printed, the others are nothing.
+    let is_shown = |one: &&OfType| {
+        let since = one.since.map_or(0, |(_, bytes)| bytes);
+        unit.tenths(&[one.bytes.cast_signed()]) != [0] || unit.tenths(&[since]) != [0]
+    };
+    let types = inventory.types.iter();
+    let shown: Vec<&OfType> = types.filter(is_shown).take(MOST).collect();
+    let largest = shown.iter().map(|one| one.bytes).max().unwrap_or(0).max(1);
+    let bar = |bytes: u64| (u128::from(bytes) * (BAR as u128 * 8) / u128::from(largest)) as usize;
+    let mut rows = Vec::new();
+    let mut row = |title: String, objects: Option<u64>, bytes: u64, since: Option<(i64, i64)>| {
+        let objects_since = since.map_or(0, |(objects, _)| objects);
+        rows.push(Row {
+            title,
+            cells: chosen(
+                objects.map(blocks).unwrap_or_default(),
+                tenths(unit.tenths(&[bytes.cast_signed()])[0]),
+                tenths((u128::from(bytes) * 1000 / u128::from(rss.max(1))) as i64),
+                since.map_or_else(String::new, |(_, bytes)| {
+                    signed_tenths(unit.tenths(&[bytes])[0])
+                }),
+            ),
+            bar: if objects.is_some() { bar(bytes) } else { 0 },
+            note: match objects_since {
+                0 => String::new(),
+                1.. => format!("{} more", blocks(objects_since.unsigned_abs())),
+                _ => format!("{} fewer", blocks(objects_since.unsigned_abs())),
+            },
+            is_added: true,
+        });
+    };
+    for one in &shown {
+        row(one.name.clone(), Some(one.objects), one.bytes, one.since);
     }
-    if has_since && style.width >= ROOM_FOR_SINCE {
-        columns.push(("since", |row| &row.since));
+    let is_other = |one: &&OfType| !shown.iter().any(|shown| std::ptr::eq(*shown, *one));
+    let (mut others, mut since) = (inventory.others, Some((0_i64, 0_i64)));
+    for one in inventory.types.iter().filter(is_other) {
+        others.0 += u64::from(one.objects > 0);
+        others.1 = others.1.saturating_add(one.objects);
+        others.2 = others.2.saturating_add(one.bytes);
+        let both = since.zip(one.since);
+        since = both.map(|(sum, one)| (sum.0.wrapping_add(one.0), sum.1.wrapping_add(one.1)));
     }
-    if style.width >= WIDE {
-        columns.push(("private", |row| &row.private));
-        columns.push(("shared", |row| &row.shared));
+    if others.0 > 0 {
+        let title = counted(others.0, "other type", "other types");
+        let since = since.filter(|_| inventory.others.0 == 0);
+        row(title, Some(others.1), others.2, since);
     }
-    let widths: Vec<usize> = columns
+    let of_none = inventory.rest_bytes;
+    if unit.tenths(&[of_none.cast_signed()]) != [0] {
+        row("tables, and what is no object".into(), None, of_none, None);
+    }
+    let unread = inventory.unread_bytes;
+    if unit.tenths(&[unread.cast_signed()]) != [0] {
+        row("not read: not resident".into(), None, unread, None);
+    }
+    let headers = ["objects", unit.name, "%", "since"].map(str::to_owned);
+    let [objects, amount, percent, since] = headers;
+    let headers = chosen(objects, amount, percent, since);
+    write_rows("objects by type", &headers, &rows, style, out)
+}
+
+/// Writes a table: `title` stands above the titles of its rows.
+fn write_rows(
+    title: &str,
+    headers: &[String],
+    rows: &[Row],
+    style: Style,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let widths: Vec<usize> = headers
         .iter()
-        .map(|(header, text)| {
-            let texts = rows.iter().map(|row| text(row).width());
+        .enumerate()
+        .map(|(at, header)| {
+            let texts = rows.iter().map(|row| row.cells[at].width());
             texts.max().unwrap_or(0).max(header.len()).max(5)
         })
         .collect();
@@ -286,8 +380,8 @@ fn write_rows(
         .max(27)
         .min(style.width.saturating_sub(figures).max(8));
 
-    let mut line = " ".repeat(titles);
-    for ((header, _), width) in columns.iter().zip(&widths) {
+    let mut line = padded(&cut(title, titles), titles);
+    for (header, width) in headers.iter().zip(&widths) {
         line.push_str("  ");
         line.push_str(&to_the_right(header, *width));
     }
@@ -296,9 +390,9 @@ fn write_rows(
     let has_bars = style.boxes && room >= BAR + 2;
     for row in rows {
         line = padded(&cut(&row.title, titles), titles);
-        for ((_, text), width) in columns.iter().zip(&widths) {
+        for (cell, width) in row.cells.iter().zip(&widths) {
             line.push_str("  ");
-            line.push_str(&to_the_right(text(row), *width));
+            line.push_str(&to_the_right(cell, *width));
         }
         let mut rest = room;
         if has_bars {
@@ -382,6 +476,16 @@ mod tests {
     }
 
     fn printed(now: &Ledger, earlier: Option<&Ledger>, width: usize, boxes: bool) -> String {
+        printed_with(now, earlier, None, width, boxes)
+    }
+
+    fn printed_with(
+        now: &Ledger,
+        earlier: Option<&Ledger>,
+        inventory: Option<&Inventory>,
+        width: usize,
+        boxes: bool,
+    ) -> String {
         let style = Style {
             width,
             colour: false,
@@ -390,6 +494,7 @@ mod tests {
         let about = About {
             process: "gunicorn (pid 21), CPython 3.12.1, glibc 2.36".into(),
             earlier,
+            inventory,
             since: "in 1 min 00 s".into(),
             next: "leakline attach 21".into(),
         };
@@ -419,6 +524,144 @@ mod tests {
         RSS                          407.5  100.0
 
         giving back free memory would return at most 30.6 MiB
+        next: leakline attach 21
+        ");
+    }
+
+    fn inventory(since: Option<(i64, i64)>) -> Inventory {
+        let one = |name: &str, objects: u64, kib: u64, since| OfType {
+            name: name.into(),
+            objects,
+            bytes: kib << 10,
+            since,
+        };
+        let same = since.map(|_| (0, 0));
+        let mut types = vec![
+            one("app.cache.Session", 973_510, 110_592, since),
+            one("dict", 21_004, 90_112, same),
+            one("str", 403_048, 24_576, same),
+        ];
+        types.extend((0..9).map(|at| one(&format!("kind{at}"), 1000, 200, same)));
+        types.push(one("small", 3, 1, same));
+        Inventory {
+            types,
+            rest_bytes: 3 << 20,
+            unread_bytes: 1 << 10,
+            since_ns: since.map(|_| 0),
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn what_lives_by_type_stands_below() {
+        let found = inventory(None);
+        insta::assert_snapshot!(printed_with(&worker(), None, Some(&found), 80, true), @r"
+        RSS 407.5 MiB: MOSTLY LIVE: 334.4 MiB (82 %) is in use; whether it leaks, one
+        look cannot tell
+        gunicorn (pid 21), CPython 3.12.1, glibc 2.36; explained 99.8 %
+
+                                       MiB      %
+        live Python objects          312.0   76.6  ████████████████  of up to 512 bytes
+        free inside pymalloc arenas   11.9    2.9  ▌                 324 arenas
+        live malloc                   22.4    5.5  █▏                and larger objects
+        freed, kept by glibc arenas   18.7    4.6  ▉                 8 arenas
+        other anonymous maps           6.1    1.5  ▎
+        files and code                24.9    6.1  █▎                21.0 MiB shared
+        thread stacks                  1.9    0.5                    9 stacks
+        copy-on-write with forks       9.2    2.2  ▍
+          of it live Python objects    8.0    1.9  ▍
+        not explained                  0.4    0.1
+        RSS                          407.5  100.0
+
+        objects by type                objects    MiB      %
+        app.cache.Session              973,510  108.0   26.5  ████████████████
+        dict                            21,004   88.0   21.5  █████████████
+        str                            403,048   24.0    5.8  ███▌
+        kind0                            1,000    0.2    0.0
+        kind1                            1,000    0.2    0.0
+        kind2                            1,000    0.2    0.0
+        kind3                            1,000    0.2    0.0
+        kind4                            1,000    0.2    0.0
+        kind5                            1,000    0.2    0.0
+        kind6                            1,000    0.2    0.0
+        3 other types                    2,003    0.4    0.0
+        tables, and what is no object             3.0    0.7
+
+        giving back free memory would return at most 30.6 MiB
+        next: leakline attach 21
+        ");
+        let found = inventory(Some((1204, 9 << 20)));
+        let earlier = worker();
+        insta::assert_snapshot!(printed_with(&worker(), Some(&earlier), Some(&found), 72, false), @r"
+        RSS 407.5 MiB, 0 B in 1 min 00 s: STEADY: no growth that matters
+        gunicorn (pid 21), CPython 3.12.1, glibc 2.36; explained 99.8 %
+
+                                       MiB      %  since
+        live Python objects          312.0   76.6   +0.0  of up to 512 bytes
+        free inside pymalloc arenas   11.9    2.9   +0.0  324 arenas
+        live malloc                   22.4    5.5   +0.0  and larger objects
+        freed, kept by glibc arenas   18.7    4.6   +0.0  8 arenas
+        other anonymous maps           6.1    1.5   +0.0
+        files and code                24.9    6.1   +0.0  21.0 MiB shared
+        thread stacks                  1.9    0.5   +0.0  9 stacks
+        copy-on-write with forks       9.2    2.2   +0.0
+          of it live Python objects    8.0    1.9
+        not explained                  0.4    0.1   +0.0
+        RSS                          407.5  100.0   +0.0
+
+        objects by type                objects    MiB      %  since
+        app.cache.Session              973,510  108.0   26.5   +9.0  1,204 more
+        dict                            21,004   88.0   21.5   +0.0
+        str                            403,048   24.0    5.8   +0.0
+        kind0                            1,000    0.2    0.0   +0.0
+        kind1                            1,000    0.2    0.0   +0.0
+        kind2                            1,000    0.2    0.0   +0.0
+        kind3                            1,000    0.2    0.0   +0.0
+        kind4                            1,000    0.2    0.0   +0.0
+        kind5                            1,000    0.2    0.0   +0.0
+        kind6                            1,000    0.2    0.0   +0.0
+        3 other types                    2,003    0.4    0.0   +0.0
+        tables, and what is no object             3.0    0.7
+
+        giving back free memory would return at most 30.6 MiB
+        next: leakline attach 21
+        ");
+        insta::assert_snapshot!(printed_with(&worker(), None, Some(&found), 34, false), @r"
+        RSS 407.5 MiB: MOSTLY LIVE: 334.4
+        MiB (82 %) is in use; whether it
+        leaks, one look cannot tell
+        gunicorn (pid 21), CPython 3.12.1,
+        glibc 2.36; explained 99.8 %
+
+                                       MiB
+        live Python objects          312.0
+        free inside pymalloc arenas   11.9
+        live malloc                   22.4
+        freed, kept by glibc arenas   18.7
+        other anonymous maps           6.1
+        files and code                24.9
+        thread stacks                  1.9
+        copy-on-write with forks       9.2
+          of it live Python objects    8.0
+        not explained                  0.4
+        RSS                          407.5
+
+        objects by type     objects    MiB
+        app.cache.Session   973,510  108.0
+        dict                 21,004   88.0
+        str                 403,048   24.0
+        kind0                 1,000    0.2
+        kind1                 1,000    0.2
+        kind2                 1,000    0.2
+        kind3                 1,000    0.2
+        kind4                 1,000    0.2
+        kind5                 1,000    0.2
+        kind6                 1,000    0.2
+        3 other types         2,003    0.4
+        tables, ~no object             3.0
+
+        giving back free memory would
+        return at most 30.6 MiB
         next: leakline attach 21
         ");
     }

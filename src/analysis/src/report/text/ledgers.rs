@@ -99,6 +99,7 @@ fn one(
     let about = About {
         process,
         earlier: earlier.map(|(earlier, _)| earlier),
+        inventory: account.inventory.as_ref(),
         since: since.unwrap_or_default(),
         next,
     };

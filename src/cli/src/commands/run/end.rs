@@ -68,6 +68,7 @@ pub(super) fn finish(
                 | FromCollector::Joined { .. }
                 | FromCollector::Coarser { .. }
                 | FromCollector::Graphs(_)
+                | FromCollector::Found { .. }
                 | FromCollector::NoGraphs { .. }
                 | FromCollector::Staying { .. },
             ) => {}
