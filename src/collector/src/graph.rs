@@ -3,6 +3,7 @@
 //! The child tells of addresses; which block lies there, and which site made it, only
 //! the collector knows: it looks in the live table as it was at the fork.
 
+use leakline_recording::record::HeapPart;
 use leakline_wire::Domain;
 use leakline_wire::graph::{Entries, Entry, suspect_flag, type_flag};
 
@@ -66,15 +67,29 @@ impl Graph {
         }
     }
 
+    /// A part as it is recorded; `None` where it is not, since it makes no sense, or nobody
+    /// wants it.
+    pub(crate) fn part(
+        &mut self,
+        bytes: &[u8],
+        find: impl Fn(u64) -> Option<(Block, u8)>,
+    ) -> Option<HeapPart> {
+        let Some(sites) = self.join(bytes, find) else {
+            self.has_losses = true;
+            return None;
+        };
+        (!self.is_native).then(|| HeapPart {
+            graph: self.number,
+            entries: bytes.to_vec(),
+            sites,
+        })
+    }
+
     /// For each node, pointer and suspect of a part what [`HeapPart::sites`] has; nothing where
     /// the bytes are no part.
     ///
     /// [`HeapPart::sites`]: leakline_recording::record::HeapPart::sites
-    pub(crate) fn join(
-        &mut self,
-        part: &[u8],
-        find: impl Fn(u64) -> Option<(Block, u8)>,
-    ) -> Option<Vec<u8>> {
+    fn join(&mut self, part: &[u8], find: impl Fn(u64) -> Option<(Block, u8)>) -> Option<Vec<u8>> {
         let mut sites = Vec::with_capacity(part.len() / 8);
         let mut entries = Entries::new(part);
         for entry in &mut entries {

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use leakline_recording::cohorts::in_pieces;
 use leakline_recording::record::{
-    self, Bin, HeapPart, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals,
-    Record, SiteCohorts,
+    self, Bin, Inherited as InheritedRecord, Loss, Mark, Note, Packed, ProcessTotals, Record,
+    SiteCohorts,
 };
 use leakline_wire::event::{BlobKind, Domain, Event, MarkKind};
 use leakline_wire::layout::{Slot, mode};
@@ -1225,21 +1225,21 @@ impl Image {
             return;
         };
         let (live, tally) = (&self.live, &shared.tally);
-        let Some(sites) = graph.join(bytes, |address| {
+        let part = graph.part(bytes, |address| {
             let block = live.get(address)?;
             Some((block, tally.domain_of(block.site)?))
-        }) else {
-            graph.has_losses = true;
-            return;
-        };
-        if graph.is_native {
-            return;
-        }
-        shared.records.push(Record::HeapPart(HeapPart {
-            graph: graph.number,
-            entries: bytes.to_vec(),
-            sites,
-        }));
+        });
+        shared.records.extend(part.map(Record::HeapPart));
+    }
+
+    /// The same of a graph of this process that was read from outside.
+    pub(crate) fn outside_part(&self, shared: &mut Shared, graph: &mut Graph, bytes: &[u8]) {
+        let (live, tally) = (&self.live, &shared.tally);
+        let part = graph.part(bytes, |address| {
+            let block = live.get(address)?;
+            Some((block, tally.domain_of(block.site)?))
+        });
+        shared.records.extend(part.map(Record::HeapPart));
     }
 
     fn mark_kind(&mut self, shared: &mut Shared, kind: u8, stamp: u64) {

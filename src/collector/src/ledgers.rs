@@ -8,7 +8,7 @@
 //! others, looks are [paid for](Budget), and who asks when decides how old one gets.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel};
 use std::time::Instant;
 
 use leakline_recording::record::{Inventory, Ledger, PageCost};
@@ -26,6 +26,9 @@ pub trait ReadsMemory {
     fn ledger(&mut self, pid: u32, start_ticks: u64) -> Option<Ledger>;
     /// What lives in it, by type; `None` as well of a process without CPython.
     fn inventory(&mut self, pid: u32, start_ticks: u64) -> Option<Inventory>;
+    /// Its heap graph, whose parts `hand_on` gets, which says whether to go on. False:
+    /// there is none, as of a process without CPython, or with one before 3.11.
+    fn heap(&mut self, pid: u32, start_ticks: u64, hand_on: &mut dyn FnMut(&[u8]) -> bool) -> bool;
 }
 
 /// See there.
@@ -49,6 +52,13 @@ pub(crate) enum Order {
         pid: u32,
         start_ticks: u64,
         name: String,
+    },
+    /// Tell its heap graph, which has a number.
+    Heap {
+        pid: u32,
+        start_ticks: u64,
+        number: u32,
+        parts: SyncSender<Vec<u8>>,
     },
     /// Count its pages at an instant.
     Pages {
@@ -82,6 +92,12 @@ pub(crate) enum Done {
         process: u32,
         inventory: Option<Box<Inventory>>,
     },
+    /// A heap graph: all of its parts were handed on before.
+    Heap {
+        cost_ns: u64,
+        number: u32,
+        is_there: bool,
+    },
     /// Pages; live bytes were so many then.
     Pages {
         cost_ns: u64,
@@ -97,6 +113,7 @@ impl Done {
         match self {
             Done::Ledger { cost_ns, .. }
             | Done::Inventory { cost_ns, .. }
+            | Done::Heap { cost_ns, .. }
             | Done::Pages { cost_ns, .. } => *cost_ns,
         }
     }
@@ -157,14 +174,29 @@ impl Worker {
             return None;
         }
         let done = match until {
-            None => self.done.try_recv().ok()?,
+            None => self
+                .done
+                .try_recv()
+                .map_err(|why| why == TryRecvError::Empty),
             Some(until) => {
                 let patience = until.saturating_duration_since(Instant::now());
-                self.done.recv_timeout(patience).ok()?
+                let done = self.done.recv_timeout(patience);
+                done.map_err(|why| why == RecvTimeoutError::Timeout)
             }
         };
-        self.waiting -= 1;
-        Some(done)
+        match done {
+            Ok(done) => {
+                self.waiting -= 1;
+                Some(done)
+            }
+            Err(is_alive) => {
+                if !is_alive {
+                    // Nothing more will come of it.
+                    self.waiting = 0;
+                }
+                None
+            }
+        }
     }
 }
 
@@ -219,6 +251,23 @@ fn carry_out(order: Order, read: &mut LedgerReader) -> Done {
                 cost_ns,
                 process,
                 inventory,
+            }
+        }
+        Order::Heap {
+            pid,
+            start_ticks,
+            number,
+            parts,
+        } => {
+            let mut any = false;
+            let is_there = read.heap(pid, start_ticks, &mut |part| {
+                any = true;
+                parts.send(part.to_vec()).is_ok()
+            });
+            Done::Heap {
+                cost_ns: cost_ns(),
+                number,
+                is_there: is_there && any,
             }
         }
         Order::Pages {

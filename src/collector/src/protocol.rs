@@ -115,6 +115,8 @@ pub enum Request {
         name: String,
         /// They tell what keys of dicts are, also where the session's do not.
         values: bool,
+        /// Those of Python are read from outside: no process forks for it.
+        outside: bool,
     },
     /// What became of heap graphs?
     Graphs,
@@ -205,6 +207,17 @@ pub struct LostState {
     pub of: u64,
 }
 
+/// Whether heap graphs are read from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FromOutside {
+    /// A process takes its own, or there is none.
+    Never,
+    /// Where it takes none.
+    Instead,
+    /// None is to be taken by a process itself.
+    Only,
+}
+
 /// How far a heap graph is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GraphOutcome {
@@ -222,6 +235,17 @@ pub enum GraphOutcome {
         bytes: u64,
         /// How long the process stood still.
         paused_ns: u64,
+    },
+    /// It is in the recording, but was read from outside while the process ran.
+    Outside {
+        /// Objects.
+        nodes: u64,
+        /// References between them.
+        edges: u64,
+        /// Bytes of the objects.
+        bytes: u64,
+        /// Why the process took none itself.
+        why: String,
     },
     /// Some of it is in the recording: why not more.
     CutOff(String),

@@ -29,7 +29,7 @@ use crate::limits::LimitReader;
 use crate::names::Lookup;
 use crate::output::Output;
 use crate::protocol::{
-    self, FromCollector, Options, Reply, Request, Snapshot, Summary, ToCollector,
+    self, FromCollector, FromOutside, Options, Reply, Request, Snapshot, Summary, ToCollector,
 };
 use crate::resolve::{Question, Resolver};
 use crate::session::{self, Pool, SessionMap, heartbeat};
@@ -476,7 +476,10 @@ impl Collector {
                 }
                 ToCollector::Leave => self.leave(),
                 ToCollector::TakeGraphs { name } => {
-                    if let Err(why) = self.engine.want_graphs(&name, false, false) {
+                    if let Err(why) =
+                        self.engine
+                            .want_graphs(&name, false, false, FromOutside::Instead)
+                    {
                         self.control.send(&FromCollector::NoGraphs { why });
                     }
                 }
@@ -517,9 +520,18 @@ impl Collector {
                     };
                     client.answer(&reply);
                 }
-                Request::TakeGraphs { name, values } => {
+                Request::TakeGraphs {
+                    name,
+                    values,
+                    outside,
+                } => {
                     self.take_joined();
-                    let reply = match self.engine.want_graphs(&name, true, values) {
+                    let outside = if outside {
+                        FromOutside::Only
+                    } else {
+                        FromOutside::Never
+                    };
+                    let reply = match self.engine.want_graphs(&name, true, values, outside) {
                         Ok(()) => Reply::Graphs(self.engine.graph_states()),
                         Err(why) => Reply::Refused { why },
                     };

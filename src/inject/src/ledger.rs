@@ -16,6 +16,7 @@
 //! What the parts mean to a user, and what is to be done, is not said here.
 
 mod glibc;
+mod heap;
 mod hidden;
 mod maps;
 mod memory;
@@ -36,6 +37,7 @@ use leakline_wire::mapped;
 
 use crate::inspect::{Glance, Obstacle, Process, Refused, State};
 use glibc::Walk;
+use heap::HandOn;
 use hidden::Hidden;
 use maps::Map;
 use memory::{Memory, Reader, Remote};
@@ -294,16 +296,30 @@ fn read_text(pid: u32, name: &str) -> io::Result<Vec<u8>> {
 
 /// Looks at a process's memory.
 pub fn survey(process: &Process) -> Result<Survey, Closed> {
-    look(process, false)
+    look(process, false, None)
 }
 
 /// As [`survey`], and looks at each block of memory: what lives there, by type? Reads
 /// all memory of CPython's pools: a second for 2 GiB.
 pub fn survey_with_types(process: &Process) -> Result<Survey, Closed> {
-    look(process, true)
+    look(process, true, None)
 }
 
-fn look(process: &Process, with_types: bool) -> Result<Survey, Closed> {
+/// As [`survey_with_types`], and tells the heap graph: `hand_on` gets its parts, as
+/// `leakline_wire::graph` has them, and says whether to go on. Of CPython before 3.11
+/// none is told. The process runs meanwhile: the graph is approximate, and its end says so.
+pub fn heap_graph(
+    process: &Process,
+    hand_on: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<Survey, Closed> {
+    look(process, true, Some(hand_on))
+}
+
+fn look(
+    process: &Process,
+    with_types: bool,
+    hand_on: Option<&mut HandOn<'_>>,
+) -> Result<Survey, Closed> {
     let pid = process.pid;
     let closed = |why| Closed { pid, why };
     for obstacle in process.obstacles() {
@@ -351,14 +367,36 @@ fn look(process: &Process, with_types: bool) -> Result<Survey, Closed> {
                 .filter(|_| with_types)
                 .filter(|version| !version.is_free_threaded && version.minor >= 9)
                 .map(|version| Types::new(pid, version.minor, &maps));
-            explain(&maps, &remote, &pages, &mut pointers, &known, types)
+            let is_known = |types: &Types<'_>| types.minor() >= 11;
+            let hand_on = hand_on.filter(|_| types.as_ref().is_some_and(is_known));
+            let types = types.map(|types| match hand_on {
+                Some(_) => types.noting_objects(),
+                None => types,
+            });
+            explain(
+                &maps,
+                &remote,
+                &pages,
+                &mut pointers,
+                &known,
+                types,
+                hand_on,
+            )
         }
         Err(why) => {
             let known = Known {
                 other_allocator: has_other_allocator(process),
                 ..Known::default()
             };
-            let mut survey = explain(&maps, &Nothing, &Pages::default(), &mut [], &known, None);
+            let mut survey = explain(
+                &maps,
+                &Nothing,
+                &Pages::default(),
+                &mut [],
+                &known,
+                None,
+                None,
+            );
             survey.not_read = Some(why);
             survey
         }
@@ -485,6 +523,7 @@ fn explain(
     pointers: &mut [u64],
     known: &Known<'_>,
     mut types: Option<Types<'_>>,
+    hand_on: Option<&mut HandOn<'_>>,
 ) -> Survey {
     let mut survey = Survey::default();
     let mut reader = Reader::new(memory, pages);
@@ -506,8 +545,7 @@ fn explain(
     let has_malloc = survey.heaps.is_some();
     let found = probe(memory, &tally, has_malloc, known.is_python);
     blocks(&found, &mut tally, known, &mut survey);
-    survey.types =
-        types.map(|types| types.finish(&mut reader, &found.pools, of_malloc, &found.mapped));
+    survey.types = types.map(|types| types.finish(&mut reader, &found, of_malloc, hand_on));
     let may_be = |at: usize, map: &Map| {
         let explained = tally.found.get(&at).into_iter().flatten();
         let explained: u64 = explained.map(|weight| weight.total()).sum();
@@ -1121,6 +1159,7 @@ mod tests {
             &mut [0x2000],
             &known,
             None,
+            None,
         );
         assert_eq!(survey.rss_bytes, 0x1_8000);
         assert_eq!(survey.part(Part::Anonymous).private, 0x1_8000);
@@ -1144,7 +1183,7 @@ mod tests {
             is_python: true,
             ..Known::default()
         };
-        let survey = explain(&image.maps(), &image, &pages, &mut [], &known, None);
+        let survey = explain(&image.maps(), &image, &pages, &mut [], &known, None, None);
         assert_eq!(survey.rss_bytes, 1 << 20);
         let live = survey.part(Part::PythonLive).total();
         assert_eq!(live, 20 * 25 * 32);

@@ -159,6 +159,9 @@ pub mod status {
     pub const OUT_OF_MEMORY: u64 = 2;
     /// Something it read was not what it should be.
     pub const CONFUSED: u64 = 3;
+    /// Everything was told, but read from outside while the process went on: some of it is
+    /// of another instant.
+    pub const OUTSIDE: u64 = 7;
     /// Of a search: there were more suspects than are looked for.
     pub const TOO_MANY: u64 = 4;
     /// Of a search: memory, or which there is, cannot be read.

@@ -25,6 +25,7 @@
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 pub mod blob;
+pub mod cpython;
 pub mod env;
 pub mod event;
 pub mod graph;

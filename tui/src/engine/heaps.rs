@@ -48,6 +48,9 @@ impl Kept {
     pub(crate) fn flaw(&self) -> Option<String> {
         match self.heap.graph.ended() {
             Some(Ended::Whole) => None,
+            Some(Ended::Approximate) => {
+                Some("the graph is approximate: it was read from outside".into())
+            }
             Some(Ended::Early(why)) => Some(format!("the graph is not whole: {why}")),
             None => Some("the graph is not whole: it was cut off".into()),
         }

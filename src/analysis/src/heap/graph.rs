@@ -67,6 +67,8 @@ pub struct Root {
 pub enum Ended {
     /// All was told.
     Whole,
+    /// All was told, but read from outside while the process ran: no instant's.
+    Approximate,
     /// It was given up: why.
     Early(&'static str),
 }
@@ -890,6 +892,7 @@ fn root(kind: u64) -> Option<RootKind> {
 fn ended(how: u64) -> Ended {
     match how {
         status::COMPLETE => Ended::Whole,
+        status::OUTSIDE => Ended::Approximate,
         status::OUT_OF_TIME => Ended::Early("it took too long"),
         status::OUT_OF_MEMORY => Ended::Early("there was no memory for its tables"),
         _ => Ended::Early("something in the heap was not what it should be"),

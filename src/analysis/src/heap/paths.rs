@@ -6,7 +6,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::graph::{EdgeKind, Graph, NONE, RootKind};
+use super::graph::{EdgeKind, Ended, Graph, NONE, RootKind};
 
 /// A path to each node, as a tree.
 #[derive(Debug, Default)]
@@ -98,11 +98,22 @@ impl Paths {
         }
         paths.spread(graph, &mut search);
         paths.held = paths.order.len();
+        // Where counts and references are of several instants, nobody can tell that nothing
+        // holds something.
+        let is_approximate = graph.ended() == Some(Ended::Approximate);
+        let root = if is_approximate {
+            Root::Native(0)
+        } else {
+            Root::Garbage
+        };
         for node in 0..graph.len() as u32 {
             // One by one: all that it holds is of its cycle.
-            if paths.begin(&mut search, node, Root::Garbage) {
+            if paths.begin(&mut search, node, root) {
                 paths.spread(graph, &mut search);
             }
+        }
+        if is_approximate {
+            paths.held = paths.order.len();
         }
         paths
     }

@@ -13,7 +13,7 @@ use leakline_analysis::report::{bytes, duration, json as report_json, text};
 use leakline_analysis::{Instant, Leaks, LeaksQuery, Model, Stacks, Suppression};
 use leakline_collector::{LedgerReader, ReadsMemory};
 use leakline_inject::inspect::{Inspector, Process};
-use leakline_inject::ledger::{Closed, Part, Survey, survey, survey_with_types};
+use leakline_inject::ledger::{Closed, Part, Survey, heap_graph, survey, survey_with_types};
 use leakline_recording::record::{Inventory as Listed, Ledger as Recorded, OfType};
 use serde_json::{Value, json};
 
@@ -455,6 +455,13 @@ impl ReadsMemory for Reader {
         let process = self.look(pid, start_ticks)?;
         process.program.as_ref()?.python.as_ref()?;
         list(&survey_with_types(&process).ok()?)
+    }
+
+    fn heap(&mut self, pid: u32, start_ticks: u64, hand_on: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let Some(process) = self.look(pid, start_ticks) else {
+            return false;
+        };
+        heap_graph(&process, hand_on).is_ok()
     }
 }
 

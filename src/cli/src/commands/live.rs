@@ -170,10 +170,11 @@ impl Live {
         self,
         name: &str,
         values: bool,
+        outside: bool,
         mut tell: impl FnMut(&GraphState),
     ) -> Result<Vec<GraphState>, CliError> {
         const EVERY: Duration = Duration::from_millis(20);
-        let asked = AskedGraphs::ask(self, name, values)?;
+        let asked = AskedGraphs::ask(self, name, values, outside)?;
         let mut states = asked.first.clone();
         let mut told = 0;
         loop {
@@ -268,7 +269,7 @@ pub(crate) struct AskedGraphs {
 }
 
 impl AskedGraphs {
-    fn ask(live: Live, name: &str, values: bool) -> Result<Self, CliError> {
+    fn ask(live: Live, name: &str, values: bool, outside: bool) -> Result<Self, CliError> {
         let before = live.graphs(&Request::Graphs)?;
         let mut asked = AskedGraphs {
             live,
@@ -279,6 +280,7 @@ impl AskedGraphs {
         let states = live.graphs(&Request::TakeGraphs {
             name: name.into(),
             values,
+            outside,
         })?;
         asked.first = asked.of_these(states);
         Ok(asked)
@@ -289,7 +291,7 @@ impl AskedGraphs {
     pub(crate) fn of_recording(path: &Path, name: &str) -> Result<Self, CliError> {
         let live = Live::named(path)?;
         live.snapshot(name)?;
-        Self::ask(live, name, false)
+        Self::ask(live, name, false, false)
     }
 
     /// What became of them.

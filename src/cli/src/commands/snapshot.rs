@@ -25,10 +25,12 @@ Examples:
   leakline snapshot 4121 after
   leakline diff 4121 --from before --to after
   leakline top 4121 --at before
-  leakline snapshot 4121 now --heap && leakline why 4121
+  leakline snapshot 4121 noon --heap && leakline why 4121
+  leakline snapshot 4121 later --heap --outside    without a fork
 
 Exit status: 0 when it is kept, 2 for a name that will not do, 3 if the process is
 not being recorded, the name was given before, or no heap graph could be taken.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Args {
     /// A process that is being recorded, or its recording
     #[arg(value_name = "PID")]
@@ -50,6 +52,12 @@ pub(crate) struct Args {
     #[arg(long, requires = "heap")]
     values: bool,
 
+    /// Read the heap graph from outside while the process runs: nothing is forked, and a
+    /// process that sleeps has one, too. It is approximate: what changes meanwhile may be
+    /// there twice or not at all, and lost references and garbage are not looked for
+    #[arg(long, requires = "heap", conflicts_with = "values")]
+    outside: bool,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -66,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         match output {
             Output::Json(out) => {
                 let graphs = if args.heap {
-                    live.take_graphs(&args.name, args.values, |_| {})?
+                    live.take_graphs(&args.name, args.values, args.outside, |_| {})?
                 } else {
                     Vec::new()
                 };
@@ -111,11 +119,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
                 let process = live::shown(&args.process);
                 let words = if args.heap {
                     let mut told = Ok(());
-                    let graphs = live.take_graphs(&args.name, args.values, |state| {
-                        if told.is_ok() {
-                            told = writeln!(out, "{}", graph_words(state));
-                        }
-                    })?;
+                    let graphs =
+                        live.take_graphs(&args.name, args.values, args.outside, |state| {
+                            if told.is_ok() {
+                                told = writeln!(out, "{}", graph_words(state));
+                            }
+                        })?;
                     told.map_err(CliError::Output)?;
                     if !graphs.iter().any(is_there) {
                         return Err(none_taken(&args.name));
@@ -134,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
 fn is_there(state: &GraphState) -> bool {
     matches!(
         state.outcome,
-        GraphOutcome::Taken { .. } | GraphOutcome::CutOff(_)
+        GraphOutcome::Taken { .. } | GraphOutcome::Outside { .. } | GraphOutcome::CutOff(_)
     )
 }
 
@@ -144,7 +153,7 @@ fn none_taken(name: &str) -> CliError {
             "no heap graph was taken; the snapshot `{}` is there",
             printable(name)
         ),
-        "the reasons stand above, a process a line",
+        "the reasons stand above, a process a line; `--heap --outside` reads one without a fork",
     )
 }
 
@@ -173,6 +182,13 @@ pub(super) fn graph_words(state: &GraphState) -> String {
             let paused = *paused_ns as f64 / 1e6;
             format!("{objects}; paused {paused:.1} ms{}", lost_words(state))
         }
+        GraphOutcome::Outside {
+            nodes, bytes: size, ..
+        } => format!(
+            "heap graph {number} of process {pid}: {} objects, {}; read from outside, approximate",
+            blocks(*nodes),
+            bytes(*size)
+        ),
         GraphOutcome::CutOff(why) => {
             format!("heap graph {number} of process {pid} is not whole: {why}")
         }
@@ -221,6 +237,18 @@ fn graph_json(state: &GraphState) -> serde_json::Value {
                 }
                 Some(Err(why)) => json["lost_error"] = why.as_str().into(),
             }
+        }
+        GraphOutcome::Outside {
+            nodes,
+            edges,
+            bytes,
+            why,
+        } => {
+            json["outcome"] = "outside".into();
+            json["objects"] = (*nodes).into();
+            json["references"] = (*edges).into();
+            json["bytes"] = (*bytes).into();
+            json["why"] = why.as_str().into();
         }
         GraphOutcome::CutOff(why) => {
             json["outcome"] = "cut off".into();

@@ -21,6 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 
+use self::outside::Outside;
 use self::unasked::Unasked;
 use super::{Engine, Newborn};
 use crate::graph::Graph;
@@ -32,15 +33,19 @@ use crate::lost::target::{self, Order};
 use crate::names::LocalNames;
 use crate::order::Rings;
 use crate::process;
-use crate::protocol::{GraphOutcome, GraphState, LostState};
+use crate::protocol::{FromOutside, GraphOutcome, GraphState, LostState};
 use crate::weights::Weights;
 
+mod outside;
 mod unasked;
 
 /// How long a process may take to come by.
 const PATIENCE_NS: u64 = 10_000_000_000;
 /// The same of one without Python: in a tree there may be many that wait for others.
 const PLAIN_PATIENCE_NS: u64 = 3_000_000_000;
+/// The same of one that did not come by when it was last asked, and can be read from
+/// outside.
+const LATE_PATIENCE_NS: u64 = 1_000_000_000;
 /// How long a child may take, beyond the minute that it gives itself.
 const CHILD_PATIENCE_NS: u64 = 90_000_000_000;
 /// Between two looks at how much memory is left.
@@ -125,6 +130,11 @@ pub(super) struct Graphs {
     /// session's do not.
     with_values: FxHashSet<u32>,
     asked: Option<Asked>,
+    /// Numbers of those that are read from outside where a process takes none.
+    instead: FxHashSet<u32>,
+    /// Processes that did not come by when they were last asked.
+    late: FxHashSet<u32>,
+    outside: Outside,
     next_number: u32,
     told: VecDeque<GraphState>,
     /// Some of those changed.
@@ -150,6 +160,9 @@ impl Default for Graphs {
             queue: VecDeque::new(),
             with_values: FxHashSet::default(),
             asked: None,
+            instead: FxHashSet::default(),
+            late: FxHashSet::default(),
+            outside: Outside::default(),
             next_number: 1,
             told: VecDeque::new(),
             has_news: false,
@@ -191,7 +204,8 @@ impl Engine {
     /// Has the heap graphs of all processes taken, one after the other: first of those with
     /// Python, then, `with_plain` ones, of the others. Beside Python, small ones are left
     /// out: mostly they wait for it, and would have to be waited for. `with_values` they tell
-    /// what keys of dicts are, also where the session's do not.
+    /// what keys of dicts are, also where the session's do not. Those of Python may be read
+    /// from outside.
     ///
     /// # Errors
     ///
@@ -201,6 +215,7 @@ impl Engine {
         name: &str,
         with_plain: bool,
         with_values: bool,
+        from_outside: FromOutside,
     ) -> Result<(), String> {
         if self.mode() & mode::ON == 0 {
             return Err("nothing is recorded any more".into());
@@ -211,7 +226,8 @@ impl Engine {
                 .slot(slot)
                 .is_some_and(|slot| slot.python_version.load(Ordering::Relaxed) != 0)
         };
-        let with_plain = with_plain && self.mode() & mode::NATIVE != 0;
+        let is_outside = from_outside == FromOutside::Only;
+        let with_plain = with_plain && self.mode() & mode::NATIVE != 0 && !is_outside;
         let mut living: Vec<(bool, u32, u32)> = self
             .processes
             .iter()
@@ -229,10 +245,6 @@ impl Engine {
         }
         for (is_plain, id, pid) in living {
             let number = self.graphs.number();
-            self.graphs.queue.push_back((id, number));
-            if with_values {
-                self.graphs.with_values.insert(number);
-            }
             self.graphs.tell(GraphState {
                 number,
                 pid,
@@ -241,6 +253,17 @@ impl Engine {
                 has_objects: !is_plain,
                 lost: None,
             });
+            if is_outside {
+                self.want_outside(id, number, "it cannot be read".into());
+                continue;
+            }
+            self.graphs.queue.push_back((id, number));
+            if with_values {
+                self.graphs.with_values.insert(number);
+            }
+            if from_outside == FromOutside::Instead && !is_plain {
+                self.graphs.instead.insert(number);
+            }
         }
         self.ask_next();
         Ok(())
@@ -259,7 +282,10 @@ impl Engine {
     /// Whether heap graphs are asked for, or told of.
     pub(crate) fn is_at_graphs(&self) -> bool {
         let graphs = &self.graphs;
-        !graphs.tellers.is_empty() || !graphs.queue.is_empty() || graphs.asked.is_some()
+        !graphs.tellers.is_empty()
+            || !graphs.queue.is_empty()
+            || graphs.asked.is_some()
+            || graphs.outside.is_busy()
     }
 
     /// Whether a child tells of a heap.
@@ -281,7 +307,7 @@ impl Engine {
                 _ => Some("it has ended".into()),
             };
             if let Some(why) = why {
-                self.graphs.settle(number, GraphOutcome::Refused(why));
+                self.refuse(process, number, why);
                 continue;
             }
             let since_ns = self.now_ns();
@@ -297,6 +323,20 @@ impl Engine {
                     since_ns,
                 });
             }
+        }
+    }
+
+    /// Says why a process takes no graph, or has it read from outside.
+    fn refuse(&mut self, process: u32, number: u32, why: String) {
+        let is_wanted = self.graphs.instead.remove(&number);
+        let lives = self
+            .processes
+            .get(&process)
+            .is_some_and(|process| process.ended.is_none() && process.ending.is_none());
+        if is_wanted && lives {
+            self.want_outside(process, number, why);
+        } else {
+            self.graphs.settle(number, GraphOutcome::Refused(why));
         }
     }
 
@@ -424,7 +464,20 @@ impl Engine {
                 .unasked
                 .patience_ns(number)
                 .unwrap_or(patience_ns);
+            let process = asked.process;
+            // Who did not come by will hardly now, and others may wait behind it.
+            let is_hopeless = self.graphs.late.contains(&process) || !self.graphs.queue.is_empty();
+            let patience_ns = if is_hopeless && self.graphs.instead.contains(&number) {
+                LATE_PATIENCE_NS
+            } else {
+                patience_ns
+            };
             let is_late = waited_ns > patience_ns;
+            if has_begun {
+                self.graphs.late.remove(&process);
+            } else if is_late {
+                self.graphs.late.insert(process);
+            }
             let outcome = if has_ended {
                 Some(GraphOutcome::Refused("it has ended".into()))
             } else if has_begun && error != 0 {
@@ -445,9 +498,16 @@ impl Engine {
             } else {
                 None
             };
-            if let Some(outcome) = outcome {
-                self.graphs.settle(number, outcome);
-                self.graphs.asked = None;
+            match outcome {
+                None => {}
+                Some(GraphOutcome::Refused(why)) => {
+                    self.graphs.asked = None;
+                    self.refuse(process, number, why);
+                }
+                Some(outcome) => {
+                    self.graphs.asked = None;
+                    self.graphs.settle(number, outcome);
+                }
             }
         }
         self.watch_memory();

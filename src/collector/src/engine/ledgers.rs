@@ -8,6 +8,7 @@
 //! last look before stands.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use leakline_recording::record::{Inventory, Record};
@@ -16,7 +17,7 @@ use leakline_wire::layout::mode;
 use super::Engine;
 use crate::image::Frozen;
 use crate::ledgers::{Budget, Done, LedgerReader, Order, Worker};
-use crate::process::Identity;
+use crate::process::{self, Identity};
 
 /// How long after it joined a process is first looked at, if it began with the recording,
 /// and if it was there before.
@@ -34,6 +35,10 @@ const PART_OF_AGE: u64 = 8;
 const NAMED_PATIENCE_NS: u64 = 5_000_000_000;
 /// How long the end waits for looks that are under way.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// What memory a list of what lives takes at most, by far, and a heap graph beside: one in
+/// so many of the process's bytes.
+const LIST_BYTES: u64 = 32 << 20;
+const GRAPH_PART: u64 = 2;
 /// What may change while the end is looked at, or go while pages are counted: bytes, or
 /// one in so many.
 const CHANGE_BYTES: u64 = 256 << 10;
@@ -106,6 +111,7 @@ impl Engine {
         }
         self.ledgers.was_sampled |= self.mode() & mode::SAMPLED != 0;
         self.take_ledgers(None);
+        self.see_to_outside();
         self.look_at_those_that_left();
         let is_busy = |engine: &Self| engine.ledgers.worker.as_ref().is_none_or(Worker::is_busy);
         if is_busy(self) {
@@ -162,6 +168,46 @@ impl Engine {
         false
     }
 
+    /// Whether somebody is there who looks at memory.
+    pub(super) fn may_look(&self) -> bool {
+        self.ledgers.worker.is_some()
+    }
+
+    /// Whether a look is under way.
+    pub(super) fn is_looking(&self) -> bool {
+        self.ledgers.worker.as_ref().is_some_and(Worker::is_busy)
+    }
+
+    /// Has a heap graph of a process read. False: it is gone, or nobody is there to do it.
+    pub(super) fn read_heap(
+        &mut self,
+        process: u32,
+        number: u32,
+        parts: SyncSender<Vec<u8>>,
+    ) -> bool {
+        let Some(found) = self.processes.get(&process) else {
+            return false;
+        };
+        let rss = process::rss_bytes(found.identity.pid).unwrap_or(0);
+        let needed = LIST_BYTES + rss / GRAPH_PART;
+        if let Some(why) = self.lacks_own_memory(needed) {
+            self.note(format!(
+                "heap graph {number} was not read from outside: {why}"
+            ));
+            return false;
+        }
+        let (Some(worker), None) = (&mut self.ledgers.worker, found.ended) else {
+            return false;
+        };
+        worker.order(Order::Heap {
+            pid: found.identity.pid,
+            start_ticks: found.identity.start_ticks,
+            number,
+            parts,
+        });
+        true
+    }
+
     fn want_list(&mut self, process: u32, name: &str) {
         if self.mode() & mode::PYTHON != 0 {
             self.ledgers.lists.push_back(Wanted {
@@ -187,11 +233,29 @@ impl Engine {
         }
     }
 
+    /// Why there is no memory for looking at all of a process's, if so. Ours may be limited
+    /// together with its own: then it would be killed for what we use.
+    fn lacks_own_memory(&self, needed: u64) -> Option<String> {
+        let left = self.limits.headroom(std::process::id())?;
+        (left.bytes < needed).then(|| {
+            format!(
+                "{} MiB of memory are left to who reads it, and {} may be needed",
+                left.bytes >> 20,
+                needed >> 20
+            )
+        })
+    }
+
     /// Has what lives in a process listed. False: it is gone.
     fn list(&mut self, process: u32, name: &str) -> bool {
         let Some(found) = self.processes.get(&process) else {
             return false;
         };
+        if let Some(why) = self.lacks_own_memory(LIST_BYTES) {
+            let pid = found.identity.pid;
+            self.note(format!("what lives in process {pid} was not listed: {why}"));
+            return false;
+        }
         let (Some(worker), None) = (&mut self.ledgers.worker, found.ended) else {
             return false;
         };
@@ -316,7 +380,7 @@ impl Engine {
     fn take_ledgers(&mut self, until: Option<Instant>) {
         while let Some(done) = self.ledgers.worker.as_mut().and_then(|one| one.take(until)) {
             let budget = match done {
-                Done::Inventory { .. } => &mut self.ledgers.lists_budget,
+                Done::Inventory { .. } | Done::Heap { .. } => &mut self.ledgers.lists_budget,
                 _ => &mut self.ledgers.budget,
             };
             budget.use_up(done.cost_ns());
@@ -356,6 +420,9 @@ impl Engine {
                         self.output.push(Record::Inventory(*inventory));
                     }
                 }
+                Done::Heap {
+                    number, is_there, ..
+                } => self.outside_is_read(number, is_there),
                 Done::Pages {
                     process,
                     counted,
@@ -380,7 +447,13 @@ impl Engine {
 
     /// Waits for looks that are under way, for a while.
     pub(crate) fn finish_ledgers(&mut self) {
-        self.take_ledgers(Some(Instant::now() + END_PATIENCE));
+        const STEP: Duration = Duration::from_millis(20);
+        let until = Instant::now() + END_PATIENCE;
+        while self.ledgers.worker.as_ref().is_some_and(Worker::is_busy) && Instant::now() < until {
+            // Who reads a heap waits for room.
+            self.hear_outside();
+            self.take_ledgers(Some(Instant::now() + STEP));
+        }
         let left = self.ledgers.worker.as_ref().map_or(0, Worker::waiting);
         if left > 0 {
             self.note(format!(
@@ -441,6 +514,10 @@ mod tests {
                 rest_bytes: pid.into(),
                 ..Inventory::default()
             })
+        }
+
+        fn heap(&mut self, _: u32, _: u64, _: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+            false
         }
     }
 

@@ -105,6 +105,11 @@ impl<'m> Reader<'m> {
         is_read.then(|| u64::from_le_bytes(bytes))
     }
 
+    /// The word of a structure that begins somewhere, at an offset in it.
+    pub(super) fn field(&self, address: u64, offset: u64) -> Option<u64> {
+        self.once(address.checked_add(offset)?)
+    }
+
     pub(super) fn memory(&self) -> &'m dyn Memory {
         self.memory
     }

@@ -21,6 +21,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use leakline_wire::cpython::{flag, of_type};
+
+use super::Found;
+use super::heap::{self, HandOn};
 use super::maps::Map;
 use super::memory::Reader;
 use super::pages::PAGE;
@@ -51,35 +55,18 @@ pub struct OfType {
     pub bytes: u64,
 }
 
-/// Bits of a type's flags.
-mod flag {
-    pub(super) const MANAGED_WEAKREF: u64 = 1 << 3;
-    pub(super) const MANAGED_DICT: u64 = 1 << 4;
-    pub(super) const HEAP: u64 = 1 << 9;
-    pub(super) const READY: u64 = 1 << 12;
-    pub(super) const HAVE_GC: u64 = 1 << 14;
-    pub(super) const LIST: u64 = 1 << 25;
-    pub(super) const TEXT: u64 = 1 << 28;
-    pub(super) const DICT: u64 = 1 << 29;
-    pub(super) const TYPE: u64 = 1 << 31;
-}
-
-/// Where things lie in a type, alike in all versions since 3.9.
-mod of_type {
-    pub(super) const NAME: u64 = 24;
-    pub(super) const BASIC_SIZE: u64 = 32;
-    pub(super) const ITEM_SIZE: u64 = 40;
-    pub(super) const FLAGS: u64 = 168;
-    pub(super) const BASE: u64 = 256;
-    pub(super) const DICT: u64 = 264;
-}
-
 /// Words at the beginning of a block that may be an object's head: what the collector
 /// of cycles has of it, and the two words of one with a dict of its own, come first.
 const HEAD: usize = 6;
 /// A block's first words, as far as they are looked at.
 const LOOKED_AT: usize = HEAD + 8;
 type Words = [u64; LOOKED_AT];
+
+/// What CPython keeps of a thread has so many bytes; most blocks that are looked through
+/// for it.
+const LEAST_STATE: u64 = 200;
+const MOST_STATE: u64 = 16 << 10;
+const MOST_OTHERS: usize = 1 << 20;
 
 /// A table that is an object's alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +93,42 @@ impl Owns {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Type {
+pub(super) struct Type {
     /// Of [`Types::counts`].
     number: usize,
+    /// Of [`Types::facts`].
+    pub(super) of: u32,
     /// Words of a block before the object.
-    before: usize,
+    pub(super) before: usize,
     owns: Owns,
+}
+
+impl Type {
+    /// Whether its objects are sets, or of classes below.
+    pub(super) fn is_set(self) -> bool {
+        self.owns == Owns::Set
+    }
+}
+
+/// What is known of a type besides.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) address: u64,
+    pub(super) flags: u64,
+    pub(super) basic: u64,
+    pub(super) name: String,
+    pub(super) type_: Type,
+}
+
+/// An object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Object {
+    /// Where its count of references is.
+    pub(super) at: u64,
+    /// Its type, of [`Types::facts`].
+    pub(super) of: u32,
+    /// Bytes of its block; more than there is room for is as much as there is.
+    pub(super) bytes: u32,
 }
 
 /// Counts objects by type.
@@ -130,10 +147,15 @@ pub(super) struct Types<'t> {
     later: Vec<(u64, usize)>,
     /// Bytes of pools that are objects' or tables of theirs.
     of_pools: u64,
+    pub(super) facts: Vec<Facts>,
+    /// All objects, where they are wanted.
+    pub(super) objects: Option<Vec<Object>>,
+    /// Blocks of malloc's that are none, and may have the state of a thread.
+    pub(super) others: Vec<(u64, u64)>,
 }
 
 /// Where blocks are.
-struct Places<'p> {
+pub(super) struct Places<'p> {
     pools: &'p [Pool],
     /// glibc's heaps, and blocks that were mapped by themselves, by address.
     heaps: Vec<(u64, u64)>,
@@ -156,7 +178,7 @@ impl Places<'_> {
 
     /// Bytes of the block that an address lies in or begins, and whether it is a
     /// pool's.
-    fn block(&self, reader: &Reader<'_>, address: u64) -> Option<(u64, bool)> {
+    pub(super) fn block(&self, reader: &Reader<'_>, address: u64) -> Option<(u64, bool)> {
         if let Some(pool) = self.pool(address) {
             return Some((pool.block, true));
         }
@@ -167,7 +189,7 @@ impl Places<'_> {
         })?;
         let size = reader.once(before)? & !7;
         let fits = size >= 32 && size <= (end - address).saturating_add(16);
-        fits.then_some((size - 8, false))
+        fits.then(|| (size - 8, false))
     }
 }
 
@@ -185,7 +207,28 @@ impl<'t> Types<'t> {
             root: None,
             later: Vec::new(),
             of_pools: 0,
+            facts: Vec::new(),
+            objects: None,
+            others: Vec::new(),
         }
+    }
+
+    /// Notes each object, for a heap graph.
+    pub(super) fn noting_objects(self) -> Self {
+        Types {
+            objects: Some(Vec::new()),
+            ..self
+        }
+    }
+
+    /// The process's mappings.
+    pub(super) fn maps(&self) -> &'t [Map] {
+        self.maps
+    }
+
+    /// CPython 3 point this.
+    pub(super) fn minor(&self) -> u8 {
+        self.minor
     }
 
     /// Looks at a block of malloc's.
@@ -198,26 +241,43 @@ impl<'t> Types<'t> {
             *word = read;
         }
         if let Some(found) = self.object(reader, &words) {
-            self.count(found, bytes);
+            self.count(found, at, bytes);
             self.later
                 .extend(table(found, &words).map(|table| (table, found.number)));
+        } else if self.objects.is_some()
+            && (LEAST_STATE..MOST_STATE).contains(&bytes)
+            && self.others.len() < MOST_OTHERS
+        {
+            self.others.push((at, at + bytes));
         }
     }
 
-    fn count(&mut self, found: Type, bytes: u64) {
+    /// Counts the object in a block.
+    fn count(&mut self, found: Type, block: u64, bytes: u64) {
         let count = &mut self.counts[found.number];
         count.objects += 1;
         count.bytes += bytes;
+        if let Some(objects) = &mut self.objects {
+            objects.push(Object {
+                at: block + found.before as u64 * 8,
+                of: found.of,
+                bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            });
+        }
     }
 
     /// The object in a block that begins with `words`, if it is one.
     fn object(&mut self, reader: &Reader<'_>, words: &Words) -> Option<Type> {
         // What the type says of itself decides where the count is, alive or not.
-        let (found, before) = (0..HEAD).step_by(2).find_map(|before| {
+        (0..HEAD).step_by(2).find_map(|before| {
+            let count = words[before];
+            let is_alive = self.is_count(reader, count);
+            if !is_alive && count != 0 {
+                return None;
+            }
             let found = self.known(reader, words[before + 1])?;
-            (found.before == before).then_some((found, before))
-        })?;
-        self.is_count(reader, words[before]).then_some(found)
+            (found.before == before).then_some(is_alive.then_some(found))
+        })?
     }
 
     /// Whether a word may be an object's count of references.
@@ -235,14 +295,14 @@ impl<'t> Types<'t> {
         count != 0 && rest == 0 && !is_address
     }
 
-    fn known(&mut self, reader: &Reader<'_>, at: u64) -> Option<Type> {
+    pub(super) fn known(&mut self, reader: &Reader<'_>, at: u64) -> Option<Type> {
         self.known_below(reader, at, 0)
     }
 
     /// The type that begins at `at`; so many have it as their base.
     fn known_below(&mut self, reader: &Reader<'_>, at: u64, depth: u32) -> Option<Type> {
         /// Words that lead to no type, but to memory.
-        const MOST: usize = 1 << 20;
+        const MOST: usize = 1 << 15;
         if !at.is_multiple_of(8) || !reader.pages().is_present(at) {
             return None;
         }
@@ -263,7 +323,7 @@ impl<'t> Types<'t> {
         const DEEPEST: u32 = 32;
         /// Names that are told apart.
         const MOST_NAMES: usize = 1 << 16;
-        let word = |from: u64| reader.once(at.checked_add(from)?);
+        let word = |from: u64| reader.field(at, from);
         let flags = word(of_type::FLAGS)?;
         let basic = word(of_type::BASIC_SIZE)?;
         let item = word(of_type::ITEM_SIZE)?;
@@ -271,7 +331,7 @@ impl<'t> Types<'t> {
         if !fits || !self.is_type(reader, at) {
             return None;
         }
-        let base = reader.once(at + of_type::BASE)?;
+        let base = reader.field(at, of_type::BASE)?;
         let base = (depth < DEEPEST)
             .then(|| self.known_below(reader, base, depth + 1))
             .flatten();
@@ -300,6 +360,7 @@ impl<'t> Types<'t> {
         } else {
             "more types".into()
         };
+        let full_name = name.clone();
         let counts = &mut self.counts;
         let number = *self.by_name.entry(name).or_insert_with_key(|name| {
             counts.push(OfType {
@@ -309,11 +370,20 @@ impl<'t> Types<'t> {
             });
             counts.len() - 1
         });
-        Some(Type {
+        let type_ = Type {
             number,
+            of: self.facts.len() as u32,
             before,
             owns,
-        })
+        };
+        self.facts.push(Facts {
+            address: at,
+            flags,
+            basic,
+            name: full_name,
+            type_,
+        });
+        Some(type_)
     }
 
     /// Whether types of types lead from `at` to `type`.
@@ -322,13 +392,13 @@ impl<'t> Types<'t> {
         const MOST: usize = 8;
         let mut at = at;
         for _ in 0..MOST {
-            let Some(of) = reader.once(at.saturating_add(8)) else {
+            let Some(of) = reader.field(at, 8) else {
                 return false;
             };
             if of == at {
                 return *self.root.get_or_insert(at) == at;
             }
-            let flags = reader.once(of.saturating_add(of_type::FLAGS));
+            let flags = reader.field(of, of_type::FLAGS);
             let needed = flag::READY | flag::TYPE;
             if flags.is_none_or(|flags| flags & needed != needed) {
                 return false;
@@ -340,12 +410,12 @@ impl<'t> Types<'t> {
 
     /// `module.Class`; `Class` where it is built in.
     fn name(&mut self, reader: &Reader<'_>, at: u64, flags: u64) -> Option<String> {
-        let name = self.text(reader, reader.once(at + of_type::NAME)?)?;
+        let name = self.text(reader, reader.field(at, of_type::NAME)?)?;
         if flags & flag::HEAP == 0 {
             return Some(name);
         }
         let module = reader
-            .once(at + of_type::DICT)
+            .field(at, of_type::DICT)
             .and_then(|dict| self.entry(reader, dict, "__module__"))
             .filter(|module| module != "builtins");
         // What the interpreter makes itself often has it in its name already.
@@ -357,7 +427,7 @@ impl<'t> Types<'t> {
 
     /// The text that begins at `at` and ends with a zero. What belongs to a file that
     /// nobody writes to is read from there: its page need not be in memory.
-    fn text(&mut self, reader: &Reader<'_>, at: u64) -> Option<String> {
+    pub(super) fn text(&mut self, reader: &Reader<'_>, at: u64) -> Option<String> {
         const LONGEST: usize = 256;
         let mut bytes = [0; LONGEST];
         let index = self.maps.partition_point(|map| map.end <= at);
@@ -393,17 +463,17 @@ impl<'t> Types<'t> {
     }
 
     /// What a dict of names has of that name, if it is a short text.
-    fn entry(&self, reader: &Reader<'_>, dict: u64, name: &str) -> Option<String> {
+    pub(super) fn entry(&self, reader: &Reader<'_>, dict: u64, name: &str) -> Option<String> {
         const MOST: u64 = 4096;
         // Before 3.11 tables are laid out in another way.
         if self.minor < 11 {
             return None;
         }
-        let keys = reader.once(dict.checked_add(32)?)?;
-        let sizes = reader.once(keys.checked_add(8)?)?;
+        let keys = reader.field(dict, 32)?;
+        let sizes = reader.field(keys, 8)?;
         let [_, log2_index, kind, ..] = sizes.to_le_bytes();
         let is_general = kind == 0;
-        let count = reader.once(keys.checked_add(24)?)?;
+        let count = reader.field(keys, 24)?;
         if count > MOST || log2_index > 20 {
             return None;
         }
@@ -412,19 +482,19 @@ impl<'t> Types<'t> {
         (0..count).find_map(|number| {
             let at = first + number * each + key_at;
             let key = self.string(reader, reader.once(at)?)?;
-            (key == name).then(|| self.string(reader, reader.once(at + 8)?))?
+            (key == name).then(|| self.string(reader, reader.field(at, 8)?))?
         })
     }
 
     /// A short `str` of ASCII.
-    fn string(&self, reader: &Reader<'_>, at: u64) -> Option<String> {
+    pub(super) fn string(&self, reader: &Reader<'_>, at: u64) -> Option<String> {
         const LONGEST: u64 = 200;
         /// Its bytes are in it, and they are ASCII.
         const COMPACT_ASCII: u64 = 3 << 5;
-        let of = reader.once(at.checked_add(8)?)?;
-        let is_text = reader.once(of.checked_add(of_type::FLAGS)?)? & flag::TEXT != 0;
-        let length = reader.once(at + 16)?;
-        let state = reader.once(at + 32)?;
+        let of = reader.field(at, 8)?;
+        let is_text = reader.field(of, of_type::FLAGS)? & flag::TEXT != 0;
+        let length = reader.field(at, 16)?;
+        let state = reader.field(at, 32)?;
         let fits = is_text && length <= LONGEST && state & COMPACT_ASCII == COMPACT_ASCII;
         let mut bytes = vec![0; fits.then_some(length)? as usize];
         let text = at + if self.minor >= 12 { 40 } else { 48 };
@@ -433,14 +503,15 @@ impl<'t> Types<'t> {
     }
 
     /// Looks at the blocks of all pools, and gives what there is by type: `heaps` are
-    /// glibc's, `mapped` are blocks that were mapped by themselves.
+    /// glibc's.
     pub(super) fn finish(
         mut self,
         reader: &mut Reader<'_>,
-        pools: &[Pool],
+        found: &Found,
         mut heaps: Vec<(u64, u64)>,
-        mapped: &[(u64, u64)],
+        hand_on: Option<&mut HandOn<'_>>,
     ) -> Inventory {
+        let (pools, mapped) = (&found.pools, &found.mapped);
         heaps.sort_unstable();
         let places = Places {
             pools,
@@ -461,6 +532,9 @@ impl<'t> Types<'t> {
         }
         let used: u64 = pools.iter().map(|pool| pool.used).sum();
         inventory.rest_bytes = used.saturating_sub(self.of_pools + inventory.unread_bytes);
+        if let (Some(hand_on), Some(objects)) = (hand_on, self.objects.take()) {
+            heap::tell(&mut self, reader, &places, objects, &found.frames, hand_on);
+        }
         self.counts.retain(|of| of.objects > 0);
         self.counts
             .sort_by(|one, other| (other.bytes, &one.name).cmp(&(one.bytes, &other.name)));
@@ -519,7 +593,7 @@ impl<'t> Types<'t> {
             let Some(found) = self.object(reader, &words) else {
                 continue;
             };
-            self.count(found, pool.block);
+            self.count(found, pool.start + start, pool.block);
             self.of_pools += pool.block;
             if let Some(table) = table(found, &words) {
                 self.add_table(reader, places, table, found.number);
@@ -527,6 +601,22 @@ impl<'t> Types<'t> {
         }
         unread
     }
+}
+
+/// Bytes of the table that is an object's alone, by the beginning of its block.
+pub(super) fn bytes_beside(
+    reader: &Reader<'_>,
+    places: &Places<'_>,
+    found: Type,
+    block: &[u8],
+) -> u64 {
+    let mut words = [0; LOOKED_AT];
+    for (word, bytes) in words.iter_mut().zip(block.chunks_exact(8)) {
+        *word = bytes.try_into().map_or(0, u64::from_le_bytes);
+    }
+    table(found, &words)
+        .and_then(|table| places.block(reader, table))
+        .map_or(0, |(bytes, _)| bytes)
 }
 
 /// Where the table is that is an object's alone, if it has one.
@@ -553,6 +643,8 @@ fn table(found: Type, words: &Words) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use leakline_wire::graph::Entries;
+
     use super::super::memory::Memory as _;
     use super::super::memory::tests::Image;
     use super::*;
@@ -607,7 +699,22 @@ mod tests {
         let mut header = [0; pymalloc::HEADER];
         assert!(image.read(POOL, &mut header));
         let pools: Vec<Pool> = Pool::parse(POOL, &header).into_iter().collect();
-        Types::new(1, minor, &maps).finish(&mut reader, &pools, Vec::new(), &[])
+        let found = Found {
+            pools,
+            frames: vec![(POOL, POOL + 0x4000)],
+            ..Found::default()
+        };
+        let heaps = vec![(NAMES, NAMES + 0x1_0000)];
+        let mut parts = 0;
+        let mut hand_on = |part: &[u8]| {
+            assert!(!Entries::new(part).any(|_| false));
+            parts += 1;
+            true
+        };
+        let types = Types::new(1, minor, &maps).noting_objects();
+        let found = types.finish(&mut reader, &found, heaps, Some(&mut hand_on));
+        assert!(parts > 0);
+        found
     }
 
     fn counts(inventory: &Inventory) -> Vec<(&str, u64, u64)> {
@@ -734,7 +841,9 @@ mod tests {
             }
             for _ in 0..(40 << (round % 8)) {
                 let at = [POOL + 48, TYPES, NAMES][(next() % 3) as usize] + next() % 0x3f00 / 8 * 8;
-                let word = match next() % 6 {
+                let word = match next() % 8 {
+                    6 => NAMES + next() % 0x1000 * 16,
+                    7 => POOL,
                     0 => 1,
                     1 => u64::MAX,
                     2 => TYPES + 0x1000 * (next() % 21),

@@ -18,10 +18,10 @@
 
 use leakline_wire::graph::{status, suspect_flag};
 
-use super::cpython::{flag, of_type};
 use super::memory::{List, Map};
 use super::walk::Walk;
 use crate::sys::{self, OwnFiles};
+use leakline_wire::cpython::{flag, of_type};
 
 /// How long a search may take, beyond the walk.
 const MOST_NS: u64 = 8_000_000_000;

@@ -1,8 +1,9 @@
 //! The walk over a process's objects.
 
+use leakline_wire::cpython::{Places, flag, of_type};
 use leakline_wire::graph::{Writer, collects, label, node_flag, root, status, type_flag};
 
-use super::cpython::{Functions, Places, flag, of_type};
+use super::cpython::Functions;
 use super::keys::{self, Keys};
 use super::memory::{Counts, List, Map};
 use super::{MOST_BY_CLOCK_NS, MOST_NS};

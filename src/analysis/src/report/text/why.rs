@@ -257,6 +257,9 @@ fn flaws(trust: Trust) -> Vec<String> {
     let mut flaws = Vec::new();
     match trust.ended {
         Some(Ended::Whole) => {}
+        Some(Ended::Approximate) => flaws.push(
+            "the graph is approximate: it was read from outside while the process ran".into(),
+        ),
         Some(Ended::Early(why)) => flaws.push(format!("the graph is not whole: {why}")),
         None => flaws.push("the graph is not whole: it was cut off".into()),
     }

@@ -20,7 +20,7 @@ use super::{Engine, PLAIN_BYTES};
 use crate::engine::CHORES_EVERY_NS;
 use crate::occasions::{LOOK_EVERY_NS, Look, Occasion, Subject, Wanted};
 use crate::process;
-use crate::protocol::{GraphOutcome, GraphPlan, GraphState};
+use crate::protocol::{FromOutside, GraphOutcome, GraphPlan, GraphState};
 
 /// Of so many processes one is taken after warm-up: of a tree that makes new workers all
 /// the time those of the first are enough.
@@ -129,7 +129,7 @@ impl Engine {
             && let Some((_, name)) = self.graphs.unasked.at.pop_front()
         {
             let first = self.graphs.next_number;
-            match self.want_graphs(&name, true, false) {
+            match self.want_graphs(&name, true, false, FromOutside::Never) {
                 Ok(()) => {
                     let numbers = first..self.graphs.next_number;
                     self.graphs.unasked.timed.extend(numbers);
@@ -201,7 +201,7 @@ impl Engine {
                 return;
             }
             Some(GraphOutcome::Taken { paused_ns, .. }) => Some(*paused_ns),
-            Some(GraphOutcome::CutOff(_)) => Some(0),
+            Some(GraphOutcome::CutOff(_) | GraphOutcome::Outside { .. }) => Some(0),
             Some(GraphOutcome::Refused(_)) | None => None,
         };
         let unasked = &mut self.graphs.unasked;
