@@ -177,7 +177,11 @@ def test_a_worker_that_sleeps_has_graphs(leakline: Leakline, tmp_path: Path) -> 
     """It never comes by to take them itself."""
     source = (
         "import time\n"
+        "from collections import deque\n"
         "class Session: pass\n"
+        "class Job: pass\n"
+        "QUEUE = deque(Job() for _ in range(300))\n"
+        "for _ in range(20): QUEUE.popleft()\n"
         "SESSIONS = {number: Session() for number in range(9000)}\n"
         "print('ready', flush=True)\n"
         "time.sleep(1000)\n"
@@ -191,7 +195,7 @@ def test_a_worker_that_sleeps_has_graphs(leakline: Leakline, tmp_path: Path) -> 
         assert process.process.poll() is None
     said = session.err.decode()
     told = re.findall(
-        r"^heap graph \d of process \d+: [\d,]+ objects, .*; read from outside, approximate$",
+        r"^heap graph \d of process \d+: [\d,]+ objects, .*; read from outside, approximate: it did not come by in \d+ s: .*$",
         said,
         re.MULTILINE,
     )
@@ -200,6 +204,9 @@ def test_a_worker_that_sleeps_has_graphs(leakline: Leakline, tmp_path: Path) -> 
     assert "the graph is approximate: it was read from outside" in text
     assert re.search(r"\.?SESSIONS +dict, keys \[int\] +1 ", text), text
     assert re.search(r"\[\*\] +__main__.Session +9,000 ", text), text
+    text = execute([leakline.binary, "why", path, "Job"]).out.decode()
+    assert re.search(r"QUEUE +collections.deque +1 ", text), text
+    assert re.search(r"\[\*\] +__main__.Job +280 ", text), text
 
 
 @since_311

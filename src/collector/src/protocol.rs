@@ -244,7 +244,7 @@ pub enum GraphOutcome {
         edges: u64,
         /// Bytes of the objects.
         bytes: u64,
-        /// Why the process took none itself.
+        /// Why the process took none itself; empty where it was not to.
         why: String,
     },
     /// Some of it is in the recording: why not more.

@@ -857,7 +857,7 @@ impl Session {
     fn take_last_graphs(&mut self, signals: &Signals, args: &Args, says: &Says) {
         /// Until one is begun, and until it is there.
         const PATIENCE: Duration = Duration::from_secs(2);
-        const LONGEST: Duration = Duration::from_secs(25);
+        const LONGEST: Duration = Duration::from_secs(65);
         self.ask_for_graphs("detach");
         let mut since = Instant::now();
         let mut progress = self.graphs.progress();

@@ -183,12 +183,23 @@ pub(super) fn graph_words(state: &GraphState) -> String {
             format!("{objects}; paused {paused:.1} ms{}", lost_words(state))
         }
         GraphOutcome::Outside {
-            nodes, bytes: size, ..
-        } => format!(
-            "heap graph {number} of process {pid}: {} objects, {}; read from outside, approximate",
-            blocks(*nodes),
-            bytes(*size)
-        ),
+            nodes,
+            bytes: size,
+            why,
+            ..
+        } => {
+            let why = if why.is_empty() {
+                String::new()
+            } else {
+                format!(": {why}")
+            };
+            format!(
+                "heap graph {number} of process {pid}: {} objects, {}; read from outside, \
+                 approximate{why}",
+                blocks(*nodes),
+                bytes(*size)
+            )
+        }
         GraphOutcome::CutOff(why) => {
             format!("heap graph {number} of process {pid} is not whole: {why}")
         }
@@ -248,7 +259,9 @@ fn graph_json(state: &GraphState) -> serde_json::Value {
             json["objects"] = (*nodes).into();
             json["references"] = (*edges).into();
             json["bytes"] = (*bytes).into();
-            json["why"] = why.as_str().into();
+            if !why.is_empty() {
+                json["why"] = why.as_str().into();
+            }
         }
         GraphOutcome::CutOff(why) => {
             json["outcome"] = "cut off".into();

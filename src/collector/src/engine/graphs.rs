@@ -254,7 +254,7 @@ impl Engine {
                 lost: None,
             });
             if is_outside {
-                self.want_outside(id, number, "it cannot be read".into());
+                self.want_outside(id, number, outside::NOT_READ.into());
                 continue;
             }
             self.graphs.queue.push_back((id, number));
@@ -586,6 +586,12 @@ impl Engine {
             let image = &mut self.processes.get_mut(&id)?.image;
             Some((id, image.take_fork(&self.shared, newborn.fork, stamp)?))
         });
+        // Its number is another's by now: it came too late.
+        if self.graphs.outside.has(wanted) {
+            slot.scan.store(scan::DONE, Ordering::Release);
+            self.add_teller(newborn, u32::MAX, Graph::dropped(), None, None);
+            return;
+        }
         let Some((process, fork)) = found else {
             // It goes on telling, under its slot: what it tells is let go.
             slot.scan.store(scan::DONE, Ordering::Release);

@@ -178,26 +178,27 @@ impl Engine {
         self.ledgers.worker.as_ref().is_some_and(Worker::is_busy)
     }
 
-    /// Has a heap graph of a process read. False: it is gone, or nobody is there to do it.
+    /// Has a heap graph of a process read.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be: why.
     pub(super) fn read_heap(
         &mut self,
         process: u32,
         number: u32,
         parts: SyncSender<Vec<u8>>,
-    ) -> bool {
-        let Some(found) = self.processes.get(&process) else {
-            return false;
+    ) -> Result<(), String> {
+        let found = self.processes.get(&process);
+        let Some(found) = found.filter(|found| found.ended.is_none()) else {
+            return Err("it has ended".into());
         };
         let rss = process::rss_bytes(found.identity.pid).unwrap_or(0);
-        let needed = LIST_BYTES + rss / GRAPH_PART;
-        if let Some(why) = self.lacks_own_memory(needed) {
-            self.note(format!(
-                "heap graph {number} was not read from outside: {why}"
-            ));
-            return false;
+        if let Some(why) = self.lacks_own_memory(LIST_BYTES + rss / GRAPH_PART) {
+            return Err(why);
         }
-        let (Some(worker), None) = (&mut self.ledgers.worker, found.ended) else {
-            return false;
+        let Some(worker) = &mut self.ledgers.worker else {
+            return Err("nobody is there to read it".into());
         };
         worker.order(Order::Heap {
             pid: found.identity.pid,
@@ -205,7 +206,7 @@ impl Engine {
             number,
             parts,
         });
-        true
+        Ok(())
     }
 
     fn want_list(&mut self, process: u32, name: &str) {
@@ -226,8 +227,14 @@ impl Engine {
         while let Some(wanted) = self.ledgers.lists.pop_front() {
             let is_late = now_ns.saturating_sub(wanted.since_ns) > NAMED_PATIENCE_NS;
             // That of the start says when it was taken, and is worth having later, too.
-            let is_of_use = wanted.name == "start" || !is_late;
-            if is_of_use && self.list(wanted.process, &wanted.name) {
+            if is_late && wanted.name != "start" {
+                if let Some(process) = self.processes.get(&wanted.process) {
+                    self.note(format!(
+                        "what lived in process {} at `{}` was not listed: its turn came too late",
+                        process.identity.pid, wanted.name
+                    ));
+                }
+            } else if self.list(wanted.process, &wanted.name) {
                 return;
             }
         }
@@ -379,11 +386,13 @@ impl Engine {
     /// deadline.
     fn take_ledgers(&mut self, until: Option<Instant>) {
         while let Some(done) = self.ledgers.worker.as_mut().and_then(|one| one.take(until)) {
-            let budget = match done {
-                Done::Inventory { .. } | Done::Heap { .. } => &mut self.ledgers.lists_budget,
-                _ => &mut self.ledgers.budget,
-            };
-            budget.use_up(done.cost_ns());
+            let cost_ns = done.cost_ns();
+            match done {
+                Done::Inventory { .. } => self.ledgers.lists_budget.use_up(cost_ns),
+                // Somebody asked for it, or an attach has two of them.
+                Done::Heap { .. } => {}
+                _ => self.ledgers.budget.use_up(cost_ns),
+            }
             self.output.append(&mut self.shared.records);
             match done {
                 Done::Ledger {
@@ -447,13 +456,8 @@ impl Engine {
 
     /// Waits for looks that are under way, for a while.
     pub(crate) fn finish_ledgers(&mut self) {
-        const STEP: Duration = Duration::from_millis(20);
-        let until = Instant::now() + END_PATIENCE;
-        while self.ledgers.worker.as_ref().is_some_and(Worker::is_busy) && Instant::now() < until {
-            // Who reads a heap waits for room.
-            self.hear_outside();
-            self.take_ledgers(Some(Instant::now() + STEP));
-        }
+        self.give_up_outside();
+        self.take_ledgers(Some(Instant::now() + END_PATIENCE));
         let left = self.ledgers.worker.as_ref().map_or(0, Worker::waiting);
         if left > 0 {
             self.note(format!(

@@ -29,9 +29,11 @@ pub(super) type HandOn<'h> = dyn FnMut(&[u8]) -> bool + 'h;
 
 /// How long it may take.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Most bytes of an object and of a table that are looked through.
+/// Most bytes of an object that are looked through.
 const MOST_OF_OBJECT: u64 = 1 << 20;
-const MOST_OF_TABLE: u64 = 512 << 20;
+
+/// What comes before attributes' values, since 3.13.
+const VALUES_HEAD: u64 = 8;
 
 /// The label of what an object does not hold, though it has its address.
 const NOT_HELD: u64 = u64::MAX;
@@ -66,24 +68,32 @@ pub(super) fn tell(
         keys: FxHashMap::default(),
         nodes: 0,
         edges: 0,
+        bytes: Vec::new(),
+        began: Instant::now(),
+        steps: 0,
+        is_late: false,
     };
-    let began = Instant::now();
-    let mut end = status::OUTSIDE;
     walk.find_closures(reader, &objects);
-    for (thread, (from, to)) in (1..).zip(stacks(reader, walk.types, chunks)) {
+    for (thread, (from, to)) in (1..).zip(stacks(reader, &mut walk, chunks)) {
         walk.frames(reader, &objects, thread, from, to);
     }
-    for (number, object) in objects.iter().enumerate() {
-        if walk.out.has_failed() {
-            return;
-        }
-        if number % 4096 == 0 && began.elapsed() > LONGEST {
-            end = status::OUT_OF_TIME;
+    for object in &objects {
+        if !walk.goes_on() {
             break;
         }
         walk.object(reader, &objects, *object);
     }
-    let took = began.elapsed().as_micros() as u64;
+    if walk.out.has_failed() {
+        return;
+    }
+    let end = if walk.is_late {
+        status::OUT_OF_TIME
+    } else if walk.types.is_there(reader) {
+        status::OUTSIDE
+    } else {
+        status::CONFUSED
+    };
+    let took = walk.began.elapsed().as_micros() as u64;
     let (nodes, edges) = (walk.nodes, walk.edges);
     walk.out.end(end, nodes, edges, took);
 }
@@ -136,6 +146,12 @@ struct Walk<'w, 't, H: FnMut(&[u8]) -> bool> {
     keys: FxHashMap<u32, Rc<[u64]>>,
     nodes: u64,
     edges: u64,
+    /// Of an object, in turn.
+    bytes: Vec<u8>,
+    began: Instant,
+    steps: u64,
+    /// It took too long.
+    is_late: bool,
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
@@ -148,6 +164,15 @@ fn text(types: &Types<'_>, reader: &Reader<'_>, at: Option<u64>) -> Option<Strin
 }
 
 impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
+    /// Whether there is time, and somebody who listens: to be asked at each step.
+    fn goes_on(&mut self) -> bool {
+        self.steps += 1;
+        if self.steps.is_multiple_of(1 << 14) {
+            self.is_late |= self.began.elapsed() > LONGEST;
+        }
+        !self.is_late && !self.out.has_failed()
+    }
+
     /// What the frames of a thread hold, which lie between two addresses one behind the
     /// other.
     fn frames(&mut self, reader: &Reader<'_>, objects: &[Object], thread: u64, from: u64, to: u64) {
@@ -156,13 +181,15 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         const NO_OBJECT: u64 = 3;
         const MOST_LOCALS: u64 = 1024;
         let to_code = frame_code(self.types.minor());
-        let mut bytes = vec![0; (to - from) as usize];
-        read(reader, from, &mut bytes);
+        let mut stack = Table::new(from, u64::MAX, 8, to);
         let mut name = String::new();
         // The frame that one is in, and names of its variables.
         let mut frame = from;
         let mut names = Vec::new();
-        for (at, word) in (from..).step_by(8).zip(words(&bytes)) {
+        let mut next = from;
+        while let Some([word, ..]) = stack.next(reader).filter(|_| self.goes_on()) {
+            let at = next;
+            next += 8;
             let target = word & !TAG;
             let Some(object) = self.index.find(objects, target) else {
                 continue;
@@ -170,7 +197,7 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
             if word & NO_OBJECT == NO_OBJECT {
                 continue;
             }
-            if self.types.facts[object.of as usize].name == "code" {
+            if self.types.facts[object.of as usize].name.as_ref() == "code" {
                 let code = object.at;
                 frame = at.saturating_sub(to_code);
                 name = text(self.types, reader, reader.field(code, NAME)).unwrap_or_default();
@@ -178,8 +205,11 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
                 let count = reader.field(code, self.fields.local_count).unwrap_or(0);
                 let count = (count & 0xffff_ffff).min(MOST_LOCALS);
                 let first = all.saturating_add(self.fields.tuple_items);
-                let all = table(reader, first, count, 8).map(|name| name[0]);
-                names = all.collect();
+                let mut table = Table::new(first, count, 8, u64::MAX);
+                names.clear();
+                while let Some([name, ..]) = table.next(reader) {
+                    names.push(name);
+                }
             }
             // Behind its variables what a frame has computed is not all there any more.
             let local = (at - frame.min(at)).checked_sub(self.fields.frame_locals);
@@ -203,7 +233,10 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
     fn find_closures(&mut self, reader: &mut Reader<'_>, objects: &[Object]) {
         let (closure, code) = (self.fields.function_closure, self.fields.function_code);
         for object in objects {
-            if self.types.facts[object.of as usize].name == "function"
+            if !self.goes_on() {
+                return;
+            }
+            if self.types.facts[object.of as usize].name.as_ref() == "function"
                 && let Some(closure) = reader.word(object.at + closure).filter(|at| *at != 0)
                 && let Some(code) = reader.word(object.at + code)
             {
@@ -230,20 +263,35 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
     }
 
     fn object(&mut self, reader: &mut Reader<'_>, objects: &[Object], object: Object) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        bytes.resize(u64::from(object.bytes).min(MOST_OF_OBJECT) as usize, 0);
+        self.parts_of(reader, objects, object, &mut bytes);
+        self.bytes = bytes;
+    }
+
+    /// The same, with room for its bytes.
+    fn parts_of(
+        &mut self,
+        reader: &mut Reader<'_>,
+        objects: &[Object],
+        object: Object,
+        bytes: &mut [u8],
+    ) {
         let facts = &self.types.facts[object.of as usize];
         let (flags, type_) = (facts.flags, facts.type_);
         let before = type_.before as u64 * 8;
         let (class, name) = (facts.address, facts.name.clone());
-        let mut bytes = vec![0; u64::from(object.bytes).min(MOST_OF_OBJECT) as usize];
         let start = object.at - before;
-        read(reader, start, &mut bytes);
+        read(reader, start, bytes);
+        let bytes = &*bytes;
         let word = |offset: u64| {
             let at = usize::try_from(before.wrapping_add(offset)).ok()?;
             let bytes = bytes.get(at..at.checked_add(8)?)?;
             bytes.try_into().ok().map(u64::from_le_bytes)
         };
         let field = |offset: u64| word(offset).unwrap_or(0);
-        let beside = bytes_beside(reader, self.places, type_, &bytes);
+        let beside = bytes_beside(reader, self.places, type_, bytes);
         let count = field(0);
         let minor = self.types.minor();
         let (references, is_immortal) = if minor < 12 {
@@ -266,21 +314,21 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         self.out.node(object.at, number, size, references, node);
         self.nodes += 1;
         self.title(reader, &name, flags, &field);
-        if flags & (flag::TEXT | flag::BYTES | flag::LONG) != 0 || name == "float" {
+        if flags & (flag::TEXT | flag::BYTES | flag::LONG) != 0 || name.as_ref() == "float" {
             return;
         }
         if flags & flag::HEAP != 0 {
             let label = self.fixed(label::ATTRIBUTE, "__class__");
             self.edge(objects, label, class);
         }
-        if name == "module" {
+        if name.as_ref() == "module" {
             let dict = field(16);
             if let Some(module) = self.types.entry(reader, dict, "__name__") {
                 self.out
                     .root(root::MODULE, 0, module.as_bytes(), b"", object.at);
             }
         }
-        if name == "tuple" || flags & flag::TUPLE != 0 {
+        if flags & flag::TUPLE != 0 {
             let items = before + self.fields.tuple_items;
             let count = field(16);
             let items = bytes.get(items as usize..).unwrap_or(&[]);
@@ -291,8 +339,10 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
                 self.edge(objects, label, item);
             }
         }
-        if name != "list" && name != "dict" && name != "tuple" {
-            self.parts(reader, objects, object, &bytes[before as usize..]);
+        if !matches!(name.as_ref(), "list" | "dict" | "tuple") {
+            if flags & flag::TUPLE == 0 {
+                self.parts(reader, objects, object, &bytes[before as usize..]);
+            }
             self.managed(reader, objects, object, &word);
         }
         if flags & flag::LIST != 0 {
@@ -301,6 +351,8 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
             self.dict(reader, objects, field(32), field(40));
         } else if type_.is_set() {
             self.set(reader, objects, field(40), field(32));
+        } else if name.as_ref() == "collections.deque" {
+            self.deque(reader, objects, [field(16), field(24), field(40)]);
         }
     }
 
@@ -414,7 +466,9 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         let first = if is_set { BEHIND_SET } else { FIRST };
         let labels = self.labels_of(reader, object.of);
         let frame = self.frame_labels(reader, object.of, bytes);
-        let most = self.own_bytes(object.of).unwrap_or(bytes.len() as u64);
+        let most = self
+            .own_bytes(object.of, bytes)
+            .unwrap_or(bytes.len() as u64);
         let bytes = &bytes[..bytes.len().min(most as usize)];
         for (offset, word) in (0..).step_by(8).zip(words(bytes)).skip(2) {
             // In frames the lowest bits may say what it is.
@@ -446,7 +500,7 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         let name = facts.name.clone();
         let fields = self.fields;
         let mut own: Vec<(u64, &str)> = Vec::new();
-        match name.as_str() {
+        match name.as_ref() {
             "function" => own.extend([
                 (fields.function_closure, "__closure__"),
                 (fields.function_defaults, "__defaults__"),
@@ -475,7 +529,7 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
             .into_iter()
             .map(|(offset, name)| (offset, self.fixed(label::ATTRIBUTE, name)))
             .collect();
-        if name.starts_with("weakref") || name.starts_with("weakproxy") {
+        if self.types.facts[of as usize].type_.is_weak {
             // Whom it is of it does not hold, nor others of the same object.
             labels.extend([16, 40, 48].map(|offset| (offset, NOT_HELD)));
             labels.push((24, self.fixed(label::ATTRIBUTE, "__callback__")));
@@ -490,9 +544,8 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         }
         self.members(reader, class, &mut labels);
         if self.types.minor() >= 13 && flags & flag::INLINE_VALUES != 0 {
-            const HEAD: u64 = 8;
             let keys = self.keys_of(reader, of);
-            let values = (basic + HEAD..).step_by(8);
+            let values = (basic + VALUES_HEAD..).step_by(8);
             labels.extend(values.zip(keys.iter().copied()));
         }
         let labels: Labels = labels.into();
@@ -501,12 +554,21 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
     }
 
     /// Up to where an object of a type holds others; `None`: wherever something lies.
-    fn own_bytes(&self, of: u32) -> Option<u64> {
+    fn own_bytes(&self, of: u32, bytes: &[u8]) -> Option<u64> {
         const NAME_AND_DEFAULT: u64 = 32;
+        const IS_VALID: u64 = 3;
         let facts = &self.types.facts[of as usize];
-        match facts.name.as_str() {
+        let has_values = self.types.minor() >= 13 && facts.flags & flag::INLINE_VALUES != 0;
+        if has_values && bytes.get((facts.basic + IS_VALID) as usize) == Some(&0) {
+            // They are a dict's by now.
+            return Some(facts.basic);
+        }
+        match facts.name.as_ref() {
             // Instructions have addresses in their caches.
             "code" => Some(facts.basic),
+            "generator" | "coroutine" | "async_generator" => {
+                Some(frame_end(self.types.minor(), self.fields, bytes))
+            }
             // What it found last is not its own.
             "_contextvars.ContextVar" | "ContextVar" => Some(NAME_AND_DEFAULT),
             _ => None,
@@ -519,9 +581,10 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         const OBJECT: u64 = 6;
         const OBJECT_OR_ERROR: u64 = 16;
         const BYTES: u64 = 40;
+        const MOST: usize = 512;
         let mut of = class;
         for _ in 0..64 {
-            if of == 0 {
+            if of == 0 || labels.len() > MOST {
                 return;
             }
             let mut member = reader.field(of, of_type::MEMBERS).unwrap_or(0);
@@ -539,7 +602,11 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
                 }
                 member += BYTES;
             }
-            of = reader.field(of, of_type::BASE).unwrap_or(0);
+            let base = reader.field(of, of_type::BASE).unwrap_or(0);
+            if base == of {
+                return;
+            }
+            of = base;
         }
     }
 
@@ -573,7 +640,7 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         bytes: &[u8],
     ) -> Option<Vec<(u64, u64)>> {
         let name = &self.types.facts[of as usize].name;
-        if !matches!(name.as_str(), "generator" | "coroutine" | "async_generator") {
+        if !matches!(name.as_ref(), "generator" | "coroutine" | "async_generator") {
             return None;
         }
         let fields = self.fields;
@@ -627,17 +694,51 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         }
     }
 
+    /// Up to where the block goes on that an address lies in or begins: a table that makes
+    /// no sense is not longer than that.
+    fn end_of(&self, reader: &Reader<'_>, at: u64) -> u64 {
+        /// What lies in no block is CPython's own.
+        const SMALL: u64 = 64 << 10;
+        let block = self.places.block(reader, at);
+        at.saturating_add(block.map_or(SMALL, |(bytes, _)| bytes))
+    }
+
     fn list(&mut self, reader: &Reader<'_>, objects: &[Object], items: u64, count: u64) {
-        for (place, item) in (0..).zip(table(reader, items, count, 8)) {
-            self.edge(objects, place << label::BITS | label::INDEX, item[0]);
+        let mut table = Table::new(items, count, 8, self.end_of(reader, items));
+        let mut place = 0;
+        while let Some([item, ..]) = table.next(reader).filter(|_| self.goes_on()) {
+            self.edge(objects, place << label::BITS | label::INDEX, item);
+            place += 1;
+        }
+    }
+
+    /// A deque's blocks: each has a link to the one before, 64 elements, and a link to the
+    /// next.
+    fn deque(&mut self, reader: &Reader<'_>, objects: &[Object], [count, first, index]: [u64; 3]) {
+        const ELEMENTS: u64 = 64;
+        const BEHIND: u64 = 8 + ELEMENTS * 8;
+        let (mut block, mut index) = (first, index);
+        for place in 0..count {
+            if index >= ELEMENTS {
+                index = 0;
+                block = reader.field(block, BEHIND).unwrap_or(0);
+            }
+            let element = reader.field(block, 8 + index * 8);
+            let Some(element) = element.filter(|_| block != 0 && self.goes_on()) else {
+                return;
+            };
+            self.edge(objects, place << label::BITS | label::INDEX, element);
+            index += 1;
         }
     }
 
     fn set(&mut self, reader: &Reader<'_>, objects: &[Object], entries: u64, mask: u64) {
-        for entry in table(reader, entries, mask.saturating_add(1), 16) {
+        let end = self.end_of(reader, entries);
+        let mut table = Table::new(entries, mask.saturating_add(1), 16, end);
+        while let Some([key, hash, _]) = table.next(reader).filter(|_| self.goes_on()) {
             // What was taken out leaves a mark with this hash.
-            if entry[1] != u64::MAX {
-                self.edge(objects, label::KEY, entry[0]);
+            if hash != u64::MAX {
+                self.edge(objects, label::KEY, key);
             }
         }
     }
@@ -649,15 +750,25 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
             && reader
                 .once(values)
                 .is_some_and(|head| head.to_le_bytes()[2] != 0);
+        let end = self.end_of(reader, keys);
         let Some(keys) = keys_at(reader, keys).filter(|_| !is_embedded) else {
             return;
         };
         let each = if keys.is_general { 24 } else { 16 };
-        let split: Vec<u64> = table(reader, values, keys.count.min(1024), 8)
-            .map(|value| value[0])
-            .collect();
-        let entries: Vec<[u64; 3]> = table(reader, keys.entries, keys.count, each).collect();
-        for (number, entry) in entries.into_iter().enumerate() {
+        let mut table = Table::new(keys.entries, keys.count, each, end);
+        let head = if self.types.minor() >= 13 {
+            VALUES_HEAD
+        } else {
+            0
+        };
+        let end = self.end_of(reader, values);
+        let first = if values == 0 {
+            0
+        } else {
+            values.saturating_add(head)
+        };
+        let mut split = Table::new(first, keys.count, 8, end);
+        while let Some(entry) = table.next(reader).filter(|_| self.goes_on()) {
             let [key, value] = if keys.is_general {
                 [entry[1], entry[2]]
             } else {
@@ -666,7 +777,7 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
             let value = if values == 0 {
                 value
             } else {
-                split.get(number).copied().unwrap_or(0)
+                split.next(reader).map_or(0, |[value, ..]| value)
             };
             if key == 0 || value == 0 {
                 continue;
@@ -688,22 +799,28 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
 /// How far the last piece of a thread is in use stands in CPython's state of the
 /// thread: its beginning, so far, its end. That lies among the interpreter's variables, or
 /// in a block of malloc's. Of a piece before, it stands in its own head.
-fn stacks(reader: &Reader<'_>, types: &Types<'_>, chunks: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn stacks<H: FnMut(&[u8]) -> bool>(
+    reader: &Reader<'_>,
+    walk: &mut Walk<'_, '_, H>,
+    chunks: &[(u64, u64)],
+) -> Vec<(u64, u64)> {
+    const LARGEST: u64 = 64 << 20;
     const HEAD: u64 = 24;
     const USED: u64 = 16;
     const MOST_VARIABLES: u64 = 16 << 20;
-    let ends: FxHashMap<u64, u64> = chunks.iter().copied().collect();
-    let before = chunks.iter().filter_map(|(from, _)| reader.once(*from));
+    let chunks = chunks.iter().filter(|(from, to)| to - from <= LARGEST);
+    let ends: FxHashMap<u64, u64> = chunks.clone().copied().collect();
+    let before = chunks.filter_map(|(from, _)| reader.once(*from));
     let before: Vec<u64> = before.filter(|before| ends.contains_key(before)).collect();
     let full = before.iter().filter_map(|from| {
         let used = reader.field(*from, USED)?;
         let end = from.checked_add(used.checked_mul(8)?)?.checked_add(HEAD)?;
         (end <= ends[from]).then_some((*from + HEAD, end))
     });
-    let mut stacks: Vec<(u64, u64)> = full.collect();
-    let mut places: Vec<(u64, u64)> = types.others.clone();
+    let mut stacks: FxHashMap<u64, u64> = full.collect();
+    let mut places: Vec<(u64, u64)> = walk.types.others.clone();
     let mut is_behind = 0;
-    for map in types.maps() {
+    for map in walk.types.maps() {
         // Variables without a value lie behind those with one.
         let is_file = map.inode != 0 || map.start == is_behind;
         if map.writable && !map.is_shared && is_file && map.end - map.start <= MOST_VARIABLES {
@@ -712,21 +829,38 @@ fn stacks(reader: &Reader<'_>, types: &Types<'_>, chunks: &[(u64, u64)]) -> Vec<
         }
     }
     for (from, to) in places {
-        let mut bytes = vec![0; (to - from) as usize];
-        read(reader, from, &mut bytes);
-        let words: Vec<u64> = words(&bytes).collect();
-        for three in words.windows(3) {
-            if let Some(end) = ends.get(&three[0])
-                && three[2] == *end
-                && (three[0] + HEAD..=*end).contains(&three[1])
-            {
-                stacks.push((three[0] + HEAD, three[1]));
+        let mut words = Table::new(from, u64::MAX, 8, to);
+        let (mut one, mut two) = (0, 0);
+        while let Some([three, ..]) = words.next(reader).filter(|_| walk.goes_on()) {
+            if ends.get(&one) == Some(&three) && (one + HEAD..=three).contains(&two) {
+                stacks.insert(one + HEAD, two);
             }
+            (one, two) = (two, three);
         }
     }
+    let mut stacks: Vec<(u64, u64)> = stacks.into_iter().collect();
     stacks.sort_unstable();
-    stacks.dedup();
     stacks
+}
+
+/// Up to where a generator's frame has something: behind its variables and what it has
+/// computed, or before them where it is over.
+fn frame_end(minor: u8, fields: &Fields, bytes: &[u8]) -> u64 {
+    const MOST: u64 = 1024;
+    /// How many words there are, and since 3.14 where they end.
+    const TOP: u64 = 64;
+    let first = fields.generator_frame + fields.frame_locals;
+    let state = bytes.get(fields.generator_state as usize).copied();
+    if state.is_none_or(|state| state as i8 >= fields.generator_over) {
+        return first;
+    }
+    let top = bytes.get((fields.generator_frame + TOP) as usize..);
+    let top = top.and_then(|bytes| words(bytes).next()).unwrap_or(0);
+    if minor >= 14 {
+        // An address: of one that lies in the object itself all of it is looked at.
+        return bytes.len() as u64;
+    }
+    first + (top & 0xffff_ffff).min(MOST) * 8
 }
 
 /// Where a frame has its code.
@@ -756,29 +890,46 @@ fn keys_at(reader: &Reader<'_>, at: u64) -> Option<Keys> {
     })
 }
 
-/// Entries of a table, `each` of so many bytes (24 at most): of one that makes no sense
-/// none.
-fn table(
-    reader: &Reader<'_>,
+/// A table, read piece by piece: entries of so many bytes each, 24 at most.
+struct Table {
     at: u64,
-    count: u64,
+    left: u64,
     each: u64,
-) -> impl Iterator<Item = [u64; 3]> + use<> {
-    let bytes = count
-        .checked_mul(each)
-        .filter(|bytes| at != 0 && *bytes <= MOST_OF_TABLE && at.checked_add(*bytes).is_some());
-    let mut bytes = vec![0; bytes.unwrap_or(0) as usize];
-    read(reader, at, &mut bytes);
-    let mut next = 0;
-    std::iter::from_fn(move || {
-        let entry = bytes.get(next..next + each as usize)?;
-        next += each as usize;
+    piece: Vec<u8>,
+    next: usize,
+}
+
+impl Table {
+    /// Of `count` entries that begin at `at`, but none that do not lie below `end`.
+    fn new(at: u64, count: u64, each: u64, end: u64) -> Table {
+        let room = end.saturating_sub(at) / each;
+        Table {
+            at,
+            left: if at == 0 { 0 } else { count.min(room) },
+            each,
+            piece: Vec::new(),
+            next: 0,
+        }
+    }
+
+    fn next(&mut self, reader: &Reader<'_>) -> Option<[u64; 3]> {
+        const AT_ONCE: u64 = 2048;
+        if self.next == self.piece.len() {
+            let count = self.left.min(AT_ONCE);
+            self.piece.resize((count * self.each) as usize, 0);
+            read(reader, self.at, &mut self.piece);
+            self.at += count * self.each;
+            self.left -= count;
+            self.next = 0;
+        }
+        let entry = self.piece.get(self.next..self.next + self.each as usize)?;
+        self.next += self.each as usize;
         let mut found = [0; 3];
         for (word, read) in found.iter_mut().zip(words(entry)) {
             *word = read;
         }
         Some(found)
-    })
+    }
 }
 
 /// Reads memory; what is not there is zeros.

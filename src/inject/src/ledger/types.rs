@@ -15,11 +15,12 @@
 //! The process runs meanwhile, so counts are of about now. What is read is not
 //! trusted: a block that does not look like an object is one of the rest.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use leakline_wire::cpython::{flag, of_type};
 
@@ -66,7 +67,9 @@ type Words = [u64; LOOKED_AT];
 /// for it.
 const LEAST_STATE: u64 = 200;
 const MOST_STATE: u64 = 16 << 10;
-const MOST_OTHERS: usize = 1 << 20;
+/// Most tables that are left for later: where CPython has all of its memory from malloc.
+const MOST_LATER: usize = 1 << 20;
+const MOST_OTHERS: usize = 1 << 18;
 
 /// A table that is an object's alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub(super) struct Type {
     /// Words of a block before the object.
     pub(super) before: usize,
     owns: Owns,
+    /// Its objects are weak references.
+    pub(super) is_weak: bool,
 }
 
 impl Type {
@@ -116,7 +121,7 @@ pub(super) struct Facts {
     pub(super) address: u64,
     pub(super) flags: u64,
     pub(super) basic: u64,
-    pub(super) name: String,
+    pub(super) name: Rc<str>,
     pub(super) type_: Type,
 }
 
@@ -137,8 +142,10 @@ pub(super) struct Types<'t> {
     minor: u8,
     maps: &'t [Map],
     files: HashMap<Vec<u8>, Option<File>>,
-    /// By address; of what is none, too.
-    known: HashMap<u64, Option<Type>>,
+    /// By address.
+    known: HashMap<u64, Type>,
+    /// Addresses that look like one's and are none.
+    none: HashSet<u64>,
     by_name: HashMap<String, usize>,
     counts: Vec<OfType>,
     /// `type`, once it is known.
@@ -202,6 +209,7 @@ impl<'t> Types<'t> {
             maps,
             files: HashMap::new(),
             known: HashMap::new(),
+            none: HashSet::new(),
             by_name: HashMap::new(),
             counts: Vec::new(),
             root: None,
@@ -219,6 +227,12 @@ impl<'t> Types<'t> {
             objects: Some(Vec::new()),
             ..self
         }
+    }
+
+    /// Whether the process's memory can still be read.
+    pub(super) fn is_there(&self, reader: &Reader<'_>) -> bool {
+        self.root
+            .is_none_or(|root| reader.field(root, of_type::FLAGS).is_some())
     }
 
     /// The process's mappings.
@@ -242,8 +256,10 @@ impl<'t> Types<'t> {
         }
         if let Some(found) = self.object(reader, &words) {
             self.count(found, at, bytes);
-            self.later
-                .extend(table(found, &words).map(|table| (table, found.number)));
+            if self.later.len() < MOST_LATER {
+                let table = table(found, &words);
+                self.later.extend(table.map(|table| (table, found.number)));
+            }
         } else if self.objects.is_some()
             && (LEAST_STATE..MOST_STATE).contains(&bytes)
             && self.others.len() < MOST_OTHERS
@@ -307,13 +323,20 @@ impl<'t> Types<'t> {
             return None;
         }
         if let Some(known) = self.known.get(&at) {
-            return *known;
+            return Some(*known);
+        }
+        if self.none.contains(&at) {
+            return None;
         }
         let found = self.look_at(reader, at, depth);
-        if self.known.len() >= MOST {
-            self.known.retain(|_, known| known.is_some());
+        if let Some(found) = found {
+            self.known.insert(at, found);
+        } else {
+            if self.none.len() >= MOST {
+                self.none.clear();
+            }
+            self.none.insert(at);
         }
-        self.known.insert(at, found);
         found
     }
 
@@ -355,6 +378,8 @@ impl<'t> Types<'t> {
             _ if self.minor == 12 => Owns::TaggedValues(1),
             _ => Owns::Nothing,
         };
+        let is_own = flags & flag::HEAP == 0 && name.starts_with("weak");
+        let is_weak = is_own || base.is_some_and(|base| base.is_weak);
         let name = if self.counts.len() < MOST_NAMES {
             name
         } else {
@@ -375,12 +400,13 @@ impl<'t> Types<'t> {
             of: self.facts.len() as u32,
             before,
             owns,
+            is_weak,
         };
         self.facts.push(Facts {
             address: at,
             flags,
             basic,
-            name: full_name,
+            name: full_name.into(),
             type_,
         });
         Some(type_)
@@ -395,13 +421,13 @@ impl<'t> Types<'t> {
             let Some(of) = reader.field(at, 8) else {
                 return false;
             };
-            if of == at {
-                return *self.root.get_or_insert(at) == at;
-            }
             let flags = reader.field(of, of_type::FLAGS);
             let needed = flag::READY | flag::TYPE;
             if flags.is_none_or(|flags| flags & needed != needed) {
                 return false;
+            }
+            if of == at {
+                return *self.root.get_or_insert(at) == at;
             }
             at = of;
         }
@@ -429,6 +455,8 @@ impl<'t> Types<'t> {
     /// nobody writes to is read from there: its page need not be in memory.
     pub(super) fn text(&mut self, reader: &Reader<'_>, at: u64) -> Option<String> {
         const LONGEST: usize = 256;
+        /// Files that are open at once.
+        const MOST_FILES: usize = 32;
         let mut bytes = [0; LONGEST];
         let index = self.maps.partition_point(|map| map.end <= at);
         let map = self.maps.get(index).filter(|map| map.start <= at)?;
@@ -445,6 +473,9 @@ impl<'t> Types<'t> {
         } else {
             if map.inode == 0 || map.writable {
                 return None;
+            }
+            if self.files.len() > MOST_FILES {
+                self.files.clear();
             }
             let pid = self.pid;
             let path = map.path();

@@ -14,6 +14,11 @@ use crate::protocol::GraphOutcome;
 /// Parts that may wait, of 64 KiB at most.
 const MOST_PARTS: usize = 256;
 
+/// Why there is none of a process that was to be read only, if nobody knows better.
+pub(super) const NOT_READ: &str = "it is not read from outside (CPython 3.11 to 3.15 is)";
+/// Parts that are taken in at once.
+const AT_ONCE: usize = 16;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
@@ -39,6 +44,15 @@ struct Reading {
 }
 
 impl Outside {
+    /// Whether a graph of that number is wanted or being read.
+    pub(super) fn has(&self, number: u32) -> bool {
+        let mut wanted = self.queue.iter();
+        self.reading
+            .as_ref()
+            .is_some_and(|reading| reading.wanted.number == number)
+            || wanted.any(|wanted| wanted.number == number)
+    }
+
     /// Whether some are wanted, or being read.
     pub(super) fn is_busy(&self) -> bool {
         self.reading.is_some() || !self.queue.is_empty()
@@ -73,17 +87,25 @@ impl Engine {
             && let Some(wanted) = self.graphs.outside.queue.pop_front()
         {
             let (send, parts) = sync_channel(MOST_PARTS);
-            if self.read_heap(wanted.process, wanted.number, send) {
-                self.graphs.outside.reading = Some(Reading {
-                    graph: Graph::new(wanted.number, 0),
-                    at_ns: self.now_ns(),
-                    wanted,
-                    parts,
-                    is_told: false,
-                });
-            } else {
-                let why = GraphOutcome::Refused(wanted.why);
-                self.graphs.settle(wanted.number, why);
+            match self.read_heap(wanted.process, wanted.number, send) {
+                Ok(()) => {
+                    self.graphs.outside.reading = Some(Reading {
+                        graph: Graph::new(wanted.number, 0),
+                        at_ns: self.now_ns(),
+                        wanted,
+                        parts,
+                        is_told: false,
+                    });
+                }
+                Err(why) => {
+                    let why = if wanted.why == NOT_READ {
+                        why
+                    } else {
+                        format!("{}; from outside: {why}", wanted.why)
+                    };
+                    self.graphs
+                        .settle(wanted.number, GraphOutcome::Refused(why));
+                }
             }
         }
     }
@@ -93,7 +115,8 @@ impl Engine {
         let Some(mut reading) = self.graphs.outside.reading.take() else {
             return;
         };
-        while let Ok(part) = reading.parts.try_recv() {
+        // The rest waits for the next round: processes' events are more urgent.
+        for part in reading.parts.try_iter().take(AT_ONCE) {
             self.output.append(&mut self.shared.records);
             let Wanted {
                 process, number, ..
@@ -121,26 +144,51 @@ impl Engine {
 
     /// All of a graph was read, or none of it.
     pub(crate) fn outside_is_read(&mut self, number: u32, is_there: bool) {
-        self.hear_outside();
+        // What was handed on waits there; nothing comes any more.
+        for _ in 0..=MOST_PARTS / AT_ONCE {
+            self.hear_outside();
+        }
         let outside = &mut self.graphs.outside;
-        let Some(Reading { wanted, graph, .. }) = outside
+        let Some(Reading {
+            wanted,
+            graph,
+            is_told,
+            ..
+        }) = outside
             .reading
             .take_if(|reading| reading.wanted.number == number)
         else {
             return;
         };
         let outcome = match graph.status {
-            Some(status::OUTSIDE) if !graph.has_losses => GraphOutcome::Outside {
+            Some(status::OUTSIDE) if is_there && !graph.has_losses => GraphOutcome::Outside {
                 nodes: graph.nodes,
                 edges: graph.edges,
                 bytes: graph.bytes,
-                why: wanted.why,
+                why: if wanted.why == NOT_READ {
+                    String::new()
+                } else {
+                    wanted.why
+                },
             },
-            Some(_) => GraphOutcome::CutOff("it took more than a minute".into()),
-            None if is_there => GraphOutcome::CutOff("it was given up".into()),
-            None => GraphOutcome::Refused(wanted.why),
+            Some(status::OUT_OF_TIME) => GraphOutcome::CutOff("it took more than a minute".into()),
+            _ if !is_told => GraphOutcome::Refused(wanted.why),
+            _ if !is_there => GraphOutcome::CutOff("the process ended meanwhile".into()),
+            _ => GraphOutcome::CutOff("not all of it could be read".into()),
         };
         self.graphs.settle(number, outcome);
+    }
+
+    /// The recording ends: whoever reads stops, and what waits is not read.
+    pub(crate) fn give_up_outside(&mut self) {
+        const WHY: &str = "the recording ended before it was read";
+        let outside = &mut self.graphs.outside;
+        let reading = outside.reading.take().map(|reading| reading.wanted);
+        let given_up: Vec<Wanted> = reading.into_iter().chain(outside.queue.drain(..)).collect();
+        for Wanted { number, .. } in given_up {
+            self.note(format!("heap graph {number} is not whole: {WHY}"));
+            self.graphs.settle(number, GraphOutcome::CutOff(WHY.into()));
+        }
     }
 }
 
@@ -239,7 +287,7 @@ mod tests {
     fn where_nothing_is_read_there_is_none() {
         for pid in [11, 13] {
             let (outcome, records) = outcome(pid);
-            assert_eq!(outcome, GraphOutcome::Refused("it cannot be read".into()));
+            assert_eq!(outcome, GraphOutcome::Refused(NOT_READ.into()));
             let graphs = records.pick(|record| match record {
                 Record::HeapGraph(_) => Some(()),
                 _ => None,
