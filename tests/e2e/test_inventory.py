@@ -183,6 +183,7 @@ def test_an_idle_worker_says_what_is_there(leakline: Leakline, tmp_path: Path) -
         )
         assert attached.status == 0, attached.err.decode()
     said = attached.err.decode()
+    assert re.search(r"^RSS [\d.]+ MiB: [A-Z ]+", said, re.M), said
     assert re.search(r"^already there: [\d,]+ [\w.]+, ", said, re.M), said
     result = execute([leakline.binary, "ledger", recording, "--json"])
     found = json.loads(result.out)

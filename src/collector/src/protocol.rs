@@ -29,7 +29,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use leakline_recording::record::{OfType, Session};
+use leakline_recording::record::{Ledger, OfType, Session};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
@@ -396,6 +396,13 @@ pub enum FromCollector {
     },
     /// Heap graphs that were asked for, are being taken, or are there.
     Graphs(Vec<GraphState>),
+    /// Of an attached session: what the memory of a process was made of when it joined.
+    Looked {
+        /// Its pid.
+        pid: u32,
+        /// As it is recorded.
+        ledger: Box<Ledger>,
+    },
     /// Of an attached session: what lived in a process when it joined, by type. Types of
     /// which most lived, most first.
     Found {

@@ -374,6 +374,10 @@ impl Collector {
                 self.control.send(&FromCollector::Graphs(states));
             }
             let pause = self.pace.after(round.busy, &self.engine);
+            for (pid, ledger) in self.engine.take_looked() {
+                let ledger = Box::new(ledger);
+                self.control.send(&FromCollector::Looked { pid, ledger });
+            }
             for (pid, found) in self.engine.take_found() {
                 let mut types = found.types;
                 types.truncate(protocol::FOUND_TYPES);

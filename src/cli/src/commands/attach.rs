@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 use leakline_analysis::escaped;
+use leakline_analysis::ledger::{self, Ledger};
 use leakline_analysis::report::{blocks, bytes, duration, printable, signed_bytes};
 use leakline_collector::protocol::{FromCollector, GraphState, Options, Summary, ToCollector};
 use leakline_inject::inspect::{self, Glance, Namespace, NoPlace, Obstacle, Process};
@@ -274,6 +275,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         staying: Vec::new(),
         coarser: None,
         graphs: Graphs::default(),
+        looked: Vec::new(),
         found: Vec::new(),
         finished: None,
         failure: None,
@@ -580,6 +582,8 @@ struct Session {
     /// at a smaller one took: not told yet.
     coarser: Option<(u64, f64)>,
     graphs: Graphs,
+    /// What processes' memory was made of, as far as it was not told yet.
+    looked: Vec<(u32, Box<record::Ledger>)>,
     /// What lived in processes, by type, as far as it was not told yet.
     found: Vec<(u32, Vec<record::OfType>)>,
     finished: Option<Summary>,
@@ -803,6 +807,9 @@ impl Session {
             }
             Answer::Message(FromCollector::Graphs(states)) => self.graphs.update(states),
             Answer::Message(FromCollector::NoGraphs { why }) => self.graphs.refuse(why),
+            Answer::Message(FromCollector::Looked { pid, ledger }) => {
+                self.looked.push((pid, ledger));
+            }
             Answer::Message(FromCollector::Found { pid, types }) => self.found.push((pid, types)),
             Answer::Message(FromCollector::Ready | FromCollector::Joined { .. }) => {}
         }
@@ -830,6 +837,21 @@ impl Session {
     /// Says what lived in processes when they joined.
     fn tell_what_was_there(&mut self, args: &Args, says: &Says) {
         let is_one = self.entries.len() < 2;
+        for (pid, ledger) in std::mem::take(&mut self.looked) {
+            let ledger = Ledger::of(&ledger);
+            let words = ledger::judge(&ledger, None).words;
+            let whose = if is_one {
+                String::new()
+            } else {
+                format!("{pid:>8} ")
+            };
+            if !args.live {
+                says.line(&format!(
+                    "{whose}RSS {}: {words}",
+                    bytes(ledger.rss_bytes())
+                ));
+            }
+        }
         for (pid, types) in std::mem::take(&mut self.found) {
             if args.live || types.is_empty() {
                 continue;

@@ -475,6 +475,9 @@ impl Engine {
             let is_late = waited_ns > patience_ns;
             if has_begun {
                 self.graphs.late.remove(&process);
+                if error == 0 {
+                    self.graphs.instead.remove(&number);
+                }
             } else if is_late {
                 self.graphs.late.insert(process);
             }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use leakline_recording::record::{Inventory, Record};
+use leakline_recording::record::{Inventory, Ledger, Record};
 use leakline_wire::layout::mode;
 
 use super::Engine;
@@ -57,6 +57,8 @@ pub(super) struct Ledgers {
     /// apart: ledgers shall not have to wait for it.
     lists: VecDeque<Wanted>,
     lists_budget: Budget,
+    /// The first looks at processes that were there before, which nobody was told of yet.
+    looked: Vec<(u32, Ledger)>,
     /// Lists of what was there when the session began, which nobody was told of yet.
     found: Vec<(u32, Inventory)>,
     /// The session's processes were running before it began.
@@ -88,6 +90,7 @@ impl Default for Ledgers {
             wanted: VecDeque::new(),
             lists: VecDeque::new(),
             lists_budget: Budget::new(),
+            looked: Vec::new(),
             found: Vec::new(),
             is_attached: false,
             was_sampled: false,
@@ -281,6 +284,12 @@ impl Engine {
         std::mem::take(&mut self.ledgers.found)
     }
 
+    /// The first looks at processes that were there before, by their pids, as far as nobody
+    /// was told of them yet.
+    pub(crate) fn take_looked(&mut self) -> Vec<(u32, Ledger)> {
+        std::mem::take(&mut self.ledgers.looked)
+    }
+
     /// A process is there: it is looked at from now on.
     pub(super) fn expect_ledger(&mut self, process: u32) {
         let joined_ns = self.now_ns();
@@ -408,6 +417,13 @@ impl Engine {
                     if let Some(mut ledger) = ledger.filter(|_| !is_torn) {
                         let ago = began.elapsed().as_nanos() as u64;
                         ledger.at_ns = self.now_ns().saturating_sub(ago);
+                        if ledger.name == "start"
+                            && self.ledgers.is_attached
+                            && let Some(process) = self.processes.get(&process)
+                        {
+                            let looked = (process.identity.pid, (*ledger).clone());
+                            self.ledgers.looked.push(looked);
+                        }
                         self.output.push(Record::Ledger(*ledger));
                     }
                 }
@@ -494,7 +510,7 @@ impl Ledgers {
 
 #[cfg(test)]
 mod tests {
-    use leakline_recording::record::{Inventory, Ledger, PageCost};
+    use leakline_recording::record::PageCost;
 
     use super::*;
     use crate::ledgers::ReadsMemory;
@@ -613,6 +629,7 @@ mod tests {
         let found = ledgers(&records);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name, "start");
+        assert_eq!(engine.take_looked(), [(100, found[0].clone())]);
         // And what was there is listed, and told of once.
         let listed = lists(&records);
         assert_eq!((listed.len(), listed[0].name.as_str()), (1, "start"));

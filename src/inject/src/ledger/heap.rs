@@ -305,6 +305,9 @@ impl<H: FnMut(&[u8]) -> bool> Walk<'_, '_, H> {
         if is_immortal {
             node |= node_flag::IMMORTAL;
         }
+        if u64::from(object.bytes) > MOST_OF_OBJECT {
+            node |= node_flag::INCOMPLETE;
+        }
         // Links of the collector's lists come before.
         if flags & flag::HAVE_GC != 0 && reader.word(object.at - 16).unwrap_or(0) != 0 {
             node |= node_flag::TRACKED;

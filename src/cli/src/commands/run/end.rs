@@ -68,6 +68,7 @@ pub(super) fn finish(
                 | FromCollector::Joined { .. }
                 | FromCollector::Coarser { .. }
                 | FromCollector::Graphs(_)
+                | FromCollector::Looked { .. }
                 | FromCollector::Found { .. }
                 | FromCollector::NoGraphs { .. }
                 | FromCollector::Staying { .. },
